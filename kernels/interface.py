@@ -1,0 +1,428 @@
+"""The contract: every kernel's formula, shapes, tie and NaN rules, once.
+
+A backend is a package with these functions, same names, same parameters, in the same order. A kernel fills
+arrays that its caller made and returns nothing.
+
+* `Input` arrays are never written. `Output` arrays are overwritten in full, never accumulated into, and do not
+  overlap inputs. `InPlace` arrays (optimizers, running averages) are updated. Some outputs and the bias may be
+  None: then nobody wants them, and nothing is spent on them.
+* Arrays are C-contiguous and share one dtype, float32 or float64, labels (int64), masks (bool) and argmax aside.
+  No axis is empty. The facade in `ops` and the plan in `models` see to it; backends check nothing.
+* `scratch` is the backend's private workspace, a flat array of the common dtype, undefined on entry. A kernel
+  with scratch has dims `d`, and its backend has `<kernel>_scratch(d, n)`: the elements needed for n samples.
+* Shapes: images are NHWC, convolution weights (KH, KW, C / groups, F), linear weights (K, M). The last axis is
+  the channels', the first the batch's. `...` stands for any number of axes between.
+* NaN and infinities in an input reach every output that the formula makes depend on it.
+* Gradients are of one scalar loss: `dy` is its gradient by y. A `_backward` needs its named arguments only.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Protocol, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from .shapes import ChannelDims, Conv2dDims, LinearDims, Pool2dDims
+
+Input = Annotated[np.ndarray, "input"]
+Output = Annotated[np.ndarray, "output"]
+InPlace = Annotated[np.ndarray, "in place"]
+Scratch = Annotated[np.ndarray, "scratch"]
+
+SPLITMIX64 = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+"""Increment and multipliers of SplitMix64 (Steele, Lea, Flood 2014), the generator of dropout's masks."""
+
+
+class Backend(Protocol):
+    """Every kernel. Implemented by the modules `numpy_backend` and `numba_backend`."""
+
+    # Contractions ------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def linear(x: Input, w: Input, b: Input | None, d: LinearDims, scratch: Scratch, y: Output) -> None:
+        """y = x w + b, with x (N, K), w (K, M), b (M,) or None, y (N, M)."""
+
+    @staticmethod
+    def linear_backward(
+        dy: Input,
+        x: Input,
+        w: Input,
+        d: LinearDims,
+        scratch: Scratch,
+        dx: Output | None,
+        dw: Output,
+        db: Output | None,
+    ) -> None:
+        """dx = dy wᵀ, dw = xᵀ dy, db = Σₙ dy."""
+
+    @staticmethod
+    def conv2d(x: Input, w: Input, b: Input | None, d: Conv2dDims, scratch: Scratch, y: Output) -> None:
+        """y[n, p, q, f] = b[f] + Σ x[n, p·stride − pad + i·dilation, q·stride − pad + j·dilation, c] w[i, j, c, f].
+
+        x (N, H, W, C), w (KH, KW, C / groups, F), b (F,) or None, y (N, OH, OW, F). Places outside x count as
+        zero. With groups, filters f of group g see that group's channels c alone. A cross-correlation, as in
+        every deep-learning library.
+        """
+
+    @staticmethod
+    def conv2d_backward(
+        dy: Input,
+        x: Input,
+        w: Input,
+        d: Conv2dDims,
+        scratch: Scratch,
+        dx: Output | None,
+        dw: Output,
+        db: Output | None,
+    ) -> None:
+        """Gradients of `conv2d`: dx by its adjoint, dw[i, j, c, f] = Σ x[n, .., .., c] dy[n, p, q, f], db = Σ dy."""
+
+    # Pooling -----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def maxpool2d(x: Input, d: Pool2dDims, y: Output, argmax: Output) -> None:
+        """y = maximum over each window; argmax (N, OH, OW, C) = its position i·KW + j in the window.
+
+        The first maximum in row-major order wins; the first NaN beats every number; padding never wins.
+        argmax has dtype `d.argmax_dtype`.
+        """
+
+    @staticmethod
+    def maxpool2d_backward(dy: Input, argmax: Input, d: Pool2dDims, dx: Output) -> None:
+        """dx = each dy added at its window's argmax, zero elsewhere."""
+
+    @staticmethod
+    def avgpool2d(x: Input, d: Pool2dDims, count_include_pad: bool, y: Output) -> None:
+        """y = sum over each window, divided by KH·KW, or by its real pixels alone if not count_include_pad."""
+
+    @staticmethod
+    def avgpool2d_backward(dy: Input, d: Pool2dDims, count_include_pad: bool, dx: Output) -> None:
+        """dx = each dy, divided as in the forward, added over its window."""
+
+    # Normalisation -----------------------------------------------------------------------------------------
+
+    @staticmethod
+    def batchnorm(
+        x: Input,
+        gamma: Input,
+        beta: Input,
+        eps: float,
+        d: ChannelDims,
+        scratch: Scratch,
+        y: Output,
+        mean: Output,
+        inv_std: Output,
+        var: Output,
+    ) -> None:
+        """y = gamma (x − mean) inv_std + beta by channel, statistics over all axes but the last.
+
+        x, y (N, ..., C); the rest (C,). inv_std = 1 / √(biased variance + eps). var is the unbiased variance
+        (divisor m − 1 of m values, 1 if m = 1), meant for the running average. Ioffe and Szegedy 2015.
+        """
+
+    @staticmethod
+    def batchnorm_backward(
+        dy: Input,
+        x: Input,
+        gamma: Input,
+        mean: Input,
+        inv_std: Input,
+        d: ChannelDims,
+        scratch: Scratch,
+        dx: Output | None,
+        dgamma: Output,
+        dbeta: Output,
+    ) -> None:
+        """With x̂ = (x − mean) inv_std: dbeta = Σ dy, dgamma = Σ dy x̂, dx = gamma inv_std (dy − dbeta/m − x̂ dgamma/m)."""
+
+    @staticmethod
+    def batchnorm_inference(
+        x: Input, gamma: Input, beta: Input, mean: Input, var: Input, eps: float, y: Output
+    ) -> None:
+        """y = gamma (x − mean) / √(var + eps) + beta with given, usually running, statistics."""
+
+    @staticmethod
+    def batchnorm_inference_backward(
+        dy: Input,
+        x: Input,
+        gamma: Input,
+        mean: Input,
+        var: Input,
+        eps: float,
+        d: ChannelDims,
+        scratch: Scratch,
+        dx: Output | None,
+        dgamma: Output,
+        dbeta: Output,
+    ) -> None:
+        """The statistics are constants: dx = dy gamma / √(var + eps), dgamma = Σ dy x̂, dbeta = Σ dy."""
+
+    @staticmethod
+    def meannorm(x: Input, beta: Input, d: ChannelDims, scratch: Scratch, y: Output, mean: Output) -> None:
+        """y = x − mean + beta by channel, mean over all axes but the last. Salimans and Kingma 2016."""
+
+    @staticmethod
+    def meannorm_backward(
+        dy: Input, d: ChannelDims, scratch: Scratch, dx: Output | None, dbeta: Output
+    ) -> None:
+        """dbeta = Σ dy, dx = dy − dbeta / m, for m values a channel."""
+
+    @staticmethod
+    def meannorm_inference(x: Input, beta: Input, mean: Input, y: Output) -> None:
+        """y = x − mean + beta with a given, usually running, mean."""
+
+    @staticmethod
+    def meannorm_inference_backward(
+        dy: Input, d: ChannelDims, scratch: Scratch, dx: Output | None, dbeta: Output
+    ) -> None:
+        """The mean is a constant: dx = dy, dbeta = Σ dy."""
+
+    @staticmethod
+    def ema_update(running: InPlace, value: Input, momentum: float) -> None:
+        """running += momentum (value − running): momentum is the weight of the new value."""
+
+    # Activations, elementwise, any shape -------------------------------------------------------------------
+
+    @staticmethod
+    def relu(x: Input, y: Output) -> None:
+        """y = max(x, 0); NaN stays NaN."""
+
+    @staticmethod
+    def relu_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = 0 where x <= 0, else dy."""
+
+    @staticmethod
+    def leaky_relu(x: Input, negative_slope: float, y: Output) -> None:
+        """y = x where x > 0, else negative_slope x."""
+
+    @staticmethod
+    def leaky_relu_backward(dy: Input, x: Input, y: Input, negative_slope: float, dx: Output) -> None:
+        """dx = dy where x > 0, else negative_slope dy."""
+
+    @staticmethod
+    def elu(x: Input, alpha: float, y: Output) -> None:
+        """y = x where x > 0, else alpha (eˣ − 1). Clevert et al. 2015."""
+
+    @staticmethod
+    def elu_backward(dy: Input, x: Input, y: Input, alpha: float, dx: Output) -> None:
+        """dx = dy where x > 0, else dy (y + alpha)."""
+
+    @staticmethod
+    def gelu(x: Input, y: Output) -> None:
+        """y = x Φ(x), Φ the standard normal distribution function: the exact form. Hendrycks and Gimpel 2016."""
+
+    @staticmethod
+    def gelu_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = dy (Φ(x) + x φ(x)), φ the standard normal density."""
+
+    @staticmethod
+    def silu(x: Input, y: Output) -> None:
+        """y = x σ(x)."""
+
+    @staticmethod
+    def silu_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = dy σ(x) (1 + x (1 − σ(x)))."""
+
+    @staticmethod
+    def sigmoid(x: Input, y: Output) -> None:
+        """y = σ(x) = 1 / (1 + e⁻ˣ), without overflow."""
+
+    @staticmethod
+    def sigmoid_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = dy y (1 − y)."""
+
+    @staticmethod
+    def tanh(x: Input, y: Output) -> None:
+        """y = tanh x."""
+
+    @staticmethod
+    def tanh_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = dy (1 − y²)."""
+
+    @staticmethod
+    def softplus(x: Input, y: Output) -> None:
+        """y = log(1 + eˣ), without overflow."""
+
+    @staticmethod
+    def softplus_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = dy σ(x)."""
+
+    @staticmethod
+    def dropout(x: Input, rate: float, seed: int, step: int, y: Output, mask: Output) -> None:
+        """y = x / (1 − rate) where mask, else 0; each element is kept with probability 1 − rate.
+
+        mask (bool, x's shape) comes from a counter, so that it depends on nothing but (seed, step, flat index i).
+        With mix the finaliser of SplitMix64 and g its increment, in 64-bit arithmetic that wraps:
+        key = mix(mix(seed) + (step + 1) g), mask[i] = mix(key + (i + 1) g) >> 32 >= ⌊rate · 2³²⌋,
+        mix(z): z = (z ^ z >> 30) m₁; z = (z ^ z >> 27) m₂; z ^ z >> 31.
+        """
+
+    @staticmethod
+    def dropout_backward(dy: Input, mask: Input, rate: float, dx: Output) -> None:
+        """dx = dy / (1 − rate) where mask, else 0."""
+
+    # Outputs and losses ------------------------------------------------------------------------------------
+
+    @staticmethod
+    def softmax(x: Input, y: Output) -> None:
+        """y = eˣ / Σ eˣ over the last axis, each row's maximum subtracted first. x (N, ..., C)."""
+
+    @staticmethod
+    def softmax_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = y (dy − Σ dy y), sums over the last axis."""
+
+    @staticmethod
+    def log_softmax(x: Input, y: Output) -> None:
+        """y = x − log Σ eˣ over the last axis, each row's maximum subtracted first."""
+
+    @staticmethod
+    def log_softmax_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = dy − eʸ Σ dy, sums over the last axis."""
+
+    @staticmethod
+    def softmax_cross_entropy(
+        logits: Input,
+        labels: Input,
+        smoothing: float,
+        d: ChannelDims,
+        scratch: Scratch,
+        loss: Output,
+        dlogits: Output,
+    ) -> None:
+        """loss = −mean over the batch of Σ_c t_c log softmax(logits)_c, and its gradient (softmax − t) / N.
+
+        logits (N, C), labels (N,) int64 in [0, C), loss (). The target t is (1 − smoothing) onehot + smoothing / C:
+        Szegedy et al. 2016.
+        """
+
+    @staticmethod
+    def mse(
+        prediction: Input, target: Input, d: ChannelDims, scratch: Scratch, loss: Output, dprediction: Output
+    ) -> None:
+        """loss = mean of (prediction − target)² over all elements, dprediction = 2 (prediction − target) / elements."""
+
+    # Joining branches --------------------------------------------------------------------------------------
+
+    @staticmethod
+    def add(a: Input, b: Input, y: Output) -> None:
+        """y = a + b."""
+
+    @staticmethod
+    def add_backward(dy: Input, da: Output, db: Output) -> None:
+        """da = dy, db = dy."""
+
+    @staticmethod
+    def concat(a: Input, b: Input, y: Output) -> None:
+        """y = a and b side by side along the last axis."""
+
+    @staticmethod
+    def concat_backward(dy: Input, da: Output, db: Output) -> None:
+        """da, db = the two parts of dy along the last axis."""
+
+    # Optimizers, in place over flat vectors ----------------------------------------------------------------
+    # Weight decay, coupled: g + weight_decay p takes the gradient's place everywhere. Decoupled (Loshchilov and
+    # Hutter 2019): p loses learning_rate · weight_decay · p, and the gradient is left alone. State that has
+    # decayed below the smallest normal number may be set to zero: denormals are slow and move nothing.
+
+    @staticmethod
+    def sgd(
+        p: InPlace,
+        g: Input,
+        v: InPlace | None,
+        learning_rate: float,
+        momentum: float,
+        nesterov: bool,
+        weight_decay: float,
+        decoupled: bool,
+    ) -> None:
+        """v = momentum v + g; p −= learning_rate v, or learning_rate (g + momentum v) with Nesterov.
+
+        With v None (momentum must be 0): p −= learning_rate g. Sutskever et al. 2013 in the form of PyTorch.
+        """
+
+    @staticmethod
+    def rmsprop(
+        p: InPlace,
+        g: Input,
+        v: InPlace,
+        learning_rate: float,
+        rho: float,
+        eps: float,
+        weight_decay: float,
+        decoupled: bool,
+    ) -> None:
+        """v = rho v + (1 − rho) g²; p −= learning_rate g / (√v + eps). Tieleman and Hinton 2012."""
+
+    @staticmethod
+    def adam(
+        p: InPlace,
+        g: Input,
+        m: InPlace,
+        v: InPlace,
+        step: int,
+        learning_rate: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        weight_decay: float,
+        decoupled: bool,
+    ) -> None:
+        """m = β₁ m + (1 − β₁) g; v = β₂ v + (1 − β₂) g²; p −= learning_rate m̂ / (√v̂ + eps).
+
+        m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ), where t = step counts from 1: the first update has t = 1 both in the
+        moments and in their correction. Kingma and Ba 2015; decoupled decay makes it AdamW.
+        """
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel written outside this package: its definition in NumPy and, if there is one, its Numba twin.
+
+    Both are fill functions with the same parameters, annotated with `Input`, `Output`, `InPlace`, `Scratch` or plain
+    types. With a `scratch` parameter they have dims `d`, and scratch(backend, d, n) gives the elements it needs.
+    """
+
+    numpy: Callable[..., None]
+    numba: Callable[..., None] | None = None
+    scratch: Callable[[str, Any, int], int] | None = None
+
+    @property
+    def name(self) -> str:
+        """The definition's name."""
+        return self.numpy.__name__
+
+    def on(self, backend: str) -> Callable[..., None]:
+        """The implementation for a backend; ValueError where there is none."""
+        function: Callable[..., None] | None = getattr(self, backend, None)
+        if function is None:
+            raise ValueError(f"kernel {self.name} has no {backend} implementation")
+        return function
+
+    def scratch_size(self, backend: str, d: Any, n: int) -> int:
+        """Elements of scratch that n samples of dims d need."""
+        return 0 if self.scratch is None else self.scratch(backend, d, n)
+
+
+@cache
+def roles(kernel: str | Kernel) -> dict[str, str]:
+    """Parameter -> "input", "output", "in place", "scratch" or "attribute", in the order of the call."""
+    function = kernel.numpy if isinstance(kernel, Kernel) else getattr(Backend, kernel)
+    hints = get_type_hints(function, include_extras=True)
+    return {name: _role(hints.get(name)) for name in inspect.signature(function).parameters}
+
+
+def _role(hint: object) -> str:
+    options = get_args(hint) if get_origin(hint) is Union or isinstance(hint, type(int | None)) else (hint,)
+    for option in options:
+        if get_origin(option) is Annotated:
+            return str(get_args(option)[1])
+    return "attribute"
+
+
+def kernel_names() -> list[str]:
+    """The name of every kernel of the contract."""
+    return [name for name, value in vars(Backend).items() if isinstance(value, staticmethod)]

@@ -1,0 +1,27 @@
+"""Buffers that start on a cache line, so that no vector load straddles two."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+ALIGNMENT = 64
+
+
+def empty(shape: tuple[int, ...] | int, dtype: DTypeLike) -> np.ndarray:
+    """An uninitialised C-contiguous array whose first element lies on a 64-byte boundary."""
+    shape = (shape,) if isinstance(shape, int) else shape
+    dtype = np.dtype(dtype)
+    size = math.prod(shape) * dtype.itemsize
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def zeros(shape: tuple[int, ...] | int, dtype: DTypeLike) -> np.ndarray:
+    """`empty`, filled with zeros."""
+    array = empty(shape, dtype)
+    array.fill(0)
+    return array

@@ -1,0 +1,318 @@
+"""Sizes: the output-size formula, the dims tuples, and every shape and dtype error.
+
+A dims tuple holds the geometry of one call without its batch size, so that one tuple serves every batch.
+Functions named after a kernel check shapes and return its dims; shapes may carry the symbol ``"N"`` in
+place of a batch size, which is how a plan is checked before any batch exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+Shape = tuple[int | str, ...]
+Pair = int | tuple[int, int]
+
+FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+class LinearDims(NamedTuple):
+    """k inputs to m outputs."""
+
+    k: int
+    m: int
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one sample's forward pass."""
+        return self.k * self.m
+
+
+class Conv2dDims(NamedTuple):
+    """Geometry of one image's convolution: (h, w, c) through (kh, kw, c / groups, f) to (oh, ow, f)."""
+
+    h: int
+    w: int
+    c: int
+    kh: int
+    kw: int
+    f: int
+    stride_h: int
+    stride_w: int
+    pad_h: int
+    pad_w: int
+    dilation_h: int
+    dilation_w: int
+    groups: int
+    oh: int
+    ow: int
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image's forward pass, those with padding zeros not counted."""
+        taps_h = _real_taps(self.h, self.oh, self.kh, self.stride_h, self.pad_h, self.dilation_h)
+        taps_w = _real_taps(self.w, self.ow, self.kw, self.stride_w, self.pad_w, self.dilation_w)
+        return taps_h * taps_w * (self.c // self.groups) * self.f
+
+
+class Pool2dDims(NamedTuple):
+    """Geometry of one image's pooling: (h, w, c) by windows of (kh, kw) to (oh, ow, c)."""
+
+    h: int
+    w: int
+    c: int
+    kh: int
+    kw: int
+    stride_h: int
+    stride_w: int
+    pad_h: int
+    pad_w: int
+    oh: int
+    ow: int
+
+    @property
+    def argmax_dtype(self) -> np.dtype:
+        """Smallest type that numbers the positions of a window."""
+        return np.dtype(np.uint8 if self.kh * self.kw <= 256 else np.int32)
+
+
+class ChannelDims(NamedTuple):
+    """A sample of `positions` places with `channels` values each; the last axis is the channels."""
+
+    positions: int
+    channels: int
+
+
+def output_size(size: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> int:
+    """Number of windows along one axis: floor((size + 2 padding - dilation (kernel - 1) - 1) / stride) + 1."""
+    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def _real_taps(size: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """Pairs (output, tap) along one axis that meet a real input rather than padding."""
+    starts = np.arange(out)[:, None] * stride - padding
+    taps = np.arange(kernel)[None, :] * dilation
+    return int(np.count_nonzero((starts + taps >= 0) & (starts + taps < size)))
+
+
+def pair(kernel: str, name: str, value: Pair, minimum: int) -> tuple[int, int]:
+    """An (h, w) pair from an int or a pair of ints, each at least `minimum`."""
+    values = tuple(value) if isinstance(value, Sequence) else (value, value)
+    if len(values) != 2 or not all(_is_int(v) and v >= minimum for v in values):
+        raise ValueError(
+            f"{kernel}: {name} is {value!r}, expected an int or an (h, w) pair, each >= {minimum}"
+        )
+    return int(values[0]), int(values[1])
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
+
+
+def integer(kernel: str, name: str, value: int, minimum: int) -> int:
+    """`value` as an int of at least `minimum`."""
+    if not _is_int(value) or value < minimum:
+        raise ValueError(f"{kernel}: {name} is {value!r}, expected an int >= {minimum}")
+    return int(value)
+
+
+def number(
+    kernel: str,
+    name: str,
+    value: float,
+    minimum: float = -np.inf,
+    below: float = np.inf,
+    *,
+    above: bool = False,
+) -> float:
+    """`value` as a finite float in [minimum, below), or in (minimum, below) with `above`."""
+    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if (
+        not real
+        or not np.isfinite(value)
+        or not (minimum < value if above else minimum <= value)
+        or value >= below
+    ):
+        low = "" if minimum == -np.inf else f" {'>' if above else '>='} {minimum:g}"
+        high = "" if below == np.inf else f"{' and' if low else ''} < {below:g}"
+        raise ValueError(f"{kernel}: {name} is {value!r}, expected a finite number{low}{high}")
+    return float(value)
+
+
+def arrays(kernel: str, **named: object) -> np.dtype:
+    """Check that the arguments are C-contiguous float arrays of one dtype with no empty axis; return the dtype.
+
+    Raises TypeError for what is no array or has another dtype, ValueError for strides and empty axes.
+    """
+    first = ""
+    dtype = np.dtype(np.float32)
+    for name, value in named.items():
+        if value is None:
+            continue
+        if not isinstance(value, np.ndarray):
+            raise TypeError(f"{kernel}: {name} is a {type(value).__name__}, expected a numpy array")
+        if value.dtype not in FLOAT_DTYPES or not value.dtype.isnative:
+            raise TypeError(f"{kernel}: {name} has dtype {value.dtype}, expected float32 or float64")
+        if first and value.dtype != dtype:
+            raise TypeError(
+                f"{kernel}: {name} has dtype {value.dtype}, {first} has {dtype}; expected one dtype"
+            )
+        if not first:
+            first, dtype = name, value.dtype
+        if not value.flags.c_contiguous:
+            raise ValueError(
+                f"{kernel}: {name} is not C-contiguous (shape {value.shape}, strides {value.strides}); "
+                f"pass numpy.ascontiguousarray({name})"
+            )
+        if value.size == 0:
+            what = "an empty batch" if value.ndim and value.shape[0] == 0 else "an empty axis"
+            raise ValueError(
+                f"{kernel}: {name} has {what} (shape {value.shape}), expected at least one element"
+            )
+    return dtype
+
+
+def labels(kernel: str, value: object, rows: int, classes: int) -> np.ndarray:
+    """`value` as int64 labels of shape (rows,) in [0, classes)."""
+    if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.integer):
+        got = f"dtype {value.dtype}" if isinstance(value, np.ndarray) else f"type {type(value).__name__}"
+        raise TypeError(f"{kernel}: labels have {got}, expected an array of integers")
+    if value.shape != (rows,):
+        raise ValueError(f"{kernel}: labels have shape {value.shape}, expected ({rows},), one label a sample")
+    outside = np.flatnonzero((value < 0) | (value >= classes))
+    if outside.size:
+        at = int(outside[0])
+        raise ValueError(
+            f"{kernel}: labels[{at}] is {value[at]}, expected 0 to {classes - 1} for {classes} classes"
+        )
+    return np.ascontiguousarray(value, dtype=np.int64)
+
+
+def writeable(kernel: str, **named: np.ndarray) -> None:
+    """Check that arrays to be updated in place may be written to."""
+    for name, array in named.items():
+        if not array.flags.writeable:
+            raise ValueError(f"{kernel}: {name} is read-only, expected an array to update in place")
+
+
+def argmax(kernel: str, value: object, shape: Shape, d: Pool2dDims) -> None:
+    """Check that `value` is what max-pooling gave: positions inside the window, for every output."""
+    got = (value.dtype, value.shape) if isinstance(value, np.ndarray) else type(value).__name__
+    if got != (d.argmax_dtype, shape) or not value.flags.c_contiguous:  # type: ignore[attr-defined]
+        raise ValueError(
+            f"{kernel}: argmax is {got}, expected the {d.argmax_dtype} array {shape} from maxpool2d"
+        )
+    if int(value.max()) >= d.kh * d.kw or int(value.min()) < 0:  # type: ignore[attr-defined]
+        raise ValueError(f"{kernel}: argmax holds positions outside the window of {d.kh} x {d.kw}")
+
+
+def mask(kernel: str, value: object, shape: Shape) -> None:
+    """Check that `value` is a dropout mask of that shape."""
+    got = (value.dtype, value.shape) if isinstance(value, np.ndarray) else type(value).__name__
+    if got != (np.dtype(np.bool_), shape) or not value.flags.c_contiguous:  # type: ignore[attr-defined]
+        raise ValueError(f"{kernel}: mask is {got}, expected the bool array {shape} from dropout")
+
+
+def rank(kernel: str, name: str, shape: Shape, ndim: int, axes: str) -> None:
+    """Check the number of axes."""
+    if len(shape) != ndim:
+        raise ValueError(f"{kernel}: {name} has shape {text(shape)}, expected {ndim} axes ({axes})")
+
+
+def equal(kernel: str, name: str, shape: Shape, expected: Shape, why: str = "") -> None:
+    """Check a shape against the one that the other arguments demand."""
+    if tuple(shape) != tuple(expected):
+        reason = f" ({why})" if why else ""
+        raise ValueError(f"{kernel}: {name} has shape {text(shape)}, expected {text(expected)}{reason}")
+
+
+def text(shape: Shape) -> str:
+    """A shape in print, the symbolic batch size as a bare N."""
+    inner = ", ".join(str(size) for size in shape)
+    return f"({inner},)" if len(shape) == 1 else f"({inner})"
+
+
+def linear(x: Shape, w: Shape, b: Shape | None, kernel: str = "linear") -> LinearDims:
+    """Dims of x (N, K) times w (K, M) plus b (M,)."""
+    rank(kernel, "x", x, 2, "samples, inputs")
+    rank(kernel, "w", w, 2, "inputs, outputs")
+    if x[1] != w[0]:
+        raise ValueError(f"{kernel}: w has {w[0]} inputs, x has {x[1]} (x {text(x)}, w {text(w)})")
+    if b is not None:
+        equal(kernel, "b", b, (w[1],), f"w {text(w)}")
+    return LinearDims(int(w[0]), int(w[1]))
+
+
+def conv2d(
+    x: Shape,
+    w: Shape,
+    b: Shape | None,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    kernel: str = "conv2d",
+) -> Conv2dDims:
+    """Dims of x (N, H, W, C) convolved with w (KH, KW, C / groups, F) plus b (F,)."""
+    rank(kernel, "x", x, 4, "samples, height, width, channels")
+    rank(kernel, "w", w, 4, "kernel height, kernel width, channels / groups, filters")
+    groups = integer(kernel, "groups", groups, 1)
+    sh, sw = pair(kernel, "stride", stride, 1)
+    ph, pw = pair(kernel, "padding", padding, 0)
+    dh, dw = pair(kernel, "dilation", dilation, 1)
+    height, width, channels = (int(size) for size in x[1:])
+    kh, kw, group_channels, filters = (int(size) for size in w)
+    if channels % groups or filters % groups:
+        raise ValueError(
+            f"{kernel}: groups is {groups}, expected a divisor of {channels} channels and {filters} filters"
+        )
+    if group_channels * groups != channels:
+        times = f" times {groups} groups" if groups > 1 else ""
+        raise ValueError(
+            f"{kernel}: w has {group_channels} input channels{times}, x has {channels} (x {text(x)}, w {text(w)})"
+        )
+    if b is not None:
+        equal(kernel, "b", b, (filters,), f"w {text(w)}")
+    oh, ow = output_size(height, kh, sh, ph, dh), output_size(width, kw, sw, pw, dw)
+    if oh < 1 or ow < 1:
+        raise ValueError(
+            f"{kernel}: w {text(w)} with dilation {(dh, dw)} does not fit into x {text(x)} with padding {(ph, pw)}"
+        )
+    return Conv2dDims(height, width, channels, kh, kw, filters, sh, sw, ph, pw, dh, dw, groups, oh, ow)
+
+
+def pool2d(x: Shape, size: Pair, stride: Pair | None, padding: Pair, kernel: str) -> Pool2dDims:
+    """Dims of pooling x (N, H, W, C); the stride defaults to the window's size."""
+    rank(kernel, "x", x, 4, "samples, height, width, channels")
+    kh, kw = pair(kernel, "size", size, 1)
+    sh, sw = (kh, kw) if stride is None else pair(kernel, "stride", stride, 1)
+    ph, pw = pair(kernel, "padding", padding, 0)
+    if ph >= kh or pw >= kw:
+        raise ValueError(
+            f"{kernel}: padding is {(ph, pw)}, expected less than size {(kh, kw)}: a window needs a pixel"
+        )
+    height, width, channels = (int(s) for s in x[1:])
+    oh, ow = output_size(height, kh, sh, ph), output_size(width, kw, sw, pw)
+    if oh < 1 or ow < 1:
+        raise ValueError(f"{kernel}: size {(kh, kw)} does not fit into x {text(x)} with padding {(ph, pw)}")
+    return Pool2dDims(height, width, channels, kh, kw, sh, sw, ph, pw, oh, ow)
+
+
+def channels(x: Shape, kernel: str, name: str = "x") -> ChannelDims:
+    """Dims of any array with a batch axis first and a channel axis last."""
+    if len(x) < 2:
+        raise ValueError(
+            f"{kernel}: {name} has shape {text(x)}, expected a batch axis and a channel axis at least"
+        )
+    return ChannelDims(int(np.prod([int(size) for size in x[1:-1]], dtype=np.int64)), int(x[-1]))
+
+
+def concat(a: Shape, b: Shape, kernel: str = "concat") -> Shape:
+    """Shape of a and b joined along the last axis."""
+    if len(a) < 2 or a[:-1] != b[:-1]:
+        raise ValueError(
+            f"{kernel}: a has shape {text(a)}, b has {text(b)}; expected equal shapes but for the last axis"
+        )
+    return (*a[:-1], int(a[-1]) + int(b[-1]))

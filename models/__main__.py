@@ -1,0 +1,5 @@
+"""`python -m models` is the command `twinkernels`."""
+
+from .cli import main
+
+main()

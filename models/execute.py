@@ -1,0 +1,91 @@
+"""Runs a plan: binds every step to a backend's kernel and to views of buffers that are allocated once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from kernels import Kernels, memory
+from kernels.interface import roles
+
+from .plan import Plan, Scalar, Step, Value
+
+Program = list[tuple[Callable[..., None], list[Any]]]
+
+
+class Executor:
+    """A plan on one backend, for batches of up to `batch_size` samples.
+
+    `arrays` holds the persistent arrays by value name (parameters, gradients, statistics, optimizer state);
+    every other value gets a buffer of its own. A smaller batch runs the same steps on shorter views.
+    """
+
+    def __init__(
+        self, plan: Plan, kernels: Kernels, batch_size: int, arrays: Mapping[str, np.ndarray]
+    ) -> None:
+        self.plan = plan
+        self.kernels = kernels
+        self.batch_size = batch_size
+        self._lock = threading.Lock()
+        self._arrays: dict[Value, np.ndarray] = {}
+        for value in plan.values():
+            if value.base is not None:
+                self._arrays[value] = self._arrays[value.base].reshape(value.sized(batch_size))
+            elif value.name in arrays:
+                self._arrays[value] = arrays[value.name]
+            else:
+                self._arrays[value] = memory.empty(value.sized(batch_size), value.dtype or plan.dtype)
+        self._scratch = memory.empty(
+            max((self._scratch_size(step, batch_size) for step in plan.steps), default=0), plan.dtype
+        )
+        self._programs: dict[int, tuple[Program, list[tuple[list[Any], int, str]]]] = {}
+
+    def array(self, value: Value, n: int) -> np.ndarray:
+        """A value's array at batch size n."""
+        whole = self._arrays[value]
+        return whole if value.sized(n) == whole.shape else whole[:n]
+
+    def run(self, inputs: Mapping[str, np.ndarray], n: int, **scalars: float) -> dict[str, np.ndarray]:
+        """Copy the inputs in, run all steps on n samples, and copy the outputs out. Safe from several threads."""
+        with self._lock:
+            for name, array in inputs.items():
+                self.array(self.plan.inputs[name], n)[...] = array
+            self.run_in_place(n, **scalars)
+            return {name: self.array(value, n).copy() for name, value in self.plan.outputs.items()}
+
+    def run_in_place(self, n: int, **scalars: float) -> None:
+        """Run all steps on the n samples that lie in the input buffers."""
+        if n not in self._programs:
+            if len(self._programs) > 8:  # batch sizes vary without bound where a model serves requests
+                self._programs.clear()
+            self._programs[n] = self._bind(n)
+        program, patches = self._programs[n]
+        for arguments, position, name in patches:
+            arguments[position] = scalars[name]
+        for function, arguments in program:
+            function(*arguments)
+
+    def _bind(self, n: int) -> tuple[Program, list[tuple[list[Any], int, str]]]:
+        program: Program = []
+        patches = []
+        for step in self.plan.steps:
+            given = iter(step.arguments)
+            arguments: list[Any] = []
+            for role in roles(step.kernel).values():
+                if role == "scratch":
+                    arguments.append(self._scratch[: self._scratch_size(step, n)])
+                    continue
+                value = next(given)
+                if isinstance(value, Scalar):
+                    patches.append((arguments, len(arguments), value.name))
+                arguments.append(self.array(value, n) if isinstance(value, Value) else value)
+            program.append((self.kernels.function(step.kernel), arguments))
+        return program, patches
+
+    def _scratch_size(self, step: Step, n: int) -> int:
+        if "scratch" not in roles(step.kernel).values():
+            return 0
+        return self.kernels.scratch_size(step.kernel, step.dims["d"], n)

@@ -1,0 +1,485 @@
+"""Layers: configuration, shape inference, and how each is written as kernel calls. No arrays, no backend.
+
+A layer is a frozen dataclass. `lower` writes its forward calls into a plan and returns the output together with a
+function that, given the output's gradient, writes the backward calls and returns the input's gradient. A layer of
+your own subclasses `Layer` and does the same; the README has a full example.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from kernels import shapes
+from kernels.shapes import Pair, Shape
+
+from .init import Constant, HeNormal, Initialiser, Zeros
+from .plan import BATCH, STEP, Backward, Lowering, Value
+
+_ONE = Constant(1.0)
+
+Lowered = tuple[Value, Backward | None]
+
+
+@dataclass(frozen=True)
+class Array:
+    """A parameter or a running statistic of a layer: its shape and how it starts."""
+
+    shape: tuple[int, ...]
+    init: Initialiser
+
+
+class Layer:
+    """Base of all layers. Shapes have the batch axis "N" first."""
+
+    arity: int = 1
+    """Number of inputs; 0 stands for two or more."""
+
+    def parameters(self, *x: Shape) -> Mapping[str, Array]:
+        """The trained arrays, given the inputs' shapes."""
+        return {}
+
+    def statistics(self, *x: Shape) -> Mapping[str, Array]:
+        """The arrays that training updates without gradients, such as running means."""
+        return {}
+
+    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
+        """Write the forward calls; return the output and the function that writes the backward calls.
+
+        `p` holds the parameters and statistics as values, by name.
+        """
+        raise TypeError(f"layer {type(self).__name__} does not define lower")
+
+    def __str__(self) -> str:
+        """The layer as one would write it: fields at their default left out."""
+        fields = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
+        shown = []
+        for field in fields:
+            value = getattr(self, field.name)
+            if field.default is dataclasses.MISSING:
+                shown.append(str(value))
+            elif value != field.default:
+                shown.append(f"{field.name}={value}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+# Layers with weights -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Linear(Layer):
+    """y = x w + b with `outputs` units; x (N, K), w (K, outputs), b (outputs,)."""
+
+    outputs: int
+    bias: bool = True
+    init: Initialiser = HeNormal()
+
+    def __post_init__(self) -> None:
+        shapes.integer("Linear", "outputs", self.outputs, 1)
+
+    def parameters(self, *x: Shape) -> Mapping[str, Array]:
+        shapes.rank("Linear", "x", x[0], 2, "samples, inputs; put Flatten() before it")
+        arrays = {"w": Array((int(x[0][1]), self.outputs), self.init)}
+        return arrays | ({"b": Array((self.outputs,), Zeros())} if self.bias else {})
+
+    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
+        (x_,) = x
+        b = p.b if self.bias else None
+        d = shapes.linear(x_.shape, p.w.shape, None)
+        y = plan.value("y", (BATCH, d.m))
+        plan.call("linear", x_, p.w, b, d, y)
+
+        def backward(dy: Value) -> Value | None:
+            dx = plan.gradient(x_)
+            plan.call("linear_backward", dy, x_, p.w, d, dx, plan.gradient(p.w), plan.gradient(b))
+            return dx
+
+        return y, backward
+
+
+@dataclass(frozen=True)
+class Conv2d(Layer):
+    """A convolution with `filters` filters of `size`; x (N, H, W, C), w (KH, KW, C / groups, filters)."""
+
+    filters: int
+    size: Pair
+    stride: Pair = 1
+    padding: Pair = 0
+    dilation: Pair = 1
+    groups: int = 1
+    bias: bool = True
+    init: Initialiser = HeNormal()
+
+    def __post_init__(self) -> None:
+        shapes.integer("Conv2d", "filters", self.filters, 1)
+        shapes.integer("Conv2d", "groups", self.groups, 1)
+        for name, minimum in (("size", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
+            shapes.pair("Conv2d", name, getattr(self, name), minimum)
+
+    def parameters(self, *x: Shape) -> Mapping[str, Array]:
+        shapes.rank("Conv2d", "x", x[0], 4, "samples, height, width, channels")
+        kh, kw = shapes.pair("Conv2d", "size", self.size, 1)
+        arrays = {"w": Array((kh, kw, int(x[0][3]) // self.groups, self.filters), self.init)}
+        return arrays | ({"b": Array((self.filters,), Zeros())} if self.bias else {})
+
+    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
+        (x_,) = x
+        b = p.b if self.bias else None
+        d = shapes.conv2d(x_.shape, p.w.shape, None, self.stride, self.padding, self.dilation, self.groups)
+        y = plan.value("y", (BATCH, d.oh, d.ow, d.f))
+        plan.call("conv2d", x_, p.w, b, d, y)
+
+        def backward(dy: Value) -> Value | None:
+            dx = plan.gradient(x_)
+            plan.call("conv2d_backward", dy, x_, p.w, d, dx, plan.gradient(p.w), plan.gradient(b))
+            return dx
+
+        return y, backward
+
+
+# Pooling and shape -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MaxPool2d(Layer):
+    """The maximum over windows of `size`; the stride defaults to the size."""
+
+    size: Pair = 2
+    stride: Pair | None = None
+    padding: Pair = 0
+
+    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
+        (x_,) = x
+        return _maxpool(plan, x_, shapes.pool2d(x_.shape, self.size, self.stride, self.padding, "MaxPool2d"))
+
+
+@dataclass(frozen=True)
+class AvgPool2d(Layer):
+    """The mean over windows of `size`; padding counts as zeros unless count_include_pad is False."""
+
+    size: Pair = 2
+    stride: Pair | None = None
+    padding: Pair = 0
+    count_include_pad: bool = True
+
+    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
+        (x_,) = x
+        d = shapes.pool2d(x_.shape, self.size, self.stride, self.padding, "AvgPool2d")
+        return _avgpool(plan, x_, d, self.count_include_pad)
+
+
+@dataclass(frozen=True)
+class GlobalMaxPool2d(Layer):
+    """The maximum over each channel's whole map: (N, H, W, C) to (N, C)."""
+
+    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
+        (x_,) = x
+        d = shapes.pool2d(x_.shape, _whole_map(x_.shape, "GlobalMaxPool2d"), None, 0, "GlobalMaxPool2d")
+        return _flattened(plan, *_maxpool(plan, x_, d))
+
+
+@dataclass(frozen=True)
+class GlobalAvgPool2d(Layer):
+    """The mean over each channel's whole map: (N, H, W, C) to (N, C)."""
+
+    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
+        (x_,) = x
+        d = shapes.pool2d(x_.shape, _whole_map(x_.shape, "GlobalAvgPool2d"), None, 0, "GlobalAvgPool2d")
+        return _flattened(plan, *_avgpool(plan, x_, d, True))
+
+
+def _whole_map(x: Shape, layer: str) -> tuple[int, int]:
+    shapes.rank(layer, "x", x, 4, "samples, height, width, channels")
+    return int(x[1]), int(x[2])
+
+
+def _maxpool(plan: Lowering, x: Value, d: shapes.Pool2dDims) -> tuple[Value, Backward]:
+    y = plan.value("y", (BATCH, d.oh, d.ow, d.c))
+    argmax = plan.like(y, "argmax", d.argmax_dtype)
+    plan.call("maxpool2d", x, d, y, argmax)
+
+    def backward(dy: Value) -> Value | None:
+        dx = plan.gradient(x)
+        plan.call("maxpool2d_backward", dy, argmax, d, dx)
+        return dx
+
+    return y, backward
+
+
+def _avgpool(
+    plan: Lowering, x: Value, d: shapes.Pool2dDims, count_include_pad: bool
+) -> tuple[Value, Backward]:
+    y = plan.value("y", (BATCH, d.oh, d.ow, d.c))
+    plan.call("avgpool2d", x, d, count_include_pad, y)
+
+    def backward(dy: Value) -> Value | None:
+        dx = plan.gradient(x)
+        plan.call("avgpool2d_backward", dy, d, count_include_pad, dx)
+        return dx
+
+    return y, backward
+
+
+def _flattened(plan: Lowering, y: Value, backward: Backward) -> Lowered:
+    flat = plan.view(y, (BATCH, int(np.prod([int(s) for s in y.shape[1:]]))))
+    return flat, lambda dy: backward(plan.view(dy, y.shape))
+
+
+@dataclass(frozen=True)
+class Flatten(Layer):
+    """Every sample as one row: (N, ...) to (N, K). The same memory, no work."""
+
+    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
+        return _flattened(plan, x[0], lambda dx: dx)
+
+
+# Normalisation -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BatchNorm(Layer):
+    """y = gamma (x − mean) / √(var + eps) + beta by channel; batch statistics in training, running ones after.
+
+    `momentum` is the weight of the new batch's statistic in the running one; the running variance is unbiased.
+    """
+
+    eps: float = 1e-5
+    momentum: float = 0.1
+
+    def __post_init__(self) -> None:
+        shapes.number("BatchNorm", "eps", self.eps, 0.0)
+        shapes.number("BatchNorm", "momentum", self.momentum, 0.0)
+
+    def parameters(self, *x: Shape) -> Mapping[str, Array]:
+        return {"gamma": Array(_vector(x[0], self), _ONE), "beta": Array(_vector(x[0], self), Zeros())}
+
+    def statistics(self, *x: Shape) -> Mapping[str, Array]:
+        return {
+            "running_mean": Array(_vector(x[0], self), Zeros()),
+            "running_var": Array(_vector(x[0], self), _ONE),
+        }
+
+    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
+        (x_,) = x
+        y = plan.like(x_)
+        if not plan.training:
+            plan.call("batchnorm_inference", x_, p.gamma, p.beta, p.running_mean, p.running_var, self.eps, y)
+            return y, None
+        d = shapes.channels(x_.shape, "BatchNorm")
+        mean, inv_std, var = (plan.like(p.gamma, name) for name in ("mean", "inv_std", "var"))
+        plan.call("batchnorm", x_, p.gamma, p.beta, self.eps, d, y, mean, inv_std, var)
+        plan.call("ema_update", p.running_mean, mean, self.momentum)
+        plan.call("ema_update", p.running_var, var, self.momentum)
+
+        def backward(dy: Value) -> Value | None:
+            dx, dgamma, dbeta = plan.gradient(x_), plan.gradient(p.gamma), plan.gradient(p.beta)
+            plan.call("batchnorm_backward", dy, x_, p.gamma, mean, inv_std, d, dx, dgamma, dbeta)
+            return dx
+
+        return y, backward
+
+
+@dataclass(frozen=True)
+class MeanNorm(Layer):
+    """y = x − mean + beta by channel: batch-norm without the division. `momentum` as in BatchNorm."""
+
+    momentum: float = 0.1
+
+    def __post_init__(self) -> None:
+        shapes.number("MeanNorm", "momentum", self.momentum, 0.0)
+
+    def parameters(self, *x: Shape) -> Mapping[str, Array]:
+        return {"beta": Array(_vector(x[0], self), Zeros())}
+
+    def statistics(self, *x: Shape) -> Mapping[str, Array]:
+        return {"running_mean": Array(_vector(x[0], self), Zeros())}
+
+    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
+        (x_,) = x
+        y = plan.like(x_)
+        if not plan.training:
+            plan.call("meannorm_inference", x_, p.beta, p.running_mean, y)
+            return y, None
+        d = shapes.channels(x_.shape, "MeanNorm")
+        mean = plan.like(p.beta, "mean")
+        plan.call("meannorm", x_, p.beta, d, y, mean)
+        plan.call("ema_update", p.running_mean, mean, self.momentum)
+
+        def backward(dy: Value) -> Value | None:
+            dx = plan.gradient(x_)
+            plan.call("meannorm_backward", dy, d, dx, plan.gradient(p.beta))
+            return dx
+
+        return y, backward
+
+
+def _vector(x: Shape, layer: Layer) -> tuple[int]:
+    return (shapes.channels(x, type(layer).__name__).channels,)
+
+
+# Activations and dropout -------------------------------------------------------------------------------------
+
+
+class Activation(Layer):
+    """A layer that applies the kernel named `kernel` to every element, with the layer's fields as attributes."""
+
+    kernel: str
+
+    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
+        (x_,) = x
+        y = plan.like(x_)
+        attributes = tuple(vars(self).values())
+        plan.call(self.kernel, x_, *attributes, y)
+
+        def backward(dy: Value) -> Value | None:
+            dx = plan.gradient(x_)
+            plan.call(f"{self.kernel}_backward", dy, x_, y, *attributes, dx)
+            return dx
+
+        return y, backward
+
+
+@dataclass(frozen=True)
+class ReLU(Activation):
+    """y = max(x, 0)."""
+
+    kernel = "relu"
+
+
+@dataclass(frozen=True)
+class LeakyReLU(Activation):
+    """y = x where x > 0, else negative_slope x."""
+
+    negative_slope: float = 0.01
+    kernel = "leaky_relu"
+
+
+@dataclass(frozen=True)
+class ELU(Activation):
+    """y = x where x > 0, else alpha (eˣ − 1)."""
+
+    alpha: float = 1.0
+    kernel = "elu"
+
+
+@dataclass(frozen=True)
+class GELU(Activation):
+    """y = x Φ(x), the exact form."""
+
+    kernel = "gelu"
+
+
+@dataclass(frozen=True)
+class SiLU(Activation):
+    """y = x σ(x)."""
+
+    kernel = "silu"
+
+
+@dataclass(frozen=True)
+class Sigmoid(Activation):
+    """y = 1 / (1 + e⁻ˣ)."""
+
+    kernel = "sigmoid"
+
+
+@dataclass(frozen=True)
+class Tanh(Activation):
+    """y = tanh x."""
+
+    kernel = "tanh"
+
+
+@dataclass(frozen=True)
+class Softplus(Activation):
+    """y = log(1 + eˣ)."""
+
+    kernel = "softplus"
+
+
+@dataclass(frozen=True)
+class Softmax(Activation):
+    """y = eˣ / Σ eˣ over the last axis. Not before SoftmaxCrossEntropy, which holds its own."""
+
+    kernel = "softmax"
+
+
+@dataclass(frozen=True)
+class LogSoftmax(Activation):
+    """y = x − log Σ eˣ over the last axis."""
+
+    kernel = "log_softmax"
+
+
+@dataclass(frozen=True)
+class Dropout(Layer):
+    """In training each element is zero with probability `rate`, the others are divided by 1 − rate."""
+
+    rate: float = 0.5
+
+    def __post_init__(self) -> None:
+        shapes.number("Dropout", "rate", self.rate, 0.0, below=1.0)
+
+    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
+        (x_,) = x
+        if not plan.training:
+            return x_, None
+        y, mask = plan.like(x_), plan.like(x_, "mask", np.dtype(np.bool_))
+        plan.call("dropout", x_, self.rate, plan.seed(), STEP, y, mask)
+
+        def backward(dy: Value) -> Value | None:
+            dx = plan.gradient(x_)
+            plan.call("dropout_backward", dy, mask, self.rate, dx)
+            return dx
+
+        return y, backward
+
+
+# Joining branches --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Add(Layer):
+    """The sum of two or more inputs of one shape."""
+
+    arity = 0
+
+    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
+        total = x[0]
+        for other in x[1:]:
+            shapes.equal("Add", other.name, other.shape, total.shape, f"the shape of {x[0].name}")
+            y = plan.like(total)
+            plan.call("add", total, other, y)
+            total = y
+        return total, lambda dy: (dy,) * len(x)
+
+
+@dataclass(frozen=True)
+class Concat(Layer):
+    """Two or more inputs side by side along the channel axis."""
+
+    arity = 0
+
+    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
+        joined = [x[0]]
+        for other in x[1:]:
+            y = plan.value("y", shapes.concat(joined[-1].shape, other.shape, "Concat"))
+            plan.call("concat", joined[-1], other, y)
+            joined.append(y)
+
+        def backward(dy: Value) -> tuple[Value | None, ...]:
+            gradients: list[Value | None] = []
+            for before, last in zip(joined[-2::-1], x[:0:-1], strict=True):
+                # The kernel fills both parts, so a part that nobody needs has an array all the same.
+                d_before, d_last = plan.like(before, "dleft"), plan.like(last, "dright")
+                plan.call("concat_backward", dy, d_before, d_last)
+                gradients.append(d_last)
+                dy = d_before
+            return (dy, *reversed(gradients))
+
+        return joined[-1], backward

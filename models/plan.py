@@ -1,0 +1,267 @@
+"""Plan: a model lowered to a straight line of kernel calls over named values.
+
+A plan is data. It knows names, shapes and order, but holds no array and no backend; `execute` runs it. The batch
+size is the symbol "N" in every shape, so one plan serves every batch. `print(plan)` is the listing of a whole
+training step: forward, loss, backward in reverse, optimizer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from kernels.interface import Kernel, roles
+from kernels.shapes import Shape, text
+
+BATCH = "N"
+ALIGNED_ELEMENTS = 16  # parameters start on a cache line of float32
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """One array of a plan: a name, a shape whose first axis may be "N", and where it lives.
+
+    `dtype` None is the model's own. A value with a `base` is another shape of the same memory.
+    """
+
+    name: str
+    shape: Shape
+    dtype: np.dtype | None = None
+    base: Value | None = None
+
+    def sized(self, n: int) -> tuple[int, ...]:
+        """The shape at batch size n."""
+        return tuple(n if size == BATCH else int(size) for size in self.shape)
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A number that the executor is given anew at each run: "step" or "learning_rate"."""
+
+    name: str
+
+
+STEP = Scalar("step")
+LEARNING_RATE = Scalar("learning_rate")
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One kernel call: the arguments in the contract's order, without scratch.
+
+    A fused step carries the steps that it `replaces`: they are its definition.
+    """
+
+    kernel: str | Kernel
+    arguments: tuple[Any, ...]
+    phase: str
+    replaces: tuple[Step, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The kernel's name."""
+        return self.kernel if isinstance(self.kernel, str) else self.kernel.name
+
+    def _named(self) -> Iterable[tuple[str, str, Any]]:
+        parameters = [(name, role) for name, role in roles(self.kernel).items() if role != "scratch"]
+        return ((name, role, value) for (name, role), value in zip(parameters, self.arguments, strict=True))
+
+    @property
+    def inputs(self) -> dict[str, Value]:
+        """Arrays that the kernel reads, by parameter name."""
+        return {name: v for name, role, v in self._named() if role in ("input", "in place") and v is not None}
+
+    @property
+    def outputs(self) -> dict[str, Value]:
+        """Arrays that the kernel writes, by parameter name."""
+        return {
+            name: v for name, role, v in self._named() if role in ("output", "in place") and v is not None
+        }
+
+    @property
+    def dims(self) -> dict[str, Any]:
+        """Everything else: dims tuples and numbers, by parameter name."""
+        return {name: v for name, role, v in self._named() if role == "attribute"}
+
+    def flops(self, n: int) -> int:
+        """Useful floating-point operations of a contraction on n samples (an FMA counts two); 0 elsewhere."""
+        macs = getattr(self.dims.get("d"), "macs", 0)
+        gradients = [name for name in self.outputs if name in ("dx", "dw")]
+        return int(2 * n * macs * (len(gradients) if self.name.endswith("_backward") else 1))
+
+    def bytes(self, n: int, itemsize: int = 4) -> int:
+        """Bytes of all arrays that the step reads or writes, each counted once a direction."""
+        values = [*self.inputs.values(), *self.outputs.values()]
+        return sum(math.prod(v.sized(n)) * (v.dtype.itemsize if v.dtype else itemsize) for v in values)
+
+    def __str__(self) -> str:
+        inputs = ", ".join(v.name for v in self.inputs.values())
+        outputs = ", ".join(v.name for v in self.outputs.values())
+        return f"{outputs} = {self.name}({inputs})"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps in the order of execution, over `inputs` that the caller fills and `outputs` that it reads."""
+
+    steps: tuple[Step, ...]
+    inputs: Mapping[str, Value]
+    outputs: Mapping[str, Value]
+    batch_size: int | None = None
+    dtype: np.dtype = field(default_factory=lambda: np.dtype(np.float32))
+
+    def values(self) -> list[Value]:
+        """Every value of the plan, bases before their other shapes, in order of first appearance."""
+        seen: dict[Value, None] = {}
+        mentioned = [
+            *self.inputs.values(),
+            *(v for s in self.steps for v in s.arguments),
+            *self.outputs.values(),
+        ]
+        for value in mentioned:
+            chain = []
+            while isinstance(value, Value):
+                chain.append(value)
+                value = value.base
+            seen.update(dict.fromkeys(reversed(chain)))
+        return list(seen)
+
+    def flops(self, n: int | None = None) -> int:
+        """Useful floating-point operations of the contractions, for n samples or the plan's batch."""
+        return sum(step.flops(n or self.batch_size or 1) for step in self.steps)
+
+    def __str__(self) -> str:
+        n = self.batch_size or 1
+        batch = f"batch of {n}" if self.batch_size else "a sample (N = 1)"
+        rows = [
+            (
+                str(i),
+                step.phase,
+                str(step),
+                " ".join(text(v.sized(n) if self.batch_size else v.shape) for v in step.outputs.values()),
+                f"{step.flops(n) / 1e6:,.2f}" if step.flops(n) else "",
+                f"{step.bytes(n, self.dtype.itemsize) / 1e3:,.1f}",
+            )
+            for i, step in enumerate(self.steps)
+        ]
+        total = sum(step.bytes(n, self.dtype.itemsize) for step in self.steps)
+        rows.append(("", "", "total", "", f"{self.flops(n) / 1e6:,.2f}", f"{total / 1e3:,.1f}"))
+        head = ("", "phase", "step", "shapes written", "MFLOP", "kB")
+        return f"{len(self.steps)} steps, {batch}, {self.dtype}\n" + table([head, *rows], right=(0, 4, 5))
+
+
+def table(rows: list[tuple[str, ...]], right: tuple[int, ...] = ()) -> str:
+    """Rows of text as aligned columns, some of them to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = (
+        "  ".join(
+            cell.rjust(w) if i in right else cell.ljust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+class Layout:
+    """Where named arrays lie in one flat vector; each starts on a cache line, gaps stay zero."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self.shapes = dict(shapes)
+        self.offsets: dict[str, int] = {}
+        end = 0
+        for name, shape in self.shapes.items():
+            self.offsets[name] = end
+            end += -(-math.prod(shape) // ALIGNED_ELEMENTS) * ALIGNED_ELEMENTS
+        self.size = end
+
+    def views(self, flat: np.ndarray) -> dict[str, np.ndarray]:
+        """The named arrays as views into `flat`."""
+        return {
+            name: flat[start : start + math.prod(self.shapes[name])].reshape(self.shapes[name])
+            for name, start in self.offsets.items()
+        }
+
+
+Backward = Callable[[Value], "Value | tuple[Value | None, ...] | None"]
+
+
+class Lowering:
+    """Builds a plan: layers call `value` for new arrays and `call` for kernels.
+
+    `training` tells layers which form to write. A layer's `lower` returns its output and, when training, a
+    function from the output's gradient to its inputs' gradients that writes the backward calls.
+    """
+
+    def __init__(self, training: bool, seed: int = 0) -> None:
+        self.training = training
+        self.phase = "forward"
+        self.steps: list[Step] = []
+        self.node = ""
+        self._seed = seed
+        self._nodes = 0
+        self._names: dict[str, int] = {}
+        self._parameters: dict[Value, Value] = {}
+        self._wanted: set[Value] = set()
+
+    def begin(self, node: str) -> None:
+        """The layer of this node is lowered next; its values take the node's name."""
+        self.node = node
+        self._nodes += 1
+
+    def value(self, name: str, shape: Shape, dtype: np.dtype | None = None) -> Value:
+        """A new array of the current node."""
+        return Value(self._unique(f"{self.node}.{name}" if self.node else name), tuple(shape), dtype)
+
+    def like(self, value: Value, name: str = "y", dtype: np.dtype | None = None) -> Value:
+        """A new array of the current node with another value's shape."""
+        return self.value(name, value.shape, dtype)
+
+    def view(self, value: Value, shape: Shape) -> Value:
+        """The same memory in another shape."""
+        viewed = Value(value.name, tuple(shape), value.dtype, value)
+        if self.wants(value):
+            self.want(viewed)
+        return viewed
+
+    def _unique(self, name: str) -> str:
+        self._names[name] = self._names.get(name, 0) + 1
+        return name if self._names[name] == 1 else f"{name}'{self._names[name]}"
+
+    def call(self, kernel: str | Kernel, *arguments: Any) -> None:
+        """Append a step; the arguments stand in the contract's order, without scratch."""
+        self.steps.append(Step(kernel, arguments, self.phase))
+
+    def parameters(self, shapes: Mapping[str, Shape], gradients: bool = True) -> SimpleNamespace:
+        """The current node's parameters (or, without gradients, its running statistics) as values."""
+        values = {}
+        for name, shape in shapes.items():
+            values[name] = self.value(name, shape)
+            if gradients:
+                self._parameters[values[name]] = Value(f"d{self.node}.{name}", shape)
+                self.want(values[name])
+        return SimpleNamespace(**values)
+
+    def want(self, value: Value) -> None:
+        """The loss's gradient by this value is needed."""
+        self._wanted.add(value)
+
+    def wants(self, value: Value) -> bool:
+        """Whether the gradient by this value is needed."""
+        return value in self._wanted
+
+    def gradient(self, value: Value | None) -> Value | None:
+        """An array for the loss's gradient by a value; None where nobody needs it."""
+        if value is None or not self.wants(value):
+            return None
+        return self._parameters.get(value) or Value(self._unique(f"d{value.name}"), value.shape, value.dtype)
+
+    def seed(self) -> int:
+        """A number for the current node's own randomness, drawn from the model's seed."""
+        sequence = np.random.SeedSequence(self._seed, spawn_key=(1, self._nodes))
+        return int(sequence.generate_state(1, np.uint64)[0] >> 1)

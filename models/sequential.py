@@ -1,0 +1,37 @@
+"""Sequential: layers in a line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from .graph import INPUT, Graph
+from .layers import Layer
+
+
+class Sequential(Graph):
+    """A Graph whose nodes "0", "1", ... each read the one before. The other arguments are Graph's."""
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        input_shape: Sequence[int],
+        backend: str | None = None,
+        seed: int = 0,
+        dtype: DTypeLike = np.float32,
+        normalisation: tuple[float, float] | None = None,
+    ) -> None:
+        if not layers:
+            raise ValueError("Sequential: layers is empty, expected at least one layer")
+        nodes = {str(i): (layer, str(i - 1) if i else INPUT) for i, layer in enumerate(layers)}
+        super().__init__(nodes, str(len(layers) - 1), input_shape, backend, seed, dtype, normalisation)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers in order."""
+        return [node.layer for node in self.nodes]
+
+    def _rebuilt(self, backend: str, dtype: DTypeLike) -> Graph:
+        return Sequential(self.layers, self.input_shape, backend, self.seed, dtype, self.normalisation)

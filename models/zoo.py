@@ -1,0 +1,72 @@
+"""Named networks: the architectures of five "MNIST from scratch" programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from .graph import Graph
+from .layers import BatchNorm, Conv2d, Flatten, Layer, Linear, MaxPool2d, MeanNorm, ReLU
+from .sequential import Sequential
+
+IMAGE = (28, 28, 1)
+
+
+def mlp_meannorm() -> list[Layer]:
+    """784-256-128-10 with mean-only batch normalisation; its shift beta serves as the bias."""
+    hidden = [layer for units in (256, 128) for layer in (Linear(units, bias=False), MeanNorm(), ReLU())]
+    return [Flatten(), *hidden, Linear(10)]
+
+
+def mlp_nobias() -> list[Layer]:
+    """784-128-64-10 of linear units without bias, ReLU between."""
+    return [
+        Flatten(),
+        Linear(128, bias=False),
+        ReLU(),
+        Linear(64, bias=False),
+        ReLU(),
+        Linear(10, bias=False),
+    ]
+
+
+def mlp_512() -> list[Layer]:
+    """784-512-10 with ReLU."""
+    return [Flatten(), Linear(512), ReLU(), Linear(10)]
+
+
+def mlp_rmsprop() -> list[Layer]:
+    """784-256-10 with ReLU."""
+    return [Flatten(), Linear(256), ReLU(), Linear(10)]
+
+
+def cnn_bn() -> list[Layer]:
+    """Two blocks of 5x5 convolution, batch-norm, ReLU and 2x2 max-pool (16, then 32 filters), linear 512-10."""
+    blocks = [
+        layer for filters in (16, 32) for layer in (Conv2d(filters, 5), BatchNorm(), ReLU(), MaxPool2d(2))
+    ]
+    return [*blocks, Flatten(), Linear(10)]
+
+
+NETWORKS: dict[str, Callable[[], list[Layer]]] = {
+    "mlp-meannorm": mlp_meannorm,
+    "mlp-nobias": mlp_nobias,
+    "mlp-512": mlp_512,
+    "mlp-rmsprop": mlp_rmsprop,
+    "cnn-bn": cnn_bn,
+}
+
+
+def build(
+    name: str,
+    backend: str | None = None,
+    seed: int = 0,
+    dtype: DTypeLike = np.float32,
+    normalisation: tuple[float, float] | None = None,
+) -> Graph:
+    """A network of the zoo with fresh weights; ValueError for an unknown name."""
+    if name not in NETWORKS:
+        raise ValueError(f"unknown network {name!r}; expected one of {', '.join(NETWORKS)}")
+    return Sequential(NETWORKS[name](), IMAGE, backend, seed, dtype, normalisation)
