@@ -1,0 +1,50 @@
+"""Data sets of small images: loading, splitting, normalising, batching.
+
+    train, test = data.load("strokes")                       # or "mnist", or a folder
+    train, validation = data.split(train, 5_000, seed=0)
+    train, validation, test = data.normalise(train, validation, test)
+    for images, labels in data.batches(train, 128, seed=0, epoch=0): ...
+"""
+
+import os
+
+from data import mnist
+from data.batches import batches, epoch_order
+from data.csv import read_csv
+from data.errors import DataFormatError, DataNotFoundError
+from data.folder import read_folder
+from data.idx import read_idx, write_idx
+from data.splits import Dataset, Split, normalise, split, standardise, statistics
+
+__all__ = [
+    "DataFormatError", "DataNotFoundError", "Dataset", "Split", "batches", "epoch_order", "load", "normalise",
+    "read_csv", "read_idx", "split", "standardise", "statistics", "write_idx",
+]
+
+
+def load(source: str | os.PathLike[str]) -> Dataset:
+    """Load a data set: train and test, each images (N, H, W, 1) uint8 and labels (N,) uint8.
+
+    ``source`` is
+
+    - ``"strokes"``: 20,000 and 5,000 drawn digits (28 x 28), the same every time, without network;
+    - ``"mnist"``: from $TWINKERNELS_DATA, else from the cache, else downloaded;
+    - any other path (also ``"./mnist"``): a folder with the four IDX files ``train-images-idx3-ubyte``,
+      ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte`` (or with a dot
+      before ``idx``), or with ``mnist_train.csv`` and ``mnist_test.csv``; each plain or .gz.
+
+    Raises DataNotFoundError where there is no data, DataFormatError where a file is damaged.
+    """
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(f"load: source is {source!r}, expected \"strokes\", \"mnist\" or a path")
+    if source == "strokes":
+        from data import strokes
+
+        train, test = strokes.load()
+        return Dataset(Split(*train), Split(*test))
+    if source == "mnist":
+        return mnist.load()
+    try:
+        return read_folder(source)
+    except DataNotFoundError as error:
+        raise DataNotFoundError(f"load: source is neither \"strokes\" nor \"mnist\", and {error}") from None

@@ -1,0 +1,109 @@
+"""Images with their labels: the pair, its division and its normalisation."""
+
+import math
+import operator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+_CHUNK = 1 << 20
+
+
+class Split(NamedTuple):
+    """Images (N, H, W, 1), uint8 as loaded and float32 once normalised, and their labels (N,)."""
+
+    images: NDArray[Any]
+    labels: NDArray[Any]
+
+
+class Dataset(NamedTuple):
+    """The two halves of a data set."""
+
+    train: Split
+    test: Split
+
+
+def as_split(name: str, value: tuple[NDArray[Any], NDArray[Any]]) -> Split:
+    """``value`` as a Split; ``name`` opens the message of the TypeError or ValueError for any other value."""
+    match value:
+        case np.ndarray() as images, np.ndarray() as labels:
+            pass
+        case _:
+            raise TypeError(f"{name} is a {type(value).__name__}, expected a pair of arrays (images, labels)")
+    if images.ndim < 1 or labels.ndim != 1 or len(images) != len(labels):
+        raise ValueError(f"{name} has images {images.shape} and labels {labels.shape}, "
+                         f"expected (N, ...) and (N,)")
+    return Split(images, labels)
+
+
+def as_count(name: str, value: int, least: int = 0) -> int:
+    """``value`` as an int, ``least`` or more; ``name`` opens the message of the TypeError or ValueError."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}, expected an integer") from None
+    if count < least:
+        raise ValueError(f"{name} is {count}, expected {least} or more")
+    return count
+
+
+def split(train: tuple[NDArray[Any], NDArray[Any]], count: int, seed: int = 0) -> tuple[Split, Split]:
+    """Set ``count`` samples, drawn without replacement, aside for validation: (train, validation).
+
+    Both keep the order of the original. The draw depends on the number of samples, ``count`` and ``seed``.
+    Raises ValueError unless 1 <= count < N.
+    """
+    whole = as_split("split: train", train)
+    count = as_count("split: count", count, 1)
+    seed = as_count("split: seed", seed)
+    total = len(whole.labels)
+    if count >= total:
+        raise ValueError(f"split: count is {count}, expected less than the {total} samples of train")
+    # The key keeps this draw apart from whatever else is drawn from the same seed.
+    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=tuple(b"split")))
+    held_out = np.zeros(total, bool)
+    held_out[generator.permutation(total)[:count]] = True
+    return (Split(whole.images[~held_out], whole.labels[~held_out]),
+            Split(whole.images[held_out], whole.labels[held_out]))
+
+
+def statistics(train: tuple[NDArray[Any], NDArray[Any]]) -> tuple[float, float]:
+    """Mean and standard deviation over every pixel of every image, in pixel units (0 to 255).
+
+        mean = sum(p) / n          std = sqrt(sum((p - mean)^2) / n)
+
+    Both sums are taken in float64, chunk by chunk. Raises ValueError for no images, and where std is zero or
+    not finite, since nothing can be divided by it.
+    """
+    pixels = as_split("statistics: train", train).images.reshape(-1)
+    if pixels.size == 0:
+        raise ValueError("statistics: train holds no pixels")
+    chunks = range(0, pixels.size, _CHUNK)
+    mean = math.fsum(pixels[at:at + _CHUNK].sum(dtype=np.float64) for at in chunks) / pixels.size
+    variance = math.fsum(np.square(pixels[at:at + _CHUNK].astype(np.float64) - mean).sum() for at in chunks
+                         ) / pixels.size
+    std = math.sqrt(variance)
+    if not 0 < std < math.inf:
+        raise ValueError(f"statistics: the pixels of train have standard deviation {std} (mean {mean}), "
+                         f"expected a positive number")
+    return mean, std
+
+
+def standardise(images: NDArray[Any], mean: float, std: float) -> NDArray[np.float32]:
+    """(images - mean) / std in float32, C-contiguous, of the shape of ``images``."""
+    standardised: NDArray[np.float32] = np.subtract(images, np.float32(mean), dtype=np.float32, order="C")
+    standardised /= np.float32(std)
+    return standardised
+
+
+def normalise(train: tuple[NDArray[Any], NDArray[Any]],
+              *others: tuple[NDArray[Any], NDArray[Any]]) -> tuple[Split, ...]:
+    """Standardise splits by the statistics of the first alone.
+
+    Returns one Split for each argument, ``.images`` contiguous float32 and ``.labels`` unchanged; always a
+    tuple, so ``train, test = normalise(train, test)``. Raises what `statistics` raises.
+    """
+    splits = [as_split(f"normalise: argument {at}", value) for at, value in enumerate((train, *others), 1)]
+    mean, std = statistics(splits[0])
+    return tuple(Split(standardise(images, mean, std), labels) for images, labels in splits)
