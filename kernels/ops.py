@@ -47,7 +47,7 @@ class Kernels:
     # Contractions ------------------------------------------------------------------------------------------
 
     def linear(self, x: Array, w: Array, b: Array | None = None) -> Array:
-        dtype = shapes.arrays("linear", x=x, w=w, b=b)
+        dtype = shapes.arrays("linear", x=x, w=w, **_given(b=b))
         d = shapes.linear(x.shape, w.shape, _shape(b))
         y = memory.empty((len(x), d.m), dtype)
         self.backend.linear(x, w, b, d, self._scratch("linear", d, x), y)
@@ -71,7 +71,7 @@ class Kernels:
         dilation: Pair = 1,
         groups: int = 1,
     ) -> Array:
-        dtype = shapes.arrays("conv2d", x=x, w=w, b=b)
+        dtype = shapes.arrays("conv2d", x=x, w=w, **_given(b=b))
         d = shapes.conv2d(x.shape, w.shape, _shape(b), stride, padding, dilation, groups)
         y = memory.empty((len(x), d.oh, d.ow, d.f), dtype)
         self.backend.conv2d(x, w, b, d, self._scratch("conv2d", d, x), y)
@@ -347,7 +347,8 @@ class Kernels:
 
     def concat(self, a: Array, b: Array) -> Array:
         dtype = shapes.arrays("concat", a=a, b=b)
-        y = memory.empty(shapes.concat(a.shape, b.shape), dtype)
+        shapes.concat(a.shape, b.shape)
+        y = memory.empty((*a.shape[:-1], a.shape[-1] + b.shape[-1]), dtype)
         self.backend.concat(a, b, y)
         return y
 
@@ -381,7 +382,7 @@ class Kernels:
         momentum = shapes.number("sgd", "momentum", momentum, 0.0, below=1.0)
         if v is None and momentum:
             raise ValueError(f"sgd: v is None, expected an array like p for momentum {momentum}")
-        _state("sgd", p, g, v=v)
+        _state("sgd", p, g, **_given(v=v))
         self.backend.sgd(p, g, v, rates[0], momentum, bool(nesterov), rates[1], bool(decoupled))
 
     def rmsprop(
@@ -461,6 +462,10 @@ def _shape(array: Array | None) -> Shape | None:
     return None if array is None else array.shape
 
 
+def _given(**optional: Array | None) -> dict[str, Array]:
+    return {name: array for name, array in optional.items() if array is not None}
+
+
 def _like(array: Array) -> Array:
     return memory.empty(array.shape, array.dtype)
 
@@ -490,10 +495,9 @@ def _rates(kernel: str, learning_rate: float, weight_decay: float) -> tuple[floa
     )
 
 
-def _state(kernel: str, p: Array, g: Array, **state: Array | None) -> None:
-    present = {name: array for name, array in state.items() if array is not None}
-    _same_shape(kernel, p=p, g=g, **present)
-    shapes.writeable(kernel, p=p, **present)
+def _state(kernel: str, p: Array, g: Array, **state: Array) -> None:
+    _same_shape(kernel, p=p, g=g, **state)
+    shapes.writeable(kernel, p=p, **state)
 
 
 for _name, _function in list(vars(Kernels).items()):

@@ -149,8 +149,6 @@ def arrays(kernel: str, **named: object) -> np.dtype:
     first = ""
     dtype = np.dtype(np.float32)
     for name, value in named.items():
-        if value is None:
-            continue
         if not isinstance(value, np.ndarray):
             raise TypeError(f"{kernel}: {name} is a {type(value).__name__}, expected a numpy array")
         if value.dtype not in FLOAT_DTYPES or not value.dtype.isnative:
@@ -206,6 +204,11 @@ def argmax(kernel: str, value: object, shape: Shape, d: Pool2dDims) -> None:
         )
     if int(value.max()) >= d.kh * d.kw or int(value.min()) < 0:  # type: ignore[attr-defined]
         raise ValueError(f"{kernel}: argmax holds positions outside the window of {d.kh} x {d.kw}")
+    if d.pad_h or d.pad_w:
+        h = np.arange(d.oh)[:, None, None] * d.stride_h - d.pad_h + value // d.kw  # type: ignore[operator]
+        w = np.arange(d.ow)[:, None] * d.stride_w - d.pad_w + value % d.kw  # type: ignore[operator]
+        if h.min() < 0 or h.max() >= d.h or w.min() < 0 or w.max() >= d.w:
+            raise ValueError(f"{kernel}: argmax holds positions in the padding")
 
 
 def mask(kernel: str, value: object, shape: Shape) -> None:

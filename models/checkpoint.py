@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+import kernels
+
 from . import init, layers
-from .graph import Graph
+from .graph import DEFAULT_BACKEND, Graph
 from .sequential import Sequential
 
 FORMAT = "twinkernels-model-1"
@@ -43,7 +45,7 @@ def save(model: Graph, path: str | os.PathLike[str]) -> None:
         "input_shape": list(model.input_shape),
         "dtype": model.dtype.name,
         "seed": model.seed,
-        "normalisation": None if model.normalisation is None else list(model.normalisation),
+        "normalisation": encode(model.normalisation),
     }
     tensors = {name: np.ascontiguousarray(a) for name, a in (model.parameters() | model.statistics()).items()}
     write_atomically(Path(path), serialise(tensors, metadata={"twinkernels": json.dumps(architecture)}))
@@ -75,27 +77,24 @@ def load(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no model at {path}")
+    kernels.get(DEFAULT_BACKEND if backend is None else backend)  # a wrong name is no fault of the file
     known = KNOWN | {cls.__name__: cls for cls in layers}
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = (file.metadata() or {}).get("twinkernels", "")
             if not metadata or len(metadata) > MAX_METADATA:
-                raise ModelFormatError(f"{path}: has no architecture of this package in its metadata")
+                raise ModelFormatError("no architecture of this package in its metadata")
             model = _build(json.loads(metadata), backend, known)
             expected = {name: view for name, view in model.arrays().items() if name != "parameters"}
             if set(file.keys()) != set(expected):
                 odd = sorted(set(file.keys()) ^ set(expected))
-                raise ModelFormatError(f"{path}: tensors do not match the architecture: {', '.join(odd[:5])}")
+                raise ModelFormatError(f"tensors do not match the architecture: {', '.join(odd[:5])}")
             for name, view in expected.items():
                 part = file.get_slice(name)
                 if tuple(part.get_shape()) != view.shape:
-                    raise ModelFormatError(
-                        f"{path}: {name} has shape {part.get_shape()}, expected {view.shape}"
-                    )
+                    raise ModelFormatError(f"{name} has shape {tuple(part.get_shape())}, expected {view.shape}")
             tensors = {name: file.get_tensor(name) for name in expected}
-    except ModelFormatError:
-        raise
-    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (SafetensorError, ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
         raise ModelFormatError(f"{path}: not a readable model ({error})") from error
     for name, tensor in tensors.items():
         if tensor.dtype != model.dtype or not np.isfinite(tensor).all():
@@ -128,7 +127,9 @@ def encode(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"type": type(value).__name__} | fields
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, (tuple, list)):
+        return [encode(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def decode(value: Any, known: dict[str, type]) -> Any:

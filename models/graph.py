@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
+import data
 import kernels
 from kernels import memory, shapes
 from kernels.shapes import Shape
@@ -87,6 +88,19 @@ class Graph:
         self._inference: Executor | None = None
         self._inference_lock = threading.Lock()
         self.plan = self._lower_inference()
+
+    @property
+    def normalisation(self) -> tuple[float, float] | None:
+        """(mean, std) by which uint8 images are normalised; None if the model has none."""
+        return self._normalisation
+
+    @normalisation.setter
+    def normalisation(self, value: tuple[float, float] | None) -> None:
+        if value is not None:
+            mean, std = value
+            mean = shapes.number("normalisation", "mean", mean)
+            value = mean, shapes.number("normalisation", "std", std, 0.0, above=True)
+        self._normalisation = value
 
     # Structure ---------------------------------------------------------------------------------------------
 
@@ -186,8 +200,11 @@ class Graph:
             gradients = backward(dy)
             gradients = gradients if isinstance(gradients, tuple) else (gradients,)
             for name, dx in zip(node.inputs, gradients, strict=True):
-                if dx is not None and plan.wants(values[name]):
-                    arriving.setdefault(name, []).append(dx)
+                if not plan.wants(values[name]):
+                    continue
+                if dx is None:
+                    raise TypeError(f"layer {type(node.layer).__name__} gives no gradient by its input {name!r}")
+                arriving.setdefault(name, []).append(dx)
         outputs = {"output": values[self.output], "loss": loss_value}
         if input_gradient:
             outputs["dinput"] = _summed(plan, INPUT, arriving[INPUT])
@@ -230,7 +247,7 @@ class Graph:
                     f"set_parameters: unknown name {name!r}; expected some of {', '.join(views)}"
                 )
             shapes.equal("set_parameters", name, np.shape(array), views[name].shape)
-        for name, array in new.items():
+        for name, array in {name: np.asarray(array, self.dtype) for name, array in new.items()}.items():
             views[name][...] = array
 
     # Use ---------------------------------------------------------------------------------------------------
@@ -249,8 +266,7 @@ class Graph:
                     f"{name} holds uint8 images and the model has no normalisation; "
                     "set model.normalisation = data.statistics(train), or pass normalised float images"
                 )
-            mean, std = self.normalisation
-            x = (x.astype(self.dtype) - self.dtype.type(mean)) / self.dtype.type(std)
+            x = data.standardise(x, *self.normalisation)
         return np.ascontiguousarray(x, dtype=self.dtype)
 
     def check_images(self, x: object, name: str = "x") -> None:
@@ -313,8 +329,8 @@ class Graph:
         for name, shape in self.parameter_layout.shapes.items():
             counts[name.rsplit(".", 1)[0]] += math.prod(shape)
         for node in self.nodes:
-            shape = shapes.text(self._lowered_shapes[node.name])
-            rows.append((node.name, str(node.layer), ", ".join(node.inputs), shape, f"{counts[node.name]:,}"))
+            output = shapes.text(self._lowered_shapes[node.name])
+            rows.append((node.name, str(node.layer), ", ".join(node.inputs), output, f"{counts[node.name]:,}"))
         rows.append(("total", "", "", "", f"{sum(counts.values()):,}"))
         return table(rows, right=(4,))
 
@@ -359,6 +375,8 @@ def _ordered(nodes: Mapping[str, Sequence[Any]], output: str) -> list[Node]:
             raise ValueError(
                 f"node {name!r} has {len(inputs)} inputs, {type(layer).__name__} expects {expected}"
             )
+        if f"d{name}" in nodes:  # both would own an array "dname.w"
+            raise ValueError(f"node names {name!r} and 'd{name}' clash: d{name}.w is the gradient by {name}.w")
         parsed[name] = Node(name, layer, tuple(inputs))
     if output not in parsed:
         raise ValueError(

@@ -57,14 +57,13 @@ class Layer:
 
     def __str__(self) -> str:
         """The layer as one would write it: fields at their default left out."""
-        fields = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
         shown = []
-        for field in fields:
-            value = getattr(self, field.name)
+        for name, field in getattr(self, "__dataclass_fields__", {}).items():
+            value = getattr(self, name)
             if field.default is dataclasses.MISSING:
                 shown.append(str(value))
             elif value != field.default:
-                shown.append(f"{field.name}={value}")
+                shown.append(f"{name}={value}")
         return f"{type(self).__name__}({', '.join(shown)})"
 
 

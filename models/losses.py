@@ -71,7 +71,8 @@ class MeanSquaredError(Loss):
 
     def check(self, y: object, rows: int, output: Shape) -> np.ndarray:
         if not isinstance(y, np.ndarray) or not np.issubdtype(y.dtype, np.floating):
-            raise TypeError(f"MeanSquaredError: target is {type(y).__name__}, expected an array of floats")
+            got = f"dtype {y.dtype}" if isinstance(y, np.ndarray) else f"type {type(y).__name__}"
+            raise TypeError(f"MeanSquaredError: target has {got}, expected an array of floats")
         shapes.equal("MeanSquaredError", "target", y.shape, (rows, *output[1:]), "the shape of the output")
         return y
 

@@ -8,7 +8,7 @@ training step: forward, loss, backward in reverse, optimizer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -155,7 +155,7 @@ class Plan:
         return f"{len(self.steps)} steps, {batch}, {self.dtype}\n" + table([head, *rows], right=(0, 4, 5))
 
 
-def table(rows: list[tuple[str, ...]], right: tuple[int, ...] = ()) -> str:
+def table(rows: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> str:
     """Rows of text as aligned columns, some of them to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = (
@@ -172,7 +172,7 @@ class Layout:
     """Where named arrays lie in one flat vector; each starts on a cache line, gaps stay zero."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self.shapes = dict(shapes)
+        self.shapes = {name: tuple(map(int, shape)) for name, shape in shapes.items()}
         self.offsets: dict[str, int] = {}
         end = 0
         for name, shape in self.shapes.items():

@@ -72,6 +72,9 @@ class Trainer:
         self.optimizer = optimizer
         self.loss = SoftmaxCrossEntropy() if loss is None else loss
         self.schedule = Schedule() if schedule is None else schedule
+        for name, kind in (("model", Graph), ("optimizer", Optimizer), ("loss", Loss), ("schedule", Schedule)):
+            if not isinstance(value := getattr(self, name), kind):
+                raise TypeError(f"Trainer: {name} is {value!r}, expected a {kind.__name__} from models")
         self.batch_size = shapes.integer("Trainer", "batch_size", batch_size, 1)
         self.plan = model.lower_training(self.loss, optimizer, self.batch_size)
         size = model.parameter_layout.size
@@ -108,18 +111,13 @@ class Trainer:
                 f"Trainer.step: x has {len(x)} samples, expected at most batch_size {self.batch_size}"
             )
         target = self.loss.check(y, len(x), self.model.output_shape)
-        return self._step(
-            self.model.prepare(x),
-            target,
-            self.optimizer.learning_rate if learning_rate is None else learning_rate,
-        )[0]
+        rate = self.optimizer.learning_rate if learning_rate is None else learning_rate
+        return float(self._step(self.model.prepare(x), target, rate)["loss"])
 
-    def _step(self, x: np.ndarray, target: np.ndarray, learning_rate: float) -> tuple[float, float]:
+    def _step(self, x: np.ndarray, target: np.ndarray, learning_rate: float) -> dict[str, np.ndarray]:
         self.steps += 1
-        outputs = self._executor.run(
-            {INPUT: x, "target": target}, n=len(x), step=self.steps, learning_rate=learning_rate
-        )
-        return float(outputs["loss"]), accuracy(outputs["output"], target)
+        inputs = {INPUT: x, "target": target}
+        return self._executor.run(inputs, len(x), step=self.steps, learning_rate=learning_rate)
 
     def fit(
         self,
@@ -129,20 +127,19 @@ class Trainer:
         validation: tuple[np.ndarray, np.ndarray] | None = None,
         callbacks: Sequence[Callback] = (),
         iterations: int | None = None,
+        schedule: Schedule | None = None,
     ) -> History:
         """Train for a number of epochs, or of iterations (optimizer steps), in batches of seeded random order.
 
         x: images as in `step`; uint8 images give the model its normalisation if it has none yet. validation:
-        (x, y) evaluated after each epoch. The order of an epoch depends on the model's seed and the epoch's number
-        alone.
+        (x, y) evaluated after each epoch. schedule: takes the place of the trainer's. The order of an epoch depends
+        on the model's seed and the epoch's number alone.
         """
         if (epochs is None) == (iterations is None):
             raise ValueError(
                 f"Trainer.fit: epochs is {epochs} and iterations is {iterations}, expected one of them"
             )
         self.model.check_images(x)
-        if x.dtype == np.uint8 and self.model.normalisation is None:
-            self.model.normalisation = data.statistics(data.Split(x, y))
         target = self.loss.check(y, len(x), self.model.output_shape)
         if validation is not None:
             self.model.check_images(validation[0], "validation images")
@@ -152,14 +149,19 @@ class Trainer:
             total = shapes.integer("Trainer.fit", "epochs", epochs, 1) * per_epoch
         else:
             total = shapes.integer("Trainer.fit", "iterations", iterations or 0, 1)
+        if x.dtype == np.uint8 and self.model.normalisation is None:
+            self.model.normalisation = data.statistics((x, np.zeros(len(x))))  # of the images; targets of any shape
+        if validation is not None:  # uint8 without a normalisation is refused now, not after an epoch
+            self.model.prepare(validation[0][:1], "validation images")
 
         history = History()
+        schedule = self.schedule if schedule is None else schedule
         self.stop = False
         for callback in callbacks:
             callback.on_fit_begin(self, total)
         done = 0
         while done < total and not self.stop:
-            done = self._epoch(x, target, done, per_epoch, total, validation, callbacks, history)
+            done = self._epoch(x, target, done, per_epoch, total, schedule, validation, callbacks, history)
         for callback in callbacks:
             callback.on_fit_end(self)
         return history
@@ -171,6 +173,7 @@ class Trainer:
         done: int,
         per_epoch: int,
         total: int,
+        schedule: Schedule,
         validation: tuple[np.ndarray, np.ndarray] | None,
         callbacks: Sequence[Callback],
         history: History,
@@ -178,21 +181,29 @@ class Trainer:
         began = time.perf_counter()
         samples, loss_sum, accuracy_sum, rate = 0, 0.0, 0.0, 0.0
         for indices in self._batches(len(x), min(per_epoch, total - done)):
-            rate = self.optimizer.learning_rate * self.schedule(done, per_epoch, total)
-            loss, share = self._step(self.model.prepare(x[indices]), target[indices], rate)
+            rate = self.optimizer.learning_rate * schedule(done, per_epoch, total)
+            outputs = self._step(self.model.prepare(x[indices]), target[indices], rate)
+            loss = float(outputs["loss"])
             done += 1
             samples += len(indices)
             loss_sum += loss * len(indices)
-            accuracy_sum += share * len(indices)
+            accuracy_sum += accuracy(outputs["output"], target[indices]) * len(indices)
             for callback in callbacks:
                 callback.on_step_end(self, loss)
             if self.stop:
                 break
         self.epochs += 1
         seconds = time.perf_counter() - began
-        checked = (None, None) if validation is None else self.model.evaluate(*validation, self.loss)
+        checked = None if validation is None else self.model.evaluate(*validation, self.loss)
         record = Epoch(
-            self.epochs, self.steps, loss_sum / samples, accuracy_sum / samples, *checked, rate, seconds
+            epoch=self.epochs,
+            step=self.steps,
+            loss=loss_sum / samples,
+            accuracy=accuracy_sum / samples,
+            validation_loss=checked and checked.loss,
+            validation_accuracy=checked and checked.accuracy,
+            learning_rate=rate,
+            seconds=seconds,
         )
         history.epochs.append(record)
         for callback in callbacks:

@@ -1,0 +1,1 @@
+"""Benchmarks: `suite` for asv, pytest-benchmark tests, and comparisons with other libraries."""

@@ -1,0 +1,345 @@
+"""The gate: is Numba as much faster than NumPy as it was, and as accurate? Run: python -m benchmarks.paired
+
+NumPy and Numba run alternately, in random order, in one process. The speed-up is the median of the paired ratios; a
+case fails when its whole bootstrap interval lies below MARGIN times its floor, so that noise alone fails nothing.
+Floors are kept by kind of CPU in floors.json. A third contestant, NumPy in a process that never loads Numba, shows
+that the two do not disturb each other. A case fails as well when its error is beyond its budget.
+
+Exit status: 0 passed, 1 failed, 2 called wrongly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import platform
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import kernels
+import models
+from kernels import Kernels
+
+from .suite import cases, common
+from .suite.common import Interval, Sampler
+
+FLOORS = Path(__file__).with_name("floors.json")
+MARGIN = 0.75
+"""A case may lose a quarter of its floor before it fails: the spread between machines of one kind."""
+
+CONSERVATIVE = 1.0
+"""The floor of a case on a kind of CPU that was never measured: the fast twin is no slower than the definition."""
+
+DISTURBED = 1.25
+"""NumPy beside Numba may take so many times NumPy alone, as the median over all cases."""
+
+CASE_DISTURBED = 2.0
+"""And so many times in one case, where two processes' luck with memory counts as well."""
+
+STEPS = tuple(f"step/{network}-b{batch}" for network in models.NETWORKS for batch in (64,))
+PREDICTIONS = tuple(f"predict/{network}-b1" for network in models.NETWORKS)
+
+
+def ids() -> list[str]:
+    """Every case of the gate: the bench cases in float32, and training and inference of the zoo's networks."""
+    return [*(case.id for case in cases.select(tag="bench")), *STEPS, *PREDICTIONS]
+
+
+def prepare(case_id: str, k: Kernels) -> Callable[[], Any]:
+    """The call to be timed."""
+    kind, name = case_id.split("/")
+    if kind not in ("step", "predict"):
+        return common.record(cases.get(case_id)).bind(k)[0]
+    network, batch = name.rsplit("-b", 1)
+    model, x, y = _network(network, int(batch), k)
+    if kind == "predict":
+        return lambda: model.predict(x)
+    trainer = models.Trainer(model, models.SGD(1e-3), batch_size=int(batch))
+    return lambda: trainer.step(x, y)
+
+
+def excess(case_id: str, k: Kernels) -> float:
+    """The share of its error budget that a case takes on these kernels; beyond 1 it is wrong."""
+    kind, name = case_id.split("/")
+    if kind not in ("step", "predict"):
+        return common.accuracy(common.record(cases.get(case_id)), k).excess
+    network, batch = name.rsplit("-b", 1)
+
+    def answer(k: Kernels, dtype: str) -> np.ndarray:
+        model, x, y = _network(network, int(batch), k, dtype)
+        if kind == "predict":
+            return model.predict(x)
+        return np.asarray(models.Trainer(model, models.SGD(1e-3), batch_size=int(batch)).step(x, y))
+
+    truth = answer(kernels.get("numpy"), "float64")
+    unit = float(np.finfo(np.float32).eps * np.abs(truth).max())
+    error, baseline = (float(np.abs(answer(each, "float32") - truth).max()) / unit for each in (k, kernels.get("numpy")))
+    return error / (4.0 * baseline + common.ULPS) if math.isfinite(error) else math.inf
+
+
+def _network(name: str, batch: int, k: Kernels, dtype: str = "float32") -> tuple[models.Graph, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    model = models.build(name, "numpy").to("numpy", dtype)  # the same weights in both dtypes
+    model.kernels = k
+    images = rng.standard_normal((batch, 28, 28, 1), np.float32)
+    return model, images.astype(dtype), rng.integers(0, 10, batch)
+
+
+# NumPy by itself -------------------------------------------------------------------------------------------------
+
+
+class Alone:
+    """NumPy in a process of its own, which never loads Numba; it measures when asked and sleeps otherwise."""
+
+    def __enter__(self) -> Alone:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, kernels.get_threads()), daemon=True)
+        self._process.start()
+        theirs.close()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._connection.close()
+        self._process.join(10)
+
+    def sampler(self, case_id: str) -> Callable[[], float]:
+        """Measures the case over there."""
+
+        def ask() -> float:
+            common.quiet()
+            self._connection.send(case_id)
+            seconds: float = self._connection.recv()
+            return seconds
+
+        return ask
+
+
+def _serve(connection: Connection, threads: int) -> None:
+    kernels.set_threads(threads)
+    current, sampler = "", None
+    while True:
+        try:
+            case_id = connection.recv()
+        except EOFError:
+            return
+        if case_id != current:
+            current, sampler = case_id, Sampler(prepare(case_id, kernels.get("numpy")))
+        assert "numba" not in sys.modules, "the process that stands for NumPy alone has loaded Numba"
+        assert sampler is not None
+        connection.send(sampler())
+
+
+# One case --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one case showed. `disturbance`: NumPy's time beside Numba over its time alone; None if not measured."""
+
+    id: str
+    speedup: Interval
+    floor: float
+    excess: float
+    numpy: float
+    numba: float
+    disturbance: float | None = None
+
+    @property
+    def failures(self) -> list[str]:
+        """What is wrong, in words."""
+        found = []
+        if self.speedup.high < MARGIN * self.floor:
+            found.append(f"speed-up {self.speedup} is below {MARGIN} x its floor {self.floor:g}")
+        if not self.excess <= 1.0:
+            found.append(f"the error takes {self.excess:.3g} times its budget")
+        if self.disturbance is not None and self.disturbance > CASE_DISTURBED:
+            found.append(f"NumPy takes {self.disturbance:.2f} times as long as in a process without Numba")
+        return found
+
+    def __str__(self) -> str:
+        alone = "" if self.disturbance is None else f"{self.disturbance:.2f}"
+        return (
+            f"{self.id:48} {self.numpy * 1e6:12,.1f} {self.numba * 1e6:12,.1f}  {self.speedup!s:24} "
+            f"{self.floor:6g} {self.excess:7.3f} {alone:>6}" + "".join(f"\n    FAILED: {what}" for what in self.failures)
+        )
+
+
+HEADING = (
+    f"{'case':48} {'NumPy µs':>12} {'Numba µs':>12}  {'speed-up [99 %]':24} {'floor':>6} {'budget':>7} {'alone':>6}"
+)
+
+
+def measure(
+    case_id: str, twins: tuple[Kernels, Kernels], floor: float, pairs: int, alone: Alone | None = None, seed: int = 0
+) -> Outcome:
+    """Race the two kernels of a case: the definition, then its fast twin."""
+    used = excess(case_id, twins[1])
+    samplers: dict[str, Callable[[], float]] = {
+        "numpy": Sampler(prepare(case_id, twins[0])),
+        "numba": Sampler(prepare(case_id, twins[1])),
+    }
+    if alone is not None:
+        samplers["alone"] = alone.sampler(case_id)
+    seconds = common.sample(samplers, pairs, seed)
+    return Outcome(
+        case_id,
+        common.ratio(seconds["numpy"], seconds["numba"], seed=seed),
+        floor,
+        used,
+        float(np.median(seconds["numpy"])),
+        float(np.median(seconds["numba"])),
+        None if alone is None else common.ratio(seconds["numpy"], seconds["alone"]).median,
+    )
+
+
+# Floors ----------------------------------------------------------------------------------------------------------
+
+
+def cpu_class() -> str:
+    """The kind of CPU: what decides a speed-up is the vectors' width and the number of cores, not the clock."""
+    return f"{platform.machine().lower()}, {_vector_bits()}-bit vectors, {kernels.get_threads()} threads"
+
+
+def _vector_bits() -> int:
+    from kernels.numba_backend.tile import VECTOR_BYTES
+
+    return 8 * int(VECTOR_BYTES)
+
+
+def floor_of(case_id: str, floors: Mapping[str, Mapping[str, float]], kind: str) -> float:
+    """The speed-up asked of a case: for this kind of CPU, else for any, else a conservative one."""
+    return floors.get(kind, {}).get(case_id, floors.get("any", {}).get(case_id, CONSERVATIVE))
+
+
+def read_floors(path: Path = FLOORS) -> dict[str, dict[str, float]]:
+    """{kind of CPU: {case: speed-up}}."""
+    floors: dict[str, dict[str, float]] = json.loads(path.read_text(encoding="utf-8"))
+    return floors
+
+
+def record_floors(outcomes: Sequence[Outcome], kind: str, path: Path = FLOORS) -> None:
+    """Write this run's speed-ups, each the low end of its interval, as the floors of this kind of CPU."""
+    floors = read_floors(path) if path.exists() else {}
+    kept = floors.setdefault(kind, {})
+    kept.update({outcome.id: _two_digits_down(outcome.speedup.low) for outcome in outcomes})
+    path.write_text(json.dumps(floors, indent=1) + "\n", encoding="utf-8")
+
+
+def _two_digits_down(value: float) -> float:
+    scale = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return round(math.floor(value / scale) * scale, 6)
+
+
+# The gate --------------------------------------------------------------------------------------------------------
+
+
+class Verdict(NamedTuple):
+    """All outcomes, and how much slower NumPy was beside Numba than alone, as the median of the cases."""
+
+    outcomes: list[Outcome]
+    disturbance: float | None
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether Numba's threads slowed NumPy, which would flatter every speed-up."""
+        return self.disturbance is not None and self.disturbance > DISTURBED
+
+    @property
+    def passed(self) -> bool:
+        """Whether every case, and the comparison itself, holds."""
+        return not self.disturbed and not any(outcome.failures for outcome in self.outcomes)
+
+
+def gate(
+    case_ids: Sequence[str],
+    twins: tuple[Kernels, Kernels],
+    floors: Mapping[str, Mapping[str, float]],
+    kind: str,
+    pairs: int = 30,
+    alone: Alone | None = None,
+    seed: int = 0,
+    show: Callable[[object], None] = lambda line: None,
+) -> Verdict:
+    """Race every case and judge. `show` is given each line of the report as it comes."""
+    show(HEADING)
+    outcomes = []
+    for case_id in case_ids:
+        outcomes.append(measure(case_id, twins, floor_of(case_id, floors, kind), pairs, alone, seed))
+        show(outcomes[-1])
+    measured = [outcome.disturbance for outcome in outcomes if outcome.disturbance is not None]
+    return Verdict(outcomes, float(np.median(measured)) if measured else None)
+
+
+def calibrate(
+    case_ids: Sequence[str], k: Kernels, runs: int, pairs: int, show: Callable[[object], None] = print
+) -> float:
+    """Race a backend against itself `runs` times: every failure is a false alarm. Returns the share of runs with one.
+
+    Also shows how often the interval misses the true ratio 1, which a margin of nothing would have to bear.
+    """
+    alarms, misses = 0, 0
+    for run in range(runs):
+        verdict = gate(case_ids, (k, k), {"any": dict.fromkeys(case_ids, 1.0)}, "any", pairs, seed=run)
+        failed = [outcome for outcome in verdict.outcomes if outcome.failures]
+        alarms += bool(failed)
+        misses += sum(not outcome.speedup.low <= 1.0 <= outcome.speedup.high for outcome in verdict.outcomes)
+        show(f"run {run + 1:4}: {len(failed)} of {len(case_ids)} cases failed" + "".join(f"\n  {o}" for o in failed))
+    show(f"{alarms} of {runs} runs raised a false alarm: {alarms / runs:.1%}")
+    show(f"{misses} of {runs * len(case_ids)} intervals missed 1: {misses / runs / len(case_ids):.1%}")
+    return alarms / runs
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the gate as a command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.paired", description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", nargs="+", metavar="TEXT", help="only cases whose id contains one of these")
+    parser.add_argument("--pairs", type=int, default=30, help="pairs a case (30)")
+    parser.add_argument("--threads", type=int, help="threads of both backends (2, or 1 on one core)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    parser.add_argument("--record", action="store_true", help="keep this run's speed-ups as floors of this kind of CPU")
+    parser.add_argument("--calibrate", type=int, metavar="N", help="NumPy against NumPy N times: the false alarm rate")
+    given = parser.parse_args(arguments)
+    chosen = [id for id in ids() if given.cases is None or any(text in id for text in given.cases)]
+    if not chosen:
+        parser.error(f"no case contains {' or '.join(given.cases)}")
+    if given.pairs < 30:
+        parser.error(f"--pairs is {given.pairs}, expected at least 30")
+    kernels.set_threads(given.threads or common.THREADS)
+
+    def show(line: object) -> None:
+        print(line, flush=True)
+
+    numpy, kind = kernels.get("numpy"), cpu_class()
+    show(f"{kind}; {len(chosen)} cases, {given.pairs} pairs each")
+    if given.calibrate:
+        return int(calibrate(chosen, numpy, given.calibrate, given.pairs, show) > 0.01)
+    floors = read_floors()
+    if kind not in floors:
+        show(f"no floors for this kind of CPU: conservative ones, {CONSERVATIVE:g} where none is kept for any")
+    with Alone() as alone:
+        verdict = gate(chosen, (numpy, kernels.get("numba")), floors, kind, given.pairs, alone, show=show)
+    failed = [outcome for outcome in verdict.outcomes if outcome.failures]
+    show(f"NumPy beside Numba takes {verdict.disturbance:.3f} times NumPy alone; {DISTURBED} is too much")
+    show(f"{len(failed)} of {len(chosen)} cases failed" + ": " * bool(failed) + ", ".join(o.id for o in failed))
+    if given.json:
+        report = [
+            {**vars(o), "speedup": o.speedup._asdict(), "failures": o.failures} for o in verdict.outcomes
+        ]
+        given.json.write_text(json.dumps({"cpu": kind, "disturbance": verdict.disturbance, "cases": report}, indent=1))
+    if given.record:
+        record_floors(verdict.outcomes, kind)
+    return int(not verdict.passed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

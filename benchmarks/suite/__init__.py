@@ -1,0 +1,1 @@
+"""The asv suite and the table of cases that it shares with the tests."""

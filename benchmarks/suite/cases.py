@@ -1,0 +1,676 @@
+"""The one table of kernel calls: tests, asv and pytest-benchmark all read it.
+
+A case is one call of one kernel: `case.run(k, dtype)` on the kernels `k` of any backend. Tags say what it is for:
+"small" a regular size, "edge" awkward sizes or values, "bench" a size of the model zoo. The table is append-only:
+an id stands in the history of measurements and keeps its meaning.
+
+>>> import kernels
+>>> get("relu/small").run(kernels.get("numpy"), "float32").shape
+(3, 5, 6)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+import kernels
+from kernels import shapes
+
+Array = np.ndarray
+Arguments = dict[str, Any]
+
+
+class Draw:
+    """Random arrays of one dtype. All values are float32 numbers, so that both dtypes see the same ones."""
+
+    def __init__(self, dtype: DTypeLike, seed: int) -> None:
+        self.dtype = np.dtype(dtype)
+        self.rng = np.random.default_rng(seed)
+
+    def normal(self, *shape: int, mean: float = 0.0, std: float = 1.0) -> Array:
+        """Normal values."""
+        values = mean + std * self.rng.standard_normal(shape)
+        return np.asarray(values, np.float32).astype(self.dtype)
+
+    def positive(self, *shape: int) -> Array:
+        """Values in [0.25, 2)."""
+        return self.rng.uniform(0.25, 2.0, shape).astype(np.float32).astype(self.dtype)
+
+    def integers(self, *shape: int, low: int = -2, high: int = 3) -> Array:
+        """Whole numbers in [low, high): many ties, and sums that float32 holds exactly."""
+        return self.rng.integers(low, high, shape).astype(self.dtype)
+
+    def special(self, *shape: int, values: tuple[float, ...]) -> Array:
+        """Normal values with each of `values` at several random places."""
+        array = self.normal(*shape)
+        places = self.rng.permutation(array.size)[: max(array.size // 2, len(values))]
+        array.flat[places] = np.resize(np.asarray(values, np.float32), places.size)
+        return array
+
+    def labels(self, rows: int, classes: int) -> Array:
+        """int64 labels in [0, classes)."""
+        return self.rng.integers(0, classes, rows)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of one kernel.
+
+    `method` is the facade's method, the kernel's name but for `adamw`; `macs` counts the multiply-accumulates of
+    the whole call, padding zeros not counted, 0 for kernels that are no contraction.
+    """
+
+    id: str
+    kernel: str
+    tags: frozenset[str]
+    build: Callable[[Draw], Arguments]
+    macs: int = 0
+    method: str = ""
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of the call, 2 a multiply-accumulate."""
+        return 2 * self.macs
+
+    def arguments(self, dtype: DTypeLike = np.float32, seed: int = 0) -> Arguments:
+        """Fresh arguments of the call; equal for equal dtype and seed."""
+        return self.build(Draw(dtype, seed))
+
+    def call(self, k: kernels.Kernels, arguments: Mapping[str, Any]) -> Any:
+        """The call itself, on arguments made before: what a benchmark times."""
+        return getattr(k, self.method or self.kernel)(**arguments)
+
+    def run(self, k: kernels.Kernels, dtype: DTypeLike = np.float32, seed: int = 0) -> Any:
+        """Make the arguments and call."""
+        return self.call(k, self.arguments(dtype, seed))
+
+
+CASES: list[Case] = []
+
+
+def get(id: str) -> Case:
+    """The case with that id; KeyError if there is none."""
+    return next((case for case in CASES if case.id == id), None) or _unknown(id)
+
+
+def select(kernel: str | None = None, tag: str | None = None) -> list[Case]:
+    """The cases of a kernel, with a tag, or both, in the table's order."""
+    return [c for c in CASES if kernel in (None, c.kernel) and (tag is None or tag in c.tags)]
+
+
+def _unknown(id: str) -> Case:
+    raise KeyError(f"no case {id!r} among {len(CASES)}")
+
+
+def _case(
+    kernel: str, name: str, tag: str, build: Callable[[Draw], Arguments], macs: int = 0, method: str = ""
+) -> None:
+    CASES.append(Case(f"{method or kernel}/{name}", kernel, frozenset(tag.split()), build, macs, method))
+
+
+def _numpy() -> kernels.Kernels:
+    """Makes what a backward needs from its forward."""
+    return kernels.get("numpy")
+
+
+# Linear ------------------------------------------------------------------------------------------------------
+
+
+def _linear(name: str, tag: str, n: int, k: int, m: int, *, bias: bool = True, exact: bool = False) -> None:
+    macs = n * shapes.linear((n, k), (k, m), None).macs
+
+    def values(draw: Draw, *shape: int) -> Array:
+        return draw.integers(*shape) if exact else draw.normal(*shape)
+
+    def forward(draw: Draw) -> Arguments:
+        x, w, b = values(draw, n, k), values(draw, k, m), values(draw, m)
+        return {"x": x, "w": w, "b": b if bias else None}
+
+    def backward(draw: Draw) -> Arguments:
+        return {"dy": values(draw, n, m), "x": values(draw, n, k), "w": values(draw, k, m)}
+
+    _case("linear", name, tag, forward, macs)
+    _case("linear_backward", name, tag, backward, 2 * macs)
+
+
+_linear("small", "small", 4, 6, 5)
+_linear("ten-outputs", "small", 7, 12, 10)
+_linear("odd", "edge", 5, 37, 17)
+_linear("one-sample", "edge", 1, 9, 10)
+_linear("one-everything", "edge", 1, 1, 1)
+_linear("one-output", "edge", 3, 8, 1)
+_linear("one-input", "edge", 6, 1, 3)
+_linear("no-bias", "edge", 4, 6, 5, bias=False)
+_linear("exact", "edge", 13, 65, 33, exact=True)
+_linear("mlp-512-hidden-b128", "bench", 128, 784, 512)
+_linear("mlp-512-output-b128", "bench", 128, 512, 10)
+_linear("mlp-meannorm-hidden1-b64", "bench", 64, 784, 256)
+_linear("mlp-meannorm-hidden2-b64", "bench", 64, 256, 128)
+_linear("mlp-512-hidden-b1", "bench", 1, 784, 512)
+_linear("mlp-512-hidden-b512", "bench", 512, 784, 512)
+
+
+def _linear_nan(draw: Draw) -> Arguments:
+    x, w, b = draw.normal(4, 6), draw.normal(6, 5), draw.normal(5)
+    x[1, 2], x[2, 0], w[3, 4], b[0] = np.nan, np.inf, np.nan, np.inf
+    return {"x": x, "w": w, "b": b}
+
+
+def _linear_backward_nan(draw: Draw) -> Arguments:
+    dy, x, w = draw.normal(4, 5), draw.normal(4, 6), draw.normal(6, 5)
+    dy[1, 2], x[2, 0], w[3, 4] = np.nan, np.inf, np.nan
+    return {"dy": dy, "x": x, "w": w}
+
+
+_case("linear", "nan-inf", "edge", _linear_nan)
+_case("linear_backward", "nan-inf", "edge", _linear_backward_nan)
+
+
+# Convolution -------------------------------------------------------------------------------------------------
+
+
+def _conv2d(
+    name: str,
+    tag: str,
+    x_shape: tuple[int, int, int, int],
+    w_shape: tuple[int, int, int, int],
+    *,
+    bias: bool = True,
+    exact: bool = False,
+    **options: Any,
+) -> None:
+    d = shapes.conv2d(x_shape, w_shape, None, **options)
+    macs = x_shape[0] * d.macs
+
+    def values(draw: Draw, *shape: int) -> Array:
+        return draw.integers(*shape) if exact else draw.normal(*shape)
+
+    def forward(draw: Draw) -> Arguments:
+        x, w, b = values(draw, *x_shape), values(draw, *w_shape), values(draw, d.f)
+        return {"x": x, "w": w, "b": b if bias else None, **options}
+
+    def backward(draw: Draw) -> Arguments:
+        dy = values(draw, x_shape[0], d.oh, d.ow, d.f)
+        return {"dy": dy, "x": values(draw, *x_shape), "w": values(draw, *w_shape), **options}
+
+    _case("conv2d", name, tag, forward, macs)
+    _case("conv2d_backward", name, tag, backward, 2 * macs)
+
+
+_conv2d("small", "small", (2, 6, 6, 3), (3, 3, 3, 4))
+_conv2d("one-channel", "small", (2, 7, 7, 1), (5, 5, 1, 16))
+_conv2d("padding", "small", (2, 5, 5, 2), (3, 3, 2, 3), padding=1)
+_conv2d("stride", "edge", (2, 8, 7, 3), (3, 3, 3, 4), stride=2)
+_conv2d("stride-beyond-kernel", "edge", (2, 9, 8, 2), (2, 2, 2, 3), stride=3)
+_conv2d("dilation", "edge", (2, 9, 8, 2), (3, 2, 2, 3), dilation=2)
+_conv2d("stride-padding-dilation", "edge", (2, 10, 9, 3), (3, 3, 3, 5), stride=(2, 3), padding=(2, 1), dilation=(2, 1))
+_conv2d("groups", "edge", (2, 5, 6, 6), (3, 3, 3, 4), groups=2, padding=1)
+_conv2d("depthwise", "edge", (2, 6, 5, 7), (3, 3, 1, 7), groups=7, padding=1)
+_conv2d("depthwise-multiplier", "edge", (2, 5, 5, 4), (3, 3, 1, 8), groups=4, stride=2)
+_conv2d("one-by-one", "edge", (3, 4, 5, 6), (1, 1, 6, 10))
+_conv2d("one-by-one-stride", "edge", (3, 5, 5, 4), (1, 1, 4, 3), stride=2)
+_conv2d("one-by-one-padding", "edge", (2, 3, 3, 2), (1, 1, 2, 3), padding=1)
+_conv2d("odd", "edge", (3, 7, 5, 3), (3, 2, 3, 17))
+_conv2d("ten-filters", "edge", (2, 6, 7, 5), (3, 3, 5, 10), padding=(0, 1))
+_conv2d("one-sample", "edge", (1, 6, 6, 2), (3, 3, 2, 3))
+_conv2d("one-everything", "edge", (1, 1, 1, 1), (1, 1, 1, 1))
+_conv2d("whole-image", "edge", (3, 4, 4, 2), (4, 4, 2, 5))
+_conv2d("wide-padding", "edge", (2, 3, 3, 2), (2, 2, 2, 3), padding=3)
+_conv2d("kernel-beyond-image", "edge", (2, 2, 3, 2), (5, 5, 2, 3), padding=2)
+_conv2d("no-bias", "edge", (2, 6, 6, 3), (3, 3, 3, 4), bias=False)
+_conv2d("exact", "edge", (2, 9, 9, 5), (3, 3, 5, 18), exact=True, padding=1)
+_conv2d("exact-groups", "edge", (2, 8, 7, 6), (3, 3, 2, 9), exact=True, groups=3, stride=2, dilation=2)
+_conv2d("cnn-bn-conv1-b128", "bench", (128, 28, 28, 1), (5, 5, 1, 16))
+_conv2d("cnn-bn-conv2-b128", "bench", (128, 12, 12, 16), (5, 5, 16, 32))
+_conv2d("cnn-bn-conv1-b1", "bench", (1, 28, 28, 1), (5, 5, 1, 16))
+_conv2d("cnn-bn-conv2-b1", "bench", (1, 12, 12, 16), (5, 5, 16, 32))
+_conv2d("residual-b64", "bench", (64, 14, 14, 32), (3, 3, 32, 32), padding=1)
+_conv2d("depthwise-b64", "bench", (64, 14, 14, 32), (3, 3, 1, 32), padding=1, groups=32)
+_conv2d("pointwise-b64", "bench", (64, 14, 14, 32), (1, 1, 32, 64))
+_conv2d("strided-b64", "bench", (64, 28, 28, 16), (3, 3, 16, 32), padding=1, stride=2)
+
+
+def _conv2d_nan(draw: Draw) -> Arguments:
+    x, w, b = draw.normal(2, 6, 6, 2), draw.normal(3, 3, 2, 4), draw.normal(4)
+    x[0, 1, 1, 0], x[1, 4, 4, 1], w[1, 1, 0, 2], b[3] = np.nan, np.inf, np.nan, -np.inf
+    return {"x": x, "w": w, "b": b}
+
+
+def _conv2d_backward_nan(draw: Draw) -> Arguments:
+    dy, x, w = draw.normal(2, 4, 4, 4), draw.normal(2, 6, 6, 2), draw.normal(3, 3, 2, 4)
+    dy[0, 1, 1, 0], x[1, 4, 4, 1] = np.nan, np.inf
+    return {"dy": dy, "x": x, "w": w}
+
+
+_case("conv2d", "nan-inf", "edge", _conv2d_nan)
+_case("conv2d_backward", "nan-inf", "edge", _conv2d_backward_nan)
+
+
+# Pooling -----------------------------------------------------------------------------------------------------
+
+_EXTREMES = (np.nan, np.inf, -np.inf, 0.0, -0.0)
+
+
+def _pool2d(
+    name: str,
+    tag: str,
+    x_shape: tuple[int, int, int, int],
+    *,
+    values: str = "normal",
+    **options: Any,
+) -> None:
+    d = shapes.pool2d(x_shape, options.get("size", 2), options.get("stride"), options.get("padding", 0), "maxpool2d")
+    dy_shape = (x_shape[0], d.oh, d.ow, d.c)
+
+    def image(draw: Draw) -> Array:
+        match values:
+            case "ties":
+                return draw.integers(*x_shape)
+            case "constant":
+                return np.zeros(x_shape, draw.dtype)
+            case "zeros":
+                return draw.rng.choice(np.asarray([0.0, -0.0], draw.dtype), x_shape)
+            case "minus-inf":
+                return np.full(x_shape, -np.inf, draw.dtype)
+            case "extremes":
+                return draw.special(*x_shape, values=_EXTREMES)
+        return draw.normal(*x_shape)
+
+    def max_backward(draw: Draw) -> Arguments:
+        argmax = _numpy().maxpool2d(image(draw), **options)[1]
+        return {"dy": draw.normal(*dy_shape), "argmax": argmax, "x_shape": x_shape, **options}
+
+    _case("maxpool2d", name, tag, lambda draw: {"x": image(draw), **options})
+    _case("maxpool2d_backward", name, tag, max_backward)
+    if values not in ("normal", "extremes"):  # equal and infinite values are a matter of the maximum alone
+        return
+    for suffix, more in ("", {}), ("-real-pixels", {"count_include_pad": False}):
+        if more and not options.get("padding"):
+            continue
+        every = {**options, **more}
+
+        def average_backward(draw: Draw, every: Arguments = every) -> Arguments:
+            return {"dy": draw.normal(*dy_shape), "x_shape": x_shape, **every}
+
+        _case("avgpool2d", name + suffix, tag, lambda draw, every=every: {"x": image(draw), **every})  # type: ignore[misc]
+        _case("avgpool2d_backward", name + suffix, tag, average_backward)
+
+
+_pool2d("small", "small", (2, 4, 6, 3))
+_pool2d("odd", "edge", (3, 7, 5, 17))
+_pool2d("one-channel", "edge", (2, 6, 6, 1))
+_pool2d("one-sample", "edge", (1, 5, 4, 2))
+_pool2d("overlapping", "edge", (2, 7, 6, 3), size=3, stride=2)
+_pool2d("overlapping-padding", "edge", (2, 6, 7, 5), size=3, stride=1, padding=1)
+_pool2d("uneven-padding", "edge", (2, 7, 6, 3), size=(3, 2), stride=(2, 1), padding=(1, 0))
+_pool2d("gaps", "edge", (2, 9, 8, 2), size=2, stride=3)
+_pool2d("one-by-one", "edge", (2, 3, 4, 2), size=1)
+_pool2d("whole-image", "edge", (2, 5, 4, 3), size=(5, 4))
+_pool2d("large-window", "edge", (2, 17, 18, 2), size=17, stride=1)
+_pool2d("wide-padding", "edge", (2, 5, 5, 2), size=4, stride=2, padding=3)
+_pool2d("ties", "edge", (3, 8, 7, 5), values="ties", size=3, stride=2, padding=1)
+_pool2d("constant", "edge", (2, 4, 4, 3), values="constant", size=3, stride=1, padding=1)
+_pool2d("signed-zeros", "edge", (3, 6, 6, 4), values="zeros")
+_pool2d("minus-inf", "edge", (2, 4, 4, 3), values="minus-inf", size=3, stride=2, padding=1)
+_pool2d("extremes", "edge", (3, 8, 8, 4), values="extremes")
+_pool2d("extremes-padding", "edge", (3, 7, 8, 4), values="extremes", size=3, stride=2, padding=1)
+_pool2d("cnn-bn-pool1-b128", "bench", (128, 24, 24, 16))
+_pool2d("cnn-bn-pool2-b128", "bench", (128, 8, 8, 32))
+_pool2d("overlapping-b64", "bench", (64, 28, 28, 16), size=3, stride=2, padding=1)
+
+
+# Normalisation -----------------------------------------------------------------------------------------------
+
+
+def _norm(
+    name: str,
+    tag: str,
+    *shape: int,
+    mean: float = 0.0,
+    std: float = 1.0,
+    constant: bool = False,
+    special: tuple[float, ...] = (),
+    eps: float = 1e-5,
+) -> None:
+    c = shape[-1]
+
+    def image(draw: Draw) -> Array:
+        x = np.full(shape, 0.5, draw.dtype) if constant else draw.normal(*shape, mean=mean, std=std)
+        x.flat[: len(special)] = special
+        return x
+
+    def batch(draw: Draw) -> Arguments:
+        return {"x": image(draw), "gamma": draw.normal(c), "beta": draw.normal(c), "eps": eps}
+
+    def batch_backward(draw: Draw) -> Arguments:
+        dy, x, gamma = draw.normal(*shape), image(draw), draw.normal(c)
+        with np.errstate(invalid="ignore"):
+            _, mean, inv_std = _numpy().batchnorm(x, gamma, np.zeros_like(gamma), eps)
+        return {"dy": dy, "x": x, "gamma": gamma, "mean": mean, "inv_std": inv_std}
+
+    def given(draw: Draw) -> Arguments:
+        statistics = {"mean": draw.normal(c, mean=mean), "var": draw.positive(c)}
+        return {"x": image(draw), "gamma": draw.normal(c), "beta": draw.normal(c), **statistics, "eps": eps}
+
+    def given_backward(draw: Draw) -> Arguments:
+        arguments = given(draw)
+        del arguments["beta"]
+        return {"dy": draw.normal(*shape), **arguments}
+
+    _case("batchnorm", name, tag, batch)
+    _case("batchnorm_backward", name, tag, batch_backward)
+    _case("batchnorm_inference", name, tag, given)
+    _case("batchnorm_inference_backward", name, tag, given_backward)
+    _case("meannorm", name, tag, lambda draw: {"x": image(draw), "beta": draw.normal(c)})
+    _case("meannorm_backward", name, tag, lambda draw: {"dy": image(draw)})
+    _case(
+        "meannorm_inference",
+        name,
+        tag,
+        lambda draw: {"x": image(draw), "beta": draw.normal(c), "mean": draw.normal(c, mean=mean)},
+    )
+    _case("meannorm_inference_backward", name, tag, lambda draw: {"dy": image(draw)})
+
+
+_norm("small", "small", 4, 6)
+_norm("image", "small", 3, 4, 5, 2)
+_norm("odd", "edge", 5, 3, 7, 17)
+_norm("one-channel", "edge", 3, 5, 4, 1)
+_norm("one-sample", "edge", 1, 4, 3, 5)
+_norm("one-value", "edge", 1, 7)
+_norm("ten", "edge", 9, 10)
+_norm("five-axes", "edge", 2, 3, 2, 3, 4)
+_norm("offset", "edge", 64, 3, mean=1000.0, std=0.5)
+_norm("constant", "edge", 6, 4, constant=True)
+_norm("nan-inf", "edge", 5, 8, special=(np.nan, np.inf, -np.inf))
+_norm("eps", "edge", 6, 5, std=0.01, eps=1e-2)
+_norm("cnn-bn-norm1-b128", "bench", 128, 24, 24, 16)
+_norm("cnn-bn-norm2-b128", "bench", 128, 8, 8, 32)
+_norm("mlp-meannorm-b64", "bench", 64, 256)
+
+
+def _ema(name: str, tag: str, n: int, momentum: float = 0.1, special: tuple[float, ...] = ()) -> None:
+    def build(draw: Draw) -> Arguments:
+        value = draw.normal(n)
+        value[: len(special)] = special
+        return {"running": draw.normal(n), "value": value, "momentum": momentum}
+
+    _case("ema_update", name, tag, build)
+
+
+_ema("small", "small", 8)
+_ema("odd", "edge", 17, 0.03)
+_ema("one-channel", "edge", 1)
+_ema("momentum-one", "edge", 6, 1.0)
+_ema("momentum-zero", "edge", 6, 0.0)
+_ema("nan-inf", "edge", 6, special=(np.nan, np.inf, -np.inf))
+_ema("cnn-bn-norm2", "bench", 32)
+
+
+# Activations -------------------------------------------------------------------------------------------------
+
+_FAR = (0.0, -0.0, 1e-40, -1e-40, 1e-30, -1e-30, 1e-4, -1e-4, 8.0, -8.0, 20.0, -20.0, 89.0, -89.0, 104.0, -104.0)
+_FARTHER = (*_FAR, 1e4, -1e4)
+_PLATEAU = (1.0, -1.0)
+
+_ACTIVATIONS: dict[str, Arguments] = {
+    "relu": {},
+    "leaky_relu": {"negative_slope": 0.02},
+    "elu": {"alpha": 1.5},
+    "gelu": {},
+    "silu": {},
+    "sigmoid": {},
+    "tanh": {},
+    "softplus": {},
+}
+
+
+def _activation(
+    kernel: str, name: str, tag: str, *shape: int, values: tuple[float, ...] = (), **options: float
+) -> None:
+    def input(draw: Draw) -> Array:
+        return draw.special(*shape, values=values) if values else draw.normal(*shape, std=2.0)
+
+    def backward(draw: Draw) -> Arguments:
+        x = input(draw)
+        with np.errstate(invalid="ignore"):
+            y = getattr(_numpy(), kernel)(x, **options)
+        return {"dy": draw.normal(*shape), "x": x, "y": y, **options}
+
+    _case(kernel, name, tag, lambda draw: {"x": input(draw), **options})
+    _case(f"{kernel}_backward", name, tag, backward)
+
+
+for _kernel, _options in _ACTIVATIONS.items():
+    _activation(_kernel, "small", "small", 3, 5, 6, **_options)
+    _activation(_kernel, "odd", "edge", 3, 7, 17, **_options)
+    _activation(_kernel, "one-value", "edge", 1, 1, **_options)
+    _activation(_kernel, "far", "edge", 6, 13, values=_FARTHER, **_options)
+    _activation(_kernel, "nan", "edge", 4, 9, values=(np.nan, 0.0, -0.0), **_options)
+    _activation(_kernel, "infinite", "edge", 4, 9, values=(np.inf, *_PLATEAU), **_options)
+    _activation(_kernel, "cnn-bn-1-b128", "bench", 128, 24, 24, 16, **_options)
+    if _kernel not in ("gelu", "silu"):  # x times something that tends to zero: no limit in arithmetic
+        _activation(_kernel, "minus-infinite", "edge", 4, 9, values=(-np.inf, *_PLATEAU), **_options)
+_activation("relu", "mlp-512-b128", "bench", 128, 512)
+
+
+# Dropout -----------------------------------------------------------------------------------------------------
+
+
+def _dropout(name: str, tag: str, *shape: int, rate: float = 0.5, seed: int = 0, step: int = 0) -> None:
+    def backward(draw: Draw) -> Arguments:
+        mask = draw.rng.random(shape) >= rate
+        return {"dy": draw.normal(*shape), "mask": mask, "rate": rate}
+
+    _case("dropout", name, tag, lambda draw: {"x": draw.normal(*shape), "rate": rate, "seed": seed, "step": step})
+    _case("dropout_backward", name, tag, backward)
+
+
+_dropout("small", "small", 4, 3, 5)
+_dropout("odd", "edge", 7, 17, rate=0.3, seed=1, step=2)
+_dropout("one-value", "edge", 1, 1, rate=0.25, seed=5)
+_dropout("rate-zero", "edge", 5, 6, rate=0.0)
+_dropout("rate-near-one", "edge", 9, 31, rate=0.999)
+_dropout("large-seed", "edge", 5, 9, rate=0.1, seed=2**63 - 1, step=2**40)
+_dropout("mlp-512-b128", "bench", 128, 512)
+
+
+def _dropout_nan(draw: Draw) -> Arguments:
+    return {"x": draw.special(6, 7, values=(np.nan, np.inf, -np.inf)), "rate": 0.5, "seed": 3}
+
+
+_case("dropout", "nan-inf", "edge", _dropout_nan)
+
+
+# Softmax and losses ------------------------------------------------------------------------------------------
+
+
+def _softmax(name: str, tag: str, *shape: int, std: float = 1.0, special: tuple[float, ...] = ()) -> None:
+    def logits(draw: Draw) -> Array:
+        x = draw.normal(*shape, std=std)
+        x.reshape(-1, shape[-1])[: len(special), 0] = special
+        return x
+
+    for kernel in ("softmax", "log_softmax"):
+
+        def backward(draw: Draw, kernel: str = kernel) -> Arguments:
+            x = logits(draw)
+            with np.errstate(invalid="ignore"):
+                y = getattr(_numpy(), kernel)(x)
+            return {"dy": draw.normal(*shape), "x": x, "y": y}
+
+        _case(kernel, name, tag, lambda draw: {"x": logits(draw)})
+        _case(f"{kernel}_backward", name, tag, backward)
+
+
+_softmax("small", "small", 4, 10)
+_softmax("odd", "edge", 3, 5, 17)
+_softmax("one-class", "edge", 3, 1)
+_softmax("one-sample", "edge", 1, 7)
+_softmax("far", "edge", 5, 6, std=200.0)
+_softmax("nan-inf", "edge", 6, 5, special=(np.nan, np.inf, -np.inf))
+_softmax("mlp-512-b128", "bench", 128, 10)
+
+
+def _cross_entropy(
+    name: str,
+    tag: str,
+    n: int,
+    classes: int,
+    smoothing: float = 0.0,
+    std: float = 1.0,
+    special: tuple[float, ...] = (),
+) -> None:
+    def build(draw: Draw) -> Arguments:
+        logits = draw.normal(n, classes, std=std)
+        logits[: len(special), 0] = special
+        return {"logits": logits, "labels": draw.labels(n, classes), "smoothing": smoothing}
+
+    _case("softmax_cross_entropy", name, tag, build)
+
+
+_cross_entropy("small", "small", 5, 10)
+_cross_entropy("smoothing", "small", 5, 10, smoothing=0.1)
+_cross_entropy("odd", "edge", 7, 17, smoothing=0.3)
+_cross_entropy("one-class", "edge", 3, 1)
+_cross_entropy("one-sample", "edge", 1, 10, smoothing=0.1)
+_cross_entropy("far", "edge", 6, 5, std=200.0)
+_cross_entropy("far-smoothing", "edge", 6, 5, smoothing=0.1, std=200.0)
+_cross_entropy("nan-inf", "edge", 6, 5, special=(np.nan, np.inf))
+_cross_entropy("mlp-512-b128", "bench", 128, 10)
+_cross_entropy("cnn-bn-smoothing-b128", "bench", 128, 10, smoothing=0.1)
+
+
+def _mse(name: str, tag: str, *shape: int, special: tuple[float, ...] = ()) -> None:
+    def build(draw: Draw) -> Arguments:
+        prediction = draw.normal(*shape)
+        prediction.flat[: len(special)] = special
+        return {"prediction": prediction, "target": draw.normal(*shape)}
+
+    _case("mse", name, tag, build)
+
+
+_mse("small", "small", 4, 3)
+_mse("image", "edge", 3, 5, 7, 2)
+_mse("one-value", "edge", 1, 1)
+_mse("odd", "edge", 7, 17)
+_mse("nan-inf", "edge", 4, 3, special=(np.nan, np.inf))
+_mse("infinite", "edge", 4, 3, special=(-np.inf,))
+_mse("autoencoder-b128", "bench", 128, 784)
+
+
+# Joining branches --------------------------------------------------------------------------------------------
+
+
+def _join(name: str, tag: str, *shape: int, more: int = 3, special: tuple[float, ...] = ()) -> None:
+    whole = (*shape[:-1], shape[-1] + more)
+
+    def values(draw: Draw, *size: int) -> Array:
+        array = draw.normal(*size)
+        array.flat[: len(special)] = special
+        return array
+
+    _case("add", name, tag, lambda draw: {"a": values(draw, *shape), "b": draw.normal(*shape)})
+    _case("add_backward", name, tag, lambda draw: {"dy": values(draw, *shape)})
+    _case("concat", name, tag, lambda draw: {"a": values(draw, *shape), "b": draw.normal(*shape[:-1], more)})
+    _case("concat_backward", name, tag, lambda draw: {"dy": values(draw, *whole), "split": shape[-1]})
+
+
+_join("small", "small", 4, 5)
+_join("image", "small", 2, 3, 4, 2, more=4)
+_join("odd", "edge", 3, 7, 17, more=10)
+_join("one-value", "edge", 1, 1, more=1)
+_join("nan-inf", "edge", 3, 4, special=(np.nan, np.inf, -np.inf, -0.0))
+_join("residual-b64", "bench", 64, 14, 14, 32, more=32)
+
+
+# Optimizers --------------------------------------------------------------------------------------------------
+
+_CNN_BN = 18_474
+_MLP_512 = 407_050
+
+
+def _sgd(name: str, tag: str, n: int, *, state: bool = True, values: tuple[float, ...] = (), **options: Any) -> None:
+    def build(draw: Draw) -> Arguments:
+        p, v = draw.normal(n), draw.normal(n)
+        g = draw.special(n, values=values) if values else draw.normal(n)
+        return {"p": p, "g": g, "v": v if state else None, "learning_rate": 0.05, **options}
+
+    _case("sgd", name, tag, build)
+
+
+_sgd("small", "small", 12, state=False)
+_sgd("momentum", "small", 12, momentum=0.9)
+_sgd("nesterov", "small", 12, momentum=0.9, nesterov=True)
+_sgd("decay-coupled", "edge", 17, momentum=0.9, weight_decay=0.1)
+_sgd("decay-decoupled", "edge", 17, momentum=0.9, weight_decay=0.1, decoupled=True)
+_sgd("plain-decay-coupled", "edge", 17, state=False, weight_decay=0.1)
+_sgd("plain-decay-decoupled", "edge", 17, state=False, weight_decay=0.1, decoupled=True)
+_sgd("nesterov-decay-coupled", "edge", 33, momentum=0.8, nesterov=True, weight_decay=0.1)
+_sgd("nesterov-decay-decoupled", "edge", 33, momentum=0.8, nesterov=True, weight_decay=0.1, decoupled=True)
+_sgd("momentum-zero", "edge", 9)
+_sgd("one-value", "edge", 1, momentum=0.9)
+_sgd("nan-inf", "edge", 12, momentum=0.9, values=(np.nan, np.inf, -np.inf))
+_sgd("mlp-512", "bench", _MLP_512, state=False)
+_sgd("cnn-bn-momentum", "bench", _CNN_BN, momentum=0.9)
+
+
+def _rmsprop(
+    name: str, tag: str, n: int, *, values: tuple[float, ...] = (), fresh: bool = False, **options: Any
+) -> None:
+    def build(draw: Draw) -> Arguments:
+        p, v = draw.normal(n), draw.positive(n)
+        g = draw.special(n, values=values) if values else draw.normal(n)
+        return {"p": p, "g": g, "v": np.zeros_like(v) if fresh else v, "learning_rate": 0.01, **options}
+
+    _case("rmsprop", name, tag, build)
+
+
+_rmsprop("small", "small", 12)
+_rmsprop("fresh", "small", 12, fresh=True)
+_rmsprop("decay-coupled", "edge", 17, rho=0.99, weight_decay=0.1)
+_rmsprop("decay-decoupled", "edge", 17, rho=0.99, weight_decay=0.1, decoupled=True)
+_rmsprop("eps", "edge", 10, eps=1e-2)
+_rmsprop("zero-gradient", "edge", 10, fresh=True, values=(0.0, -0.0, 1e-4))
+_rmsprop("one-value", "edge", 1)
+_rmsprop("nan-inf", "edge", 12, values=(np.nan, np.inf, -np.inf))
+_rmsprop("mlp-512", "bench", _MLP_512)
+
+
+def _adam(
+    name: str,
+    tag: str,
+    n: int,
+    step: int,
+    *,
+    method: str = "",
+    values: tuple[float, ...] = (),
+    **options: Any,
+) -> None:
+    def build(draw: Draw) -> Arguments:
+        p, m, v = draw.normal(n), draw.normal(n), draw.positive(n)
+        g = draw.special(n, values=values) if values else draw.normal(n)
+        if step == 1:
+            m, v = np.zeros_like(m), np.zeros_like(v)
+        return {"p": p, "g": g, "m": m, "v": v, "step": step, "learning_rate": 0.01, **options}
+
+    _case("adam", name, tag, build, method=method)
+
+
+_adam("first-step", "small", 12, 1)
+_adam("later-step", "small", 12, 7)
+_adam("decay-coupled", "edge", 17, 3, weight_decay=0.1)
+_adam("decay-decoupled", "edge", 17, 3, weight_decay=0.1, decoupled=True)
+_adam("betas", "edge", 33, 2, beta1=0.5, beta2=0.9, eps=1e-4)
+_adam("zero-gradient", "edge", 10, 1, values=(0.0, -0.0, 1e-4))
+_adam("late", "edge", 10, 1_000_000)
+_adam("one-value", "edge", 1, 4)
+_adam("nan-inf", "edge", 12, 2, values=(np.nan, np.inf, -np.inf))
+_adam("default-decay", "small", 12, 3, method="adamw")
+_adam("cnn-bn", "bench", _CNN_BN, 100)
+_adam("mlp-512", "bench", _MLP_512, 100)

@@ -1,0 +1,255 @@
+"""What the benchmarks share: a case as the call that a backend receives, its error, and times that are comparable."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+if "ASV_ENV_DIR" in os.environ:  # before numba is loaded: commits share no compiled kernels
+    os.environ.setdefault("NUMBA_CACHE_DIR", os.path.join(os.environ["ASV_ENV_DIR"], "numba-cache"))
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+import kernels
+from kernels import Kernels, memory
+from kernels.interface import roles
+
+from . import cases
+from .cases import Case
+
+Results = dict[str, np.ndarray]
+
+THREADS = min(2, kernels.get_threads())
+"""Threads of every figure that is kept, so that it does not depend on who else may use the machine's other cores."""
+
+ULPS = 16.0
+"""What rounding may cost beyond the baseline's own error, in units of the output's scale."""
+
+
+# A case as a call of a backend -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Call:
+    """A kernel and the arguments that a backend receives, by parameter name and in the call's order."""
+
+    kernel: str
+    arguments: dict[str, Any]
+
+    def arrays(self, *wanted: str) -> dict[str, np.ndarray]:
+        """The arguments of these roles that are there."""
+        return {
+            name: self.arguments[name]
+            for name, role in roles(self.kernel).items()
+            if role in wanted and self.arguments[name] is not None
+        }
+
+    def bind(self, k: Kernels) -> tuple[Callable[[], Any], Results]:
+        """The call on arrays of its own, allocated and touched, and those of them that it writes."""
+        arguments = dict(self.arguments)
+        first = next(iter(self.arrays("input", "in place").values()))
+        written: Results = {}
+        for name, role in roles(self.kernel).items():
+            value = arguments[name]
+            if not isinstance(value, np.ndarray):
+                continue
+            size = k.scratch_size(self.kernel, arguments["d"], len(first)) if role == "scratch" else value.shape
+            arguments[name] = memory.empty(size, value.dtype)
+            if role in ("input", "in place"):
+                arguments[name][...] = value
+            else:
+                arguments[name].fill(np.nan if value.dtype.kind == "f" else 113)
+            if role in ("output", "in place"):
+                written[name] = arguments[name]
+        function, values = k.function(self.kernel), list(arguments.values())
+        return lambda: function(*values), written
+
+    def results(self, k: Kernels) -> Results:
+        """What the call writes when it is made once."""
+        run, written = self.bind(k)
+        run()
+        return written
+
+    def in_float64(self) -> Call:
+        """The same call with every float32 array in float64: its results are the truth for float32."""
+
+        def widen(value: Any, role: str) -> Any:
+            if not isinstance(value, np.ndarray) or value.dtype != np.float32:
+                return value
+            # What an output holds before the call may be anything, and no number to convert.
+            return value.astype(np.float64) if role in ("input", "in place") else np.empty(value.shape)
+
+        names = roles(self.kernel)
+        return Call(self.kernel, {name: widen(value, names[name]) for name, value in self.arguments.items()})
+
+
+class _Recorder:
+    """A backend that keeps its arguments and fills nothing."""
+
+    call: Call
+
+    def __getattr__(self, name: str) -> Any:
+        if name.endswith("_scratch"):
+            return lambda d, n: 0
+
+        def keep(*arguments: Any) -> None:
+            self.call = Call(name, dict(zip(roles(name), arguments, strict=True)))
+
+        return keep
+
+
+def record(case: Case, dtype: DTypeLike = np.float32, seed: int = 0) -> Call:
+    """The call behind a case."""
+    recorder = _Recorder()
+    case.run(Kernels("recorder", recorder), dtype, seed)
+    return recorder.call
+
+
+# Errors ----------------------------------------------------------------------------------------------------------
+
+
+def errors(call: Call, results: Results, truth: Results) -> dict[str, float]:
+    """Largest |result − truth| of each output, in units of rounding (eps) at the size of its largest value.
+
+    Where a result is what is left of larger terms, the size is theirs. Whole numbers must be equal: else infinity.
+    """
+    return {name: _error(value, truth[name], _size(call, truth[name])) for name, value in results.items()}
+
+
+def _size(call: Call, truth: np.ndarray) -> float:
+    own = float(np.abs(truth).max())
+    if not any(word in call.kernel for word in ("norm", "softmax")):
+        return own
+    terms = next(iter(call.arrays("input").values()))  # x, logits, or dy
+    return max(own, float(np.abs(terms).max()))
+
+
+def _error(result: np.ndarray, truth: np.ndarray, size: float) -> float:
+    if result.dtype.kind != "f":
+        return 0.0 if np.array_equal(result, truth) else math.inf
+    difference = float(np.abs(result - truth).max())
+    unit = float(np.finfo(result.dtype).eps) * size + float(np.finfo(result.dtype).tiny)
+    return difference / unit if math.isfinite(difference) else math.inf
+
+
+class Accuracy(NamedTuple):
+    """How far a backend is from the truth, beside the definition's own distance; in units of rounding."""
+
+    error: float
+    baseline: float
+    excess: float
+
+    @property
+    def relative(self) -> float:
+        """The error in units of the definition's own, an ulp added to both so that neither is zero."""
+        return (1.0 + self.error) / (1.0 + self.baseline)
+
+
+def accuracy(call: Call, k: Kernels, definition: Kernels | None = None) -> Accuracy:
+    """The errors of a call, the largest over its outputs.
+
+    `excess` is the largest share that an output takes of its budget, 4 times the definition's error + ULPS: beyond
+    1 the result is wrong. The truth is the definition in float64; for a call in float64 it is its own truth.
+    """
+    definition = definition or kernels.get("numpy")
+    truth, results = call.in_float64().results(definition), call.results(k)
+    error, baseline = errors(call, results, truth), errors(call, call.results(definition), truth)
+    excess = max(error[name] / (4.0 * baseline[name] + ULPS * _terms(call)) for name in error)
+    return Accuracy(max(error.values()), max(baseline.values()), excess)
+
+
+def _terms(call: Call) -> float:
+    """1 for float32. In float64 there is no better truth, and a sum's error grows with its length: some room."""
+    first = next(iter(call.arrays("input", "in place").values()))
+    return 64.0 if first.dtype == np.float64 else 1.0
+
+
+def prepare(case_id: str, backend: str, dtype: DTypeLike = np.float32) -> Callable[[], Any]:
+    """The call behind a case, ready to be timed; AssertionError where the backend's result is wrong."""
+    call, k = record(cases.get(case_id), dtype), kernels.get(backend)
+    if backend != "numpy":
+        excess = accuracy(call, k).excess
+        assert excess <= 1.0, f"{case_id} on {backend}: {excess:.3g} times its error budget"
+    run, _ = call.bind(k)
+    run()
+    return run
+
+
+# Times -----------------------------------------------------------------------------------------------------------
+
+_SAMPLE = 1e-3
+"""Seconds that a sample lasts at least: a thousand times the clock's own cost."""
+
+
+def quiet(limit: float = 2.0) -> None:
+    """Wait until no thread of this process works.
+
+    Idle workers spin: OpenMP's for some milliseconds, OpenBLAS's for some tens of them. Whatever runs next would
+    share its cores with them, which flatters Numba after NumPy and NumPy after Numba.
+    """
+    deadline = time.perf_counter() + limit
+    while time.perf_counter() < deadline:
+        wall, cpu = time.perf_counter(), time.process_time()
+        time.sleep(0.002)
+        if time.process_time() - cpu < 0.1 * (time.perf_counter() - wall):
+            return
+    raise RuntimeError(f"threads of this process keep working for {limit} s while idle; is OMP_WAIT_POLICY=active set?")
+
+
+class Sampler:
+    """Times a call in samples, each begun when the process is quiet and long enough for the clock."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self.call = call
+        call()
+        once = min(self._seconds(1) for _ in range(3))
+        self.repetitions = max(1, math.ceil(_SAMPLE / max(once, 1e-7)))
+
+    def _seconds(self, repetitions: int) -> float:
+        start = time.perf_counter()
+        for _ in itertools.repeat(None, repetitions):
+            self.call()
+        return (time.perf_counter() - start) / repetitions
+
+    def __call__(self) -> float:
+        """Seconds a call."""
+        quiet()
+        if self.repetitions > 1:
+            self.call()  # wakes the workers that a run of such calls finds awake
+        return self._seconds(self.repetitions)
+
+
+def sample(samplers: Mapping[str, Callable[[], float]], rounds: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Seconds (rounds,) of each sampler, each round in a random order: what the machine does hits all alike."""
+    rng = np.random.default_rng(seed)
+    seconds = {name: np.empty(rounds) for name in samplers}
+    for i in range(rounds):
+        for name in rng.permutation(list(samplers)):
+            seconds[name][i] = samplers[name]()
+    return seconds
+
+
+class Interval(NamedTuple):
+    """A median and the interval that holds it."""
+
+    low: float
+    median: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def ratio(numerator: np.ndarray, denominator: np.ndarray, confidence: float = 0.99, seed: int = 0) -> Interval:
+    """Median of the paired ratios, by their logarithms, with its bootstrap interval."""
+    logarithms = np.log(numerator / denominator)
+    rng = np.random.default_rng(seed)
+    medians = np.median(rng.choice(logarithms, (2000, logarithms.size)), axis=1)
+    low, high = np.quantile(medians, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(np.exp(low)), float(np.exp(np.median(logarithms))), float(np.exp(high)))

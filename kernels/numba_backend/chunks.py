@@ -1,0 +1,54 @@
+"""How kernels that are no contraction are cut: into chunks that depend on sizes alone, never on the thread count."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .jit import DISABLED, Kernel, inline
+
+CHUNK = 4096
+"""Elements of a chunk: 16 KiB of float32, long enough to pay for its start, short enough to share out evenly."""
+
+SMALL = 1 << 14
+"""Elements up to which one thread is faster: entering a parallel region costs 1.5 µs, relu of so many half of that."""
+
+
+@inline
+def chunks(x):
+    """The number of chunks of a flat array."""
+    return (x.size + CHUNK - 1) // CHUNK
+
+
+@inline
+def chunk(x, c):
+    """Chunk c of a flat array. A view from 0, since a loop from an offset has to check for negative indices."""
+    return x[c * CHUNK : (c + 1) * CHUNK]
+
+
+def run(kernel: Kernel, size: int, *args: Any) -> None:
+    """Call a kernel that works on `size` elements, without threads if they are few."""
+    (kernel.serial if size <= SMALL else kernel)(*args)
+
+
+def rows(x: np.ndarray) -> np.ndarray:
+    """An array as the matrix of its rows along the last axis."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def elementwise(kernel: Kernel) -> Callable[..., None]:
+    """A kernel over flat arrays as one over arrays of any shape; the first gives the size."""
+
+    @functools.wraps(kernel)
+    def call(*args: Any) -> None:
+        run(kernel, args[0].size, *[a.reshape(-1) if isinstance(a, np.ndarray) else a for a in args])
+
+    return quiet(call)
+
+
+def quiet(function: Callable[..., None]) -> Callable[..., None]:
+    """Without the warnings that NumPy's scalars give, and compiled code does not, when kernels run as plain Python."""
+    return np.errstate(all="ignore")(function) if DISABLED else function

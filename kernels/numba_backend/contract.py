@@ -1,0 +1,194 @@
+"""The loop nest that every contraction shares, and the matrix product made of it.
+
+A contraction multiplies rows of `a` with a panel of `b`: one or two vectors of neighbouring columns, packed so that
+the innermost loop reads them in one stream. `rows_times_panel` covers any number of rows with tiles of three heights;
+`matmul` is all of the linear kernels.
+"""
+
+from numpy import int64
+
+from kernels.numba_backend.jit import prange, region, serial
+from kernels.numba_backend.tile import (
+    REGISTERS,
+    VECTOR_BYTES,
+    Shape,
+    lanes,
+    tile_add,
+    tile_fma,
+    tile_load,
+    tile_load_partial,
+    tile_load_transposed,
+    tile_rows,
+    tile_store,
+    tile_store_partial,
+    tile_sum,
+    tile_vectors,
+    tile_zeros,
+)
+
+# 16 accumulators hide the latency of the multiply-adds, and 8 rows divide the usual batch sizes; 12 in 16 registers.
+_ROWS = 8 if REGISTERS == 32 else 6
+NARROW = Shape(2 * _ROWS, 1, 2 * _ROWS)  # for a panel of one vector; the others are for two
+FULL, HALF, ONE = Shape(_ROWS, 2, _ROWS), Shape(_ROWS // 2, 2, _ROWS // 2), Shape(1, 2, 1)
+_VECTOR = Shape(1, 1, 1)
+
+
+@region
+def contract(tile, a, ao, row, group, b, bo, nest):
+    """tile[r, :] += the sum over o < outer, i < inner and k < run of
+    a[ao + r row + o a_outer + i a_inner + k a_run] * b[bo + o b_outer + i b_inner + k b_run + (0, 1, ...)]."""
+    outer, a_outer, b_outer, inner, a_inner, b_inner, run, a_run, b_run = nest
+    for o in range(outer):
+        for i in range(inner):
+            at = ao + o * a_outer + i * a_inner
+            bt = bo + o * b_outer + i * b_inner
+            for k in range(run):
+                tile = tile_fma(tile, a, at + k * a_run, row, group, b, bt + k * b_run)
+    return tile
+
+
+@region
+def product(shape, a, ao, a_row, b, bo, nest, bias, column, columns, y, yo, y_row):
+    """One tile: y[r, :columns] = bias[column:] + `contract`."""
+    if bias.size == 0:
+        tile = tile_zeros(shape, y)
+    else:
+        tile = tile_load_partial(shape, bias, column, 0, columns)
+    tile = contract(tile, a, ao, a_row, 0, b, bo, nest)
+    if columns >= tile_vectors(shape) * lanes(y):
+        tile_store(tile, y, yo, y_row)
+    else:
+        tile_store_partial(tile, y, yo, y_row, columns)
+
+
+@region
+def rows_times_panel(count, a, ao, a_row, b, bo, width, nest, bias, column, columns, y, yo, y_row):
+    """y[r, :columns] = bias[column:] + `contract`, for r < count and a panel `width` wide.
+
+    Rows left over are covered by a tile shifted back over rows already done: they come out the same again. A few rows
+    of a narrow panel take a wide tile, whose second vector computes what nobody stores.
+    """
+    r = 0
+    while r < count:
+        left = count - r
+        if width == lanes(y) and left > tile_rows(FULL) and count >= tile_rows(NARROW):
+            r = min(r, count - tile_rows(NARROW))
+            product(NARROW, a, ao + r * a_row, a_row, b, bo, nest, bias, column, columns, y, yo + r * y_row, y_row)
+            r += tile_rows(NARROW)
+        elif left > tile_rows(HALF) and count >= tile_rows(FULL):
+            r = min(r, count - tile_rows(FULL))
+            product(FULL, a, ao + r * a_row, a_row, b, bo, nest, bias, column, columns, y, yo + r * y_row, y_row)
+            r += tile_rows(FULL)
+        elif count >= tile_rows(HALF):
+            r = min(r, count - tile_rows(HALF))
+            product(HALF, a, ao + r * a_row, a_row, b, bo, nest, bias, column, columns, y, yo + r * y_row, y_row)
+            r += tile_rows(HALF)
+        else:
+            product(ONE, a, ao + r * a_row, a_row, b, bo, nest, bias, column, columns, y, yo + r * y_row, y_row)
+            r += 1
+
+
+@serial
+def pack_rows(b, bo, b_row, rows, columns, width, out, oo):
+    """out[oo + r width + i] = b[bo + r b_row + i] for i < columns, zeros up to `width`, a number of vectors."""
+    n = lanes(b)
+    for r in range(rows):
+        for i in range(0, width, n):
+            if columns - i >= n:
+                tile = tile_load(_VECTOR, b, bo + r * b_row + i, 0)
+            else:
+                tile = tile_load_partial(_VECTOR, b, bo + r * b_row + i, 0, max(columns - i, 0))
+            tile_store(tile, out, oo + r * width + i, 0)
+
+
+@serial
+def pack_columns(b, bo, b_row, rows, columns, width, out, oo):
+    """out[oo + r width + i] = b[bo + i b_row + r] for i < columns, zeros up to `width`: `pack_rows` of the transpose.
+
+    Writes up to a vector's length of rows too many.
+    """
+    n = lanes(b)
+    for i in range(0, width, n):
+        for r in range(0, rows, n):
+            tile = tile_load_transposed(b, bo + i * b_row + r, b_row, columns - i, rows - r)
+            tile_store(tile, out, oo + r * width + i, width)
+
+
+@region
+def panel_width(column, columns, like):
+    """Elements in a row of the panel at `column`: two vectors, or one where that holds the rest of the columns."""
+    return lanes(like) if columns - column <= lanes(like) else 2 * lanes(like)
+
+
+@region
+def sum_rows(a, ao, row, rows, columns, sums, so):
+    """sums[so + i] = the sum over r < rows of a[ao + r row + i], for i < columns of at most two vectors."""
+    tile = tile_zeros(FULL, a)
+    step = tile_rows(FULL)
+    together = rows // step * step
+    for r in range(0, together, step):
+        tile = tile_add(tile, tile_load_partial(FULL, a, ao + r * row, row, columns))
+    total = tile_sum(tile)
+    for r in range(together, rows):
+        total = tile_add(total, tile_load_partial(ONE, a, ao + r * row, row, columns))
+    tile_store_partial(total, sums, so, 0, columns)
+
+
+@serial
+def pack_panel(b, b_run, b_column, run, columns, column, sums, out, oo):
+    """Pack the panel at `column` of b[k b_run + c b_column], one of the strides being 1, and sum its rows."""
+    width, left = panel_width(column, columns, b), columns - column
+    if b_column == 1:
+        pack_rows(b, column, b_run, run, left, width, out, oo)
+    else:
+        pack_columns(b, column * b_column, b_column, run, left, width, out, oo)
+    if sums.size:
+        sum_rows(out, oo, width, run, left, sums, column)
+
+
+@serial
+def multiply_panel(a, a_row, a_run, first, count, packed, bo, run, columns, column, bias, y):
+    """Rows from `first` on and the columns of one packed panel of `matmul`."""
+    width, left = panel_width(column, columns, y), columns - column
+    nest = (1, 0, 0, 1, 0, 0, run, a_run, width)
+    ao, yo = first * a_row, first * columns + column
+    rows_times_panel(count, a, ao, a_row, packed, bo, width, nest, bias, column, left, y, yo, columns)
+
+
+_MANY_PANELS = 8  # are shared out among threads whole, each packed where it is used;
+_GROUPS = 16  # fewer are packed first, then shared out in groups of rows
+
+
+@region
+def matmul(a, a_row, a_run, rows, b, b_run, b_column, run, columns, bias, sums, scratch, y):
+    """y[r, c] = bias[c] + the sum over k < run of a[r a_row + k a_run] * b[k b_run + c b_column].
+
+    Also sums[c] = the sum over k of b. An empty `bias` adds nothing, empty `sums` are not wanted.
+    """
+    width = 2 * lanes(y)
+    size = panel_size(run, y)
+    panels = -(-columns // width)
+    whole = panels >= _MANY_PANELS
+    if not whole:
+        for p in range(panels):
+            pack_panel(b, b_run, b_column, run, columns, p * width, sums, scratch, p * size)
+    step = rows if whole else -(-rows // (_GROUPS * tile_rows(NARROW))) * tile_rows(NARROW)
+    groups = -(-rows // step)
+    for item in prange(panels * groups):
+        p, first = int64(item) // groups, int64(item) % groups * step
+        if whole:
+            pack_panel(b, b_run, b_column, run, columns, p * width, sums, scratch, p * size)
+        count = min(step, rows - first)
+        multiply_panel(a, a_row, a_run, first, count, scratch, p * size, run, columns, p * width, bias, y)
+
+
+@region
+def panel_size(run, like):
+    """Elements of scratch for a panel of `run` rows; `pack_columns` overshoots by less than a vector of rows."""
+    return (run + lanes(like)) * 2 * lanes(like)
+
+
+def matmul_scratch(run: int, columns: int) -> int:
+    """Elements of scratch that `matmul` needs in either dtype."""
+    widest = VECTOR_BYTES // 4
+    return (run + widest) * (columns + 2 * widest)

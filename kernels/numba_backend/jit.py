@@ -1,0 +1,295 @@
+"""The one decorator: compiler flags, disk cache and threads. No other file says njit.
+
+``@kernel`` makes a function with ``prange`` loops callable from Python, ``@serial`` and ``@inline`` make the
+helpers it calls. With NUMBA_DISABLE_JIT=1 all three leave plain Python behind.
+
+Flags. ``fastmath`` allows reordering and fusing but keeps NaN and Inf meaningful; ``error_model="numpy"`` drops
+the checks for division by zero; of the parallel passes only ``prange`` is on, the others cost compile time.
+
+Cache. Numba's own key sees a function but not its helpers or the tile's code, so the folder's name carries a hash
+of every source that can change the machine code. A folder that cannot be written or read means compiling again,
+never an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import numba
+import numpy as np
+import platformdirs
+from numba import prange
+from numba.core import caching, event
+from numba.np.ufunc import parallel as _pool
+
+__all__ = ["DISABLED", "cache_directory", "get_threads", "inline", "kernel", "prange", "region", "serial", "set_threads"]
+
+DISABLED = bool(numba.config.DISABLE_JIT)
+"""Whether NUMBA_DISABLE_JIT asks for plain Python."""
+
+FLAGS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "nogil": True}
+_OTHER_PASSES = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
+_PARALLEL = {"prange": True, **dict.fromkeys(_OTHER_PASSES, False)}
+
+serial = numba.njit(**FLAGS)
+"""Decorator for a helper that stays a function of its own in the machine code."""
+
+inline = numba.njit(forceinline=True, **FLAGS)
+"""Decorator for a helper that is merged into its caller: register tiles stay in registers."""
+
+region = numba.njit(inline="always", **FLAGS)
+"""Decorator for a helper with ``prange`` loops: merged into the kernel that calls it before those become parallel."""
+
+
+class Kernel:
+    """A compiled function with ``prange`` loops, called from Python in the way that the threads of this process allow.
+
+    `parallel` and `serial` are the Numba dispatchers behind it, for calls from compiled code. Arguments named in
+    `optional` (name: number of axes) may be None in a call from Python; the function sees an empty array.
+    """
+
+    def __init__(self, function: FunctionType, optional: Mapping[str, int]) -> None:
+        self.__name__, self.__doc__, self.__wrapped__ = function.__name__, function.__doc__, function
+        self.__module__, self.__qualname__ = function.__module__, function.__qualname__
+        names = list(inspect.signature(function).parameters)
+        self._optional = tuple((names.index(name), ndim) for name, ndim in optional.items())
+        self._serial: Callable[..., None] | None = None
+        self.parallel = _compiled(function, parallel=_PARALLEL)
+
+    @property
+    def serial(self) -> Callable[..., None]:
+        """The same function without threads; a twin under another name, since Numba's cache would confuse the two."""
+        if self._serial is None:
+            function = self.__wrapped__
+            twin = FunctionType(function.__code__, function.__globals__, f"{function.__name__}_serial")
+            twin.__qualname__ = f"{function.__qualname__}_serial"
+            twin.__module__ = function.__module__
+            self._serial = _compiled(twin)
+        return self._serial
+
+    def __call__(self, *args: Any) -> None:
+        for position, ndim in self._optional:
+            if args[position] is None:
+                args = (*args[:position], _absent(args[0].dtype, ndim), *args[position + 1 :])
+        if _this_thread.settings is not _settings:
+            _enter_thread()
+        if _concurrent:
+            self.parallel(*args)
+        elif _forked:
+            self.serial(*args)
+        else:
+            with _one_at_a_time:
+                self.parallel(*args)
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.__name__}{inspect.signature(self.__wrapped__)}>"
+
+
+def kernel(function: FunctionType | None = None, *, optional: Mapping[str, int] | None = None) -> Any:
+    """Decorator for a function with ``prange`` loops that Python calls; gives a `Kernel`.
+
+    `optional` names the arguments that may be None and their number of axes. They arrive as arrays of size 0, so
+    that one compiled variant serves both.
+    """
+    if function is None:
+        return lambda decorated: Kernel(decorated, optional or {})
+    return Kernel(function, optional or {})
+
+
+_absent_arrays: dict[tuple[np.dtype, int], np.ndarray] = {}
+
+
+def _absent(dtype: np.dtype, ndim: int) -> np.ndarray:
+    array = _absent_arrays.get((dtype, ndim))
+    if array is None:
+        array = _absent_arrays[dtype, ndim] = np.empty((0,) * ndim, dtype)
+    return array
+
+
+# --- Cache ----------------------------------------------------------------------------------------------------------
+
+
+def cache_directory() -> Path:
+    """Where compiled kernels are kept: under NUMBA_CACHE_DIR if set, else in the user's cache folder."""
+    return Path(numba.config.CACHE_DIR or platformdirs.user_cache_dir("twinkernels")) / f"numba-{_sources_hash()}"
+
+
+def _sources_hash() -> str:
+    here = Path(__file__).parent
+    digest = hashlib.sha256(f"{numba.__version__} {numba.config.OPT} {numba.config.ENABLE_AVX}".encode())
+    for path in [*sorted(here.glob("*.py")), here.parent / "shapes.py"]:
+        with contextlib.suppress(OSError):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+_CACHE_DIRECTORY = str(cache_directory())
+
+
+class _Locator(caching._CacheLocator):  # type: ignore[misc]
+    """Points Numba at our folder, whose name already stands for the state of the sources."""
+
+    def __init__(self, function: FunctionType) -> None:
+        self._place = f"{function.__module__}.{function.__code__.co_firstlineno}"
+
+    @classmethod
+    def from_function(cls, function: FunctionType, _file: str) -> _Locator:
+        return cls(function)
+
+    def get_cache_path(self) -> str:
+        return _CACHE_DIRECTORY
+
+    def get_source_stamp(self) -> str:
+        return _CACHE_DIRECTORY
+
+    def get_disambiguator(self) -> str:
+        return self._place
+
+
+class _CacheImpl(caching.CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = [_Locator]
+
+
+class _Cache(caching.FunctionCache):  # type: ignore[misc]
+    """Numba's cache, for which an unreadable or unwritable folder is an empty one."""
+
+    _impl_class = _CacheImpl
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # a torn file raises whatever unpickling happens to meet
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(OSError):
+            super().save_overload(sig, data)
+
+
+def _compiled(function: FunctionType, **options: Any) -> Any:
+    dispatcher = numba.njit(**FLAGS, **options)(function)
+    if not DISABLED:
+        dispatcher._cache = _Cache(function)
+        _kernel_dispatchers.add(id(dispatcher))
+    return dispatcher
+
+
+# --- What is being compiled -----------------------------------------------------------------------------------------
+
+verbose: bool | None = {"0": False, "1": True}.get(os.environ.get("TWINKERNELS_VERBOSE", ""))
+"""Whether to say on stderr what is being compiled; None: only on a terminal. TWINKERNELS_VERBOSE=0 or 1 sets it."""
+
+_kernel_dispatchers: set[int] = set()
+
+
+class _CompileMessage(event.Listener):  # type: ignore[misc]
+    def on_start(self, occurrence: Any) -> None:
+        dispatcher = occurrence.data["dispatcher"]
+        if id(dispatcher) not in _kernel_dispatchers or not (sys.stderr.isatty() if verbose is None else verbose):
+            return
+        dtype = next((a.dtype for a in occurrence.data["args"] if hasattr(a, "dtype")), "no array")
+        name = dispatcher.py_func.__name__
+        print(f"twinkernels: compiling {name} for {dtype} (once; kept in {_CACHE_DIRECTORY})", file=sys.stderr)
+
+    def on_end(self, occurrence: Any) -> None:
+        pass
+
+
+event.register("numba:compile", _CompileMessage())
+
+
+# --- Threads --------------------------------------------------------------------------------------------------------
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: its affinity mask, capped by a control group's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([cores, *_quotas()]))
+
+
+def _quotas() -> list[int]:
+    """CPU limits of this process's control group (version 2) and of those around it, in cores, rounded up."""
+    limits = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        group = Path("/sys/fs/cgroup") / next(line[4:] for line in lines if line.startswith("0::/"))
+        for folder in [group, *group.parents]:
+            with contextlib.suppress(OSError, ValueError):
+                quota, period = (folder / "cpu.max").read_text().split()
+                limits.append(-(-int(quota) // int(period)))
+    return limits
+
+
+class _Settings:
+    """The thread count asked for. A new object for each change, so that threads notice by identity."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+
+
+class _ThisThread(threading.local):
+    settings: _Settings | None = None
+
+
+_settings = _Settings(usable_cores())
+_this_thread = _ThisThread()
+_one_at_a_time = threading.RLock()
+_concurrent = False  # whether Python threads may enter parallel regions at the same time
+_forked = False  # whether this process is the child of one whose OpenMP pool did not survive the fork
+
+
+def set_threads(n: int) -> None:
+    """Use `n` threads in every kernel from now on, whichever Python thread calls it. Results do not depend on `n`."""
+    global _settings
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+        raise ValueError(f"set_threads: n is {n!r}, expected an int >= 1")
+    _settings = _Settings(int(n))
+
+
+def get_threads() -> int:
+    """The number of threads that kernels use."""
+    return _settings.threads
+
+
+def _enter_thread() -> None:
+    """Bring this Python thread up to date: Numba keeps the thread count for each of them."""
+    global _concurrent
+    settings = _settings
+    if not (DISABLED or _forked):
+        _raise_ceiling()
+        numba.set_num_threads(min(settings.threads, numba.config.NUMBA_NUM_THREADS))
+        _concurrent = numba.threading_layer() != "workqueue"  # which aborts when entered twice
+    _this_thread.settings = settings
+
+
+def _raise_ceiling() -> None:
+    """Let set_threads ask for more threads than cores, unless NUMBA_NUM_THREADS rules or the pool already runs.
+
+    Numba reads its ceiling at import, too early for us, so its copies are set as well.
+    """
+    ceiling = max(numba.config.NUMBA_NUM_THREADS, 2 * usable_cores(), 8, _settings.threads)
+    if "NUMBA_NUM_THREADS" not in os.environ and not getattr(_pool, "_is_initialized", True):
+        numba.config.NUMBA_NUM_THREADS = _pool.NUM_THREADS = ceiling
+        _pool.snt_check = _pool.gen_snt_check()
+
+
+def _after_fork() -> None:
+    """In a forked child: OpenMP's pool would kill it, so run serially; a lock may have been held by a lost thread."""
+    global _concurrent, _forked, _one_at_a_time
+    _one_at_a_time = threading.RLock()
+    _this_thread.settings = None
+    if getattr(_pool, "_threading_layer", None) == "omp":
+        _concurrent, _forked = False, True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,33 @@
+"""Linear layers: three matrix products. Formulas and shapes: `kernels.interface`."""
+
+from kernels.numba_backend.contract import matmul, matmul_scratch
+from kernels.numba_backend.jit import kernel
+from kernels.shapes import LinearDims
+
+
+def linear_scratch(d: LinearDims, n: int) -> int:
+    """Elements of scratch that `linear` needs."""
+    return matmul_scratch(d.k, d.m)
+
+
+def linear_backward_scratch(d: LinearDims, n: int) -> int:
+    """Elements of scratch that `linear_backward` needs."""
+    return max(matmul_scratch(d.m, d.k), matmul_scratch(n, d.m))
+
+
+@kernel(optional={"b": 1})
+def linear(x, w, b, d, scratch, y):
+    """y = x w + b."""
+    n, k, m = x.shape[0], d.k, d.m
+    none, one = scratch[:0], k // k
+    matmul(x, k, one, n, w, m, one, k, m, b, none, scratch, y)
+
+
+@kernel(optional={"dx": 2, "db": 1})
+def linear_backward(dy, x, w, d, scratch, dx, dw, db):
+    """dx = dy w^T, dw = x^T dy, db = the sum of dy over the samples."""
+    n, k, m = x.shape[0], d.k, d.m
+    none, one = scratch[:0], k // k
+    if dx.size:
+        matmul(dy, m, one, n, w, one, m, m, k, none, none, scratch, dx)
+    matmul(x, one, k, k, dy, m, one, n, m, none, db, scratch, dw)

@@ -1,0 +1,202 @@
+"""Softmax and the losses, over blocks of whole rows.
+
+Rows are short, so that exponentials are taken over whole blocks, where they fill vectors.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..interface import Input, Output, Scratch
+from ..shapes import ChannelDims
+from .chunks import CHUNK, chunk, chunks, quiet, rows, run
+from .elementary import exp
+from .jit import inline, kernel, prange, serial
+
+
+@inline
+def block_rows(x):
+    """Rows of a block: about a chunk's worth of elements."""
+    return max(1, CHUNK // x.shape[1])
+
+
+@serial
+def shift(x, y):
+    """y = x less each row's maximum, NaN where that is NaN or infinite."""
+    for row in range(x.shape[0]):
+        xs, ys = x[row], y[row]
+        largest = xs[0]
+        for i in range(1, xs.size):
+            largest = largest if xs[i] <= largest or largest != largest else xs[i]
+        for i in range(xs.size):
+            ys[i] = xs[i] - largest
+
+
+@serial
+def exponentiate(x):
+    """x = eˣ, in place."""
+    xs = x.reshape(-1)
+    for i in range(xs.size):
+        xs[i] = exp(xs[i])
+
+
+@inline
+def total(x):
+    """The sum of a row."""
+    sum_ = x.dtype.type(0)
+    for i in range(x.size):
+        sum_ += x[i]
+    return sum_
+
+
+@kernel
+def _softmax(x, y):
+    rows, channels = block_rows(x), x.shape[1]
+    for b in prange((x.shape[0] + rows - 1) // rows):
+        first, last = b * rows, (b + 1) * rows
+        ys = y[first:last]
+        shift(x[first:last], ys)
+        exponentiate(ys)
+        for row in range(ys.shape[0]):
+            scale = x.dtype.type(1) / total(ys[row])
+            for i in range(channels):
+                ys[row, i] *= scale
+
+
+@kernel
+def _softmax_backward(dy, y, dx):
+    rows, channels = block_rows(y), y.shape[1]
+    for b in prange((y.shape[0] + rows - 1) // rows):
+        first, last = b * rows, (b + 1) * rows
+        dys, ys, dxs = dy[first:last], y[first:last], dx[first:last]
+        for row in range(ys.shape[0]):
+            product = y.dtype.type(0)
+            for i in range(channels):
+                product += dys[row, i] * ys[row, i]
+            for i in range(channels):
+                dxs[row, i] = ys[row, i] * (dys[row, i] - product)
+
+
+@kernel
+def _log_softmax(x, y):
+    rows, channels = block_rows(x), x.shape[1]
+    for b in prange((x.shape[0] + rows - 1) // rows):
+        first, last = b * rows, (b + 1) * rows
+        ys = y[first:last]
+        shift(x[first:last], ys)
+        for row in range(ys.shape[0]):
+            sum_ = x.dtype.type(0)
+            for i in range(channels):
+                sum_ += exp(ys[row, i])
+            log_sum = x.dtype.type(math.log(sum_))
+            for i in range(channels):
+                ys[row, i] -= log_sum
+
+
+@kernel
+def _log_softmax_backward(dy, y, dx):
+    rows, channels = block_rows(y), y.shape[1]
+    for b in prange((y.shape[0] + rows - 1) // rows):
+        first, last = b * rows, (b + 1) * rows
+        dys, ys, dxs = dy[first:last], y[first:last], dx[first:last]
+        for row in range(ys.shape[0]):
+            sum_ = total(dys[row])
+            for i in range(channels):
+                dxs[row, i] = dys[row, i] - exp(ys[row, i]) * sum_
+
+
+@quiet
+def softmax(x: Input, y: Output) -> None:
+    run(_softmax, x.size, rows(x), rows(y))
+
+
+def softmax_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+    run(_softmax_backward, x.size, rows(dy), rows(y), rows(dx))
+
+
+@quiet
+def log_softmax(x: Input, y: Output) -> None:
+    run(_log_softmax, x.size, rows(x), rows(y))
+
+
+@quiet
+def log_softmax_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+    run(_log_softmax_backward, x.size, rows(dy), rows(y), rows(dx))
+
+
+def softmax_cross_entropy_scratch(d: ChannelDims, n: int) -> int:
+    """One loss a sample."""
+    return n
+
+
+@kernel
+def _softmax_cross_entropy(logits, labels, smoothing, scratch, loss, dlogits):
+    n, channels = logits.shape
+    rows, real = block_rows(logits), logits.dtype.type
+    hit, miss, scale = real(1 - smoothing), real(smoothing / channels), real(1 / n)
+    for b in prange((logits.shape[0] + rows - 1) // rows):
+        first, last = b * rows, (b + 1) * rows
+        label, losses = labels[first:last], scratch[first:last]
+        grads = dlogits[first:last]
+        shift(logits[first:last], grads)
+        for row in range(grads.shape[0]):
+            losses[row] = -hit * grads[row, label[row]]
+            if smoothing > 0:  # 0 times a logit of −inf would be NaN
+                losses[row] -= miss * total(grads[row])
+        exponentiate(grads)
+        for row in range(grads.shape[0]):
+            sum_ = total(grads[row])
+            losses[row] += real(math.log(sum_))
+            for i in range(channels):
+                grads[row, i] = (grads[row, i] / sum_ - miss) * scale
+            grads[row, label[row]] -= hit * scale
+    sum_losses = 0.0
+    for row in range(n):
+        sum_losses += float(scratch[row])
+    loss[()] = sum_losses / n
+
+
+@quiet
+def softmax_cross_entropy(
+    logits: Input,
+    labels: Input,
+    smoothing: float,
+    d: ChannelDims,
+    scratch: Scratch,
+    loss: Output,
+    dlogits: Output,
+) -> None:
+    run(_softmax_cross_entropy, logits.size, logits, labels, smoothing, scratch[: len(logits)], loss, dlogits)
+
+
+def mse_scratch(d: ChannelDims, n: int) -> int:
+    """One sum of squares a chunk."""
+    return -(-n * d.positions * d.channels // CHUNK)
+
+
+@kernel
+def _mse(prediction, target, scratch, loss, dprediction):
+    real = prediction.dtype.type
+    scale = real(2 / prediction.size)
+    for c in prange(chunks(prediction)):
+        ps, ts, grads = chunk(prediction, c), chunk(target, c), chunk(dprediction, c)
+        sum_ = real(0)
+        for i in range(ps.size):
+            difference = ps[i] - ts[i]
+            sum_ += difference * difference
+            grads[i] = scale * difference
+        scratch[c] = sum_
+    squares = 0.0
+    for c in range(chunks(prediction)):
+        squares += float(scratch[c])
+    loss[()] = squares / prediction.size
+
+
+def mse(
+    prediction: Input, target: Input, d: ChannelDims, scratch: Scratch, loss: Output, dprediction: Output
+) -> None:
+    flat = prediction.reshape(-1), target.reshape(-1), scratch, loss, dprediction.reshape(-1)
+    run(_mse, prediction.size, *flat)
+

@@ -1,0 +1,117 @@
+"""Optimizers over flat vectors: everything in one pass."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..interface import InPlace, Input
+from .chunks import chunk, chunks, elementwise
+from .elementary import single
+from .jit import inline, kernel, prange
+
+
+@inline
+def decayed(p, g, rate, weight_decay, decoupled):
+    """(parameter, gradient) after weight decay."""
+    if decoupled:
+        return p - rate * weight_decay * p, g
+    return p, g + weight_decay * p
+
+
+@inline
+def flushed(state):
+    """The state, or zero where it has decayed to a denormal; a NaN stays."""
+    real = type(state)
+    tiny = real(2.0**-126) if single(state) else real(2.0**-1022)
+    return real(0) if abs(state) < tiny else state
+
+
+@elementwise
+@kernel
+def _sgd(p, g, v, learning_rate, momentum, nesterov, weight_decay, decoupled):
+    real = p.dtype.type
+    rate, keep, decay = real(learning_rate), real(momentum), real(weight_decay)
+    for c in prange(chunks(p)):
+        ps, gs, vs = chunk(p, c), chunk(g, c), chunk(v, c)
+        for i in range(vs.size):
+            parameter, gradient = decayed(ps[i], gs[i], rate, decay, decoupled)
+            velocity = flushed(keep * vs[i] + gradient)
+            vs[i] = velocity
+            ps[i] = parameter - rate * (gradient + keep * velocity if nesterov else velocity)
+        for i in range(vs.size, ps.size):  # all of them if there is no v
+            parameter, gradient = decayed(ps[i], gs[i], rate, decay, decoupled)
+            ps[i] = parameter - rate * gradient
+
+
+def sgd(
+    p: InPlace,
+    g: Input,
+    v: InPlace | None,
+    learning_rate: float,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+    decoupled: bool,
+) -> None:
+    _sgd(p, g, p[:0] if v is None else v, learning_rate, momentum, nesterov, weight_decay, decoupled)
+
+
+@elementwise
+@kernel
+def rmsprop(
+    p: InPlace,
+    g: Input,
+    v: InPlace,
+    learning_rate: float,
+    rho: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+) -> None:
+    real = p.dtype.type
+    rate, small, decay = real(learning_rate), real(eps), real(weight_decay)
+    keep, gain = real(rho), real(1 - rho)
+    for c in prange(chunks(p)):
+        ps, gs, vs = chunk(p, c), chunk(g, c), chunk(v, c)
+        for i in range(ps.size):
+            parameter, gradient = decayed(ps[i], gs[i], rate, decay, decoupled)
+            square = flushed(keep * vs[i] + gain * (gradient * gradient))
+            vs[i] = square
+            ps[i] = parameter - rate * gradient / (np.sqrt(square) + small)
+
+
+@elementwise
+@kernel
+def _adam(p, g, m, v, rate_m, root_v, learning_rate, beta1, beta2, eps, weight_decay, decoupled):
+    real = p.dtype.type
+    rate, small, decay = real(learning_rate), real(eps), real(weight_decay)
+    keep_m, gain_m, rate_m = real(beta1), real(1 - beta1), real(rate_m)
+    keep_v, gain_v, root_v = real(beta2), real(1 - beta2), real(root_v)
+    for c in prange(chunks(p)):
+        ps, gs, ms, vs = chunk(p, c), chunk(g, c), chunk(m, c), chunk(v, c)
+        for i in range(ps.size):
+            parameter, gradient = decayed(ps[i], gs[i], rate, decay, decoupled)
+            mean = flushed(keep_m * ms[i] + gain_m * gradient)
+            square = flushed(keep_v * vs[i] + gain_v * (gradient * gradient))
+            ms[i], vs[i] = mean, square
+            ps[i] = parameter - rate_m * mean / (np.sqrt(square) * root_v + small)
+
+
+def adam(
+    p: InPlace,
+    g: Input,
+    m: InPlace,
+    v: InPlace,
+    step: int,
+    learning_rate: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+) -> None:
+    # The corrections are factors of the rate and of √v: two numbers instead of two divisions an element.
+    rate_m, root_v = learning_rate / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
+    _adam(p, g, m, v, rate_m, root_v, learning_rate, beta1, beta2, eps, weight_decay, decoupled)

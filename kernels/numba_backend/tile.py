@@ -1,0 +1,454 @@
+"""The register tile: a small matrix that compiled kernels keep in vector registers. The only file with LLVM IR.
+
+LLVM leaves the accumulators of a plain loop nest in memory, which costs a factor of twenty. A `Tile` is a value that
+it cannot put there: `shape.rows` by `shape.vectors` hardware vectors of float32 or float64, each vector of as many
+lanes as the processor has that Numba compiles for. Kernels loop over the one operation that does the work::
+
+    tile = tile_zeros(shape, y)
+    for k in range(n):
+        tile = tile_fma(tile, a, ao + k, row_stride, 0, b, bo + k * m)    # tile[r, :] += a[...] * b[...]
+    tile_store(tile, y, yo, y_stride)
+
+Arrays are C-contiguous, of the tile's dtype and of any number of axes; offsets and strides count elements of their
+flat memory and nothing is checked. Each function's NumPy body is its definition, and what runs under
+NUMBA_DISABLE_JIT=1; below it stands the same thing as LLVM IR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils, config, datamodel
+from numba.core.codegen import get_host_cpu_features
+from numba.core.imputils import lower_constant
+from numba.extending import lower_builtin, models, register_model, type_callable, typeof_impl
+
+# --- The processor --------------------------------------------------------------------------------------------------
+
+
+def _vector_unit() -> tuple[int, int]:
+    """Bytes of a vector register and number of registers, asked of the compiler: it knows what each CPU name implies."""
+    probe = "define <16 x float> @f(<16 x float> %x) {\n  %y = fadd <16 x float> %x, %x\n  ret <16 x float> %y\n}"
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    name = config.CPU_NAME or llvm.get_host_cpu_name()
+    features = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
+    machine = llvm.Target.from_default_triple().create_target_machine(cpu=name, features=features)
+    assembly = machine.emit_assembly(llvm.parse_assembly(probe))
+    if "%zmm" in assembly:
+        return 64, 32
+    if "%ymm" in assembly:
+        return 32, 16
+    return 16, 16 if "%xmm" in assembly else 32
+
+
+VECTOR_BYTES, REGISTERS = _vector_unit()
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Rows, vectors a row, and how many rows make a group: within it rows are one stride apart, groups another."""
+
+    rows: int
+    vectors: int
+    group: int
+
+
+class Tile:
+    """The tile as a NumPy array, for plain Python."""
+
+    def __init__(self, shape: Shape, values: np.ndarray) -> None:
+        self.shape = shape
+        self.values = values
+
+
+class ShapeType(types.Type):
+    """Numba's type of one particular `Shape`: it has no value at run time."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        super().__init__(name=f"{shape}")
+
+
+class TileType(types.Type):
+    """Numba's type of a `Tile`: an LLVM array of vectors, which optimisation turns into registers."""
+
+    def __init__(self, shape: Shape, dtype: types.Float) -> None:
+        self.shape, self.dtype = shape, dtype
+        super().__init__(name=f"Tile[{shape}, {dtype}]")
+
+    @property
+    def lanes(self) -> int:
+        return VECTOR_BYTES * 8 // self.dtype.bitwidth
+
+    @property
+    def element(self) -> ir.Type:
+        return ir.FloatType() if self.dtype == types.float32 else ir.DoubleType()
+
+    @property
+    def vector(self) -> ir.VectorType:
+        return ir.VectorType(self.element, self.lanes)
+
+
+@typeof_impl.register(Shape)
+def _(value: Shape, context: Any) -> ShapeType:
+    return ShapeType(value)
+
+
+register_model(ShapeType)(models.OpaqueModel)
+
+
+@lower_constant(ShapeType)
+def _(context: Any, builder: ir.IRBuilder, type_: ShapeType, value: Shape) -> ir.Value:
+    return context.get_dummy_value()
+
+
+@register_model(TileType)
+class _TileModel(models.PrimitiveModel):
+    def __init__(self, manager: datamodel.DataModelManager, type_: TileType) -> None:
+        super().__init__(manager, type_, ir.ArrayType(type_.vector, type_.shape.rows * type_.shape.vectors))
+
+
+# --- Writing IR -----------------------------------------------------------------------------------------------------
+
+
+class _Code:
+    """What the operations below share: addresses, loads and stores of vectors, values of tiles."""
+
+    def __init__(self, context: Any, builder: ir.IRBuilder, tile: TileType) -> None:
+        self.context, self.builder, self.tile = context, builder, tile
+        self.lanes, self.vectors, self.rows = tile.lanes, tile.shape.vectors, tile.shape.rows
+        self.align = tile.dtype.bitwidth // 8  # the default, a whole vector, would fault
+
+    def index(self, value: ir.Value | int) -> ir.Value:
+        return ir.Constant(ir.IntType(64), value) if isinstance(value, int) else value
+
+    def address(self, array: tuple[types.Array, ir.Value], *offsets: ir.Value | int) -> ir.Value:
+        pointer = self.context.make_array(array[0])(self.context, self.builder, array[1]).data
+        for offset in offsets:
+            pointer = self.builder.gep(pointer, [self.index(offset)])
+        return pointer
+
+    def load_scalar(self, pointer: ir.Value) -> ir.Value:
+        return self.builder.load(pointer, align=self.align)
+
+    def load(self, pointer: ir.Value) -> ir.Value:
+        return self.builder.load(self.builder.bitcast(pointer, self.tile.vector.as_pointer()), align=self.align)
+
+    def load_partial(self, pointer: ir.Value, mask: ir.Value) -> ir.Value:
+        vector, align = self.tile.vector, ir.Constant(ir.IntType(32), self.align)
+        pointer, zeros = self.builder.bitcast(pointer, vector.as_pointer()), ir.Constant(vector, None)
+        return self.call(f"llvm.masked.load.{self.suffix}.p0", vector, pointer, align, mask, zeros)
+
+    def store_partial(self, value: ir.Value, pointer: ir.Value, mask: ir.Value) -> None:
+        align = ir.Constant(ir.IntType(32), self.align)
+        pointer = self.builder.bitcast(pointer, value.type.as_pointer())
+        self.call(f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), value, pointer, align, mask)
+
+    def store(self, value: ir.Value, pointer: ir.Value) -> None:
+        self.builder.store(value, self.builder.bitcast(pointer, value.type.as_pointer()), align=self.align)
+
+    def shuffle(self, left: ir.Value, right: ir.Value, picks: list[int]) -> ir.Value:
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), picks)
+        return self.builder.shuffle_vector(left, right, mask)
+
+    def splat(self, scalar: ir.Value) -> ir.Value:
+        undefined = ir.Constant(ir.VectorType(scalar.type, self.lanes), ir.Undefined)
+        first = self.builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+        return self.shuffle(first, undefined, [0] * self.lanes)
+
+    def call(self, intrinsic: str, result: ir.Type, *args: ir.Value) -> ir.Value:
+        kind = ir.FunctionType(result, [arg.type for arg in args])
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, intrinsic), args)
+
+    @property
+    def suffix(self) -> str:
+        return f"v{self.lanes}f{self.tile.dtype.bitwidth}"
+
+    def mask(self, columns: ir.Value, vector: int) -> ir.Value:
+        """Which lanes of a row's `vector` lie before column number `columns`."""
+        first = vector * self.lanes
+        numbers = ir.Constant(ir.VectorType(ir.IntType(64), self.lanes), list(range(first, first + self.lanes)))
+        return self.builder.icmp_signed("<", numbers, self.splat(columns))
+
+    def pack(self, vectors: list[ir.Value]) -> ir.Value:
+        value = ir.Constant(ir.ArrayType(self.tile.vector, len(vectors)), ir.Undefined)
+        for i, vector in enumerate(vectors):
+            value = self.builder.insert_value(value, vector, i)
+        return value
+
+    def unpack(self, value: ir.Value) -> list[ir.Value]:
+        return [self.builder.extract_value(value, i) for i in range(value.type.count)]
+
+
+def _operation(function: Callable[..., Any], result: Callable[..., types.Type]) -> Callable[..., Any]:
+    """Give a function its compiled form: `result(*argument types)` is its type, the decorated function writes the IR."""
+
+    @type_callable(function)
+    def _typer(context: Any) -> Callable[..., types.Type]:
+        return result
+
+    def register(emit: Callable[..., ir.Value]) -> Callable[..., ir.Value]:
+        @lower_builtin(function, types.VarArg(types.Any))
+        def _lower(context: Any, builder: ir.IRBuilder, signature: Any, values: tuple[ir.Value, ...]) -> ir.Value:
+            tiles = [t for t in (signature.return_type, *signature.args) if isinstance(t, TileType)]
+            code = _Code(context, builder, tiles[0]) if tiles else None
+            args = []
+            for type_, value in zip(signature.args, values, strict=True):
+                if isinstance(type_, types.Integer):
+                    args.append(context.cast(builder, value, type_, types.int64))
+                else:
+                    args.append((type_, value) if isinstance(type_, types.Array) else value)
+            return emit(code, *args)
+
+        return emit
+
+    return register
+
+
+def _rows(array: np.ndarray, offset: int, row_stride: int, rows: int, columns: int) -> np.ndarray:
+    """View of `rows` by `columns` elements of an array's flat memory."""
+    flat = array.reshape(-1)
+    step = flat.itemsize
+    return np.lib.stride_tricks.as_strided(flat[offset:], (rows, columns), (row_stride * step, step))
+
+
+# --- Operations -----------------------------------------------------------------------------------------------------
+
+
+def lanes(array: np.ndarray) -> int:
+    """How many elements of the array's dtype a vector holds; a constant to the compiler."""
+    return VECTOR_BYTES // array.itemsize
+
+
+@type_callable(lanes)
+def _(context: Any) -> Callable[..., types.Type]:
+    return lambda array: types.intp
+
+
+@lower_builtin(lanes, types.Array)
+def _(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+    return ir.Constant(ir.IntType(64), VECTOR_BYTES * 8 // signature.args[0].dtype.bitwidth)
+
+
+def tile_rows(shape: Shape) -> int:
+    """The shape's number of rows; a constant to the compiler."""
+    return shape.rows
+
+
+@type_callable(tile_rows)
+def _(context: Any) -> Callable[..., types.Type]:
+    return lambda shape: types.intp
+
+
+@lower_builtin(tile_rows, ShapeType)
+def _(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+    return ir.Constant(ir.IntType(64), signature.args[0].shape.rows)
+
+
+def tile_vectors(shape: Shape) -> int:
+    """The shape's number of vectors; a constant to the compiler."""
+    return shape.vectors
+
+
+@type_callable(tile_vectors)
+def _(context: Any) -> Callable[..., types.Type]:
+    return lambda shape: types.intp
+
+
+@lower_builtin(tile_vectors, ShapeType)
+def _(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+    return ir.Constant(ir.IntType(64), signature.args[0].shape.vectors)
+
+
+def tile_zeros(shape: Shape, like: np.ndarray) -> Tile:
+    """A tile of zeros of the array's dtype."""
+    return Tile(shape, np.zeros((shape.rows, shape.vectors * lanes(like)), like.dtype))
+
+
+@_operation(tile_zeros, lambda shape, like: TileType(shape.shape, like.dtype))
+def _(code: _Code, shape: ir.Value, like: Any) -> ir.Value:
+    return ir.Constant(ir.ArrayType(code.tile.vector, code.rows * code.vectors), None)
+
+
+def tile_load(shape: Shape, array: np.ndarray, offset: int, row_stride: int) -> Tile:
+    """tile[r, i] = array[offset + r row_stride + i]; a stride of 0 repeats one row."""
+    return Tile(shape, _rows(array, offset, row_stride, shape.rows, shape.vectors * lanes(array)).copy())
+
+
+@_operation(tile_load, lambda shape, array, offset, row_stride: TileType(shape.shape, array.dtype))
+def _(code: _Code, shape: ir.Value, array: Any, offset: ir.Value, row_stride: ir.Value) -> ir.Value:
+    pointer, vectors = code.address(array, offset), []
+    for row in range(code.rows):
+        start = code.builder.gep(pointer, [code.builder.mul(row_stride, code.index(row))])
+        vectors += [code.load(code.builder.gep(start, [code.index(v * code.lanes)])) for v in range(code.vectors)]
+    return code.pack(vectors)
+
+
+def tile_load_partial(shape: Shape, array: np.ndarray, offset: int, row_stride: int, columns: int) -> Tile:
+    """`tile_load` of the first `columns` columns, zeros in the others, whose memory is not touched."""
+    tile = tile_zeros(shape, array)
+    columns = min(columns, tile.values.shape[1])
+    tile.values[:, :columns] = _rows(array, offset, row_stride, shape.rows, columns)
+    return tile
+
+
+@_operation(tile_load_partial, lambda shape, array, offset, row_stride, columns: TileType(shape.shape, array.dtype))
+def _(code: _Code, shape: Any, array: Any, offset: ir.Value, row_stride: ir.Value, columns: ir.Value) -> ir.Value:
+    pointer, vectors = code.address(array, offset), []
+    masks = [code.mask(columns, v) for v in range(code.vectors)]
+    for row in range(code.rows):
+        start = code.builder.gep(pointer, [code.builder.mul(row_stride, code.index(row))])
+        for v in range(code.vectors):
+            place = code.builder.gep(start, [code.index(v * code.lanes)])
+            vectors.append(code.load_partial(place, masks[v]))
+    return code.pack(vectors)
+
+
+def tile_store(tile: Tile, array: np.ndarray, offset: int, row_stride: int) -> None:
+    """array[offset + r row_stride + i] = tile[r, i]."""
+    _rows(array, offset, row_stride, *tile.values.shape)[:] = tile.values
+
+
+@_operation(tile_store, lambda tile, array, offset, row_stride: types.void)
+def _(code: _Code, tile: ir.Value, array: Any, offset: ir.Value, row_stride: ir.Value) -> ir.Value:
+    pointer = code.address(array, offset)
+    for i, vector in enumerate(code.unpack(tile)):
+        row, v = divmod(i, code.vectors)
+        start = code.builder.gep(pointer, [code.builder.mul(row_stride, code.index(row))])
+        code.store(vector, code.builder.gep(start, [code.index(v * code.lanes)]))
+    return code.context.get_dummy_value()
+
+
+def tile_store_partial(tile: Tile, array: np.ndarray, offset: int, row_stride: int, columns: int) -> None:
+    """`tile_store` of the first `columns` columns; the memory of the others is not touched."""
+    columns = min(columns, tile.values.shape[1])
+    _rows(array, offset, row_stride, tile.values.shape[0], columns)[:] = tile.values[:, :columns]
+
+
+@_operation(tile_store_partial, lambda tile, array, offset, row_stride, columns: types.void)
+def _(code: _Code, tile: Any, array: Any, offset: ir.Value, row_stride: ir.Value, columns: ir.Value) -> ir.Value:
+    pointer, masks = code.address(array, offset), [code.mask(columns, v) for v in range(code.vectors)]
+    for i, vector in enumerate(code.unpack(tile)):
+        row, v = divmod(i, code.vectors)
+        start = code.builder.gep(pointer, [code.builder.mul(row_stride, code.index(row))])
+        place = code.builder.gep(start, [code.index(v * code.lanes)])
+        code.store_partial(vector, place, masks[v])
+    return code.context.get_dummy_value()
+
+
+def tile_add_to(tile: Tile, array: np.ndarray, offset: int, row_stride: int, first: int, columns: int) -> None:
+    """array[offset + r row_stride + i] += tile[r, i] for r >= first and i < columns."""
+    columns = min(columns, tile.values.shape[1])
+    _rows(array, offset, row_stride, tile.values.shape[0], columns)[first:] += tile.values[first:, :columns]
+
+
+@_operation(tile_add_to, lambda tile, array, offset, row_stride, first, columns: types.void)
+def _(code: _Code, tile: Any, array: Any, offset: Any, row_stride: Any, first: Any, columns: Any) -> ir.Value:
+    builder, pointer = code.builder, code.address(array, offset)
+    for i, vector in enumerate(code.unpack(tile)):
+        row, v = divmod(i, code.vectors)
+        start = builder.gep(pointer, [builder.mul(row_stride, code.index(row))])
+        place = builder.gep(start, [code.index(v * code.lanes)])
+        wanted = builder.icmp_signed("<=", first, code.index(row))
+        mask = code.mask(builder.select(wanted, columns, code.index(0)), v)
+        code.store_partial(builder.fadd(code.load_partial(place, mask), vector), place, mask)
+    return code.context.get_dummy_value()
+
+
+def tile_add(tile: Tile, other: Tile) -> Tile:
+    """tile + other."""
+    return Tile(tile.shape, tile.values + other.values)
+
+
+@_operation(tile_add, lambda tile, other: tile)
+def _(code: _Code, tile: ir.Value, other: ir.Value) -> ir.Value:
+    pairs = zip(code.unpack(tile), code.unpack(other), strict=True)
+    return code.pack([code.builder.fadd(left, right) for left, right in pairs])
+
+
+def tile_sum(tile: Tile) -> Tile:
+    """The sum of the tile's rows, as a tile of one row."""
+    return Tile(Shape(1, tile.shape.vectors, 1), tile.values.sum(axis=0, keepdims=True, dtype=tile.values.dtype))
+
+
+@_operation(tile_sum, lambda tile: TileType(Shape(1, tile.shape.vectors, 1), tile.dtype))
+def _(code: _Code, tile: ir.Value) -> ir.Value:
+    vectors = code.unpack(tile)
+    while len(vectors) > code.vectors:
+        half = len(vectors) // code.vectors // 2 * code.vectors
+        sums = [code.builder.fadd(left, right) for left, right in zip(vectors[:half], vectors[half:], strict=False)]
+        vectors = sums + vectors[2 * half :]
+    return code.pack(vectors)
+
+
+def tile_fma(
+    tile: Tile, a: np.ndarray, ao: int, row_stride: int, group_stride: int, b: np.ndarray, bo: int
+) -> Tile:
+    """tile[r, i] += a[ao + (r % group) row_stride + (r // group) group_stride] * b[bo + i].
+
+    One rounding where the processor has fused multiply-add, two where it has not.
+    """
+    rows = np.arange(tile.shape.rows)
+    factors = a.reshape(-1)[ao + rows % tile.shape.group * row_stride + rows // tile.shape.group * group_stride]
+    return Tile(tile.shape, tile.values + factors[:, None] * b.reshape(-1)[bo : bo + tile.values.shape[1]])
+
+
+@_operation(tile_fma, lambda tile, a, ao, row_stride, group_stride, b, bo: tile)
+def _(code: _Code, tile: Any, a: Any, ao: Any, row_stride: Any, group_stride: Any, b: Any, bo: Any) -> ir.Value:
+    builder, group, vector = code.builder, code.tile.shape.group, code.tile.vector
+    pointer, shared, old, new = code.address(b, bo), [], code.unpack(tile), []
+    for v in range(code.vectors):
+        shared.append(code.load(builder.gep(pointer, [code.index(v * code.lanes)])))
+    pointer = code.address(a, ao)
+    for row in range(code.rows):
+        place = builder.gep(pointer, [builder.mul(row_stride, code.index(row % group))])
+        if row >= group:
+            place = builder.gep(place, [builder.mul(group_stride, code.index(row // group))])
+        factor = code.splat(code.load_scalar(place))
+        for v in range(code.vectors):
+            sum_ = old[row * code.vectors + v]
+            new.append(code.call(f"llvm.fmuladd.{code.suffix}", vector, factor, shared[v], sum_))
+    return code.pack(new)
+
+
+def tile_load_transposed(array: np.ndarray, offset: int, row_stride: int, rows: int, columns: int) -> Tile:
+    """tile[k, i] = array[offset + i row_stride + k] for i < rows and k < columns, else 0: a square tile, one vector wide.
+
+    Memory outside of these rows and columns is not touched.
+    """
+    n = lanes(array)
+    tile = tile_zeros(Shape(n, 1, n), array)
+    rows, columns = min(rows, n), min(columns, n)
+    tile.values[:columns, :rows] = _rows(array, offset, row_stride, rows, columns).T
+    return tile
+
+
+def _square(array: types.Array, offset: Any, row_stride: Any, rows: Any, columns: Any) -> TileType:
+    n = VECTOR_BYTES * 8 // array.dtype.bitwidth
+    return TileType(Shape(n, 1, n), array.dtype)
+
+
+@_operation(tile_load_transposed, _square)
+def _(code: _Code, array: Any, offset: Any, row_stride: Any, rows: Any, columns: Any) -> ir.Value:
+    builder, pointer, vectors = code.builder, code.address(array, offset), []
+    for row in range(code.lanes):
+        start = builder.gep(pointer, [builder.mul(row_stride, code.index(row))])
+        inside = builder.icmp_signed("<", code.index(row), rows)
+        vectors.append(code.load_partial(start, code.mask(builder.select(inside, columns, code.index(0)), 0)))
+    half = code.lanes
+    while half > 1:  # swap the off-diagonal quarters of ever smaller blocks
+        half //= 2
+        first = [lane for lane in range(code.lanes) if lane % (2 * half) < half]
+        low = [lane if lane in first else lane - half + code.lanes for lane in range(code.lanes)]
+        high = [lane + half if lane in first else lane + code.lanes for lane in range(code.lanes)]
+        for row in first:
+            above, below = vectors[row], vectors[row + half]
+            vectors[row], vectors[row + half] = code.shuffle(above, below, low), code.shuffle(above, below, high)
+    return code.pack(vectors)

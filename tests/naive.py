@@ -1,0 +1,501 @@
+"""A third backend, of scalar loops over Python floats: the oracle that anyone can check against the contract.
+
+Every formula of `kernels.interface.Backend` is written out element by element, in double precision and in the
+order in which one reads it. Sums are exact (`math.fsum`), so that a disagreement is never the oracle's rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from kernels.interface import kernel_names
+
+INF = math.inf
+WORD = (1 << 64) - 1
+
+
+def _no_scratch(_d: object, _n: int) -> int:
+    return 0
+
+
+for _name in kernel_names():
+    globals()[f"{_name}_scratch"] = _no_scratch
+
+
+def total(terms: list[float]) -> float:
+    """The sum of the terms, rounded once; NaN and infinities as plain addition has them."""
+    return math.fsum(terms) if all(math.isfinite(t) for t in terms) else sum(terms)
+
+
+def divide(a: float, b: float) -> float:
+    """a / b as IEEE 754 has it: no exception at b = 0."""
+    if b != 0.0:
+        return a / b
+    return math.nan if a == 0.0 or math.isnan(a) else math.copysign(INF, a) * math.copysign(1.0, b)
+
+
+def exp(x: float) -> float:
+    """eˣ, infinity beyond the largest float."""
+    return math.exp(x) if x < 709.0 or math.isnan(x) else INF
+
+
+def log(x: float) -> float:
+    """log x, minus infinity at 0."""
+    return math.log(x) if x != 0.0 else -INF
+
+
+def larger(a: float, b: float) -> float:
+    """The larger of two, NaN if one is."""
+    return a if math.isnan(a) or a >= b else b
+
+
+def rows(x: np.ndarray) -> list[tuple[int, ...]]:
+    """Every index of all axes but the last."""
+    return list(np.ndindex(x.shape[:-1]))
+
+
+# Contractions --------------------------------------------------------------------------------------------------
+
+
+def linear(x, w, b, d, scratch, y):
+    for n in range(len(x)):
+        for m in range(d.m):
+            terms = [x.item(n, k) * w.item(k, m) for k in range(d.k)]
+            y[n, m] = total([*terms, b.item(m)] if b is not None else terms)
+
+
+def linear_backward(dy, x, w, d, scratch, dx, dw, db):
+    samples = range(len(x))
+    for n in samples:
+        for k in range(d.k):
+            if dx is not None:
+                dx[n, k] = total([dy.item(n, m) * w.item(k, m) for m in range(d.m)])
+    for k in range(d.k):
+        for m in range(d.m):
+            dw[k, m] = total([x.item(n, k) * dy.item(n, m) for n in samples])
+    for m in range(d.m):
+        if db is not None:
+            db[m] = total([dy.item(n, m) for n in samples])
+
+
+def _products(d) -> Iterator[tuple[int, ...]]:
+    """(p, q, f, i, j, c, h, v, channel) of every product: y[p, q, f] takes x[h, v, channel] w[i, j, c, f]."""
+    group_channels, group_filters = d.c // d.groups, d.f // d.groups
+    for p in range(d.oh):
+        for q in range(d.ow):
+            for f in range(d.f):
+                first = f // group_filters * group_channels
+                for i in range(d.kh):
+                    for j in range(d.kw):
+                        h = p * d.stride_h - d.pad_h + i * d.dilation_h
+                        v = q * d.stride_w - d.pad_w + j * d.dilation_w
+                        if 0 <= h < d.h and 0 <= v < d.w:
+                            for c in range(group_channels):
+                                yield p, q, f, i, j, c, h, v, first + c
+
+
+def _write_sums(out: np.ndarray, terms: dict[tuple[int, ...], list[float]]) -> None:
+    for index in np.ndindex(out.shape):
+        out[index] = total(terms.get(index, [0.0]))
+
+
+def conv2d(x, w, b, d, scratch, y):
+    terms = {index: [b.item(index[-1])] if b is not None else [] for index in np.ndindex(y.shape)}
+    for p, q, f, i, j, c, h, v, channel in _products(d):
+        for n in range(len(x)):
+            terms[n, p, q, f].append(x.item(n, h, v, channel) * w.item(i, j, c, f))
+    _write_sums(y, terms)
+
+
+def conv2d_backward(dy, x, w, d, scratch, dx, dw, db):
+    dx_terms, dw_terms, db_terms = {}, {}, {}
+    for p, q, f, i, j, c, h, v, channel in _products(d):
+        for n in range(len(x)):
+            g = dy.item(n, p, q, f)
+            dx_terms.setdefault((n, h, v, channel), []).append(g * w.item(i, j, c, f))
+            dw_terms.setdefault((i, j, c, f), []).append(g * x.item(n, h, v, channel))
+    for n, p, q, f in np.ndindex(dy.shape):
+        db_terms.setdefault((f,), []).append(dy.item(n, p, q, f))
+    for out, terms in (dx, dx_terms), (dw, dw_terms), (db, db_terms):
+        if out is not None:
+            _write_sums(out, terms)
+
+
+# Pooling -------------------------------------------------------------------------------------------------------
+
+
+def _window(d, p: int, q: int) -> list[tuple[int, int, int]]:
+    """(position in the window, h, v) of every real pixel that output (p, q) sees, in row-major order."""
+    pixels = []
+    for i in range(d.kh):
+        for j in range(d.kw):
+            h, v = p * d.stride_h - d.pad_h + i, q * d.stride_w - d.pad_w + j
+            if 0 <= h < d.h and 0 <= v < d.w:
+                pixels.append((i * d.kw + j, h, v))
+    return pixels
+
+
+def maxpool2d(x, d, y, argmax):
+    for n, p, q, c in np.ndindex(y.shape):
+        best = None
+        for position, h, v in _window(d, p, q):
+            value = x.item(n, h, v, c)
+            if best is None or value > best or (math.isnan(value) and not math.isnan(best)):
+                best, where = value, position
+        y[n, p, q, c], argmax[n, p, q, c] = best, where
+
+
+def maxpool2d_backward(dy, argmax, d, dx):
+    terms = {}
+    for n, p, q, c in np.ndindex(dy.shape):
+        h = p * d.stride_h - d.pad_h + argmax.item(n, p, q, c) // d.kw
+        v = q * d.stride_w - d.pad_w + argmax.item(n, p, q, c) % d.kw
+        terms.setdefault((n, h, v, c), []).append(dy.item(n, p, q, c))
+    _write_sums(dx, terms)
+
+
+def _divisor(d, count_include_pad: bool, pixels: list) -> int:
+    return d.kh * d.kw if count_include_pad else len(pixels)
+
+
+def avgpool2d(x, d, count_include_pad, y):
+    for n, p, q, c in np.ndindex(y.shape):
+        pixels = _window(d, p, q)
+        values = [x.item(n, h, v, c) for _, h, v in pixels]
+        y[n, p, q, c] = total(values) / _divisor(d, count_include_pad, pixels)
+
+
+def avgpool2d_backward(dy, d, count_include_pad, dx):
+    terms = {}
+    for n, p, q, c in np.ndindex(dy.shape):
+        pixels = _window(d, p, q)
+        for _, h, v in pixels:
+            part = dy.item(n, p, q, c) / _divisor(d, count_include_pad, pixels)
+            terms.setdefault((n, h, v, c), []).append(part)
+    _write_sums(dx, terms)
+
+
+# Normalisation -------------------------------------------------------------------------------------------------
+
+
+def _channel(x: np.ndarray, c: int) -> list[float]:
+    return [x.item(*row, c) for row in rows(x)]
+
+
+def batchnorm(x, gamma, beta, eps, d, scratch, y, mean, inv_std, var):
+    for c in range(d.channels):
+        values = _channel(x, c)
+        m = len(values)
+        centre = total(values) / m
+        squares = total([(value - centre) * (value - centre) for value in values])
+        scale = divide(1.0, math.sqrt(squares / m + eps))
+        mean[c], inv_std[c], var[c] = centre, scale, squares / max(m - 1, 1)
+        for row in rows(x):
+            y[(*row, c)] = gamma.item(c) * (x.item(*row, c) - centre) * scale + beta.item(c)
+
+
+def batchnorm_backward(dy, x, gamma, mean, inv_std, d, scratch, dx, dgamma, dbeta):
+    for c in range(d.channels):
+        normal = {row: (x.item(*row, c) - mean.item(c)) * inv_std.item(c) for row in rows(x)}
+        m = len(normal)
+        sum_dy = total(_channel(dy, c))
+        sum_dy_normal = total([dy.item(*row, c) * normal[row] for row in rows(x)])
+        dbeta[c], dgamma[c] = sum_dy, sum_dy_normal
+        for row in rows(x):
+            if dx is not None:
+                centred = dy.item(*row, c) - sum_dy / m - normal[row] * sum_dy_normal / m
+                dx[(*row, c)] = gamma.item(c) * inv_std.item(c) * centred
+
+
+def batchnorm_inference(x, gamma, beta, mean, var, eps, y):
+    for c in range(x.shape[-1]):
+        scale = divide(1.0, math.sqrt(var.item(c) + eps))
+        for row in rows(x):
+            y[(*row, c)] = gamma.item(c) * (x.item(*row, c) - mean.item(c)) * scale + beta.item(c)
+
+
+def batchnorm_inference_backward(dy, x, gamma, mean, var, eps, d, scratch, dx, dgamma, dbeta):
+    for c in range(d.channels):
+        scale = divide(1.0, math.sqrt(var.item(c) + eps))
+        dbeta[c] = total(_channel(dy, c))
+        dgamma[c] = total([dy.item(*row, c) * (x.item(*row, c) - mean.item(c)) * scale for row in rows(x)])
+        for row in rows(x):
+            if dx is not None:
+                dx[(*row, c)] = dy.item(*row, c) * gamma.item(c) * scale
+
+
+def meannorm(x, beta, d, scratch, y, mean):
+    for c in range(d.channels):
+        values = _channel(x, c)
+        mean[c] = total(values) / len(values)
+        for row in rows(x):
+            y[(*row, c)] = x.item(*row, c) - total(values) / len(values) + beta.item(c)
+
+
+def meannorm_backward(dy, d, scratch, dx, dbeta):
+    for c in range(d.channels):
+        values = _channel(dy, c)
+        dbeta[c] = total(values)
+        for row in rows(dy):
+            if dx is not None:
+                dx[(*row, c)] = dy.item(*row, c) - total(values) / len(values)
+
+
+def meannorm_inference(x, beta, mean, y):
+    for row in rows(x):
+        for c in range(x.shape[-1]):
+            y[(*row, c)] = x.item(*row, c) - mean.item(c) + beta.item(c)
+
+
+def meannorm_inference_backward(dy, d, scratch, dx, dbeta):
+    for c in range(d.channels):
+        dbeta[c] = total(_channel(dy, c))
+        for row in rows(dy):
+            if dx is not None:
+                dx[(*row, c)] = dy.item(*row, c)
+
+
+def ema_update(running, value, momentum):
+    for i in np.ndindex(running.shape):
+        running[i] = running.item(i) + momentum * (value.item(i) - running.item(i))
+
+
+# Activations ---------------------------------------------------------------------------------------------------
+
+
+def _sigmoid(x: float) -> float:
+    return 1.0 / (1.0 + exp(-x))
+
+
+def _distribution(x: float) -> float:
+    return 0.5 * math.erfc(-x / math.sqrt(2.0))
+
+
+def _density(x: float) -> float:
+    return exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)
+
+
+def relu(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = larger(x.item(i), 0.0)
+
+
+def relu_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = 0.0 if x.item(i) <= 0.0 else dy.item(i)
+
+
+def leaky_relu(x, negative_slope, y):
+    for i in np.ndindex(x.shape):
+        y[i] = x.item(i) if x.item(i) > 0.0 else negative_slope * x.item(i)
+
+
+def leaky_relu_backward(dy, x, y, negative_slope, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = dy.item(i) if x.item(i) > 0.0 else negative_slope * dy.item(i)
+
+
+def elu(x, alpha, y):
+    for i in np.ndindex(x.shape):
+        y[i] = x.item(i) if x.item(i) > 0.0 else alpha * math.expm1(x.item(i))
+
+
+def elu_backward(dy, x, y, alpha, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = dy.item(i) if x.item(i) > 0.0 else dy.item(i) * (y.item(i) + alpha)
+
+
+def gelu(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = x.item(i) * _distribution(x.item(i))
+
+
+def gelu_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = dy.item(i) * (_distribution(x.item(i)) + x.item(i) * _density(x.item(i)))
+
+
+def silu(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = x.item(i) * _sigmoid(x.item(i))
+
+
+def silu_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        s = _sigmoid(x.item(i))
+        dx[i] = dy.item(i) * s * (1.0 + x.item(i) * _sigmoid(-x.item(i)))
+
+
+def sigmoid(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = _sigmoid(x.item(i))
+
+
+def sigmoid_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = dy.item(i) * y.item(i) * (1.0 - y.item(i))
+
+
+def tanh(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = math.tanh(x.item(i))
+
+
+def tanh_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = dy.item(i) * (1.0 - y.item(i) * y.item(i))
+
+
+def softplus(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = larger(x.item(i), 0.0) + math.log1p(exp(-abs(x.item(i))))
+
+
+def softplus_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = dy.item(i) * _sigmoid(x.item(i))
+
+
+def _mix(z: int) -> int:
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & WORD
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB & WORD
+    return z ^ (z >> 31)
+
+
+def dropout(x, rate, seed, step, y, mask):
+    g = 0x9E3779B97F4A7C15
+    key = _mix((_mix(seed & WORD) + (step + 1) * g) & WORD)
+    for flat, i in enumerate(np.ndindex(x.shape)):
+        mask[i] = _mix((key + (flat + 1) * g) & WORD) >> 32 >= math.floor(rate * 2**32)
+        y[i] = x.item(i) / (1.0 - rate) if mask.item(i) else 0.0
+
+
+def dropout_backward(dy, mask, rate, dx):
+    for i in np.ndindex(dy.shape):
+        dx[i] = dy.item(i) / (1.0 - rate) if mask.item(i) else 0.0
+
+
+# Softmax and losses --------------------------------------------------------------------------------------------
+
+
+def _log_softmax(values: list[float]) -> list[float]:
+    top = values[0]
+    for value in values:
+        top = larger(top, value)
+        top = value if math.isnan(value) else top
+    log_sum = log(total([exp(value - top) for value in values]))
+    return [value - top - log_sum for value in values]
+
+
+def softmax(x, y):
+    for row in rows(x):
+        for c, log_y in enumerate(_log_softmax(x[row].tolist())):
+            y[(*row, c)] = exp(log_y)
+
+
+def softmax_backward(dy, x, y, dx):
+    for row in rows(y):
+        inner = total([dy.item(*row, c) * y.item(*row, c) for c in range(y.shape[-1])])
+        for c in range(y.shape[-1]):
+            dx[(*row, c)] = y.item(*row, c) * (dy.item(*row, c) - inner)
+
+
+def log_softmax(x, y):
+    for row in rows(x):
+        for c, log_y in enumerate(_log_softmax(x[row].tolist())):
+            y[(*row, c)] = log_y
+
+
+def log_softmax_backward(dy, x, y, dx):
+    for row in rows(y):
+        sum_dy = total(dy[row].tolist())
+        for c in range(y.shape[-1]):
+            dx[(*row, c)] = dy.item(*row, c) - exp(y.item(*row, c)) * sum_dy
+
+
+def softmax_cross_entropy(logits, labels, smoothing, d, scratch, loss, dlogits):
+    n, classes = logits.shape
+    losses = []
+    for i in range(n):
+        log_p = _log_softmax(logits[i].tolist())
+        for c in range(classes):
+            target = (1.0 - smoothing) * (c == labels.item(i)) + smoothing / classes
+            dlogits[i, c] = (exp(log_p[c]) - target) / n
+            if target:
+                losses.append(-target * log_p[c])
+    loss[()] = total(losses) / n
+
+
+def mse(prediction, target, d, scratch, loss, dprediction):
+    squares = []
+    for i in np.ndindex(prediction.shape):
+        difference = prediction.item(i) - target.item(i)
+        squares.append(difference * difference)
+        dprediction[i] = 2.0 * difference / prediction.size
+    loss[()] = total(squares) / prediction.size
+
+
+# Joining branches ----------------------------------------------------------------------------------------------
+
+
+def add(a, b, y):
+    for i in np.ndindex(y.shape):
+        y[i] = a.item(i) + b.item(i)
+
+
+def add_backward(dy, da, db):
+    for i in np.ndindex(dy.shape):
+        da[i] = db[i] = dy.item(i)
+
+
+def concat(a, b, y):
+    for *row, c in np.ndindex(y.shape):
+        y[(*row, c)] = a.item(*row, c) if c < a.shape[-1] else b.item(*row, c - a.shape[-1])
+
+
+def concat_backward(dy, da, db):
+    for *row, c in np.ndindex(dy.shape):
+        if c < da.shape[-1]:
+            da[(*row, c)] = dy.item(*row, c)
+        else:
+            db[(*row, c - da.shape[-1])] = dy.item(*row, c)
+
+
+# Optimizers ----------------------------------------------------------------------------------------------------
+
+
+def _decayed(p: float, g: float, learning_rate: float, weight_decay: float, decoupled: bool) -> tuple[float, float]:
+    """The parameter and the gradient that the rule proper sees."""
+    if decoupled:
+        return p - learning_rate * weight_decay * p, g
+    return p, g + weight_decay * p
+
+
+def sgd(p, g, v, learning_rate, momentum, nesterov, weight_decay, decoupled):
+    for i in range(p.size):
+        weight, slope = _decayed(p.item(i), g.item(i), learning_rate, weight_decay, decoupled)
+        direction = slope
+        if v is not None:
+            v[i] = momentum * v.item(i) + slope
+            direction = slope + momentum * v.item(i) if nesterov else v.item(i)
+        p[i] = weight - learning_rate * direction
+
+
+def rmsprop(p, g, v, learning_rate, rho, eps, weight_decay, decoupled):
+    for i in range(p.size):
+        weight, slope = _decayed(p.item(i), g.item(i), learning_rate, weight_decay, decoupled)
+        v[i] = rho * v.item(i) + (1.0 - rho) * slope * slope
+        p[i] = weight - learning_rate * divide(slope, math.sqrt(v.item(i)) + eps)
+
+
+def adam(p, g, m, v, step, learning_rate, beta1, beta2, eps, weight_decay, decoupled):
+    for i in range(p.size):
+        weight, slope = _decayed(p.item(i), g.item(i), learning_rate, weight_decay, decoupled)
+        m[i] = beta1 * m.item(i) + (1.0 - beta1) * slope
+        v[i] = beta2 * v.item(i) + (1.0 - beta2) * slope * slope
+        m_hat = m.item(i) / (1.0 - beta1**step)
+        v_hat = v.item(i) / (1.0 - beta2**step)
+        p[i] = weight - learning_rate * divide(m_hat, math.sqrt(v_hat) + eps)

@@ -1,0 +1,366 @@
+"""The command: what it prints, keeps and refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import data
+import kernels
+import models
+from data import strokes
+from models import cli, recipes
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """BLAS adds in another order on another number of threads, and some tests compare bits."""
+    before = kernels.get_threads()
+    kernels.set_threads(1)
+    yield
+    kernels.set_threads(before)
+
+
+@pytest.fixture(scope="module")
+def digits() -> data.Dataset:
+    (x, y), (xt, yt) = strokes.load(train=600, test=120)
+    return data.Dataset(data.Split(x, y), data.Split(xt, yt))
+
+
+@pytest.fixture(scope="module")
+def folder(digits: data.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("digits")
+    for prefix, split in ("train", digits.train), ("t10k", digits.test):
+        data.write_idx(path / f"{prefix}-images-idx3-ubyte", split.images[..., 0])
+        data.write_idx(path / f"{prefix}-labels-idx1-ubyte", split.labels)
+    return path
+
+
+@pytest.fixture(scope="module")
+def kept(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a short run."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train", "mlp-512", "--backend", "numpy", "--data", str(folder), "--epochs", "2", "--out", str(out)])
+    assert end.value.code == 0
+    return out
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]):
+    """Call the command; returns exit status, lines of standard output, lines of standard error."""
+
+    def call(*arguments: object) -> tuple[int, list[str], list[str]]:
+        with pytest.raises(SystemExit) as end:
+            cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return int(end.value.code), out.splitlines(), err.splitlines()
+
+    return call
+
+
+def process(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "models", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, **options)
+
+
+# What it prints and keeps ------------------------------------------------------------------------------------
+
+
+def test_list_shows_every_recipe_with_its_figures(run):
+    status, out, err = run("list")
+    assert (status, err) == (0, [])
+    rows = {line.split()[0]: line for line in out if line[:1].strip()}
+    for recipe in recipes.RECIPES.values():
+        assert type(recipe.optimizer).__name__ in rows[recipe.name]
+        assert recipe.published in rows[recipe.name]
+        assert f"{recipe.floor:g}" in rows[recipe.name]
+
+
+@pytest.mark.parametrize("recipe", recipes.RECIPES)
+@pytest.mark.parametrize("backend", kernels.names())
+def test_every_recipe_trains(run, folder, recipe, backend):
+    if backend != models.DEFAULT_BACKEND and not complete(backend):
+        pytest.skip(f"the {backend} backend lacks kernels")
+    status, out, err = run("train", recipe, "--backend", backend, "--data", folder, "--iterations", 12)
+    assert (status, err) == (0, [])
+    assert out[-1].startswith("test accuracy 0.")
+    assert len(out[-1]) == len("test accuracy 0.9903")
+
+
+def test_train_prints_a_line_an_epoch_and_the_accuracy_of_the_kept_model_last(folder, digits, tmp_path):
+    done = process(
+        "train",
+        "mlp-512",
+        "--backend",
+        "numpy",
+        "--data",
+        folder,
+        "--epochs",
+        3,
+        "--batch-size",
+        32,
+        "--seed",
+        7,
+        "--threads",
+        1,
+        "--out",
+        tmp_path / "run",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [line.split()[:2] for line in lines if line.startswith("epoch")] == [["epoch", str(n)] for n in (1, 2, 3)]
+    accuracy = models.load(tmp_path / "run" / "model.safetensors", "numpy").evaluate(*digits.test).accuracy
+    assert lines[-1] == f"test accuracy {accuracy:.4f}"
+    assert accuracy > 0.5
+    again = process("evaluate", tmp_path / "run", "--data", folder, "--backend", "numpy")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert again.stdout.splitlines()[-1] == lines[-1]
+
+
+def test_out_keeps_configuration_history_and_model(kept, folder):
+    assert sorted(path.name for path in kept.iterdir()) == ["config.json", "history.jsonl", "model.safetensors"]
+    config = json.loads((kept / "config.json").read_text())
+    expected = {
+        "recipe": "mlp-512",
+        "network": "mlp-512",
+        "backend": "numpy",
+        "data": str(folder),
+        "seed": 0,
+        "epochs": 2,
+        "iterations": None,
+        "batch_size": 128,
+        "threads": kernels.get_threads(),
+    }
+    assert {name: config[name] for name in expected} == expected
+    assert config["optimizer"]["type"] == "RMSProp"
+    epochs = [json.loads(line) for line in (kept / "history.jsonl").read_text().splitlines()]
+    assert [(epoch["epoch"], epoch["step"]) for epoch in epochs] == [(1, 5), (2, 10)]
+    assert epochs[1]["loss"] < epochs[0]["loss"]
+
+
+def test_without_out_nothing_is_kept_and_train_says_how_to(run, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = run("train", "mlp-512", "--backend", "numpy", "--data", folder, "--iterations", 1)
+    assert status == 0
+    assert "--out RUN" in out[-2]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_evaluate_takes_the_file_as_well_as_the_folder(run, kept, folder):
+    first = run("evaluate", kept, "--data", folder)
+    assert first == run("evaluate", kept / "model.safetensors", "--data", folder)
+    assert first[0] == 0
+    assert first[1][0].startswith("test loss ")
+
+
+def test_threads_sets_the_kernels_threads(run, kept, folder):
+    try:
+        assert run("evaluate", kept, "--data", folder, "--threads", 2)[0] == 0
+        assert kernels.get_threads() == 2
+    finally:
+        kernels.set_threads(1)
+
+
+def test_predict_reads_idx_and_pictures(run, kept, digits, tmp_path):
+    from PIL import Image, ImageOps
+
+    images = digits.test.images[:3]
+    model = models.load(kept / "model.safetensors", "numpy")
+    logits = model.predict(images)
+    share = np.exp(logits - logits.max(1, keepdims=True))
+    expected = [f"{row.argmax()}\t{row.max():.4f}" for row in share / share.sum(1, keepdims=True)]
+
+    many, one = tmp_path / "many-idx3-ubyte.gz", tmp_path / "one-idx3-ubyte"
+    data.write_idx(many, images[..., 0])
+    data.write_idx(one, images[0, ..., 0])
+    bright, paper = tmp_path / "bright.png", tmp_path / "paper.png"
+    Image.fromarray(images[1, ..., 0]).save(bright)
+    ImageOps.invert(Image.fromarray(images[2, ..., 0])).save(paper)
+
+    status, out, err = run("predict", kept, many, one, bright, paper)
+    assert (status, err) == (0, [])
+    assert out == [
+        *(f"{many}[{at}]\t{line}" for at, line in enumerate(expected)),
+        f"{one}\t{expected[0]}",
+        f"{bright}\t{expected[1]}",
+        f"{paper}\t{expected[2]}",
+    ]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_a_picture_of_another_size_is_framed_as_mnist_is(digits, tmp_path, mode):
+    from PIL import Image
+
+    digit = Image.fromarray(255 - digits.test.images[0, ..., 0]).resize((280, 280))
+    page = Image.new("L", (700, 500), 255)
+    page.paste(digit, (390, 40))
+    page.convert(mode).save(tmp_path / "page.png")
+    (image,) = cli.read_images(tmp_path / "page.png", (28, 28, 1))
+    mass = image[..., 0].astype(float)
+    centre = [np.average(np.arange(28) + 0.5, weights=mass.sum(axis)) for axis in (1, 0)]
+    assert centre == pytest.approx([14, 14], abs=0.6)
+    inked = np.argwhere(mass > 50)
+    assert max(np.ptp(inked, axis=0)) in (18, 19, 20)
+
+
+# What it refuses ---------------------------------------------------------------------------------------------
+
+TRAIN = ("train", "mlp-512", "--backend", "numpy")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "lenet"], "unknown recipe 'lenet'; expected one of mlp-meannorm"),
+        (["train", "mlp-512", "--backend", "cuda"], "unknown backend 'cuda'; expected one of numpy, numba"),
+        ([*TRAIN, "--epochs", "0"], "--epochs"),
+        ([*TRAIN, "--epochs", "many"], "--epochs"),
+        ([*TRAIN, "--iterations", "-1"], "--iterations"),
+        ([*TRAIN, "--epochs", "1", "--iterations", "1"], "expected one of them"),
+        ([*TRAIN, "--batch-size", "0"], "--batch-size"),
+        ([*TRAIN, "--seed", "-1"], "--seed"),
+        ([*TRAIN, "--threads", "0"], "--threads"),
+        ([*TRAIN, "--data", "nowhere"], "nowhere does not exist"),
+        ([*TRAIN, "--data", "."], "holds no data"),
+        ([*TRAIN, "--speed", "2"], "No such option: --speed"),
+        (["train"], "Missing argument 'RECIPE'"),
+        (["fly"], "No such command 'fly'"),
+        (["evaluate", "nowhere.safetensors"], "no model at nowhere.safetensors"),
+        (["evaluate", "damaged.safetensors"], "damaged.safetensors: not a readable model"),
+        (["evaluate", "damaged.safetensors", "--backend", "cuda"], "unknown backend 'cuda'"),
+        (["predict", "kept"], "Missing argument 'IMAGE...'"),
+        (["predict", "kept", "nowhere.png"], "nowhere.png: No such file"),
+        (["predict", "kept", "damaged.safetensors"], "damaged.safetensors: not a readable picture"),
+        (["predict", "kept", "labels-idx1-ubyte"], "expected (N, 28, 28) uint8"),
+        (["predict", "kept", "blank.png"], "blank.png: no ink"),
+    ],
+)
+def test_a_mistake_ends_with_status_2_and_one_line(run, kept, tmp_path, monkeypatch, arguments, words):
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    Path("kept").symlink_to(kept)
+    Path("damaged.safetensors").write_bytes(b"\x10\x27" * 20)
+    data.write_idx("labels-idx1-ubyte", np.zeros(4, np.uint8))
+    Image.new("L", (40, 40), 255).save("blank.png")
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, [])
+    assert len(err) == 1
+    assert err[0].startswith("twinkernels: ")
+    assert words in err[0]
+
+
+def test_a_mistake_leaves_no_traceback_and_no_folder(folder, tmp_path):
+    done = process("train", "mlp-512", "--data", tmp_path, "--out", tmp_path / "run")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("twinkernels: ")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_out_onto_an_existing_run_is_refused_and_changes_nothing(run, kept, folder):
+    before = {path: path.read_bytes() for path in kept.iterdir()}
+    status, out, err = run(*TRAIN, "--data", folder, "--epochs", 1, "--out", kept)
+    assert (status, out, len(err)) == (2, [], 1)
+    assert f"{kept} exists already" in err[0]
+    assert {path: path.read_bytes() for path in kept.iterdir()} == before
+
+
+def test_data_that_does_not_fit_is_refused_before_training(run, digits, tmp_path):
+    for prefix, split in ("train", digits.train), ("t10k", digits.test):
+        data.write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", split.images[..., 0])
+        data.write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", split.labels + 10 * (prefix == "t10k"))
+    status, out, err = run(*TRAIN, "--data", tmp_path, "--epochs", 1)
+    assert (status, out, len(err)) == (2, [], 1)
+    assert "labels" in err[0]
+
+
+def test_pictures_without_pillow_say_what_to_install(run, kept, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    (tmp_path / "digit.png").write_bytes(b"\x89PNG")
+    status, _, err = run("predict", kept, tmp_path / "digit.png")
+    assert (status, len(err)) == (2, 1)
+    assert "pip install 'twinkernels[images]'" in err[0]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
+def test_interrupt_ends_with_status_130_and_one_line(folder):
+    command = [sys.executable, "-m", "models", *TRAIN, "--data", str(folder), "--epochs", "100000"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        while not child.stdout.readline().startswith("epoch"):
+            assert child.poll() is None
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=60)
+    assert (child.returncode, err) == (130, "twinkernels: interrupted\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
+def test_a_terminal_gets_a_progress_bar_and_a_pipe_does_not(folder):
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "models", *TRAIN, "--data", str(folder), "--epochs", "40"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=theirs, text=True, env=os.environ | {"TERM": "xterm"}
+    ) as child:
+        os.close(theirs)
+        seen = b""
+        while True:
+            try:
+                seen += os.read(ours, 1 << 16)
+            except OSError:  # how Linux says that the other end is closed
+                break
+        out = child.stdout.read()
+    os.close(ours)
+    assert child.returncode == 0
+    assert b"training" in seen
+    assert b"/200" in seen
+    assert "\x1b" not in out
+    lines = out.splitlines()
+    assert sum(line.startswith("epoch") for line in lines) == 40
+    assert lines[-1].startswith("test accuracy ")
+
+
+# From Python -------------------------------------------------------------------------------------------------
+
+
+def test_run_from_python_equals_the_command(digits, kept):
+    outcome = recipes.run("mlp-512", digits, backend="numpy", epochs=2)
+    expected = models.load(kept / "model.safetensors", "numpy")
+    for name, array in outcome.model.parameters().items():
+        np.testing.assert_array_equal(array, expected.parameters()[name])
+    assert outcome.test == expected.evaluate(*digits.test)
+
+
+def test_validation_images_are_held_out_of_training_and_normalisation(digits):
+    recipe = replace(recipes.RECIPES["mlp-512"], validation=1 / 6, epochs=1)
+    outcome = recipes.run(recipe, digits, backend="numpy", seed=3)
+    train, validation = data.split(digits.train, 100, 3)
+    assert outcome.model.normalisation == data.statistics(train)
+    assert outcome.history.step == [4]  # 500 images in batches of 128
+    assert outcome.history.validation_accuracy == [outcome.model.evaluate(*validation).accuracy]
+
+
+def test_a_recipe_has_one_length():
+    with pytest.raises(ValueError, match="expected one of them"):
+        replace(recipes.RECIPES["mlp-512"], iterations=3)
+    with pytest.raises(ValueError, match="epochs"):
+        recipes.run("mlp-512", epochs=0)
+
+
+def complete(backend: str) -> bool:
+    try:
+        module = kernels.get(backend).backend
+    except ImportError:
+        return False
+    return all(hasattr(module, name) for name in kernels.kernel_names())

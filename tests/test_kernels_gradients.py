@@ -1,0 +1,239 @@
+"""Gradients against central differences, every coordinate of every input, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kernels
+from kernels import Kernels
+
+Arrays = dict[str, np.ndarray]
+
+STEP = float(np.finfo(np.float64).eps) ** (1 / 3)
+"""Where the truncation error h² and the rounding error eps / h of a central difference are about equal."""
+
+TOLERANCE = 100 * STEP**2
+
+
+@dataclass(frozen=True)
+class Differentiable:
+    """A function of named arrays and the gradients that a kernel claims for it."""
+
+    name: str
+    kernel: str
+    inputs: Arrays
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
+    gradients: tuple[str, ...] = field(default=("x",))
+
+
+def values(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def distinct(*shape: int) -> np.ndarray:
+    """Numbers at least 0.1 apart and none nearer to 0 than 0.05: no step crosses a kink or a tie."""
+    size = int(np.prod(shape))
+    return (np.random.default_rng(3).permutation(size) - size // 2 + 0.5).reshape(shape) / 10.0
+
+
+def _contractions() -> Iterator[Differentiable]:
+    yield Differentiable(
+        "linear",
+        "linear_backward",
+        {"x": values(3, 4), "w": values(4, 5, seed=1), "b": values(5, seed=2)},
+        lambda k, x, w, b: k.linear(x, w, b),
+        lambda k, dy, x, w, b: k.linear_backward(dy, x, w),
+        ("x", "w", "b"),
+    )
+    geometries: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
+        "plain": ((2, 4, 5, 2), (3, 2, 2, 3), {}),
+        "padding": ((2, 3, 4, 1), (3, 3, 1, 2), {"padding": 1}),
+        "stride": ((1, 6, 5, 2), (3, 3, 2, 2), {"stride": 2, "padding": (1, 0)}),
+        "dilation": ((1, 6, 5, 1), (2, 2, 1, 3), {"dilation": (3, 2)}),
+        "groups": ((2, 3, 3, 4), (2, 2, 2, 4), {"groups": 2}),
+        "depthwise": ((1, 4, 4, 3), (3, 3, 1, 3), {"groups": 3, "padding": 1, "stride": 2}),
+    }
+    for name, (x, w, options) in geometries.items():
+        yield Differentiable(
+            f"conv2d-{name}",
+            "conv2d_backward",
+            {"x": values(*x), "w": values(*w, seed=1), "b": values(w[-1], seed=2)},
+            lambda k, x, w, b, o=options: k.conv2d(x, w, b, **o),
+            lambda k, dy, x, w, b, o=options: k.conv2d_backward(dy, x, w, **o),
+            ("x", "w", "b"),
+        )
+
+
+def _pools() -> Iterator[Differentiable]:
+    geometries: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "overlapping": {"size": 3, "stride": 2, "padding": 1},
+        "gaps": {"size": (1, 2), "stride": (2, 3)},
+    }
+    x = distinct(2, 5, 6, 2)
+    for name, options in geometries.items():
+        yield Differentiable(
+            f"maxpool2d-{name}",
+            "maxpool2d_backward",
+            {"x": x},
+            lambda k, x, o=options: k.maxpool2d(x, **o)[0],
+            lambda k, dy, x, o=options: k.maxpool2d_backward(dy, k.maxpool2d(x, **o)[1], x.shape, **o),
+        )
+        for count in (True, False):
+            every = {**options, "count_include_pad": count}
+            yield Differentiable(
+                f"avgpool2d-{name}-{'all' if count else 'real'}-pixels",
+                "avgpool2d_backward",
+                {"x": x},
+                lambda k, x, o=every: k.avgpool2d(x, **o),
+                lambda k, dy, x, o=every: k.avgpool2d_backward(dy, x.shape, **o),
+            )
+
+
+def _norms() -> Iterator[Differentiable]:
+    for shape in ((5, 3), (2, 3, 2, 2)):
+        c = shape[-1]
+        x, gamma, beta = values(*shape), values(c, seed=1), values(c, seed=2)
+        given = {"mean": values(c, seed=4), "var": np.abs(values(c, seed=5)) + 0.5}
+        yield Differentiable(
+            f"batchnorm-{len(shape)}d",
+            "batchnorm_backward",
+            {"x": x, "gamma": gamma, "beta": beta},
+            lambda k, x, gamma, beta: k.batchnorm(x, gamma, beta)[0],
+            lambda k, dy, x, gamma, beta: k.batchnorm_backward(dy, x, gamma, *k.batchnorm(x, gamma, beta)[1:]),
+            ("x", "gamma", "beta"),
+        )
+        yield Differentiable(
+            f"batchnorm_inference-{len(shape)}d",
+            "batchnorm_inference_backward",
+            {"x": x, "gamma": gamma, "beta": beta},
+            lambda k, x, gamma, beta, s=given: k.batchnorm_inference(x, gamma, beta, **s),
+            lambda k, dy, x, gamma, beta, s=given: k.batchnorm_inference_backward(dy, x, gamma, **s),
+            ("x", "gamma", "beta"),
+        )
+        yield Differentiable(
+            f"meannorm-{len(shape)}d",
+            "meannorm_backward",
+            {"x": x, "beta": beta},
+            lambda k, x, beta: k.meannorm(x, beta)[0],
+            lambda k, dy, x, beta: k.meannorm_backward(dy),
+            ("x", "beta"),
+        )
+        yield Differentiable(
+            f"meannorm_inference-{len(shape)}d",
+            "meannorm_inference_backward",
+            {"x": x, "beta": beta},
+            lambda k, x, beta, s=given: k.meannorm_inference(x, beta, s["mean"]),
+            lambda k, dy, x, beta: k.meannorm_inference_backward(dy),
+            ("x", "beta"),
+        )
+
+
+def _activations() -> Iterator[Differentiable]:
+    x = distinct(4, 13)
+    options: dict[str, dict[str, float]] = {"leaky_relu": {"negative_slope": 0.2}, "elu": {"alpha": 0.7}}
+    for kernel in ("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "softplus"):
+        own = options.get(kernel, {})
+        yield Differentiable(
+            kernel,
+            f"{kernel}_backward",
+            {"x": x},
+            lambda k, x, name=kernel, o=own: getattr(k, name)(x, **o),
+            lambda k, dy, x, name=kernel, o=own: getattr(k, f"{name}_backward")(dy, x, getattr(k, name)(x, **o), **o),
+        )
+    for kernel in ("softmax", "log_softmax"):
+        yield Differentiable(
+            kernel,
+            f"{kernel}_backward",
+            {"x": values(2, 3, 4)},
+            lambda k, x, name=kernel: getattr(k, name)(x),
+            lambda k, dy, x, name=kernel: getattr(k, f"{name}_backward")(dy, x, getattr(k, name)(x)),
+        )
+    yield Differentiable(
+        "dropout",
+        "dropout_backward",
+        {"x": values(4, 5)},
+        lambda k, x: k.dropout(x, 0.3, seed=7)[0],
+        lambda k, dy, x: k.dropout_backward(dy, k.dropout(x, 0.3, seed=7)[1], 0.3),
+    )
+
+
+def _losses_and_joins() -> Iterator[Differentiable]:
+    labels = np.array([0, 3, 1, 3, 2])
+    for smoothing in (0.0, 0.1, 0.5):
+        yield Differentiable(
+            f"softmax_cross_entropy-smoothing-{smoothing}",
+            "softmax_cross_entropy",
+            {"logits": values(5, 4)},
+            lambda k, logits, s=smoothing: k.softmax_cross_entropy(logits, labels, s)[0],
+            lambda k, dy, logits, s=smoothing: dy * k.softmax_cross_entropy(logits, labels, s)[1],
+            ("logits",),
+        )
+    yield Differentiable(
+        "mse",
+        "mse",
+        {"prediction": values(3, 2, 2)},
+        lambda k, prediction: k.mse(prediction, values(3, 2, 2, seed=1))[0],
+        lambda k, dy, prediction: dy * k.mse(prediction, values(3, 2, 2, seed=1))[1],
+        ("prediction",),
+    )
+    yield Differentiable(
+        "add",
+        "add_backward",
+        {"a": values(3, 4), "b": values(3, 4, seed=1)},
+        lambda k, a, b: k.add(a, b),
+        lambda k, dy, a, b: k.add_backward(dy),
+        ("a", "b"),
+    )
+    yield Differentiable(
+        "concat",
+        "concat_backward",
+        {"a": values(2, 3, 4), "b": values(2, 3, 2, seed=1)},
+        lambda k, a, b: k.concat(a, b),
+        lambda k, dy, a, b: k.concat_backward(dy, 4),
+        ("a", "b"),
+    )
+
+
+CHECKS = [*_contractions(), *_pools(), *_norms(), *_activations(), *_losses_and_joins()]
+
+
+def central_differences(function: Callable[[], float], x: np.ndarray) -> np.ndarray:
+    """The gradient of `function` by every coordinate of x, which is moved in place and put back."""
+    gradient = np.empty_like(x)
+    for index in np.ndindex(x.shape):
+        middle = x[index]
+        x[index] = middle + STEP
+        above = function()
+        x[index] = middle - STEP
+        below = function()
+        x[index] = middle
+        gradient[index] = (above - below) / (2 * STEP)
+    return gradient
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
+def test_gradient_equals_central_differences(k: Kernels, check: Differentiable) -> None:
+    inputs = {name: array.copy() for name, array in check.inputs.items()}
+    y = check.forward(k, **inputs)
+    dy = values(*np.shape(y), seed=9)
+    claimed = check.backward(k, dy, **inputs)
+    claimed = claimed if isinstance(claimed, tuple) else (claimed,)
+    assert len(claimed) == len(check.gradients)
+    for name, gradient in zip(check.gradients, claimed, strict=True):
+        expected = central_differences(lambda: float(np.sum(check.forward(k, **inputs) * dy)), inputs[name])
+        np.testing.assert_allclose(
+            gradient, expected, rtol=TOLERANCE, atol=TOLERANCE * np.abs(expected).max(), err_msg=name
+        )
+
+
+def test_every_gradient_is_checked() -> None:
+    losses = {"softmax_cross_entropy", "mse"}
+    backward = {name for name in kernels.kernel_names() if name.endswith("_backward")}
+    assert {check.kernel for check in CHECKS} == backward | losses

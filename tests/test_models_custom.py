@@ -1,0 +1,180 @@
+"""A layer and two kernels written outside the packages: trained, gradient-checked, saved, on either backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+
+import models
+from kernels import Input, Kernel, Kernels, Output, Scratch
+from models import SGD, Array, Constant, Layer, Linear, Lowering, Sequential, Trainer, Value, gradcheck
+
+# A leaky ReLU whose slope is learned, one a channel (He et al. 2015). First the kernels: functions that fill the
+# arrays they are given. The annotations tell what is read and what is written.
+
+
+def prelu(x: Input, slope: Input, y: Output) -> None:
+    """y = x where x > 0, else slope x."""
+    y[...] = np.where(x > 0, x, slope * x)
+
+
+def prelu_backward(dy: Input, x: Input, slope: Input, dx: Output | None, dslope: Output) -> None:
+    """dx = dy where x > 0, else slope dy; dslope = Σ dy x where x <= 0. dx is None if nobody needs it."""
+    negative = x <= 0
+    np.sum(np.where(negative, dy * x, 0), axis=tuple(range(x.ndim - 1)), out=dslope)
+    if dx is not None:
+        dx[...] = np.where(negative, slope * dy, dy)
+
+
+# Their twins for the Numba backend.
+
+
+@numba.njit
+def fast_prelu(x, slope, y):  # type: ignore[no-untyped-def]
+    rows, filled = x.reshape(-1, slope.size), y.reshape(-1, slope.size)
+    for i in range(len(rows)):
+        for c in range(slope.size):
+            filled[i, c] = rows[i, c] if rows[i, c] > 0 else slope[c] * rows[i, c]
+
+
+@numba.njit
+def fast_prelu_backward(dy, x, slope, dx, dslope):  # type: ignore[no-untyped-def]
+    rows, gradient = x.reshape(-1, slope.size), dy.reshape(-1, slope.size)
+    dslope[:] = 0
+    for i in range(len(rows)):
+        for c in range(slope.size):
+            if rows[i, c] <= 0:
+                dslope[c] += gradient[i, c] * rows[i, c]
+    if dx is not None:
+        filled = dx.reshape(-1, slope.size)
+        for i in range(len(rows)):
+            for c in range(slope.size):
+                filled[i, c] = gradient[i, c] * (1 if rows[i, c] > 0 else slope[c])
+
+
+PRELU = Kernel(prelu, fast_prelu)
+PRELU_BACKWARD = Kernel(prelu_backward, fast_prelu_backward)
+
+
+# Then the layer: its parameters, and its calls forward and backward.
+
+
+@dataclass(frozen=True)
+class PReLU(Layer):
+    """y = x where x > 0, else slope x, with one learned slope a channel."""
+
+    start: float = 0.25
+
+    def parameters(self, *x: Any) -> Mapping[str, Array]:
+        return {"slope": Array((x[0][-1],), Constant(self.start))}
+
+    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Any:
+        y = plan.like(x[0])
+        plan.call(PRELU, x[0], p.slope, y)
+
+        def backward(dy: Value) -> Value | None:
+            dx = plan.gradient(x[0])
+            plan.call(PRELU_BACKWARD, dy, x[0], p.slope, dx, plan.gradient(p.slope))
+            return dx
+
+        return y, backward
+
+
+@pytest.mark.parametrize("shape", [(4,), (3, 2, 4)])
+def test_the_layer_passes_the_gradient_check(k: Kernels, shape: tuple[int, ...]) -> None:
+    check = gradcheck(PReLU(), input_shape=shape, backend=k.name)
+    assert check.error < 1e-7, check
+
+
+def test_the_layer_trains_to_the_slope_of_the_data(k: Kernels) -> None:
+    x = np.random.default_rng(0).standard_normal((64, 3)).astype(np.float32)
+    y = np.where(x > 0, x, np.array([0.1, -0.4, 0.7], np.float32) * x)
+    model = Sequential([PReLU()], (3,), k.name)
+    trainer = Trainer(model, SGD(1.0), models.MeanSquaredError(), batch_size=64)
+    for _ in range(200):
+        trainer.step(x, y)
+    np.testing.assert_allclose(model.parameters()["0.slope"], [0.1, -0.4, 0.7], atol=1e-5)
+    assert trainer.plan.steps[-2].outputs.keys() == {"dslope"}
+
+
+def test_the_layer_trains_among_others_and_is_saved(k: Kernels, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 5)).astype(np.float32)
+    y = (np.abs(x[:, 0]) > 0.6).astype(np.int64)
+    model = Sequential([Linear(16), PReLU(), Linear(2)], (5,), k.name)
+    assert gradcheck(model).error < 1e-7
+    Trainer(model, models.Adam(0.02), batch_size=20).fit(x, y, epochs=40)
+    assert model.evaluate(x, y).accuracy > 0.9
+    model.save(tmp_path / "m.safetensors")
+    loaded = models.load(tmp_path / "m.safetensors", backend=k.name, layers=[PReLU])
+    np.testing.assert_array_equal(loaded.predict(x), model.predict(x))
+    assert "1.y = prelu(0.y, 1.slope)" in str(model.plan)
+
+
+def test_both_kernels_agree() -> None:
+    rng = np.random.default_rng(0)
+    dy, x, slope = rng.standard_normal((5, 4, 3)), rng.standard_normal((5, 4, 3)), rng.standard_normal(3)
+    results = []
+    for backend in ("numpy", "numba"):
+        y, dx, dslope, alone = np.empty_like(x), np.empty_like(x), np.empty(3), np.empty(3)
+        PRELU.on(backend)(x, slope, y)
+        PRELU_BACKWARD.on(backend)(dy, x, slope, dx, dslope)
+        PRELU_BACKWARD.on(backend)(dy, x, slope, None, alone)
+        np.testing.assert_array_equal(alone, dslope)
+        results.append((y, dx, dslope))
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-13)
+
+
+def test_a_kernel_without_a_twin_runs_on_its_own_backend_alone() -> None:
+    alone = Kernel(prelu)
+    assert alone.on("numpy") is prelu
+    with pytest.raises(ValueError, match="kernel prelu has no numba implementation"):
+        alone.on("numba")
+
+
+def scaled(x: Input, d: str, scratch: Scratch, y: Output) -> None:
+    """y = 2 x by way of the scratch; the dims can be any object."""
+    work = scratch[: x.size].reshape(x.shape)
+    np.add(x, x, out=work)
+    y[...] = work
+
+
+def test_a_kernel_of_ones_own_has_scratch(k: Kernels) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def size(backend: str, d: Any, n: int) -> int:
+        asked.append((backend, d, n))
+        return 3 * n
+
+    doubling = Kernel(scaled, scaled, scratch=size)
+
+    @dataclass(frozen=True)
+    class Double(Layer):
+        def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Any:
+            y = plan.like(x[0])
+            plan.call(doubling, x[0], "dims", y)
+            return y, None
+
+    model = Sequential([Double()], (3,), k.name)
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    np.testing.assert_array_equal(model.predict(x), 2 * x)
+    assert set(asked) == {(k.name, "dims", 2)}
+    with pytest.raises(TypeError, match="layer Double gives no backward in training"):
+        Trainer(Sequential([Linear(3), Double(), Linear(2)], (3,)), SGD(0.1))
+
+
+def test_a_layer_that_defines_nothing_is_named() -> None:
+    @dataclass(frozen=True)
+    class Nothing(Layer):
+        pass
+
+    with pytest.raises(TypeError, match=r"node '0' \(Nothing\(\)\): layer Nothing does not define lower"):
+        Sequential([Nothing()], (3,))
