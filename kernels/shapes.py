@@ -144,7 +144,7 @@ def number(
 def arrays(kernel: str, **named: object) -> np.dtype:
     """Check that the arguments are C-contiguous float arrays of one dtype with no empty axis; return the dtype.
 
-    Raises TypeError for what is no array or has another dtype, ValueError for strides and empty axes.
+    Raises TypeError for what is no array or has another dtype, ValueError for strides, alignment and empty axes.
     """
     first = ""
     dtype = np.dtype(np.float32)
@@ -164,6 +164,8 @@ def arrays(kernel: str, **named: object) -> np.dtype:
                 f"{kernel}: {name} is not C-contiguous (shape {value.shape}, strides {value.strides}); "
                 f"pass numpy.ascontiguousarray({name})"
             )
+        if not value.flags.aligned:
+            raise ValueError(f"{kernel}: {name} does not start at a multiple of its elements' size; pass {name}.copy()")
         if value.size == 0:
             what = "an empty batch" if value.ndim and value.shape[0] == 0 else "an empty axis"
             raise ValueError(

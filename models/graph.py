@@ -370,7 +370,7 @@ def _ordered(nodes: Mapping[str, Sequence[Any]], output: str) -> list[Node]:
         if not isinstance(entry, (tuple, list)) or len(entry) < 2 or not isinstance(entry[0], Layer):
             raise TypeError(f"node {name!r} is {entry!r}, expected (layer, input, ...)")
         layer, *inputs = entry
-        if layer.arity == 0 and len(inputs) < 2 or layer.arity and len(inputs) != layer.arity:
+        if len(inputs) != layer.arity if layer.arity else len(inputs) < 2:
             expected = layer.arity or "two or more"
             raise ValueError(
                 f"node {name!r} has {len(inputs)} inputs, {type(layer).__name__} expects {expected}"

@@ -74,7 +74,7 @@ class Trainer:
         self.schedule = Schedule() if schedule is None else schedule
         for name, kind in (("model", Graph), ("optimizer", Optimizer), ("loss", Loss), ("schedule", Schedule)):
             if not isinstance(value := getattr(self, name), kind):
-                raise TypeError(f"Trainer: {name} is {value!r}, expected a {kind.__name__} from models")
+                raise TypeError(f"Trainer: {name} is {value!r}, expected a models.{kind.__name__}")
         self.batch_size = shapes.integer("Trainer", "batch_size", batch_size, 1)
         self.plan = model.lower_training(self.loss, optimizer, self.batch_size)
         size = model.parameter_layout.size

@@ -56,6 +56,7 @@ VALUE_ERRORS: BadCalls = [
     # Arrays
     (lambda k: k.linear(a(3, 2).T, a(3, 4)), "linear: x is not C-contiguous"),
     (lambda k: k.relu(a(8)[::2]), "relu: x is not C-contiguous"),
+    (lambda k: k.relu(np.frombuffer(bytes(13), F32, 3, offset=1)), "relu: x does not start at a multiple"),
     (lambda k: k.linear(a(0, 3), a(3, 4)), "linear: x has an empty batch"),
     (lambda k: k.linear(a(2, 0), a(0, 4)), "linear: x has an empty axis"),
     # Linear

@@ -98,7 +98,7 @@ def test_wrong_targets_are_refused(y: Any, error: type[Exception], message: str)
 
 
 def test_wrong_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match="smoothing is 1.0, expected a finite number >= 0 and < 1"):
+    with pytest.raises(ValueError, match=r"smoothing is 1\.0, expected a finite number >= 0 and < 1"):
         SoftmaxCrossEntropy(1.0)
     with pytest.raises(ValueError, match=r"SoftmaxCrossEntropy: output has shape \(N, 4, 4, 1\)"):
         Trainer(Sequential([Conv2d(1, 1)], (4, 4, 1)), SGD(0.1))

@@ -30,7 +30,7 @@ OPTIMIZERS: list[tuple[Optimizer, str, list[str], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("optimizer", "kernel", "state", "options"), OPTIMIZERS, ids=[str(row[0]) for row in OPTIMIZERS])
+@pytest.mark.parametrize(("optimizer", "kernel", "state", "options"), OPTIMIZERS, ids=[str(o[0]) for o in OPTIMIZERS])
 def test_a_trainers_update_is_the_kernels(
     k: Kernels, optimizer: Optimizer, kernel: str, state: list[str], options: dict[str, Any]
 ) -> None:

@@ -195,6 +195,7 @@ def test_ratios_are_taken_within_rounds():
     numba, numpy, eager, tuned, jax = example()
     assert eager.ratios == [2.0, 2.0, 2.0]
     assert eager.ours_over_peer == 2.0
+    assert eager.ours_over_peer_by_min == 2.0
     assert tuned.ours_over_peer == pytest.approx(1.5)
     assert numpy.ours_over_peer == pytest.approx(10)
     assert numba.ours_over_peer == 1.0
@@ -227,7 +228,7 @@ def test_the_table_shows_who_is_missing_and_who_is_fastest():
         "torch eager",
         "twinkernels numpy",
     ]
-    assert lines[3].split()[2:7] == ["21,333", "3.000", "0.750", "1.50x", "1.50-1.50"]
+    assert lines[3].split()[2:8] == ["21,333", "3.000", "0.750", "1.50x", "1.50-1.50", "1.50x"]
     assert lines[6:] == [
         "ours over the best of torch (tuned): 1.50x",
         "torch eager: a note",

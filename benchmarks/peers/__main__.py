@@ -84,15 +84,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def machine(threads: int) -> dict[str, Any]:
     """What the figures were measured on."""
-    model = platform.processor()
+    cpu = platform.processor()
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
+        lines = [line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line]
+        facts = {key.strip(): value.strip() for key, value in lines}
+        # Virtual machines often hide the name; family and model tell the generation.
+        cpu = f"{facts['model name']}, family {facts['cpu family']}, model {facts['model']}"
+    except (OSError, KeyError):
         pass
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {
-        "cpu": model,
+        "cpu": cpu,
         "machine": platform.machine(),
         "cores": available_cores(),
         "threads": threads,

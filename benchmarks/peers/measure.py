@@ -58,6 +58,7 @@ class Result:
     min_seconds: float = 0.0
     images_per_second: float = 0.0
     ours_over_peer: float | None = None
+    ours_over_peer_by_min: float | None = None
     first_step_seconds: float = 0.0
     peak_bytes: int = 0
     deviation: float | None = None
@@ -233,13 +234,13 @@ def measure(
 
 
 def summarise(results: Sequence[Result], batch_size: int) -> None:
-    """Fill in medians over rounds, throughput, and each peer's ratios to the fastest of ours."""
+    """Fill in medians over rounds, throughput, and each one's ratios to ours."""
     done = [result for result in results if result.status == "measured" and result.rounds]
     for result in done:
         result.step_seconds = statistics.median(turn["median"] for turn in result.rounds)
         result.min_seconds = min(turn["min"] for turn in result.rounds)
         result.images_per_second = batch_size / result.step_seconds
-    ours = best(done, OURS)
+    ours = our(done)
     if ours is None:
         return
     for result in done:
@@ -248,6 +249,12 @@ def summarise(results: Sequence[Result], batch_size: int) -> None:
             theirs["median"] / mine["median"] for theirs, mine in zip(result.rounds, ours.rounds, strict=True)
         ]
         result.ours_over_peer = statistics.median(result.ratios)
+        result.ours_over_peer_by_min = result.min_seconds / ours.min_seconds
+
+
+def our(results: Sequence[Result]) -> Result | None:
+    """The one of ours that ratios are taken to: the first that was measured, in the order of `VARIANTS`."""
+    return next((result for result in results if result.peer == OURS and result.status == "measured"), None)
 
 
 def best(results: Sequence[Result], peer: str) -> Result | None:

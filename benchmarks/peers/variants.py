@@ -50,6 +50,7 @@ VARIANTS = (
     Variant("torch", "compile", f"{WORKERS}.pytorch", environment=COMPILE),
     Variant("torch", "compile channels_last", f"{WORKERS}.pytorch", networks=("cnn-bn",), environment=COMPILE),
     Variant("jax", "jit", f"{WORKERS}.xla"),
+    Variant("jax", "jit reduce_window", f"{WORKERS}.xla", networks=("cnn-bn",)),
     Variant("keras", "graph", f"{WORKERS}.tensorflow_keras", environment=QUIET),
     Variant("keras", "jit_compile", f"{WORKERS}.tensorflow_keras", environment=QUIET),
     Variant("sklearn", "MLPClassifier", f"{WORKERS}.scikit", networks=MLPS),

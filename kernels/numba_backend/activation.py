@@ -8,7 +8,7 @@ import numpy as np
 
 from ..interface import SPLITMIX64, Input, Output
 from . import elementary
-from .chunks import CHUNK, chunk, chunks, elementwise, quiet, run
+from .chunks import CHUNK, chunk, chunks, elementwise, run
 from .jit import inline, kernel, prange
 
 DENSITY_AT_0 = 1 / math.sqrt(2 * math.pi)
@@ -193,7 +193,6 @@ def _dropout(x, scale, seed, step, threshold, y, mask):
             ys[i] = xs[i] * scale if kept[i] else zero
 
 
-@quiet
 def dropout(x: Input, rate: float, seed: int, step: int, y: Output, mask: Output) -> None:
     seed, step, threshold = np.uint64(seed % 2**64), np.uint64(step % 2**64), np.uint64(int(rate * 2**32))
     run(_dropout, x.size, x.reshape(-1), 1 / (1 - rate), seed, step, threshold, y.reshape(-1), mask.reshape(-1))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .flags import disjoint
 from .jit import DISABLED, Kernel, inline
 
 CHUNK = 4096
@@ -29,9 +30,21 @@ def chunk(x, c):
     return x[c * CHUNK : (c + 1) * CHUNK]
 
 
+@disjoint
+def clear(x):
+    """x = 0."""
+    for i in range(x.size):
+        x[i] = 0
+
+
 def run(kernel: Kernel, size: int, *args: Any) -> None:
     """Call a kernel that works on `size` elements, without threads if they are few."""
-    (kernel.serial if size <= SMALL else kernel)(*args)
+    chosen = kernel.serial if size <= SMALL else kernel
+    if DISABLED:  # NumPy's scalars warn where compiled code does not
+        with np.errstate(all="ignore"):
+            chosen(*args)
+    else:
+        chosen(*args)
 
 
 def rows(x: np.ndarray) -> np.ndarray:
@@ -46,9 +59,4 @@ def elementwise(kernel: Kernel) -> Callable[..., None]:
     def call(*args: Any) -> None:
         run(kernel, args[0].size, *[a.reshape(-1) if isinstance(a, np.ndarray) else a for a in args])
 
-    return quiet(call)
-
-
-def quiet(function: Callable[..., None]) -> Callable[..., None]:
-    """Without the warnings that NumPy's scalars give, and compiled code does not, when kernels run as plain Python."""
-    return np.errstate(all="ignore")(function) if DISABLED else function
+    return call

@@ -52,4 +52,3 @@ def concat(a: Input, b: Input, y: Output) -> None:
 
 def concat_backward(dy: Input, da: Output, db: Output) -> None:
     run(_concat_backward, dy.size, rows(dy), rows(da), rows(db))
-

@@ -7,12 +7,13 @@ the innermost loop reads them in one stream. `rows_times_panel` covers any numbe
 
 from numpy import int64
 
-from kernels.numba_backend.jit import prange, region, serial
+from kernels.numba_backend.jit import Flat, prange, region, separate
 from kernels.numba_backend.tile import (
     REGISTERS,
     VECTOR_BYTES,
     Shape,
     lanes,
+    flat,
     tile_add,
     tile_fma,
     tile_load,
@@ -88,8 +89,8 @@ def rows_times_panel(count, a, ao, a_row, b, bo, width, nest, bias, column, colu
             r += 1
 
 
-@serial
-def pack_rows(b, bo, b_row, rows, columns, width, out, oo):
+@separate
+def pack_rows(b: Flat, bo: int, b_row: int, rows: int, columns: int, width: int, out: Flat, oo: int) -> None:
     """out[oo + r width + i] = b[bo + r b_row + i] for i < columns, zeros up to `width`, a number of vectors."""
     n = lanes(b)
     for r in range(rows):
@@ -101,8 +102,8 @@ def pack_rows(b, bo, b_row, rows, columns, width, out, oo):
             tile_store(tile, out, oo + r * width + i, 0)
 
 
-@serial
-def pack_columns(b, bo, b_row, rows, columns, width, out, oo):
+@separate
+def pack_columns(b: Flat, bo: int, b_row: int, rows: int, columns: int, width: int, out: Flat, oo: int) -> None:
     """out[oo + r width + i] = b[bo + i b_row + r] for i < columns, zeros up to `width`: `pack_rows` of the transpose.
 
     Writes up to a vector's length of rows too many.
@@ -134,8 +135,8 @@ def sum_rows(a, ao, row, rows, columns, sums, so):
     tile_store_partial(total, sums, so, 0, columns)
 
 
-@serial
-def pack_panel(b, b_run, b_column, run, columns, column, sums, out, oo):
+@separate
+def pack_panel(b: Flat, b_run: int, b_column: int, run: int, columns: int, column: int, sums: Flat, out: Flat, oo: int) -> None:
     """Pack the panel at `column` of b[k b_run + c b_column], one of the strides being 1, and sum its rows."""
     width, left = panel_width(column, columns, b), columns - column
     if b_column == 1:
@@ -146,8 +147,8 @@ def pack_panel(b, b_run, b_column, run, columns, column, sums, out, oo):
         sum_rows(out, oo, width, run, left, sums, column)
 
 
-@serial
-def multiply_panel(a, a_row, a_run, first, count, packed, bo, run, columns, column, bias, y):
+@separate
+def multiply_panel(a: Flat, a_row: int, a_run: int, first: int, count: int, packed: Flat, bo: int, run: int, columns: int, column: int, bias: Flat, y: Flat) -> None:
     """Rows from `first` on and the columns of one packed panel of `matmul`."""
     width, left = panel_width(column, columns, y), columns - column
     nest = (1, 0, 0, 1, 0, 0, run, a_run, width)
@@ -165,6 +166,7 @@ def matmul(a, a_row, a_run, rows, b, b_run, b_column, run, columns, bias, sums, 
 
     Also sums[c] = the sum over k of b. An empty `bias` adds nothing, empty `sums` are not wanted.
     """
+    a, b, bias, sums, y = flat(a), flat(b), flat(bias), flat(sums), flat(y)
     width = 2 * lanes(y)
     size = panel_size(run, y)
     panels = -(-columns // width)
@@ -175,7 +177,7 @@ def matmul(a, a_row, a_run, rows, b, b_run, b_column, run, columns, bias, sums, 
     step = rows if whole else -(-rows // (_GROUPS * tile_rows(NARROW))) * tile_rows(NARROW)
     groups = -(-rows // step)
     for item in prange(panels * groups):
-        p, first = int64(item) // groups, int64(item) % groups * step
+        p, first = int64(item) // groups, int64(item) % groups * step  # prange counts unsigned, which makes floats
         if whole:
             pack_panel(b, b_run, b_column, run, columns, p * width, sums, scratch, p * size)
         count = min(step, rows - first)

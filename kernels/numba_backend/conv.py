@@ -29,8 +29,8 @@ from kernels.numba_backend.contract import (
     rows_times_panel,
     sum_rows,
 )
-from kernels.numba_backend.jit import kernel, prange, region, serial
-from kernels.numba_backend.tile import REGISTERS, VECTOR_BYTES, Shape, lanes, tile_add_to, tile_rows, tile_zeros
+from kernels.numba_backend.jit import Flat, kernel, prange, region, separate
+from kernels.numba_backend.tile import REGISTERS, VECTOR_BYTES, Shape, flat, lanes, tile_add_to, tile_rows, tile_zeros
 from kernels.shapes import Conv2dDims
 
 
@@ -122,8 +122,8 @@ def panel_count(columns, like):
     return -(-columns // (2 * lanes(like)))
 
 
-@serial
-def pack_filters(w, d, flipped, packed):
+@separate
+def pack_filters(w: Flat, d: Conv2dDims, flipped: bool, packed: Flat) -> None:
     """Pack the filters w (taps, channels in a group, all filters) into panels.
 
     A panel is [tap][channel][some filters], or `flipped`: [last tap first][filter][some channels].
@@ -152,8 +152,8 @@ def images_together(d, n, flipped, like):
     return full if n >= half else 1
 
 
-@serial
-def correlate_row(x, n, item, d, flipped, packed, bias, y):
+@separate
+def correlate_row(x: Flat, n: int, item: int, d: Conv2dDims, flipped: bool, packed: Flat, bias: Flat, y: Flat) -> None:
     """Row after row of block after block of images: output row number `item`, in every channel."""
     c = correlation(d, flipped)
     h, w = c.h, c.w
@@ -244,8 +244,8 @@ def add_rows(count, x, xo, dy, do, width, nest, dw, wo, w_row, columns):
             r += 1
 
 
-@serial
-def add_panel(x, xo, dy, do, dy_image, pixel, images, low, high, d, group, column, width, dw, wo):
+@separate
+def add_panel(x: Flat, xo: int, dy: Flat, do: int, dy_image: int, pixel: int, images: int, low: int, high: int, d: Conv2dDims, group: int, column: int, width: int, dw: Flat, wo: int) -> None:
     """Add the part of output rows `low` to `high` of `images` images to the columns of one panel of dw.
 
     x starts at the first of the images, dy at its row `low`, in the panel's first column; its pixels lie `pixel` apart.
@@ -331,8 +331,8 @@ def _chunk_layout(d, pad):
 needs_padding, chunk_layout = region(_needs_padding), region(_chunk_layout)
 
 
-@serial
-def copy_padded(x, xo, d, out, oo):
+@separate
+def copy_padded(x: Flat, xo: int, d: Conv2dDims, out: Flat, oo: int) -> None:
     """An image with its border of zeros."""
     row = (d.w + 2 * d.pad_w) * d.c
     for i in range(oo, oo + (d.h + 2 * d.pad_h) * row):
@@ -343,8 +343,8 @@ def copy_padded(x, xo, d, out, oo):
             out[to + i] = x[xo + h * d.w * d.c + i]
 
 
-@serial
-def sum_chunk(x, dy, d, first, end, sums_wanted, scratch, start):
+@separate
+def sum_chunk(x: Flat, dy: Flat, d: Conv2dDims, first: int, end: int, sums_wanted: bool, scratch: Flat, start: int) -> None:
     """dw, and the sums of dy, of images `first` to `end`, at `start` of scratch."""
     sums, packed, padded, size = chunk_layout(d, needs_padding(d))
     for i in range(start, start + sums):
@@ -398,8 +398,8 @@ def sum_chunk(x, dy, d, first, end, sums_wanted, scratch, start):
             sum_rows(dy, first * pixels * d.f + column, d.f, (end - first) * pixels, d.f - column, scratch, to)
 
 
-@serial
-def add_chunks_part(scratch, start, size, chunks, total, first, end):
+@separate
+def add_chunks_part(scratch: Flat, start: int, size: int, chunks: int, total: Flat, first: int, end: int) -> None:
     for i in range(first, end):
         total[i] = scratch[start + i]
     for chunk in range(1, chunks):
@@ -416,8 +416,8 @@ def is_depthwise(d):
     return d.groups == d.c and d.f == d.c
 
 
-@serial
-def depthwise_row(x, item, d, flipped, filters, bias, y):
+@separate
+def depthwise_row(x: Flat, item: int, d: Conv2dDims, flipped: bool, filters: Flat, bias: Flat, y: Flat) -> None:
     """`correlate_row` of a single image with one filter a channel."""
     c = correlation(d, flipped)
     h, w, channels = c.h, c.w, d.c
@@ -438,8 +438,8 @@ def depthwise_row(x, item, d, flipped, filters, bias, y):
                     y[yo + k] += x[xo + k] * filters[wo + k]
 
 
-@serial
-def sum_depthwise_chunk(x, dy, d, first, end, sums_wanted, scratch, start):
+@separate
+def sum_depthwise_chunk(x: Flat, dy: Flat, d: Conv2dDims, first: int, end: int, sums_wanted: bool, scratch: Flat, start: int) -> None:
     """`sum_chunk` with one filter a channel."""
     c, sums = correlation(d, False), d.kh * d.kw * d.c
     for i in range(start, start + sums + d.c):
@@ -478,51 +478,52 @@ def conv2d_backward_scratch(d: Conv2dDims, n: int) -> int:
 @kernel(optional={"b": 1})
 def conv2d(x, w, b, d, scratch, y):
     """y = x * w + b."""
-    n, forward = x.shape[0], d.groups < 0
-    x_flat, w_flat, y_flat = x.reshape(x.size), w.reshape(w.size), y.reshape(y.size)
+    n = x.shape[0]
+    x_flat, w_flat, y_flat = flat(x), flat(w), flat(y)
     if is_depthwise(d):
         rows = n * d.oh
     else:
-        pack_filters(w_flat, d, forward, scratch)
-        rows = row_count(d, n, forward, y)
+        pack_filters(w_flat, d, False, scratch)
+        rows = row_count(d, n, False, y)
     for item in prange(rows):
         if is_depthwise(d):
-            depthwise_row(x_flat, int64(item), d, forward, w_flat, b, y_flat)
+            depthwise_row(x_flat, item, d, False, w_flat, b, y_flat)
         else:
-            correlate_row(x_flat, n, int64(item), d, forward, scratch, b, y_flat)
+            correlate_row(x_flat, n, item, d, False, scratch, b, y_flat)
 
 
 @kernel(optional={"dx": 4, "db": 1})
 def conv2d_backward(dy, x, w, d, scratch, dx, dw, db):
     """dx, dw and db = the sum of dy over images and positions."""
-    n, none, flipped = x.shape[0], scratch[:0], d.groups > 0
-    x_flat, w_flat, dy_flat = x.reshape(x.size), w.reshape(w.size), dy.reshape(dy.size)
-    dx_flat, dw_flat = dx.reshape(dx.size), dw.reshape(dw.size)
+    n, none = x.shape[0], scratch[:0]
+    x_flat, w_flat, dy_flat = flat(x), flat(w), flat(dy)
+    dx_flat, dw_flat = flat(dx), flat(dw)
     sums, packed, padded, size = chunk_layout(d, needs_padding(d))
     chunks = min(n, _CHUNKS)
-    for chunk in prange(chunks):
-        first, end = int64(chunk) * n // chunks, (int64(chunk) + 1) * n // chunks
+    for c in prange(chunks):
+        chunk = int64(c)  # prange counts unsigned, and unsigned with signed makes floats
+        first, end = chunk * n // chunks, (chunk + 1) * n // chunks
         if is_depthwise(d):
-            sum_depthwise_chunk(x_flat, dy_flat, d, first, end, db.size > 0, scratch, int64(chunk) * size)
+            sum_depthwise_chunk(x_flat, dy_flat, d, first, end, db.size > 0, scratch, chunk * size)
         else:
-            sum_chunk(x_flat, dy_flat, d, first, end, db.size > 0, scratch, int64(chunk) * size)
+            sum_chunk(x_flat, dy_flat, d, first, end, db.size > 0, scratch, chunk * size)
     if db.size:
-        add_chunks_part(scratch, sums, size, chunks, db, sums - sums, db.size)
+        add_chunks_part(scratch, sums, size, chunks, db, 0, db.size)
     rows = 0
     filters = scratch[chunks * size :]
     if dx.size:
         if is_depthwise(d):
             rows = n * d.h
         else:
-            pack_filters(w_flat, d, flipped, filters)
-            rows = row_count(d, n, flipped, dx)
+            pack_filters(w_flat, d, True, filters)
+            rows = row_count(d, n, True, dx)
     for item in prange(_CHUNKS + rows):
         part = int64(item)
         if part < _CHUNKS:
             add_chunks_part(
-                scratch, sums - sums, size, chunks, dw_flat, part * dw.size // _CHUNKS, (part + 1) * dw.size // _CHUNKS
+                scratch, 0, size, chunks, dw_flat, part * dw.size // _CHUNKS, (part + 1) * dw.size // _CHUNKS
             )
         elif is_depthwise(d):
-            depthwise_row(dy_flat, part - _CHUNKS, d, flipped, w_flat, none, dx_flat)
+            depthwise_row(dy_flat, part - _CHUNKS, d, True, w_flat, none, dx_flat)
         else:
-            correlate_row(dy_flat, n, part - _CHUNKS, d, flipped, filters, none, dx_flat)
+            correlate_row(dy_flat, n, part - _CHUNKS, d, True, filters, none, dx_flat)

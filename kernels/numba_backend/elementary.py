@@ -20,7 +20,7 @@ from ..polynomials import (
     TAIL_NUMERATOR_32,
     TAIL_NUMERATOR_64,
 )
-from .flags import exact
+from .jit import exact
 
 LOG2_E = 1.4426950408889634
 # log 2 in two parts; the first is so short that its product with the exponent is exact.

@@ -1,7 +1,9 @@
 """The one decorator: compiler flags, disk cache and threads. No other file says njit.
 
-``@kernel`` makes a function with ``prange`` loops callable from Python, ``@serial`` and ``@inline`` make the
-helpers it calls. With NUMBA_DISABLE_JIT=1 all three leave plain Python behind.
+``@kernel`` makes a function with ``prange`` loops callable from Python. Its helpers differ in what they cost:
+``@inline`` and ``@region`` merge small ones into their callers, ``@serial`` leaves a function of its own, which is
+compiled again with every kernel that calls it, and ``@separate`` compiles a large one once, under declared types.
+With NUMBA_DISABLE_JIT=1 all of them leave plain Python behind.
 
 Flags. ``fastmath`` allows reordering and fusing but keeps NaN and Inf meaningful; ``error_model="numpy"`` drops
 the checks for division by zero; of the parallel passes only ``prange`` is on, the others cost compile time.
@@ -24,14 +26,16 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
+import llvmlite.binding as llvm
 import numba
 import numpy as np
 import platformdirs
-from numba import prange
-from numba.core import caching, event
+from numba import prange, types
+from numba.core import caching, cgutils, event
+from numba.extending import lower_builtin, type_callable
 from numba.np.ufunc import parallel as _pool
 
-__all__ = ["DISABLED", "cache_directory", "get_threads", "inline", "kernel", "prange", "region", "serial", "set_threads"]
+__all__ = ["DISABLED", "cache_directory", "exact", "get_threads", "inline", "kernel", "prange", "region", "separate", "serial", "set_threads"]
 
 DISABLED = bool(numba.config.DISABLE_JIT)
 """Whether NUMBA_DISABLE_JIT asks for plain Python."""
@@ -48,6 +52,96 @@ inline = numba.njit(forceinline=True, **FLAGS)
 
 region = numba.njit(inline="always", **FLAGS)
 """Decorator for a helper with ``prange`` loops: merged into the kernel that calls it before those become parallel."""
+
+
+exact = numba.njit(forceinline=True, **{**FLAGS, "fastmath": {"contract", "nsz"}})
+"""`inline` for arithmetic that must keep its order: error terms and range reductions rest on it."""
+
+
+class Flat:
+    """Declared type of a `separate` function's argument: a contiguous array with one axis, of the kernel's dtype."""
+
+
+class _Separate:
+    """What stands behind a `separate` function: its compiled variants, one a dtype, as symbols for other code."""
+
+    def __init__(self, function: FunctionType) -> None:
+        self.name = f"{function.__module__}.{function.__qualname__}"
+        self.signature = inspect.signature(function, eval_str=True)
+        self.dispatcher = _compiled(function)
+        self.symbols: dict[types.Type, str] = {}
+
+    def types(self, dtype: types.Type) -> tuple[types.Type, ...]:
+        """The declared types of the arguments."""
+        return tuple(_declared(parameter.annotation, dtype) for parameter in self.signature.parameters.values())
+
+    def provide(self, dtype: types.Type) -> str:
+        """Name of the symbol under which compiled code finds the variant of this dtype; compiled or loaded if new."""
+        if dtype not in self.symbols:
+            arguments = self.types(dtype)
+            self.dispatcher.compile(types.void(*arguments))
+            result = self.dispatcher.overloads[arguments]
+            symbol = f"{self.name}.{dtype}"
+            llvm.add_symbol(symbol, result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+            self.symbols[dtype] = symbol
+        return self.symbols[dtype]
+
+
+_separate: dict[Any, _Separate] = {}
+
+
+def _declared(annotation: Any, dtype: types.Type) -> types.Type:
+    if annotation is Flat:
+        return types.Array(dtype, 1, "C")
+    if annotation in (int, bool):
+        return {int: types.int64, bool: types.boolean}[annotation]
+    return types.NamedUniTuple(types.int64, len(annotation._fields), annotation)
+
+
+def _dtype(arguments: tuple[types.Type, ...]) -> types.Type:
+    """The dtype that a kernel computes in: that of its first array of floats."""
+    return next(a.dtype for a in arguments if isinstance(a, types.Array) and isinstance(a.dtype, types.Float))
+
+
+def separate(function: FunctionType) -> FunctionType:
+    """Decorator for a large helper, called from compiled code: compiled once a dtype, and linked by name.
+
+    Numba otherwise optimises a function again in each of its callers, at three levels for every ``prange`` loop.
+    The arguments are declared: `Flat`, int, bool or a NamedTuple of ints. Nothing is returned.
+    """
+    if DISABLED:
+        return function
+    separate_ = _separate[function] = _Separate(function)
+
+    @type_callable(function)
+    def _typer(context: Any) -> Callable[..., Any]:
+        def typer(*arguments: types.Type) -> Any:
+            dtype = _dtype(arguments)
+            separate_.provide(dtype)
+            return types.void(*separate_.types(dtype))
+
+        typer.__signature__ = separate_.signature  # type: ignore[attr-defined]
+        return typer
+
+    @lower_builtin(function, types.VarArg(types.Any))
+    def _lower(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        kind = context.call_conv.get_function_type(types.none, signature.args)
+        callee = cgutils.get_or_insert_function(builder.module, kind, separate_.provide(_dtype(signature.args)))
+        context.call_conv.call_function(builder, callee, types.none, signature.args, values)
+        return context.get_dummy_value()
+
+    return function
+
+
+def _needs(function: Any) -> set[Any]:
+    """The `separate` functions that a function calls, itself or through its helpers."""
+    found = set()
+    for name in function.__code__.co_names:
+        value = function.__globals__.get(name)
+        value = getattr(value, "__wrapped__", getattr(value, "py_func", value))
+        if isinstance(value, FunctionType):
+            found |= {value} if value in _separate else _needs(value)
+    return found
 
 
 class Kernel:
@@ -165,6 +259,8 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]
     _impl_class = _CacheImpl
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        for function in _needs(self._py_func):  # what is loaded refers to them by name
+            _separate[function].provide(_dtype(getattr(sig, "args", sig)))
         try:
             return super().load_overload(sig, target_context)
         except Exception:  # a torn file raises whatever unpickling happens to meet

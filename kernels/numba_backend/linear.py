@@ -19,15 +19,15 @@ def linear_backward_scratch(d: LinearDims, n: int) -> int:
 def linear(x, w, b, d, scratch, y):
     """y = x w + b."""
     n, k, m = x.shape[0], d.k, d.m
-    none, one = scratch[:0], k // k
-    matmul(x, k, one, n, w, m, one, k, m, b, none, scratch, y)
+    none = scratch[:0]
+    matmul(x, k, 1, n, w, m, 1, k, m, b, none, scratch, y)
 
 
 @kernel(optional={"dx": 2, "db": 1})
 def linear_backward(dy, x, w, d, scratch, dx, dw, db):
     """dx = dy w^T, dw = x^T dy, db = the sum of dy over the samples."""
     n, k, m = x.shape[0], d.k, d.m
-    none, one = scratch[:0], k // k
+    none = scratch[:0]
     if dx.size:
-        matmul(dy, m, one, n, w, one, m, m, k, none, none, scratch, dx)
-    matmul(x, one, k, k, dy, m, one, n, m, none, db, scratch, dw)
+        matmul(dy, m, 1, n, w, 1, m, m, k, none, none, scratch, dx)
+    matmul(x, 1, k, k, dy, m, 1, n, m, none, db, scratch, dw)

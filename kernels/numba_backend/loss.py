@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from ..interface import Input, Output, Scratch
 from ..shapes import ChannelDims
-from .chunks import CHUNK, chunk, chunks, quiet, rows, run
+from .chunks import CHUNK, chunk, chunks, rows, run
 from .elementary import exp
 from .jit import inline, kernel, prange, serial
 
@@ -107,7 +105,6 @@ def _log_softmax_backward(dy, y, dx):
                 dxs[row, i] = dys[row, i] - exp(ys[row, i]) * sum_
 
 
-@quiet
 def softmax(x: Input, y: Output) -> None:
     run(_softmax, x.size, rows(x), rows(y))
 
@@ -116,12 +113,10 @@ def softmax_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
     run(_softmax_backward, x.size, rows(dy), rows(y), rows(dx))
 
 
-@quiet
 def log_softmax(x: Input, y: Output) -> None:
     run(_log_softmax, x.size, rows(x), rows(y))
 
 
-@quiet
 def log_softmax_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
     run(_log_softmax_backward, x.size, rows(dy), rows(y), rows(dx))
 
@@ -158,7 +153,6 @@ def _softmax_cross_entropy(logits, labels, smoothing, scratch, loss, dlogits):
     loss[()] = sum_losses / n
 
 
-@quiet
 def softmax_cross_entropy(
     logits: Input,
     labels: Input,
@@ -194,9 +188,6 @@ def _mse(prediction, target, scratch, loss, dprediction):
     loss[()] = squares / prediction.size
 
 
-def mse(
-    prediction: Input, target: Input, d: ChannelDims, scratch: Scratch, loss: Output, dprediction: Output
-) -> None:
+def mse(prediction: Input, target: Input, d: ChannelDims, scratch: Scratch, loss: Output, dprediction: Output) -> None:
     flat = prediction.reshape(-1), target.reshape(-1), scratch, loss, dprediction.reshape(-1)
     run(_mse, prediction.size, *flat)
-

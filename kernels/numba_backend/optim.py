@@ -15,6 +15,8 @@ from .jit import inline, kernel, prange
 @inline
 def decayed(p, g, rate, weight_decay, decoupled):
     """(parameter, gradient) after weight decay."""
+    if weight_decay == 0:
+        return p, g
     if decoupled:
         return p - rate * weight_decay * p, g
     return p, g + weight_decay * p

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..interface import Input, Output
 from ..shapes import Pool2dDims
-from .chunks import run
+from .chunks import clear, run
 from .flags import disjoint
 from .jit import inline, kernel, prange, serial
 
@@ -97,12 +97,6 @@ def add_where(dy, argmax, position, dx):
         dx[c] += dy[c] if argmax[c] == position else dy.dtype.type(0)
 
 
-@disjoint
-def clear(x):
-    for c in range(x.size):
-        x[c] = 0
-
-
 @kernel
 def _maxpool2d_backward(dy, argmax, d, dx):
     for n in prange(dy.shape[0] // d.oh):
@@ -143,7 +137,8 @@ def _maxpool2d_backward_2x2(dy, argmax, d, dx):
             clear(below[q])
         if p == d.oh - 1:
             for rest in range(top + 2, (n + 1) * d.h):
-                clear(dx[rest].reshape(-1))
+                for q in range(d.w):
+                    clear(dx[rest, q])
 
 
 @inline
@@ -164,8 +159,8 @@ def _avgpool2d(x, d, count_include_pad, y):
     for row in prange(y.shape[0]):
         top, upper, lower = window(row % d.oh, d.stride_h, d.pad_h, d.kh, d.h)
         top += row // d.oh * d.h
-        clear(y[row].reshape(-1))
         for q in range(d.ow):
+            clear(y[row, q])
             left, first, last = window(q, d.stride_w, d.pad_w, d.kw, d.w)
             scale = y.dtype.type(share(d, count_include_pad, lower - upper, last - first))
             for i in range(upper, lower):

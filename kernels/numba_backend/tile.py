@@ -27,6 +27,7 @@ from numba import types
 from numba.core import cgutils, config, datamodel
 from numba.core.codegen import get_host_cpu_features
 from numba.core.imputils import lower_constant
+from numba.np.arrayobj import populate_array
 from numba.extending import lower_builtin, models, register_model, type_callable, typeof_impl
 
 # --- The processor --------------------------------------------------------------------------------------------------
@@ -235,6 +236,24 @@ def _(context: Any) -> Callable[..., types.Type]:
 @lower_builtin(lanes, types.Array)
 def _(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
     return ir.Constant(ir.IntType(64), VECTOR_BYTES * 8 // signature.args[0].dtype.bitwidth)
+
+
+def flat(array: np.ndarray) -> np.ndarray:
+    """The memory of a contiguous array as one axis. Compiled, the view holds no reference: the caller holds the array."""
+    return array.reshape(-1)
+
+
+@type_callable(flat)
+def _(context: Any) -> Callable[..., types.Type]:
+    return lambda array: types.Array(array.dtype, 1, "C")
+
+
+@lower_builtin(flat, types.Array)
+def _(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+    array = context.make_array(signature.args[0])(context, builder, args[0])
+    view = context.make_array(signature.return_type)(context, builder)
+    populate_array(view, array.data, [array.nitems], [array.itemsize], array.itemsize, None)
+    return view._getvalue()
 
 
 def tile_rows(shape: Shape) -> int:

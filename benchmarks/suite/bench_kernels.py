@@ -1,0 +1,99 @@
+"""Kernels: time of a call, its error, and its time beside NumPy's. Allocation and validation are not in the time."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import kernels
+
+from . import cases, common
+
+BACKENDS = kernels.names()
+BENCH = [case.id for case in cases.select(tag="bench")]
+FLOAT64 = [
+    id
+    for id in BENCH
+    if id.split("/")[1] in ("mlp-512-hidden-b128", "cnn-bn-conv2-b128", "cnn-bn-norm2-b128", "mlp-512")
+    and not id.startswith("meannorm")
+]
+ZOO = (
+    "linear conv2d maxpool2d batchnorm relu linear_backward conv2d_backward maxpool2d_backward batchnorm_backward "
+    "relu_backward softmax_cross_entropy sgd rmsprop adam"
+).split()
+RATIOS = [id for id in BENCH if id.split("/")[0] in ZOO]
+
+# asv forks each measurement from a process that has this module: Numba is loaded once, not a thousand times.
+with contextlib.suppress(ImportError):
+    kernels.get("numba")
+
+
+def _ready(backend: str) -> None:
+    """Pin the threads; a backend that cannot be loaded here is left out, with the reason."""
+    try:
+        kernels.get(backend)
+    except ImportError as error:
+        from asv_runner.benchmarks.mark import SkipNotImplemented
+
+        raise SkipNotImplemented(f"the {backend} backend cannot be loaded: {error}") from error
+    kernels.set_threads(common.THREADS)
+
+
+class Kernel:
+    """Every size of the zoo in float32."""
+
+    params = (BACKENDS, BENCH, ["float32"])
+    param_names = ("backend", "case", "dtype")
+    version = "1"
+    timeout = 300
+
+    def setup(self, backend: str, case: str, dtype: str) -> None:
+        _ready(backend)
+        self.call = common.prepare(case, backend, dtype)
+
+    def time_kernel(self, backend: str, case: str, dtype: str) -> None:
+        self.call()
+
+
+class KernelFloat64(Kernel):
+    """A few of them in float64."""
+
+    params = (BACKENDS, FLOAT64, ["float64"])
+
+
+class KernelError:
+    """Error of a kernel in units of NumPy's own, an ulp added to both; the truth is float64."""
+
+    params = (["numba"], BENCH, ["float32"])
+    param_names = ("backend", "case", "dtype")
+    version = "1"
+    timeout = 300
+    unit = "times NumPy's"
+
+    def setup(self, backend: str, case: str, dtype: str) -> None:
+        _ready(backend)
+
+    def track_error(self, backend: str, case: str, dtype: str) -> float:
+        call = common.record(cases.get(case), dtype)
+        found = common.accuracy(call, kernels.get(backend))
+        assert math.isfinite(found.error), f"{case} on {backend} is wrong: {found}"
+        return found.relative
+
+
+class KernelRatio:
+    """Time of the Numba kernel over NumPy's, measured alternately in one process: the machine's speed cancels."""
+
+    params = (["numba"], RATIOS, ["float32"])
+    param_names = ("backend", "case", "dtype")
+    version = "1"
+    timeout = 300
+    unit = "times NumPy's"
+
+    def setup(self, backend: str, case: str, dtype: str) -> None:
+        _ready(backend)
+        calls = {name: common.prepare(case, name, dtype) for name in ("numpy", backend)}
+        self.samplers = {name: common.Sampler(call) for name, call in calls.items()}
+
+    def track_time_ratio(self, backend: str, case: str, dtype: str) -> float:
+        seconds = common.sample(self.samplers, 9)
+        return common.ratio(seconds[backend], seconds["numpy"]).median

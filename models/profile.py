@@ -1,0 +1,331 @@
+"""Profile: the listing of a training step with each backend's time, its share of the machine's limit, and its error."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+import kernels
+from kernels import Kernels, memory
+from kernels.interface import roles
+from kernels.shapes import text
+
+from . import recipes
+from .execute import Executor
+from .graph import INPUT
+from .plan import Plan, Step, table
+from .recipes import Recipe
+from .trainer import Trainer
+from .zoo import build
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from .limits import Limits
+
+BACKENDS = ("numpy", "numba")
+_TITLES = {"numpy": "NumPy", "numba": "Numba"}
+_PAUSE = 0.1  # seconds; idle workers of OpenMP and OpenBLAS spin for tens of milliseconds before they sleep
+_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Line:
+    """One step of the plan: what it costs, how long each backend takes, and how far each is from the truth.
+
+    limit: the least seconds this machine could take. errors: the largest |result − truth| over the largest |truth| of
+    an output, with the truth computed in float64 from the same inputs.
+    """
+
+    step: Step
+    shapes: str
+    flops: int
+    bytes: int
+    limit: float
+    seconds: dict[str, float]
+    errors: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A training step, line by line. `whole`: each backend's time of the step, measured without looking inside."""
+
+    name: str
+    batch_size: int
+    threads: int
+    limits: Limits
+    lines: tuple[Line, ...]
+    whole: dict[str, float]
+
+    def seconds(self, backend: str) -> float:
+        """The sum of all steps."""
+        return sum(line.seconds[backend] for line in self.lines)
+
+    def __str__(self) -> str:
+        head = ["", "phase", "step", "shapes written", "MFLOP", "kB"]
+        for backend in BACKENDS:
+            head += [f"{_TITLES[backend]} µs", "GFLOP/s", "of limit"]
+        head += ["speed-up", *(f"{_TITLES[backend]} error" for backend in BACKENDS)]
+        rows = [tuple(head)]
+        for i, line in enumerate(self.lines):
+            start = (str(i), line.step.phase, str(line.step), line.shapes)
+            errors = tuple(f"{line.errors[backend]:.0e}" for backend in BACKENDS)
+            rows.append(start + _figures(line.flops, line.bytes, line.limit, line.seconds) + errors)
+        flops, size, limit = (sum(getattr(line, name) for line in self.lines) for name in ("flops", "bytes", "limit"))
+        largest = tuple(f"{max(line.errors[backend] for line in self.lines):.0e}" for backend in BACKENDS)
+        totals = {backend: self.seconds(backend) for backend in BACKENDS}
+        rows.append(("", "", "total", "", *_figures(flops, size, limit, totals), *largest))
+        rows.append(("", "", "the whole step at once", "", *_figures(flops, size, limit, self.whole), "", ""))
+        rates = "  ".join(f"{size >> 10:,} KiB {rate / 1e9:.1f}" for size, rate in self.limits.bandwidths.items())
+        return (
+            f"{self.name}: a training step, batch of {self.batch_size}, float32, {self.threads} threads\n"
+            f"limit: {self.limits.peak / 1e9:.1f} GFLOP/s; copies in GB/s: {rates}\n"
+            + table(rows, right=(0, *range(4, len(head))))
+        )
+
+    def figure(self) -> Figure:
+        """A picture: the steps under the roofline, and each backend's time as a stacked bar. Needs matplotlib."""
+        figure_class = _figure_class()
+        figure: Figure = figure_class(figsize=(13, 5), layout="constrained")
+        roofline, bars = figure.subplots(1, 2)
+        self._draw_roofline(roofline)
+        self._draw_bars(bars)
+        figure.suptitle(f"{self.name}: a training step, batch of {self.batch_size}, {self.threads} threads")
+        return figure
+
+    def _draw_roofline(self, axes: Axes) -> None:
+        contractions = [line for line in self.lines if line.flops]
+        intensity = np.array([line.flops / line.bytes for line in contractions])
+        reach = np.geomspace(0.5, max(200.0, 2 * intensity.max(initial=1.0)), 100)
+        for size, style in (1 << 18, "--"), (1 << 26, "-"):
+            rate = self.limits.bandwidth(2 * size)
+            roof = np.minimum(self.limits.peak, reach * rate) / 1e9
+            axes.loglog(reach, roof, style, color="0.4", label=f"limit, {size >> 10:,} KiB in use")
+        for backend, marker, colour in ("numpy", "o", "tab:blue"), ("numba", "s", "tab:orange"):
+            rates = [line.flops / line.seconds[backend] / 1e9 for line in contractions]
+            axes.loglog(intensity, rates, marker, color=colour, label=_TITLES[backend])
+        for x, line in zip(intensity, contractions, strict=True):
+            label = f" {next(iter(line.step.outputs.values())).name}"
+            axes.annotate(label, (x, line.flops / line.seconds["numba"] / 1e9), fontsize=7)
+        axes.set(xlabel="FLOP a byte", ylabel="GFLOP/s", title="Contractions under the roofline")
+        axes.legend(fontsize=8)
+
+    def _draw_bars(self, axes: Axes) -> None:
+        import matplotlib
+
+        colours = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
+        longest = max(self.seconds(backend) for backend in BACKENDS)
+        for row, backend in enumerate(BACKENDS):
+            start = 0.0
+            for i, line in enumerate(self.lines):
+                width = line.seconds[backend]
+                axes.barh(row, width * 1e3, left=start * 1e3, color=colours[i % 20], edgecolor="white", linewidth=0.5)
+                if width > 0.04 * longest:
+                    middle = (start + width / 2) * 1e3
+                    axes.text(middle, row, line.step.name, rotation=90, ha="center", va="center", fontsize=7)
+                start += width
+            axes.text(start * 1e3, row, f" {start * 1e3:.2f} ms", va="center")
+        axes.set_yticks(range(len(BACKENDS)), [_TITLES[backend] for backend in BACKENDS])
+        axes.margins(x=0.15)
+        axes.set(xlabel="ms a step, the plan's lines from left to right", title="Where the time goes")
+        axes.invert_yaxis()
+
+
+def _figures(flops: int, size: int, limit: float, seconds: dict[str, float]) -> tuple[str, ...]:
+    cells = [f"{flops / 1e6:,.2f}" if flops else "", f"{size / 1e3:,.1f}"]
+    for backend in BACKENDS:
+        rate = f"{flops / seconds[backend] / 1e9:,.1f}" if flops else ""
+        cells += [f"{seconds[backend] * 1e6:,.1f}", rate, f"{limit / seconds[backend]:.0%}"]
+    return (*cells, f"{seconds['numpy'] / seconds['numba']:.1f}")
+
+
+def _figure_class() -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ValueError("the picture needs matplotlib: pip install 'twinkernels[plots]'") from None
+    return Figure
+
+
+def profile(
+    recipe: str | Recipe,
+    batch_size: int | None = None,
+    *,
+    seed: int = 0,
+    seconds: float = 1.0,
+    limits: Limits | None = None,
+) -> Profile:
+    """Measure a recipe's training step on random images, kernel by kernel, on both backends.
+
+    batch_size: in place of the recipe's. seconds: how long each backend is measured. limits: the machine's, measured
+    unless given. A backend runs for a while, then all rest, then the other runs: their idle threads never meet.
+
+    Raises ValueError for an unknown recipe or a batch size below 1.
+    """
+    recipe = recipes.get(recipe) if isinstance(recipe, str) else recipe
+    n = recipe.batch_size if batch_size is None else batch_size
+    trainers = {}
+    for backend in BACKENDS:
+        model = build(recipe.network, backend, seed)
+        trainers[backend] = Trainer(model, recipe.optimizer, recipe.loss, n, recipe.schedule)
+    if limits is None:
+        from . import limits as machine
+
+        limits = machine.measure()
+    executors = {backend: _filled(trainer, seed) for backend, trainer in trainers.items()}
+    errors = _errors(executors["numpy"], trainers["numba"].model.kernels, n, recipe.optimizer.learning_rate)
+    passes: dict[str, list[np.ndarray]] = {backend: [] for backend in BACKENDS}
+    whole: dict[str, list[float]] = {backend: [] for backend in BACKENDS}
+    for _ in range(_ROUNDS):
+        for backend, executor in executors.items():
+            time.sleep(_PAUSE)
+            _measure(executor, n, seconds / _ROUNDS, passes[backend], whole[backend])
+
+    plan: Plan = trainers["numpy"].plan
+    steps = {backend: _typical(passes[backend]) for backend in BACKENDS}
+    lines = tuple(
+        Line(
+            step,
+            " ".join(text(value.sized(n)) for value in step.outputs.values()),
+            step.flops(n),
+            step.bytes(n),
+            limits.seconds(step.flops(n), step.bytes(n)),
+            {backend: float(steps[backend][i]) for backend in BACKENDS},
+            errors[i],
+        )
+        for i, step in enumerate(plan.steps)
+    )
+    totals = {backend: float(_typical([np.array([t]) for t in whole[backend]])[0]) for backend in BACKENDS}
+    return Profile(recipe.name, n, kernels.get_threads(), limits, lines, totals)
+
+
+def _filled(trainer: Trainer, seed: int) -> Executor:
+    """The trainer's executor with a random batch in its inputs."""
+    rng = np.random.default_rng(seed)
+    executor, n = trainer._executor, trainer.batch_size
+    for name, value in trainer.plan.inputs.items():
+        array = executor.array(value, n)
+        if name == INPUT or array.dtype.kind == "f":
+            array[...] = rng.standard_normal(array.shape)
+        else:
+            array[...] = rng.integers(0, trainer.model.output_shape[-1], array.shape)
+    return executor
+
+
+def _measure(executor: Executor, n: int, seconds: float, passes: list[np.ndarray], whole: list[float]) -> None:
+    """Time passes over the plan, in turn as a whole and with a look at the clock after each step."""
+    program, scalars = _program(executor, n, learning_rate=0.0)  # every pass finds the same parameters
+    executor.run_in_place(n, **scalars)
+    clock = time.perf_counter
+    deadline, done = clock() + seconds, 0
+    while clock() < deadline or done < 3:
+        start = clock()
+        executor.run_in_place(n, **scalars)
+        whole.append(clock() - start)
+        times = [clock()]
+        for function, arguments in program:
+            function(*arguments)
+            times.append(clock())
+        passes.append(np.diff(times))
+        done += 1
+
+
+def _program(executor: Executor, n: int, learning_rate: float) -> tuple[list[tuple[Any, list[Any]]], dict[str, float]]:
+    scalars = {"step": 1, "learning_rate": learning_rate}
+    program, patches = executor._bind(n)
+    for arguments, position, name in patches:
+        arguments[position] = scalars[name]
+    return program, scalars
+
+
+def _typical(passes: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean over the faster half of the passes: what else the machine does can only lengthen one."""
+    ordered = sorted(passes, key=lambda times: float(times.sum()))
+    typical: np.ndarray = np.mean(ordered[: (len(ordered) + 1) // 2], axis=0)
+    return typical
+
+
+def _errors(executor: Executor, twin: Kernels, n: int, learning_rate: float) -> list[dict[str, float]]:
+    """Each step's error on both backends, all of them given the inputs that NumPy's pass makes."""
+    definition = executor.kernels
+    program, _ = _program(executor, n, learning_rate)
+    errors = []
+    for step, (function, arguments) in zip(executor.plan.steps, program, strict=True):
+        results = {
+            "numpy": _results(step, arguments, definition, n),
+            "numba": _results(step, arguments, twin, n),
+            "truth": _results(step, arguments, definition, n, np.float64),
+        }
+        errors.append({backend: _largest(results[backend], results["truth"]) for backend in BACKENDS})
+        function(*arguments)
+    return errors
+
+
+def _results(
+    step: Step, arguments: Sequence[Any], k: Kernels, n: int, dtype: type[np.floating[Any]] = np.float32
+) -> list[np.ndarray]:
+    """What a step writes on arrays of its own."""
+    own, written = [], []
+    for role, value in zip(roles(step.kernel).values(), arguments, strict=True):
+        copy = value
+        if role == "scratch":
+            copy = memory.empty(k.scratch_size(step.kernel, step.dims["d"], n), dtype)
+        elif isinstance(value, np.ndarray):
+            copy = memory.empty(value.shape, dtype if value.dtype.kind == "f" else value.dtype)
+            if role != "output":
+                copy[...] = value
+            if role != "input":
+                written.append(copy)
+        own.append(copy)
+    k.function(step.kernel)(*own)
+    return written
+
+
+def _largest(results: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> float:
+    """The largest relative error of several arrays, each by its own largest value; infinity for a wrong index."""
+    worst = 0.0
+    for result, truth in zip(results, truths, strict=True):
+        if result.dtype.kind != "f":
+            error = 0.0 if np.array_equal(result, truth) else np.inf
+        else:
+            difference, size = float(np.abs(result - truth).max()), float(np.abs(truth).max())
+            error = difference / size if size else difference
+        worst = max(worst, error) if error == error else np.inf
+    return worst
+
+
+def command(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A name that `twinkernels list` shows.")],
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the weights and the images.")] = 0,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads that compute; all cores if left out.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="PICTURE", help="Where the picture goes; profile-RECIPE.png here if left out."),
+    ] = None,
+) -> None:
+    """Time a training step kernel by kernel, NumPy against Numba; print it and draw it."""
+    recipes.get(recipe)
+    if out is not None:
+        _figure_class()  # what was asked for must not fail after the measuring
+    if threads is not None:
+        kernels.set_threads(threads)
+    measured = profile(recipe, batch_size, seed=seed)
+    print(measured)
+    path = out or Path(f"profile-{recipe}.png")
+    try:
+        figure = measured.figure()
+    except ValueError as error:
+        print(f"no picture: {error}")
+        return
+    figure.savefig(path, dpi=150)
+    print(f"picture in {path}")
