@@ -45,6 +45,9 @@ DISTURBED = 1.25
 CASE_DISTURBED = 2.0
 """And so many times in one case, where two processes' luck with memory counts as well."""
 
+SHARP = 1.25
+"""How far apart the ends of an interval may be if it is to become a floor."""
+
 STEPS = tuple(f"step/{network}-b{batch}" for network in models.NETWORKS for batch in (64,))
 PREDICTIONS = tuple(f"predict/{network}-b1" for network in models.NETWORKS)
 
@@ -82,7 +85,8 @@ def excess(case_id: str, k: Kernels) -> float:
 
     truth = answer(kernels.get("numpy"), "float64")
     unit = float(np.finfo(np.float32).eps * np.abs(truth).max())
-    error, baseline = (float(np.abs(answer(each, "float32") - truth).max()) / unit for each in (k, kernels.get("numpy")))
+    twins = k, kernels.get("numpy")
+    error, baseline = (float(np.abs(answer(each, "float32") - truth).max()) / unit for each in twins)
     return error / (4.0 * baseline + common.ULPS) if math.isfinite(error) else math.inf
 
 
@@ -168,10 +172,9 @@ class Outcome:
 
     def __str__(self) -> str:
         alone = "" if self.disturbance is None else f"{self.disturbance:.2f}"
-        return (
-            f"{self.id:48} {self.numpy * 1e6:12,.1f} {self.numba * 1e6:12,.1f}  {self.speedup!s:24} "
-            f"{self.floor:6g} {self.excess:7.3f} {alone:>6}" + "".join(f"\n    FAILED: {what}" for what in self.failures)
-        )
+        figures = f"{self.numpy * 1e6:12,.1f} {self.numba * 1e6:12,.1f}  {self.speedup!s:24} {self.floor:6g}"
+        line = f"{self.id:48} {figures} {self.excess:7.3f} {alone:>6}"
+        return "\n    FAILED: ".join([line, *self.failures])
 
 
 HEADING = (
@@ -228,10 +231,13 @@ def read_floors(path: Path = FLOORS) -> dict[str, dict[str, float]]:
 
 
 def record_floors(outcomes: Sequence[Outcome], kind: str, path: Path = FLOORS) -> None:
-    """Write this run's speed-ups, each the low end of its interval, as the floors of this kind of CPU."""
+    """Write this run's speed-ups, each the low end of its interval, as the floors of this kind of CPU.
+
+    A case that was measured in too much noise keeps the floor it had.
+    """
     floors = read_floors(path) if path.exists() else {}
-    kept = floors.setdefault(kind, {})
-    kept.update({outcome.id: _two_digits_down(outcome.speedup.low) for outcome in outcomes})
+    sharp = [outcome for outcome in outcomes if outcome.speedup.high < SHARP * outcome.speedup.low]
+    floors.setdefault(kind, {}).update({outcome.id: _two_digits_down(outcome.speedup.low) for outcome in sharp})
     path.write_text(json.dumps(floors, indent=1) + "\n", encoding="utf-8")
 
 
@@ -314,7 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no case contains {' or '.join(given.cases)}")
     if given.pairs < 30:
         parser.error(f"--pairs is {given.pairs}, expected at least 30")
-    kernels.set_threads(given.threads or common.THREADS)
+    common.settle(given.threads or common.THREADS)
 
     def show(line: object) -> None:
         print(line, flush=True)
@@ -332,9 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     show(f"NumPy beside Numba takes {verdict.disturbance:.3f} times NumPy alone; {DISTURBED} is too much")
     show(f"{len(failed)} of {len(chosen)} cases failed" + ": " * bool(failed) + ", ".join(o.id for o in failed))
     if given.json:
-        report = [
-            {**vars(o), "speedup": o.speedup._asdict(), "failures": o.failures} for o in verdict.outcomes
-        ]
+        report = [{**vars(o), "speedup": o.speedup._asdict(), "failures": o.failures} for o in verdict.outcomes]
         given.json.write_text(json.dumps({"cpu": kind, "disturbance": verdict.disturbance, "cases": report}, indent=1))
     if given.record:
         record_floors(verdict.outcomes, kind)

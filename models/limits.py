@@ -15,15 +15,25 @@ from numpy.typing import DTypeLike
 
 from kernels.memory import empty
 from kernels.numba_backend.jit import get_threads, kernel, prange, set_threads
-from kernels.numba_backend.tile import REGISTERS, Shape, lanes, tile_fma, tile_rows, tile_store, tile_vectors, tile_zeros
+from kernels.numba_backend.tile import (
+    REGISTERS,
+    Shape,
+    lanes,
+    tile_fma,
+    tile_rows,
+    tile_store,
+    tile_vectors,
+    tile_zeros,
+)
 
 # As many independent sums as registers allow, so that neither latency nor loads can matter.
 _SHAPE = Shape(REGISTERS // 2 - 2, 1, REGISTERS // 2 - 2)
 _STEPS = 100_000
+_PARTS = 16
 SIZES = (1 << 14, 1 << 18, 1 << 22, 1 << 26)
 
 
-@kernel
+@kernel  # type: ignore[arg-type]
 def _multiply_add(a: np.ndarray, b: np.ndarray, y: np.ndarray) -> None:
     """Each thread runs over the same few elements, which stay in the first-level cache."""
     for i in prange(y.shape[0]):
@@ -33,30 +43,46 @@ def _multiply_add(a: np.ndarray, b: np.ndarray, y: np.ndarray) -> None:
         tile_store(tile, y[i], 0, lanes(y))
 
 
-@kernel
-def _copy(x: np.ndarray, y: np.ndarray) -> None:
-    chunks = 64
-    for i in prange(chunks):
-        for j in range(i * x.size // chunks, (i + 1) * x.size // chunks):
-            y[j] = x[j]
+@kernel  # type: ignore[arg-type]
+def _copy(y: np.ndarray, x: np.ndarray) -> None:
+    part = -(-x.size // _PARTS)
+    for c in prange(_PARTS):
+        # Views from 0: a loop from an offset has to check for negative indices, and is not vectorised.
+        source, target = x[c * part : (c + 1) * part], y[c * part : (c + 1) * part]
+        for i in range(target.size):
+            target[i] = source[i]
 
 
 def peak(dtype: DTypeLike = np.float32, threads: int = 1, repetitions: int = 20) -> float:
-    """Largest rate of multiply-adds in FLOP/s, two a multiply-add, on `threads` threads."""
+    """Largest rate of multiply-adds in FLOP/s, two a multiply-add, on `threads` threads or on one, if that is more."""
     lanes_, rows = lanes(np.empty(0, dtype)), tile_rows(_SHAPE) * tile_vectors(_SHAPE)
-    a, b, y = np.ones(8, dtype), empty(lanes_, dtype), empty((threads, rows * lanes_), dtype)
+    a, b = np.ones(8, dtype), empty(lanes_, dtype)
     b.fill(1)
-    seconds = _with_threads(threads, lambda: _best(lambda: _multiply_add(a, b, y), repetitions))
-    return 2 * threads * _STEPS * rows * lanes_ / seconds
+    rates = []
+    for n in {1, threads}:
+        y = empty((n, rows * lanes_), dtype)
+        seconds = _with_threads(n, lambda y=y: _best(lambda: _multiply_add(a, b, y), repetitions))  # type: ignore[misc]
+        rates.append(2 * n * _STEPS * rows * lanes_ / seconds)
+    return max(rates)
 
 
 def bandwidth(size: int, threads: int = 1, repetitions: int = 20) -> float:
-    """Bytes read plus bytes written a second by a copy of `size` bytes on `threads` threads."""
+    """Bytes read plus bytes written a second by a copy of `size` bytes on `threads` threads, the faster of two.
+
+    For few bytes the start of the threads takes longer than the copy: one thread may be faster than all.
+    """
     x, y = empty(size // 4, np.float32), empty(size // 4, np.float32)
     x.fill(1)
-    times = max(1, (1 << 20) // size)
-    seconds = _with_threads(threads, lambda: _best(lambda: [_copy(x, y) for _ in range(times)], repetitions))
-    return 2 * 4 * x.size * times / seconds
+    y.fill(1)
+    times = range(max(1, (1 << 20) // size))
+
+    def repeat(copy: Callable[[np.ndarray, np.ndarray], None]) -> None:
+        for _ in times:
+            copy(y, x)
+
+    single = _best(lambda: repeat(np.copyto), repetitions)
+    together = _with_threads(threads, lambda: _best(lambda: repeat(_copy), repetitions))
+    return 2 * 4 * x.size * len(times) / min(single, together)
 
 
 def _best(call: Callable[[], Any], repetitions: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,8 +41,9 @@ _ROUNDS = 3
 class Line:
     """One step of the plan: what it costs, how long each backend takes, and how far each is from the truth.
 
-    limit: the least seconds this machine could take. errors: the largest |result − truth| over the largest |truth| of
-    an output, with the truth computed in float64 from the same inputs.
+    limit: the least seconds this machine could take. errors: the largest |result − truth| of an output, over the
+    largest value of that output or of the step's first input, since some gradients are sums that cancel; the truth is
+    computed in float64 from the same inputs.
     """
 
     step: Step
@@ -215,7 +217,7 @@ def _filled(trainer: Trainer, seed: int) -> Executor:
         if name == INPUT or array.dtype.kind == "f":
             array[...] = rng.standard_normal(array.shape)
         else:
-            array[...] = rng.integers(0, trainer.model.output_shape[-1], array.shape)
+            array[...] = rng.integers(0, int(trainer.model.output_shape[-1]), array.shape)
     return executor
 
 
@@ -263,7 +265,9 @@ def _errors(executor: Executor, twin: Kernels, n: int, learning_rate: float) -> 
             "numba": _results(step, arguments, twin, n),
             "truth": _results(step, arguments, definition, n, np.float64),
         }
-        errors.append({backend: _largest(results[backend], results["truth"]) for backend in BACKENDS})
+        terms = next(a for a, role in zip(arguments, roles(step.kernel).values(), strict=True) if role.startswith("in"))
+        size = float(np.abs(terms).max())
+        errors.append({backend: _largest(results[backend], results["truth"], size) for backend in BACKENDS})
         function(*arguments)
     return errors
 
@@ -288,14 +292,14 @@ def _results(
     return written
 
 
-def _largest(results: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> float:
-    """The largest relative error of several arrays, each by its own largest value; infinity for a wrong index."""
+def _largest(results: Sequence[np.ndarray], truths: Sequence[np.ndarray], terms: float) -> float:
+    """The largest error of several arrays, over their largest value or `terms`; infinity for a wrong index."""
     worst = 0.0
     for result, truth in zip(results, truths, strict=True):
         if result.dtype.kind != "f":
             error = 0.0 if np.array_equal(result, truth) else np.inf
         else:
-            difference, size = float(np.abs(result - truth).max()), float(np.abs(truth).max())
+            difference, size = float(np.abs(result - truth).max()), max(terms, float(np.abs(truth).max()))
             error = difference / size if size else difference
         worst = max(worst, error) if error == error else np.inf
     return worst
@@ -315,6 +319,9 @@ def command(
 ) -> None:
     """Time a training step kernel by kernel, NumPy against Numba; print it and draw it."""
     recipes.get(recipe)
+    # Each thread on a core of its own: Linux wakes OpenMP's threads after a pause on one core, where for a while they
+    # spin in one another's way. Read when Numba's first kernel starts.
+    os.environ.setdefault("OMP_PROC_BIND", "true")
     if out is not None:
         _figure_class()  # what was asked for must not fail after the measuring
     if threads is not None:

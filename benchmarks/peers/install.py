@@ -11,8 +11,6 @@ from .measure import environment_python
 from .variants import DISTRIBUTIONS
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
-# On Linux PyPI's torch brings several gigabytes of CUDA; this index has it without.
-TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
 def pinned(distributions: Iterable[str], requirements: Path = REQUIREMENTS) -> list[str]:
@@ -25,7 +23,8 @@ def pinned(distributions: Iterable[str], requirements: Path = REQUIREMENTS) -> l
 def install(peers: Sequence[str], say: Callable[[str], None]) -> Path:
     """Make the environment if need be, and install what the peers need; returns its interpreter.
 
-    A peer that cannot be installed is reported and left out; measuring will then say that it is missing.
+    A peer that cannot be installed is reported and left out; measuring will then say that it is missing. pip's own
+    settings choose the package index: PyTorch's default build for Linux brings gigabytes of CUDA, its CPU build none.
     """
     python = environment_python()
     if not python.exists():
@@ -35,14 +34,8 @@ def install(peers: Sequence[str], say: Callable[[str], None]) -> Path:
         lines = pinned(DISTRIBUTIONS[peer])
         say(f"installing {' '.join(lines)}")
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        attempts = [[*pip, *lines]]
-        if peer == "torch":
-            attempts.insert(0, [*pip, "--retries", "0", "--index-url", TORCH_CPU_INDEX, *lines])
-        for attempt in attempts:
-            done = subprocess.run(attempt, capture_output=True, text=True)
-            if done.returncode == 0:
-                break
-        else:
+        done = subprocess.run([*pip, *lines], capture_output=True, text=True)
+        if done.returncode:
             errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr]
             say(f"{peer} could not be installed: {errors[-1].strip()}")
     return python

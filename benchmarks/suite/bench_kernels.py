@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
+
+from asv_runner.benchmarks.mark import SkipNotImplemented
 
 import kernels
 
@@ -17,26 +18,21 @@ FLOAT64 = [
     if id.split("/")[1] in ("mlp-512-hidden-b128", "cnn-bn-conv2-b128", "cnn-bn-norm2-b128", "mlp-512")
     and not id.startswith("meannorm")
 ]
-ZOO = (
-    "linear conv2d maxpool2d batchnorm relu linear_backward conv2d_backward maxpool2d_backward batchnorm_backward "
-    "relu_backward softmax_cross_entropy sgd rmsprop adam"
-).split()
+FORWARD = ("linear", "conv2d", "maxpool2d", "batchnorm", "relu", "softmax_cross_entropy", "sgd", "rmsprop", "adam")
+ZOO = {kernel + suffix for kernel in FORWARD for suffix in ("", "_backward")}
 RATIOS = [id for id in BENCH if id.split("/")[0] in ZOO]
 
 # asv forks each measurement from a process that has this module: Numba is loaded once, not a thousand times.
-with contextlib.suppress(ImportError):
-    kernels.get("numba")
+common.settle()
 
 
-def _ready(backend: str) -> None:
+def ready(backend: str) -> None:
     """Pin the threads; a backend that cannot be loaded here is left out, with the reason."""
     try:
         kernels.get(backend)
     except ImportError as error:
-        from asv_runner.benchmarks.mark import SkipNotImplemented
-
         raise SkipNotImplemented(f"the {backend} backend cannot be loaded: {error}") from error
-    kernels.set_threads(common.THREADS)
+    common.settle()
 
 
 class Kernel:
@@ -48,7 +44,7 @@ class Kernel:
     timeout = 300
 
     def setup(self, backend: str, case: str, dtype: str) -> None:
-        _ready(backend)
+        ready(backend)
         self.call = common.prepare(case, backend, dtype)
 
     def time_kernel(self, backend: str, case: str, dtype: str) -> None:
@@ -71,7 +67,7 @@ class KernelError:
     unit = "times NumPy's"
 
     def setup(self, backend: str, case: str, dtype: str) -> None:
-        _ready(backend)
+        ready(backend)
 
     def track_error(self, backend: str, case: str, dtype: str) -> float:
         call = common.record(cases.get(case), dtype)
@@ -90,7 +86,7 @@ class KernelRatio:
     unit = "times NumPy's"
 
     def setup(self, backend: str, case: str, dtype: str) -> None:
-        _ready(backend)
+        ready(backend)
         calls = {name: common.prepare(case, name, dtype) for name in ("numpy", backend)}
         self.samplers = {name: common.Sampler(call) for name, call in calls.items()}
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 import data
-import kernels
 import models
 from data import strokes
 
 from . import common
-from .bench_kernels import BACKENDS, _ready
+from .bench_kernels import BACKENDS, ready
 
 NETWORKS = list(models.NETWORKS)
 BATCHES = ["1", "64", "512"]
@@ -38,7 +37,7 @@ class Step:
     timeout = 300
 
     def setup(self, backend: str, network: str, batch: str) -> None:
-        _ready(backend)
+        ready(backend)
         self.x, self.y = _images(int(batch))
         definition = models.build(network, "numpy")
         self.model = definition.to(backend)
@@ -66,7 +65,7 @@ class StepRatio:
     unit = "times NumPy's"
 
     def setup(self, backend: str, network: str, batch: str) -> None:
-        _ready(backend)
+        ready(backend)
         x, y = _images(int(batch))
         self.samplers = {}
         for name in ("numpy", backend):
@@ -88,7 +87,7 @@ class Gradients:
     unit = "relative error"
 
     def setup(self, backend: str, layer: str) -> None:
-        _ready(backend)
+        ready(backend)
 
     def track_gradient_error(self, backend: str, layer: str) -> float:
         return models.gradcheck(LAYERS[layer], input_shape=(4, 4, 2), backend=backend).error
@@ -104,7 +103,7 @@ class Drift:
     unit = "relative to the largest parameter"
 
     def setup(self, backend: str, network: str) -> None:
-        _ready(backend)
+        ready(backend)
 
     def track_drift_after_100_steps(self, backend: str, network: str) -> float:
         x, y = _images(1600)
@@ -130,7 +129,7 @@ class Learning:
         return data.Split(*train), data.Split(*test)
 
     def setup(self, digits: tuple[data.Split, data.Split], backend: str, network: str) -> None:
-        _ready(backend)
+        ready(backend)
 
     def track_test_error(self, digits: tuple[data.Split, data.Split], backend: str, network: str) -> float:
         train, test = digits

@@ -7,7 +7,7 @@ import numpy as np
 import kernels
 import models
 
-from .bench_kernels import BACKENDS, _ready
+from .bench_kernels import BACKENDS, ready
 
 _EMPTY_CACHE = """
 import os, tempfile
@@ -57,7 +57,7 @@ class Compile:
     timeout = 600
 
     def setup(self, network: str) -> None:
-        _ready("numba")
+        ready("numba")
 
     def timeraw_first_step_cold(self, network: str) -> tuple[str, str]:
         return _first_step(network), _EMPTY_CACHE
@@ -69,7 +69,7 @@ class Cached(Compile):
     repeat = 3
 
     def setup(self, network: str) -> None:
-        _ready("numba")
+        ready("numba")
         exec(_first_step(network), {})
 
     def timeraw_first_step_warm(self, network: str) -> str:
@@ -87,7 +87,7 @@ class Memory:
     timeout = 300
 
     def setup(self, backend: str, network: str, batch: str) -> None:
-        _ready(backend)
+        ready(backend)
 
     def peakmem_training_step(self, backend: str, network: str, batch: str) -> None:
         trainer = models.Trainer(models.build(network, backend), models.Adam(1e-3), batch_size=int(batch))
@@ -102,7 +102,7 @@ class KernelMemory:
     version = "1"
 
     def setup(self, backend: str) -> None:
-        _ready(backend)
+        ready(backend)
 
     def peakmem_conv2d_backward(self, backend: str) -> None:
         x, w = np.ones((128, 12, 12, 16), np.float32), np.ones((5, 5, 16, 32), np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
@@ -49,6 +50,12 @@ class Call:
             for name, role in roles(self.kernel).items()
             if role in wanted and self.arguments[name] is not None
         }
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all arrays but scratch, each counted once a direction."""
+        read, written = self.arrays("input", "in place"), self.arrays("output", "in place")
+        return sum(array.nbytes for array in [*read.values(), *written.values()])
 
     def bind(self, k: Kernels) -> tuple[Callable[[], Any], Results]:
         """The call on arrays of its own, allocated and touched, and those of them that it writes."""
@@ -182,6 +189,19 @@ def prepare(case_id: str, backend: str, dtype: DTypeLike = np.float32) -> Callab
 
 
 # Times -----------------------------------------------------------------------------------------------------------
+
+
+def settle(threads: int = THREADS) -> None:
+    """Make times repeatable: so many threads, each bound to a core of its own. Comes before Numba's first kernel.
+
+    Unbound, Linux wakes OpenMP's workers after an idle pause on the core that woke them; they spin in one another's
+    way, and a region of 4 µs takes 1 to 8 ms until the scheduler parts them.
+    """
+    os.environ.setdefault("OMP_PROC_BIND", "true")
+    with contextlib.suppress(ImportError):
+        kernels.get("numba")
+    kernels.set_threads(threads)
+
 
 _SAMPLE = 1e-3
 """Seconds that a sample lasts at least: a thousand times the clock's own cost."""

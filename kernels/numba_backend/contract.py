@@ -14,6 +14,7 @@ from kernels.numba_backend.tile import (
     Shape,
     lanes,
     flat,
+    given,
     tile_add,
     tile_fma,
     tile_load,
@@ -51,10 +52,10 @@ def contract(tile, a, ao, row, group, b, bo, nest):
 @region
 def product(shape, a, ao, a_row, b, bo, nest, bias, column, columns, y, yo, y_row):
     """One tile: y[r, :columns] = bias[column:] + `contract`."""
-    if bias.size == 0:
-        tile = tile_zeros(shape, y)
-    else:
+    if given(bias):
         tile = tile_load_partial(shape, bias, column, 0, columns)
+    else:
+        tile = tile_zeros(shape, y)
     tile = contract(tile, a, ao, a_row, 0, b, bo, nest)
     if columns >= tile_vectors(shape) * lanes(y):
         tile_store(tile, y, yo, y_row)
@@ -143,7 +144,7 @@ def pack_panel(b: Flat, b_run: int, b_column: int, run: int, columns: int, colum
         pack_rows(b, column, b_run, run, left, width, out, oo)
     else:
         pack_columns(b, column * b_column, b_column, run, left, width, out, oo)
-    if sums.size:
+    if given(sums):
         sum_rows(out, oo, width, run, left, sums, column)
 
 
@@ -166,22 +167,23 @@ def matmul(a, a_row, a_run, rows, b, b_run, b_column, run, columns, bias, sums, 
 
     Also sums[c] = the sum over k of b. An empty `bias` adds nothing, empty `sums` are not wanted.
     """
-    a, b, bias, sums, y = flat(a), flat(b), flat(bias), flat(sums), flat(y)
     width = 2 * lanes(y)
     size = panel_size(run, y)
     panels = -(-columns // width)
     whole = panels >= _MANY_PANELS
     if not whole:
         for p in range(panels):
-            pack_panel(b, b_run, b_column, run, columns, p * width, sums, scratch, p * size)
+            pack_panel(flat(b), b_run, b_column, run, columns, p * width, flat(sums), flat(scratch), p * size)
     step = rows if whole else -(-rows // (_GROUPS * tile_rows(NARROW))) * tile_rows(NARROW)
     groups = -(-rows // step)
     for item in prange(panels * groups):
         p, first = int64(item) // groups, int64(item) % groups * step  # prange counts unsigned, which makes floats
         if whole:
-            pack_panel(b, b_run, b_column, run, columns, p * width, sums, scratch, p * size)
+            pack_panel(flat(b), b_run, b_column, run, columns, p * width, flat(sums), flat(scratch), p * size)
         count = min(step, rows - first)
-        multiply_panel(a, a_row, a_run, first, count, scratch, p * size, run, columns, p * width, bias, y)
+        multiply_panel(
+            flat(a), a_row, a_run, first, count, flat(scratch), p * size, run, columns, p * width, flat(bias), flat(y)
+        )
 
 
 @region

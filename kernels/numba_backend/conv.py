@@ -26,11 +26,25 @@ from kernels.numba_backend.contract import (
     pack_rows,
     panel_size,
     panel_width,
+    product,
     rows_times_panel,
     sum_rows,
 )
 from kernels.numba_backend.jit import Flat, kernel, prange, region, separate
-from kernels.numba_backend.tile import REGISTERS, VECTOR_BYTES, Shape, flat, lanes, tile_add_to, tile_rows, tile_zeros
+from kernels.numba_backend.tile import (
+    REGISTERS,
+    VECTOR_BYTES,
+    Shape,
+    flat,
+    given,
+    lanes,
+    tile_add_to,
+    tile_load_partial,
+    tile_multiply_add,
+    tile_rows,
+    tile_store_partial,
+    tile_zeros,
+)
 from kernels.shapes import Conv2dDims
 
 
@@ -123,7 +137,7 @@ def panel_count(columns, like):
 
 
 @separate
-def pack_filters(w: Flat, d: Conv2dDims, flipped: bool, packed: Flat) -> None:
+def pack_filters(w: Flat, d: Conv2dDims, flipped: bool, packed: Flat, po: int) -> None:
     """Pack the filters w (taps, channels in a group, all filters) into panels.
 
     A panel is [tap][channel][some filters], or `flipped`: [last tap first][filter][some channels].
@@ -136,62 +150,104 @@ def pack_filters(w: Flat, d: Conv2dDims, flipped: bool, packed: Flat) -> None:
         if flipped:
             for tap in range(taps):
                 start = ((taps - 1 - tap) * c.group_output + column) * c.source + group * c.group_source
-                to = p * size + tap * c.group_source * width
+                to = po + p * size + tap * c.group_source * width
                 pack_columns(w, start, c.source, c.group_source, left, width, packed, to)
         else:
             start = group * c.group_output + column
-            pack_rows(w, start, c.output, taps * c.group_source, left, width, packed, p * size)
+            pack_rows(w, start, c.output, taps * c.group_source, left, width, packed, po + p * size)
 
 
 @region
 def images_together(d, n, flipped, like):
     """How many images are the rows of tiles: those of a full tile, or 1 where a batch is too small for half of one."""
-    full, half = tile_rows(FULL), tile_rows(HALF)
-    if (d.c if flipped else d.f) // d.groups <= lanes(like):
-        full, half = tile_rows(NARROW), tile_rows(FULL)
-    return full if n >= half else 1
+    narrow = (d.c if flipped else d.f) // d.groups <= lanes(like)
+    if narrow and n >= tile_rows(NARROW):
+        return tile_rows(NARROW)
+    return tile_rows(FULL) if n >= tile_rows(HALF) else 1
+
+
+@region
+def interleaved_size(d, n, flipped, like):
+    """Elements of one block of `interleave`, 0 where images are read as they are."""
+    if images_together(d, n, flipped, like) < tile_rows(NARROW):
+        return 0
+    return ((d.oh * d.ow * d.f if flipped else d.h * d.w * d.c) + lanes(like)) * interleaved_width(like)
+
+
+@region
+def interleaved_width(like):
+    """Images side by side in a block, in whole vectors."""
+    return -(-tile_rows(NARROW) // lanes(like)) * lanes(like)
 
 
 @separate
-def correlate_row(x: Flat, n: int, item: int, d: Conv2dDims, flipped: bool, packed: Flat, bias: Flat, y: Flat) -> None:
-    """Row after row of block after block of images: output row number `item`, in every channel."""
+def interleave(x: Flat, n: int, image: int, block: int, size: int, out: Flat, start: int) -> None:
+    """Copy a block of images of `image` elements so that the same element of all of them lies side by side.
+
+    A narrow tile loads as many elements of x as it multiplies; out of one cache line it does so at full speed, out of
+    16 images at half, and slower yet where these lie a multiple of 4 KiB apart.
+    """
+    first = min(block * tile_rows(NARROW), n - tile_rows(NARROW))
+    width = interleaved_width(x)
+    pack_columns(x, first * image, image, image, tile_rows(NARROW), width, out, start + block * size)
+
+
+@separate
+def correlate_row(
+    x: Flat, xo: int, block_size: int, n: int, item: int, d: Conv2dDims, flipped: bool, packed: Flat, po: int,
+    bias: Flat, y: Flat,
+) -> None:  # fmt: skip
+    """Output row number `item`, counting through the rows of every block of images, in every channel."""
     c = correlation(d, flipped)
     h, w = c.h, c.w
-    row, together = item % h.outputs, images_together(d, n, flipped, y)
-    first = item // h.outputs * together
-    if together > 1:
-        first = min(first, n - together // 2)  # a short last block takes in images that are done already
-    images = min(together, n - first)
     x_image, y_image = h.sources * w.sources * c.source, h.outputs * w.outputs * c.output
+    block, row, together = item // h.outputs, item % h.outputs, images_together(d, n, flipped, y)
+    first = block * together
+    unit = 1
+    if block_size > 0:
+        first = min(first, n - together)
+        unit = interleaved_width(y)
+        xo += block * block_size
+    else:
+        if together > 1:
+            first = min(first, n - together // 2)  # a short last block takes in images that are done already
+        xo += first * x_image
+    images = min(together, n - first)
     tap_h, source_h, number_h = real_taps(h, row)
     size, panels = panel_size(h.taps * w.taps * c.group_source, y), panel_count(c.group_output, y)
     for p in range(c.groups * panels):
         group, column = p // panels, p % panels * 2 * lanes(y)
         width, left = panel_width(column, c.group_output, y), c.group_output - column
         channel = group * c.group_output + column
-        rows_are_images = images > 1
-        for image in range(first, first + 1 if rows_are_images else first + images):
-            output = 0
-            while output < w.outputs:
-                tap_w, source_w, number_w = real_taps(w, output)
-                count, next_output, x_row, y_row = images, output + 1, x_image, y_image
-                if not rows_are_images:
-                    if w.inner <= output < w.inner_end:
-                        next_output = w.inner_end
-                    count, x_row, y_row = next_output - output, w.stride * c.source, c.output
-                along_w, run = number_w, c.group_source
-                if c.groups == 1 and w.tap_step == 1 and w.source_step == 1:  # all real (kw, c) lie in one run
-                    along_w, run = 1, number_w * c.group_source
-                nest = (
-                    number_h, h.source_step * w.sources * c.source, h.tap_step * w.taps * c.group_source * width,
-                    along_w, w.source_step * c.source, w.tap_step * c.group_source * width,
-                    run, 1, width,
-                )  # fmt: skip
-                xo = image * x_image + (source_h * w.sources + source_w) * c.source + group * c.group_source
-                bo = p * size + (tap_h * w.taps + tap_w) * c.group_source * width
-                yo = image * y_image + (row * w.outputs + output) * c.output + channel
-                rows_times_panel(count, x, xo, x_row, packed, bo, width, nest, bias, channel, left, y, yo, y_row)
-                output = next_output
+        output = 0
+        while output < w.outputs:
+            tap_w, source_w, number_w = real_taps(w, output)
+            alike = w.inner_end - output if w.inner <= output < w.inner_end else 1  # outputs with these same taps
+            along_w, run = number_w, c.group_source
+            if c.groups == 1 and w.tap_step == 1 and w.source_step == 1:  # all real (kw, c) lie in one run
+                along_w, run = 1, number_w * c.group_source
+            nest = (
+                number_h, h.source_step * w.sources * c.source * unit, h.tap_step * w.taps * c.group_source * width,
+                along_w, w.source_step * c.source * unit, w.tap_step * c.group_source * width,
+                run, unit, width,
+            )  # fmt: skip
+            ao = xo + ((source_h * w.sources + source_w) * c.source + group * c.group_source) * unit
+            bo = po + p * size + (tap_h * w.taps + tap_w) * c.group_source * width
+            yo = first * y_image + (row * w.outputs + output) * c.output + channel
+            next_x, next_y = w.stride * c.source * unit, c.output
+            count, x_row, y_row, steps = images, x_image, y_image, alike
+            if together == 1:
+                count, x_row, y_row, steps = alike, next_x, next_y, 1
+            for o in range(steps):
+                at, to = ao + o * next_x, yo + o * next_y
+                if block_size == 0:
+                    rows_times_panel(count, x, at, x_row, packed, bo, width, nest, bias, channel, left, y, to, y_row)
+                elif along_w == 1 and run == 5:
+                    five = (number_h, nest[1], nest[2], 1, 0, 0, 5, interleaved_width(y), lanes(y))
+                    product(NARROW, x, at, 1, packed, bo, five, bias, channel, left, y, to, y_image)
+                else:
+                    product(NARROW, x, at, 1, packed, bo, nest, bias, channel, left, y, to, y_image)
+            output += alike
 
 
 @region
@@ -200,10 +256,13 @@ def row_count(d, n, flipped, like):
     return -(-n // images_together(d, n, flipped, like)) * (d.h if flipped else d.oh)
 
 
-def packed_size(taps: int, group_source: int, group_output: int, groups: int) -> int:
-    """Elements of scratch for all packed filters, in either dtype."""
-    widest = VECTOR_BYTES // 4
-    return groups * (taps * group_source + widest) * (group_output + 2 * widest)
+def correlation_scratch(taps: int, group_source: int, group_output: int, groups: int, image: int, n: int) -> int:
+    """Elements of scratch for all packed filters and interleaved images of `image` elements, in either dtype."""
+    widest, most = VECTOR_BYTES // 4, tile_rows(NARROW)
+    packed = groups * (taps * group_source + widest) * (group_output + 2 * widest)
+    if group_output > widest or n < most:
+        return packed
+    return packed + -(-n // most) * (most + widest) * (image + widest)
 
 
 # --- Gradient of the filters ----------------------------------------------------------------------------------------
@@ -399,7 +458,7 @@ def sum_chunk(x: Flat, dy: Flat, d: Conv2dDims, first: int, end: int, sums_wante
 
 
 @separate
-def add_chunks_part(scratch: Flat, start: int, size: int, chunks: int, total: Flat, first: int, end: int) -> None:
+def add_chunks(scratch: Flat, start: int, size: int, chunks: int, total: Flat, first: int, end: int) -> None:
     for i in range(first, end):
         total[i] = scratch[start + i]
     for chunk in range(1, chunks):
@@ -425,17 +484,19 @@ def depthwise_row(x: Flat, item: int, d: Conv2dDims, flipped: bool, filters: Fla
     tap_h, source_h, number_h = real_taps(h, row)
     for output in range(w.outputs):
         tap_w, source_w, number_w = real_taps(w, output)
-        yo = ((image * h.outputs + row) * w.outputs + output) * channels
-        for k in range(channels):
-            y[yo + k] = bias[k] if bias.size else 0
-        for i in range(number_h):
-            for j in range(number_w):
-                tap = (tap_h + i * h.tap_step) * w.taps + tap_w + j * w.tap_step
-                wo = (h.taps * w.taps - 1 - tap if flipped else tap) * channels
-                ih, iw = source_h + i * h.source_step, source_w + j * w.source_step
-                xo = ((image * h.sources + ih) * w.sources + iw) * channels
-                for k in range(channels):
-                    y[yo + k] += x[xo + k] * filters[wo + k]
+        yo = (item * w.outputs + output) * channels
+        for column in range(0, channels, 2 * lanes(y)):
+            left = channels - column
+            tile = tile_load_partial(ONE, bias, column, 0, left) if given(bias) else tile_zeros(ONE, y)
+            for i in range(number_h):
+                for j in range(number_w):
+                    tap = (tap_h + i * h.tap_step) * w.taps + tap_w + j * w.tap_step
+                    wo = (h.taps * w.taps - 1 - tap if flipped else tap) * channels + column
+                    ih, iw = source_h + i * h.source_step, source_w + j * w.source_step
+                    xo = ((image * h.sources + ih) * w.sources + iw) * channels + column
+                    values = tile_load_partial(ONE, x, xo, 0, left)
+                    tile = tile_multiply_add(tile, values, tile_load_partial(ONE, filters, wo, 0, left))
+            tile_store_partial(tile, y, yo + column, 0, left)
 
 
 @separate
@@ -466,64 +527,71 @@ def sum_depthwise_chunk(x: Flat, dy: Flat, d: Conv2dDims, first: int, end: int, 
 
 def conv2d_scratch(d: Conv2dDims, n: int) -> int:
     """Elements of scratch that `conv2d` needs."""
-    return packed_size(d.kh * d.kw, d.c // d.groups, d.f // d.groups, d.groups)
+    return correlation_scratch(d.kh * d.kw, d.c // d.groups, d.f // d.groups, d.groups, d.h * d.w * d.c, n)
 
 
 def conv2d_backward_scratch(d: Conv2dDims, n: int) -> int:
     """Elements of scratch that `conv2d_backward` needs."""
-    packed = packed_size(d.kh * d.kw, d.f // d.groups, d.c // d.groups, d.groups)
-    return packed + min(n, _CHUNKS) * _chunk_layout(d, _needs_padding(d))[-1]
+    correlation = correlation_scratch(d.kh * d.kw, d.f // d.groups, d.c // d.groups, d.groups, d.oh * d.ow * d.f, n)
+    return correlation + min(n, _CHUNKS) * _chunk_layout(d, _needs_padding(d))[-1]
 
 
 @kernel(optional={"b": 1})
 def conv2d(x, w, b, d, scratch, y):
     """y = x * w + b."""
     n = x.shape[0]
-    x_flat, w_flat, y_flat = flat(x), flat(w), flat(y)
-    if is_depthwise(d):
-        rows = n * d.oh
-    else:
-        pack_filters(w_flat, d, False, scratch)
-        rows = row_count(d, n, False, y)
+    depthwise, size, rows, filters = is_depthwise(d), 0, n * d.oh, 0
+    if not depthwise:
+        rows, size = row_count(d, n, False, y), interleaved_size(d, n, False, y)
+        filters = rows // d.oh * size
+        pack_filters(flat(w), d, False, flat(scratch), filters)
+        if size > 0:
+            for block in prange(rows // d.oh):
+                interleave(flat(x), n, d.h * d.w * d.c, block, size, flat(scratch), 0)
     for item in prange(rows):
-        if is_depthwise(d):
-            depthwise_row(x_flat, item, d, False, w_flat, b, y_flat)
+        if depthwise:
+            depthwise_row(flat(x), item, d, False, flat(w), flat(b), flat(y))
+        elif size > 0:
+            correlate_row(flat(scratch), 0, size, n, item, d, False, flat(scratch), filters, flat(b), flat(y))
         else:
-            correlate_row(x_flat, n, item, d, False, scratch, b, y_flat)
+            correlate_row(flat(x), 0, size, n, item, d, False, flat(scratch), filters, flat(b), flat(y))
 
 
 @kernel(optional={"dx": 4, "db": 1})
 def conv2d_backward(dy, x, w, d, scratch, dx, dw, db):
     """dx, dw and db = the sum of dy over images and positions."""
     n, none = x.shape[0], scratch[:0]
-    x_flat, w_flat, dy_flat = flat(x), flat(w), flat(dy)
-    dx_flat, dw_flat = flat(dx), flat(dw)
-    sums, packed, padded, size = chunk_layout(d, needs_padding(d))
-    chunks = min(n, _CHUNKS)
+    sums, packed, padded, chunk_size = chunk_layout(d, needs_padding(d))
+    chunks, depthwise = min(n, _CHUNKS), is_depthwise(d)
+    images = chunks * chunk_size
+    rows, size, blocks, filters = 0, 0, 0, 0
+    if dx.size:
+        rows = n * d.h
+        if not depthwise:
+            rows, size = row_count(d, n, True, dx), interleaved_size(d, n, True, dx)
+            if size > 0:
+                blocks = rows // d.h
+            filters = images + blocks * size
+            pack_filters(flat(w), d, True, flat(scratch), filters)
     for c in prange(chunks):
         chunk = int64(c)  # prange counts unsigned, and unsigned with signed makes floats
         first, end = chunk * n // chunks, (chunk + 1) * n // chunks
-        if is_depthwise(d):
-            sum_depthwise_chunk(x_flat, dy_flat, d, first, end, db.size > 0, scratch, chunk * size)
+        if depthwise:
+            sum_depthwise_chunk(flat(x), flat(dy), d, first, end, db.size > 0, flat(scratch), chunk * chunk_size)
         else:
-            sum_chunk(x_flat, dy_flat, d, first, end, db.size > 0, scratch, chunk * size)
+            sum_chunk(flat(x), flat(dy), d, first, end, db.size > 0, flat(scratch), chunk * chunk_size)
+        for block in range(chunk * blocks // chunks, (chunk + 1) * blocks // chunks):
+            interleave(flat(dy), n, d.oh * d.ow * d.f, block, size, flat(scratch), images)
     if db.size:
-        add_chunks_part(scratch, sums, size, chunks, db, 0, db.size)
-    rows = 0
-    filters = scratch[chunks * size :]
-    if dx.size:
-        if is_depthwise(d):
-            rows = n * d.h
+        add_chunks(flat(scratch), sums, chunk_size, chunks, flat(db), 0, db.size)
+    for i in prange(_CHUNKS + rows):
+        part, item = int64(i), int64(i) - _CHUNKS
+        if item < 0:
+            first, end = part * dw.size // _CHUNKS, (part + 1) * dw.size // _CHUNKS
+            add_chunks(flat(scratch), 0, chunk_size, chunks, flat(dw), first, end)
+        elif depthwise:
+            depthwise_row(flat(dy), item, d, True, flat(w), flat(none), flat(dx))
+        elif size > 0:
+            correlate_row(flat(scratch), images, size, n, item, d, True, flat(scratch), filters, flat(none), flat(dx))
         else:
-            pack_filters(w_flat, d, True, filters)
-            rows = row_count(d, n, True, dx)
-    for item in prange(_CHUNKS + rows):
-        part = int64(item)
-        if part < _CHUNKS:
-            add_chunks_part(
-                scratch, 0, size, chunks, dw_flat, part * dw.size // _CHUNKS, (part + 1) * dw.size // _CHUNKS
-            )
-        elif is_depthwise(d):
-            depthwise_row(dy_flat, part - _CHUNKS, d, True, w_flat, none, dx_flat)
-        else:
-            correlate_row(dy_flat, n, part - _CHUNKS, d, True, filters, none, dx_flat)
+            correlate_row(flat(dy), 0, size, n, item, d, True, flat(scratch), filters, flat(none), flat(dx))

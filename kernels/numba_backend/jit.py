@@ -59,7 +59,11 @@ exact = numba.njit(forceinline=True, **{**FLAGS, "fastmath": {"contract", "nsz"}
 
 
 class Flat:
-    """Declared type of a `separate` function's argument: a contiguous array with one axis, of the kernel's dtype."""
+    """Declared type of a `separate` function's argument: the memory of an array of the kernel's dtype, see `tile.flat`.
+
+    Compiled it is a bare pointer. Numba counts the references to an array wherever it changes hands, which empties the
+    registers every time.
+    """
 
 
 class _Separate:
@@ -92,7 +96,7 @@ _separate: dict[Any, _Separate] = {}
 
 def _declared(annotation: Any, dtype: types.Type) -> types.Type:
     if annotation is Flat:
-        return types.Array(dtype, 1, "C")
+        return types.CPointer(dtype)
     if annotation in (int, bool):
         return {int: types.int64, bool: types.boolean}[annotation]
     return types.NamedUniTuple(types.int64, len(annotation._fields), annotation)
@@ -100,7 +104,7 @@ def _declared(annotation: Any, dtype: types.Type) -> types.Type:
 
 def _dtype(arguments: tuple[types.Type, ...]) -> types.Type:
     """The dtype that a kernel computes in: that of its first array of floats."""
-    return next(a.dtype for a in arguments if isinstance(a, types.Array) and isinstance(a.dtype, types.Float))
+    return next(a.dtype for a in arguments if isinstance(getattr(a, "dtype", None), types.Float))
 
 
 def separate(function: FunctionType) -> FunctionType:

@@ -27,7 +27,6 @@ from numba import types
 from numba.core import cgutils, config, datamodel
 from numba.core.codegen import get_host_cpu_features
 from numba.core.imputils import lower_constant
-from numba.np.arrayobj import populate_array
 from numba.extending import lower_builtin, models, register_model, type_callable, typeof_impl
 
 # --- The processor --------------------------------------------------------------------------------------------------
@@ -130,11 +129,11 @@ class _Code:
     def index(self, value: ir.Value | int) -> ir.Value:
         return ir.Constant(ir.IntType(64), value) if isinstance(value, int) else value
 
-    def address(self, array: tuple[types.Array, ir.Value], *offsets: ir.Value | int) -> ir.Value:
-        pointer = self.context.make_array(array[0])(self.context, self.builder, array[1]).data
-        for offset in offsets:
-            pointer = self.builder.gep(pointer, [self.index(offset)])
-        return pointer
+    def address(self, array: tuple[types.Type, ir.Value], offset: ir.Value) -> ir.Value:
+        type_, value = array
+        if isinstance(type_, types.Array):
+            value = self.context.make_array(type_)(self.context, self.builder, value).data
+        return self.builder.gep(value, [offset])
 
     def load_scalar(self, pointer: ir.Value) -> ir.Value:
         return self.builder.load(pointer, align=self.align)
@@ -167,6 +166,9 @@ class _Code:
     def call(self, intrinsic: str, result: ir.Type, *args: ir.Value) -> ir.Value:
         kind = ir.FunctionType(result, [arg.type for arg in args])
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, intrinsic), args)
+
+    def multiply_add(self, left: ir.Value, right: ir.Value, sum_: ir.Value) -> ir.Value:
+        return self.call(f"llvm.fmuladd.{self.suffix}", self.tile.vector, left, right, sum_)
 
     @property
     def suffix(self) -> str:
@@ -205,7 +207,7 @@ def _operation(function: Callable[..., Any], result: Callable[..., types.Type]) 
                 if isinstance(type_, types.Integer):
                     args.append(context.cast(builder, value, type_, types.int64))
                 else:
-                    args.append((type_, value) if isinstance(type_, types.Array) else value)
+                    args.append((type_, value) if isinstance(type_, types.Array | types.CPointer) else value)
             return emit(code, *args)
 
         return emit
@@ -234,26 +236,41 @@ def _(context: Any) -> Callable[..., types.Type]:
 
 
 @lower_builtin(lanes, types.Array)
+@lower_builtin(lanes, types.CPointer)
 def _(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
     return ir.Constant(ir.IntType(64), VECTOR_BYTES * 8 // signature.args[0].dtype.bitwidth)
 
 
 def flat(array: np.ndarray) -> np.ndarray:
-    """The memory of a contiguous array as one axis. Compiled, the view holds no reference: the caller holds the array."""
+    """The memory of a contiguous array as one axis; compiled, a pointer that holds no reference, null if it is empty."""
     return array.reshape(-1)
 
 
 @type_callable(flat)
 def _(context: Any) -> Callable[..., types.Type]:
-    return lambda array: types.Array(array.dtype, 1, "C")
+    return lambda array: types.CPointer(array.dtype)
 
 
 @lower_builtin(flat, types.Array)
 def _(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
     array = context.make_array(signature.args[0])(context, builder, args[0])
-    view = context.make_array(signature.return_type)(context, builder)
-    populate_array(view, array.data, [array.nitems], [array.itemsize], array.itemsize, None)
-    return view._getvalue()
+    empty = builder.icmp_signed("==", array.nitems, ir.Constant(array.nitems.type, 0))
+    return builder.select(empty, ir.Constant(array.data.type, None), array.data)
+
+
+def given(memory: np.ndarray) -> bool:
+    """Whether `flat` memory belongs to an argument that was given, rather than to an empty array."""
+    return memory.size > 0
+
+
+@type_callable(given)
+def _(context: Any) -> Callable[..., types.Type]:
+    return lambda memory: types.boolean
+
+
+@lower_builtin(given, types.CPointer)
+def _(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+    return builder.icmp_signed("!=", args[0], ir.Constant(args[0].type, None))
 
 
 def tile_rows(shape: Shape) -> int:
@@ -392,6 +409,17 @@ def _(code: _Code, tile: ir.Value, other: ir.Value) -> ir.Value:
     return code.pack([code.builder.fadd(left, right) for left, right in pairs])
 
 
+def tile_multiply_add(tile: Tile, left: Tile, right: Tile) -> Tile:
+    """tile + left * right, element by element."""
+    return Tile(tile.shape, tile.values + left.values * right.values)
+
+
+@_operation(tile_multiply_add, lambda tile, left, right: tile)
+def _(code: _Code, tile: ir.Value, left: ir.Value, right: ir.Value) -> ir.Value:
+    triples = zip(code.unpack(left), code.unpack(right), code.unpack(tile), strict=True)
+    return code.pack([code.multiply_add(*triple) for triple in triples])
+
+
 def tile_sum(tile: Tile) -> Tile:
     """The sum of the tile's rows, as a tile of one row."""
     return Tile(Shape(1, tile.shape.vectors, 1), tile.values.sum(axis=0, keepdims=True, dtype=tile.values.dtype))
@@ -421,7 +449,7 @@ def tile_fma(
 
 @_operation(tile_fma, lambda tile, a, ao, row_stride, group_stride, b, bo: tile)
 def _(code: _Code, tile: Any, a: Any, ao: Any, row_stride: Any, group_stride: Any, b: Any, bo: Any) -> ir.Value:
-    builder, group, vector = code.builder, code.tile.shape.group, code.tile.vector
+    builder, group = code.builder, code.tile.shape.group
     pointer, shared, old, new = code.address(b, bo), [], code.unpack(tile), []
     for v in range(code.vectors):
         shared.append(code.load(builder.gep(pointer, [code.index(v * code.lanes)])))
@@ -433,7 +461,7 @@ def _(code: _Code, tile: Any, a: Any, ao: Any, row_stride: Any, group_stride: An
         factor = code.splat(code.load_scalar(place))
         for v in range(code.vectors):
             sum_ = old[row * code.vectors + v]
-            new.append(code.call(f"llvm.fmuladd.{code.suffix}", vector, factor, shared[v], sum_))
+            new.append(code.multiply_add(factor, shared[v], sum_))
     return code.pack(new)
 
 

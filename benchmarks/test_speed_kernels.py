@@ -1,0 +1,59 @@
+"""Kernels under pytest-benchmark: a group a case, so that the backends stand side by side.
+
+Plain pytest runs each once, as a test of its result; `--benchmark-enable` times them.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+
+import kernels
+
+from .suite import cases, common
+
+BENCH = [(case.id, dtype) for case in cases.select(tag="bench") for dtype in ("float32",)]
+BENCH += [(f"{kernel}/cnn-bn-conv2-b128", "float64") for kernel in ("conv2d", "conv2d_backward")]
+BENCH += [(f"{kernel}/mlp-512-hidden-b128", "float64") for kernel in ("linear", "linear_backward")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settled(request: pytest.FixtureRequest) -> None:
+    """Pinned threads where times are taken; where not, what other tests set is left alone."""
+    option = request.config.getoption
+    if option("benchmark_enable") or not option("benchmark_disable"):
+        common.settle()
+
+
+@cache
+def limits(dtype: str) -> Any:
+    """The machine's limits, measured once."""
+    from models.limits import measure
+
+    return measure(dtype)
+
+
+@pytest.mark.parametrize("backend", kernels.names())
+@pytest.mark.parametrize(("case_id", "dtype"), BENCH, ids=[f"{id}-{dtype}" for id, dtype in BENCH])
+def test_kernel(benchmark: Any, case_id: str, dtype: str, backend: str) -> None:
+    benchmark.group = f"{case_id} {dtype}"
+    case, k = cases.get(case_id), kernels.get(backend)
+    call = common.record(case, dtype)
+    accuracy = common.accuracy(call, k)
+    assert accuracy.excess <= 1.0, f"{case_id} on {backend}: {accuracy}"
+    run, _ = call.bind(k)
+    benchmark(run)
+    if benchmark.stats is None:
+        return
+    seconds = benchmark.stats.stats.median
+    least = limits(dtype).seconds(case.flops, call.bytes)
+    benchmark.extra_info |= {
+        "threads": kernels.get_threads(),
+        "GFLOP/s": case.flops / seconds / 1e9,
+        "GB/s": call.bytes / seconds / 1e9,
+        "share of limit": least / seconds,
+        "error in ulp": accuracy.error,
+        "error in units of NumPy's": accuracy.relative,
+    }

@@ -1,0 +1,200 @@
+"""The asv suite: its configuration is read, its parameters are names, its benchmarks refuse wrong kernels."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kernels
+from benchmarks.suite import cases, common
+from kernels import Kernels
+from kernels.interface import roles
+
+SUITE = Path(__file__).parents[1] / "benchmarks" / "suite"
+NUMPY = kernels.get("numpy")
+
+# Loads the suite as asv does, as a top-level package, in a process of its own since it pins and binds threads.
+LIST = """
+import inspect, json, sys
+sys.path.insert(0, sys.argv[1])
+import importlib
+found = []
+for module in sys.argv[2:]:
+    for name, item in vars(importlib.import_module(f"suite.{module}")).items():
+        if inspect.isclass(item) and item.__module__ == f"suite.{module}":
+            for method, function in inspect.getmembers(item, callable):
+                if method.split("_")[0] in ("time", "timeraw", "track", "peakmem", "mem"):
+                    found.append([f"{module}.{name}.{method}", item.params, item.param_names, vars(item).get("version"),
+                                  getattr(item, "version", None), list(inspect.signature(function).parameters)])
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def benchmarks() -> list[Any]:
+    pytest.importorskip("asv_runner", reason="the asv suite needs the extra bench")
+    modules = [path.stem for path in sorted(SUITE.glob("bench_*.py"))]
+    done = subprocess.run(
+        [sys.executable, "-c", LIST, str(SUITE.parent), *modules],
+        cwd=SUITE.parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: list[Any] = json.loads(done.stdout)
+    return found
+
+
+def test_the_suite_covers_what_it_promises(benchmarks: list[Any]) -> None:
+    names = {name.rsplit(".", 1)[-1] for name, *_ in benchmarks}
+    assert names == {
+        "time_kernel", "time_training_step", "time_inference", "timeraw_import", "timeraw_first_step_cold",
+        "timeraw_first_step_warm", "peakmem_training_step", "peakmem_conv2d_backward", "track_error",
+        "track_time_ratio", "track_gradient_error", "track_drift_after_100_steps", "track_test_error",
+    }  # fmt: skip
+
+
+def test_parameters_are_strings_and_the_backend_comes_first(benchmarks: list[Any]) -> None:
+    for name, params, param_names, _, version, _ in benchmarks:
+        assert version, f"{name} has no explicit version"
+        assert len(params) == len(param_names), name
+        assert all(isinstance(value, str) for values in params for value in values), name
+        if "backend" in param_names:
+            assert param_names[0] == "backend", name
+            assert set(params[0]) <= set(kernels.names()), name
+        if "case" in param_names:
+            assert {cases.get(id).id for id in params[1]}, name
+
+
+def test_every_backend_runs_every_bench_case(benchmarks: list[Any]) -> None:
+    params = next(params for name, params, *_ in benchmarks if name == "bench_kernels.Kernel.time_kernel")
+    assert params == [kernels.names(), [case.id for case in cases.select(tag="bench")], ["float32"]]
+
+
+def test_the_configuration_says_what_asv_reads() -> None:
+    configuration = json.loads((SUITE.parent / "asv.conf.json").read_text(encoding="utf-8"))
+    known = {
+        "version", "project", "project_url", "repo", "branches", "dvcs", "environment_type", "pythons",
+        "build_command", "install_command", "uninstall_command", "build_cache_size", "matrix", "benchmark_dir",
+        "env_dir", "results_dir", "html_dir", "hash_length", "default_benchmark_timeout", "regressions_thresholds",
+    }  # fmt: skip
+    assert set(configuration) == known  # asv takes unknown keys in silence
+    assert set(configuration["matrix"]) == {"req", "env_nobuild"}
+    assert all("." in version for versions in configuration["matrix"]["req"].values() for version in versions)
+    for pattern, threshold in configuration["regressions_thresholds"].items():
+        re.compile(pattern)
+        assert 0 < threshold <= 1
+
+
+def test_asv_knows_every_key() -> None:
+    config = pytest.importorskip("asv.config", reason="the configuration is asv's, of the extra bench")
+    known = set(vars(config.Config())) | {"version", "build_cache_size"}  # the last is read, but has no default
+    configuration = json.loads((SUITE.parent / "asv.conf.json").read_text(encoding="utf-8"))
+    assert set(configuration) <= known
+
+
+# Calls and their errors ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", cases.select(tag="small"), ids=lambda case: case.id)
+def test_a_bound_call_gives_what_the_facade_gives(case: cases.Case) -> None:
+    results = common.record(case).results(NUMPY)
+    returned = case.run(NUMPY)
+    if returned is not None:
+        values = returned if isinstance(returned, tuple) else (returned,)
+        for value, result in zip(values, results.values(), strict=False):
+            np.testing.assert_array_equal(value, result)
+
+
+def test_a_call_runs_on_arrays_of_its_own() -> None:
+    call = common.record(cases.get("adam/first-step"))
+    before = call.arguments["p"].copy()
+    run, written = call.bind(NUMPY)
+    run()
+    np.testing.assert_array_equal(call.arguments["p"], before)
+    assert np.abs(written["p"] - before).max() > 0
+    assert set(written) == {name for name, role in roles("adam").items() if role == "in place"}
+
+
+def test_outputs_start_poisoned() -> None:
+    _, written = common.record(cases.get("maxpool2d/small")).bind(NUMPY)
+    assert np.isnan(written["y"]).all()
+    assert (written["argmax"] == 113).all()
+
+
+@pytest.mark.parametrize("case", cases.select(tag="small"), ids=lambda case: case.id)
+def test_the_definition_is_within_its_budget(case: cases.Case) -> None:
+    accuracy = common.accuracy(common.record(case), NUMPY)
+    assert accuracy.excess <= 0.25
+    assert accuracy.relative == 1.0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_wrong_kernel_is_not_timed(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def linear(x: Any, w: Any, b: Any, d: Any, scratch: Any, y: Any) -> None:
+        NUMPY.function("linear")(x, w, b, d, scratch, y)
+        y *= y.dtype.type(1.0001)
+
+    backend = SimpleNamespace(linear=linear, linear_scratch=NUMPY.backend.linear_scratch)
+    wrong = Kernels("wrong", backend)
+    get = kernels.get
+    monkeypatch.setattr(kernels, "get", lambda name: wrong if name == "wrong" else get(name))
+    with pytest.raises(AssertionError, match="times its error budget"):
+        common.prepare("linear/small", "wrong", dtype)
+
+
+def test_wrong_indices_have_no_budget() -> None:
+    call = common.record(cases.get("maxpool2d/small"))
+    truth = call.results(NUMPY)
+    wrong = {**truth, "argmax": truth["argmax"] + 1}
+    assert common.errors(call, wrong, truth) == {"y": 0.0, "argmax": np.inf}
+
+
+# Times -----------------------------------------------------------------------------------------------------------
+
+
+def test_quiet_waits_for_a_busy_thread() -> None:
+    import threading
+    import time
+
+    stop = time.perf_counter() + 0.2
+    worker = threading.Thread(target=lambda: [None for _ in iter(lambda: time.perf_counter() < stop, False)])
+    worker.start()
+    common.quiet()
+    assert time.perf_counter() >= stop - 0.02
+    worker.join()
+
+
+def test_quiet_gives_up_on_a_thread_that_never_rests() -> None:
+    import threading
+
+    stop = threading.Event()
+    worker = threading.Thread(target=lambda: [None for _ in iter(lambda: not stop.is_set(), False)])
+    worker.start()
+    try:
+        with pytest.raises(RuntimeError, match="OMP_WAIT_POLICY"):
+            common.quiet(limit=0.05)
+    finally:
+        stop.set()
+        worker.join()
+
+
+def test_every_round_asks_every_sampler_in_some_order() -> None:
+    asked: list[str] = []
+
+    def sampler(name: str) -> Any:
+        return lambda: (asked.append(name), float(len(asked)))[1]
+
+    seconds = common.sample({"a": sampler("a"), "b": sampler("b")}, rounds=30)
+    rounds = [tuple(asked[i : i + 2]) for i in range(0, 60, 2)]
+    assert set(rounds) == {("a", "b"), ("b", "a")}
+    assert sorted([*seconds["a"], *seconds["b"]]) == list(range(1, 61))

@@ -1,0 +1,152 @@
+"""The gate goes red when a kernel is slow or wrong, and stays green otherwise."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kernels
+from benchmarks import paired
+from benchmarks.suite import cases, common
+from kernels import Kernels
+
+NUMPY = kernels.get("numpy")
+CASE = "relu/small"
+
+
+def altered(kernel: str, alter: Callable[..., None]) -> Kernels:
+    """NumPy's kernels but one, after which `alter` is called with its arguments."""
+    original = NUMPY.function(kernel)
+
+    def changed(*arguments: Any) -> None:
+        original(*arguments)
+        alter(*arguments)
+
+    names = {name: getattr(NUMPY.backend, name) for name in dir(NUMPY.backend) if not name.startswith("_")}
+    return Kernels("altered", SimpleNamespace(**{**names, kernel: changed}))
+
+
+def judge(twin: Kernels, case_id: str = CASE, floor: float = 1.0) -> paired.Verdict:
+    return paired.gate([case_id], (NUMPY, twin), {"any": {case_id: floor}}, "any", pairs=30)
+
+
+def test_equal_backends_pass() -> None:
+    verdict = judge(NUMPY)
+    assert verdict.passed
+    assert verdict.outcomes[0].excess == 0.0
+
+
+def test_a_slowed_kernel_fails() -> None:
+    verdict = judge(altered("relu", lambda *arguments: time.sleep(1e-3)))
+    assert not verdict.passed
+    assert "speed-up" in verdict.outcomes[0].failures[0]
+
+
+def test_a_kernel_short_of_its_floor_fails() -> None:
+    assert not judge(NUMPY, floor=100.0).passed
+
+
+@pytest.mark.parametrize(
+    "case_id",
+    [f"{kernel}/small" for kernel in ("linear", "conv2d", "maxpool2d", "batchnorm", "gelu")]
+    + ["adam/first-step", "softmax_cross_entropy/small", "conv2d_backward/cnn-bn-conv1-b128", "linear_backward/small"],
+)
+def test_a_result_off_by_a_ten_thousandth_fails(case_id: str) -> None:
+    call = common.record(cases.get(case_id))
+    position = list(call.arguments).index(next(iter(call.arrays("output", "in place"))))
+
+    def perturb(*arguments: Any) -> None:
+        arguments[position][...] *= np.float32(1 + 1e-4)
+
+    assert paired.excess(case_id, NUMPY) <= 1.0
+    assert paired.excess(case_id, altered(call.kernel, perturb)) > 1.0
+    if case_id == "linear/small":
+        verdict = judge(altered(call.kernel, perturb), case_id)
+        assert not verdict.passed
+        assert any("budget" in failure for failure in verdict.outcomes[0].failures)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_result_that_is_no_number_fails(wrong: float) -> None:
+    assert paired.excess(CASE, altered("relu", lambda x, y: y.fill(wrong))) > 1.0
+
+
+@pytest.mark.parametrize("case_id", ["step/mlp-rmsprop-b64", "predict/mlp-rmsprop-b1"])
+def test_networks_are_held_to_a_budget_too(case_id: str) -> None:
+    assert case_id in paired.ids()
+    assert paired.excess(case_id, NUMPY) <= 1.0
+    perturbed = altered("linear", lambda x, w, b, d, scratch, y: np.multiply(y, np.float32(1 + 1e-4), out=y))
+    assert paired.excess(case_id, perturbed) > 1.0
+
+
+def test_every_bench_case_is_in_the_gate_once() -> None:
+    assert {case.id for case in cases.select(tag="bench")} <= set(paired.ids())
+    assert len(paired.ids()) == len(set(paired.ids()))
+
+
+def test_floors_of_an_unknown_kind_of_cpu_are_conservative() -> None:
+    floors = {"any": {"a": 1.5}, "mine": {"a": 3.0}}
+    assert paired.floor_of("a", floors, "mine") == 3.0
+    assert paired.floor_of("a", floors, "theirs") == 1.5
+    assert paired.floor_of("b", floors, "theirs") == paired.CONSERVATIVE
+
+
+def test_the_floors_that_are_kept_name_cases() -> None:
+    floors = paired.read_floors()
+    assert "any" in floors
+    for kind, kept in floors.items():
+        assert set(kept) <= set(paired.ids()), kind
+        assert all(floor > 0 for floor in kept.values()), kind
+
+
+def test_recorded_floors_are_the_low_ends(tmp_path: Any) -> None:
+    path = tmp_path / "floors.json"
+    path.write_text('{"any": {"relu/small": 1.0}}')
+    outcome = paired.Outcome("relu/small", common.Interval(3.479, 3.6, 3.7), 1.0, 0.5, 2.0, 1.0)
+    paired.record_floors([outcome], "mine", path)
+    assert json.loads(path.read_text()) == {"any": {"relu/small": 1.0}, "mine": {"relu/small": 3.4}}
+
+
+def test_numpy_that_is_slower_beside_numba_fails() -> None:
+    outcome = paired.Outcome(CASE, common.Interval(2.0, 2.1, 2.2), 1.0, 0.5, 2e-6, 1e-6, disturbance=1.3)
+    assert not outcome.failures
+    assert paired.Verdict([outcome], 1.0).passed
+    assert not paired.Verdict([outcome], 1.3).passed
+    assert paired.Outcome(CASE, common.Interval(2.0, 2.1, 2.2), 1.0, 0.5, 2e-6, 1e-6, disturbance=2.5).failures
+
+
+def test_numpy_alone_runs_without_numba() -> None:
+    with paired.Alone() as alone:
+        assert 0.0 < alone.sampler(CASE)() < 1.0
+
+
+def test_the_interval_holds_the_median() -> None:
+    rng = np.random.default_rng(1)
+    slow, fast = np.exp(rng.normal(np.log(2.0), 0.1, 200)), np.exp(rng.normal(0.0, 0.1, 200))
+    low, median, high = common.ratio(slow, fast)
+    assert low < median < high
+    assert low < 2.0 < high
+    assert high / low < 1.2
+    assert common.ratio(slow, fast) == common.ratio(slow, fast)
+
+
+def test_calibration_counts_alarms(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    assert paired.calibrate([CASE], NUMPY, runs=2, pairs=30, show=lambda line: lines.append(str(line))) == 0.0
+    assert "0 of 2 runs" in lines[-2]
+    monkeypatch.setattr(paired, "MARGIN", 100.0)
+    assert paired.calibrate([CASE], NUMPY, runs=1, pairs=30, show=lambda line: None) == 1.0
+
+
+def test_mistakes_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, message in (["--pairs", "10"], "at least 30"), (["--cases", "nonesuch"], "no case contains"):
+        with pytest.raises(SystemExit) as end:
+            paired.main(arguments)
+        assert end.value.code == 2
+        assert message in capsys.readouterr().err
