@@ -44,8 +44,10 @@ def _multiply_add(a, b, y):
 def _copy(x, y):
     chunks = 64
     for i in prange(chunks):
-        for j in range(i * x.size // chunks, (i + 1) * x.size // chunks):
-            y[j] = x[j]
+        first, end = np.int64(i) * x.size // chunks, (np.int64(i) + 1) * x.size // chunks
+        source, target = x[first:end], y[first:end]  # from 0 on: an offset would have to be checked for its sign
+        for j in range(source.size):
+            target[j] = source[j]
 
 
 def _best(call: Callable[[], Any], repetitions: int) -> float:

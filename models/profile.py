@@ -320,12 +320,11 @@ def command(
     """Time a training step kernel by kernel, NumPy against Numba; print it and draw it."""
     recipes.get(recipe)
     # Each thread on a core of its own: Linux wakes OpenMP's threads after a pause on one core, where for a while they
-    # spin in one another's way. Read when Numba's first kernel starts.
+    # spin in one another's way. Read when Numba's first kernel starts; from then on only one core seems usable.
+    kernels.set_threads(threads or kernels.get_threads())
     os.environ.setdefault("OMP_PROC_BIND", "true")
     if out is not None:
         _figure_class()  # what was asked for must not fail after the measuring
-    if threads is not None:
-        kernels.set_threads(threads)
     measured = profile(recipe, batch_size, seed=seed)
     print(measured)
     path = out or Path(f"profile-{recipe}.png")

@@ -14,12 +14,12 @@ from .bench_kernels import BACKENDS, ready
 NETWORKS = list(models.NETWORKS)
 BATCHES = ["1", "64", "512"]
 LAYERS = {
-    "linear": models.Linear(3),
-    "conv2d": models.Conv2d(3, 3, padding=1),
-    "maxpool2d": models.MaxPool2d(2),
-    "batchnorm": models.BatchNorm(),
-    "meannorm": models.MeanNorm(),
-    "gelu": models.GELU(),
+    "linear": (models.Linear(3), (32,)),
+    "conv2d": (models.Conv2d(3, 3, padding=1), (4, 4, 2)),
+    "maxpool2d": (models.MaxPool2d(2), (4, 4, 2)),
+    "batchnorm": (models.BatchNorm(), (4, 4, 2)),
+    "meannorm": (models.MeanNorm(), (4, 4, 2)),
+    "gelu": (models.GELU(), (4, 4, 2)),
 }
 
 
@@ -90,7 +90,8 @@ class Gradients:
         ready(backend)
 
     def track_gradient_error(self, backend: str, layer: str) -> float:
-        return models.gradcheck(LAYERS[layer], input_shape=(4, 4, 2), backend=backend).error
+        checked, shape = LAYERS[layer]
+        return models.gradcheck(checked, input_shape=shape, backend=backend).error
 
 
 class Drift:

@@ -12,9 +12,9 @@ from kernels.numba_backend.tile import (
     REGISTERS,
     VECTOR_BYTES,
     Shape,
-    lanes,
     flat,
     given,
+    lanes,
     tile_add,
     tile_fma,
     tile_load,
@@ -52,10 +52,7 @@ def contract(tile, a, ao, row, group, b, bo, nest):
 @region
 def product(shape, a, ao, a_row, b, bo, nest, bias, column, columns, y, yo, y_row):
     """One tile: y[r, :columns] = bias[column:] + `contract`."""
-    if given(bias):
-        tile = tile_load_partial(shape, bias, column, 0, columns)
-    else:
-        tile = tile_zeros(shape, y)
+    tile = tile_load_partial(shape, bias, column, 0, columns) if given(bias) else tile_zeros(shape, y)
     tile = contract(tile, a, ao, a_row, 0, b, bo, nest)
     if columns >= tile_vectors(shape) * lanes(y):
         tile_store(tile, y, yo, y_row)
@@ -137,7 +134,9 @@ def sum_rows(a, ao, row, rows, columns, sums, so):
 
 
 @separate
-def pack_panel(b: Flat, b_run: int, b_column: int, run: int, columns: int, column: int, sums: Flat, out: Flat, oo: int) -> None:
+def pack_panel(
+    b: Flat, b_run: int, b_column: int, run: int, columns: int, column: int, sums: Flat, out: Flat, oo: int
+) -> None:
     """Pack the panel at `column` of b[k b_run + c b_column], one of the strides being 1, and sum its rows."""
     width, left = panel_width(column, columns, b), columns - column
     if b_column == 1:
@@ -149,7 +148,10 @@ def pack_panel(b: Flat, b_run: int, b_column: int, run: int, columns: int, colum
 
 
 @separate
-def multiply_panel(a: Flat, a_row: int, a_run: int, first: int, count: int, packed: Flat, bo: int, run: int, columns: int, column: int, bias: Flat, y: Flat) -> None:
+def multiply_panel(
+    a: Flat, a_row: int, a_run: int, first: int, count: int, packed: Flat, bo: int, run: int, columns: int, column: int,
+    bias: Flat, y: Flat,
+) -> None:  # fmt: skip
     """Rows from `first` on and the columns of one packed panel of `matmul`."""
     width, left = panel_width(column, columns, y), columns - column
     nest = (1, 0, 0, 1, 0, 0, run, a_run, width)

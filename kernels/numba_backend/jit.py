@@ -24,7 +24,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import Any, ClassVar
 
 import llvmlite.binding as llvm
 import numba
@@ -35,7 +35,20 @@ from numba.core import caching, cgutils, event
 from numba.extending import lower_builtin, type_callable
 from numba.np.ufunc import parallel as _pool
 
-__all__ = ["DISABLED", "cache_directory", "exact", "get_threads", "inline", "kernel", "prange", "region", "separate", "serial", "set_threads"]
+__all__ = [
+    "DISABLED",
+    "Flat",
+    "cache_directory",
+    "exact",
+    "get_threads",
+    "inline",
+    "kernel",
+    "prange",
+    "region",
+    "separate",
+    "serial",
+    "set_threads",
+]
 
 DISABLED = bool(numba.config.DISABLE_JIT)
 """Whether NUMBA_DISABLE_JIT asks for plain Python."""
@@ -254,7 +267,7 @@ class _Locator(caching._CacheLocator):  # type: ignore[misc]
 
 
 class _CacheImpl(caching.CompileResultCacheImpl):  # type: ignore[misc]
-    _locator_classes = [_Locator]
+    _locator_classes: ClassVar = [_Locator]
 
 
 class _Cache(caching.FunctionCache):  # type: ignore[misc]

@@ -33,7 +33,7 @@ from numba.extending import lower_builtin, models, register_model, type_callable
 
 
 def _vector_unit() -> tuple[int, int]:
-    """Bytes of a vector register and number of registers, asked of the compiler: it knows what each CPU name implies."""
+    """Bytes of a vector register and number of registers, asked of the compiler, which knows every CPU's name."""
     probe = "define <16 x float> @f(<16 x float> %x) {\n  %y = fadd <16 x float> %x, %x\n  ret <16 x float> %y\n}"
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
@@ -191,7 +191,7 @@ class _Code:
 
 
 def _operation(function: Callable[..., Any], result: Callable[..., types.Type]) -> Callable[..., Any]:
-    """Give a function its compiled form: `result(*argument types)` is its type, the decorated function writes the IR."""
+    """Give a function its compiled form: `result(*argument types)` is its type, the decorated function emits IR."""
 
     @type_callable(function)
     def _typer(context: Any) -> Callable[..., types.Type]:
@@ -242,7 +242,7 @@ def _(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Valu
 
 
 def flat(array: np.ndarray) -> np.ndarray:
-    """The memory of a contiguous array as one axis; compiled, a pointer that holds no reference, null if it is empty."""
+    """The memory of a contiguous array as one axis; compiled, a pointer without a reference, null if it is empty."""
     return array.reshape(-1)
 
 
@@ -435,9 +435,7 @@ def _(code: _Code, tile: ir.Value) -> ir.Value:
     return code.pack(vectors)
 
 
-def tile_fma(
-    tile: Tile, a: np.ndarray, ao: int, row_stride: int, group_stride: int, b: np.ndarray, bo: int
-) -> Tile:
+def tile_fma(tile: Tile, a: np.ndarray, ao: int, row_stride: int, group_stride: int, b: np.ndarray, bo: int) -> Tile:
     """tile[r, i] += a[ao + (r % group) row_stride + (r // group) group_stride] * b[bo + i].
 
     One rounding where the processor has fused multiply-add, two where it has not.
@@ -466,7 +464,7 @@ def _(code: _Code, tile: Any, a: Any, ao: Any, row_stride: Any, group_stride: An
 
 
 def tile_load_transposed(array: np.ndarray, offset: int, row_stride: int, rows: int, columns: int) -> Tile:
-    """tile[k, i] = array[offset + i row_stride + k] for i < rows and k < columns, else 0: a square tile, one vector wide.
+    """tile[k, i] = array[offset + i row_stride + k] for i < rows and k < columns, else 0: square, one vector wide.
 
     Memory outside of these rows and columns is not touched.
     """

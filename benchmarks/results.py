@@ -1,0 +1,771 @@
+"""What is committed of the comparison with other libraries: figures, charts, RESULTS.md, the README's opening block.
+
+Run: python -m benchmarks.results [FILE.json ...]
+
+Each FILE was written by `python -m benchmarks.peers --json FILE`. Where two hold the same case, the later one counts;
+all must come from one machine. They are kept, trimmed, as results/peers.json, from which everything is made again when
+no FILE is given. results/shares.txt (what `python -m benchmarks.shares` printed) and results/calibration.txt (what
+`python -m benchmarks.paired --calibrate 100` printed) become sections of RESULTS.md where they exist.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .peers import __main__ as command
+from .peers.measure import Result, summarise
+from .peers.networks import NETWORKS
+from .peers.variants import DISTRIBUTIONS, OURS, REFERENCE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+HERE = Path(__file__).parent
+MARKERS = "<!-- results -->", "<!-- /results -->"
+SECTIONS = {
+    "shares.txt": (
+        "Share of the limit",
+        "How close each kernel comes to what the machine can do, as `python -m benchmarks.shares` prints it.",
+    ),
+    "calibration.txt": (
+        "False alarms of the paired gate",
+        "NumPy against itself, as `python -m benchmarks.paired --calibrate 100` prints it: every failure is false.",
+    ),
+}
+NAMES = {
+    "torch": "PyTorch",
+    "jax": "JAX",
+    "keras": "Keras",
+    "sklearn": "scikit-learn",
+    "onnxruntime": "ONNX Runtime",
+}
+SETTINGS = {
+    ("torch", "eager"): "as documented",
+    ("torch", "tuned"): "channels_last for convolutions, fused optimizer, malloc keeps its memory",
+    ("torch", "compile"): "torch.compile, fused or compiled optimizer, malloc keeps its memory; frozen for inference",
+    ("torch", "compile channels_last"): "the same with channels_last",
+    ("jax", "jit"): "the whole step in one jit, NHWC, buffers donated, pooling by reshaping",
+    ("jax", "jit reduce_window"): "the same, pooling by reduce_window",
+    ("keras", "graph"): "TensorFlow backend, train_on_batch and predict_on_batch, jit_compile off",
+    ("keras", "jit_compile"): "the same, jit_compile on",
+    ("sklearn", "MLPClassifier"): "partial_fit and predict_proba",
+    ("onnxruntime", "session"): "all graph optimizations, inference alone",
+}
+TITLES = {"train": "Training", "infer": "Inference"}
+ANCHORS = {"train": 128, "infer": 64}
+"""The batch sizes that the opening picture and table show, or the nearest measured."""
+SUSPICIOUS = 1e-3
+"""A deviation from the NumPy backend beyond this is named among the notes."""
+
+Run = dict[str, Any]
+
+
+class Case(NamedTuple):
+    """One network, task and batch size, with everyone's figures and ratios."""
+
+    network: str
+    task: str
+    batch_size: int
+    results: list[Result]
+
+    @property
+    def title(self) -> str:
+        """As notes name it."""
+        return f"{TITLES[self.task].lower()} {self.network}, batch {self.batch_size}"
+
+
+# ---------------------------------------------------------------------------------------------------------- The figures
+
+
+def read(path: Path) -> list[Run]:
+    """The runs in a file of `benchmarks.peers`, or in one that `write` has made."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return [trimmed(run) for run in found.get("runs", [found])]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a file of benchmarks.peers: {error!r}") from None
+
+
+def trimmed(run: Run) -> Run:
+    """What tables and charts need, and nothing that tells where on whose machine it was measured."""
+    machine = dict(run["machine"])
+    # The kernel's local suffix tells about the host and nothing about the figures.
+    machine["system"] = re.sub(r"^(\w+)[- ](\d+(?:\.\d+)?).*", r"\1 \2", machine["system"])
+    left_out = ("python", "json", "install", "limit_seconds")
+    kept = ("peer", "variant", "status", "reason", "first_step_seconds", "peak_bytes", "deviation", "notes", "versions")
+    cases = []
+    for case in run["cases"]:
+        results = []
+        for result in case["results"]:
+            short = {key: result[key] for key in kept if result.get(key)}
+            short["rounds"] = [{key: digits(turn[key]) for key in ("median", "min")} for turn in result["rounds"]]
+            for key in ("first_step_seconds", "deviation"):
+                if key in short:
+                    short[key] = digits(short[key])
+            if "reason" in short:
+                short["reason"] = re.sub(r"(?:[A-Za-z]:)?[/\\](?:[^\s/\\'\":;,]+[/\\])+", "", short["reason"])
+            results.append(short)
+        cases.append({key: case[key] for key in ("network", "task", "batch_size")} | {"results": results})
+    return {
+        "machine": machine,
+        "options": {key: value for key, value in run["options"].items() if key not in left_out},
+        "installed_bytes": run["installed_bytes"],
+        "cases": cases,
+    }
+
+
+def merge(runs: Sequence[Run]) -> list[Run]:
+    """The runs with every case once, of the last run that has it. Figures of two machines do not mix."""
+    for key in ("cpu", "machine", "cores", "threads"):
+        values = list(dict.fromkeys(run["machine"][key] for run in runs))
+        if len(values) > 1:
+            raise ValueError(f"runs differ in {key}: {', '.join(map(repr, values))}; expected one machine")
+
+    def keys(run: Run) -> list[tuple[str, str, int]]:
+        return [(case["network"], case["task"], case["batch_size"]) for case in run["cases"]]
+
+    last = {key: i for i, run in enumerate(runs) for key in keys(run)}
+    kept = [
+        run | {"cases": [case for case, key in zip(run["cases"], keys(run), strict=True) if last[key] == i]}
+        for i, run in enumerate(runs)
+    ]
+    return [run for run in kept if run["cases"]]
+
+
+def cases(runs: Sequence[Run]) -> list[Case]:
+    """All cases, by task, network and batch size, with ratios computed from the rounds."""
+    found = []
+    for run in runs:
+        for case in run["cases"]:
+            results = [Result(**result) for result in case["results"]]
+            summarise(results, case["batch_size"])
+            found.append(Case(case["network"], case["task"], case["batch_size"], results))
+    order = list(NETWORKS)
+    return sorted(found, key=lambda case: (-len(case.task), order.index(case.network), case.batch_size))
+
+
+def write(path: Path, runs: Sequence[Run]) -> None:
+    """The runs as JSON, a line for each innermost list or object."""
+    text = json.dumps({"runs": runs}, indent=1)
+    text = re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda group: " ".join(group[0].split()), text)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def measured(case: Case) -> list[Result]:
+    """Everyone who finished, fastest first."""
+    done = [result for result in case.results if result.status == "measured" and result.rounds]
+    return sorted(done, key=lambda result: result.step_seconds)
+
+
+def library(peer: str, variant: str) -> str:
+    """The name by which a reader knows it; each of our backends counts as one."""
+    if peer != OURS:
+        return NAMES.get(peer, peer)
+    return "NumPy twin" if variant == REFERENCE else OURS
+
+
+def setting(result: Result) -> str:
+    """A library's name, with its setting if it has several."""
+    name = library(result.peer, result.variant)
+    alone = result.peer == OURS or sum(peer == result.peer for peer, _ in SETTINGS) == 1
+    return name if alone else f"{name} {result.variant}"
+
+
+def best(found: Iterable[tuple[str, Result]]) -> dict[str, Result]:
+    """The first result of each name."""
+    chosen: dict[str, Result] = {}
+    for name, result in found:
+        chosen.setdefault(name, result)
+    return chosen
+
+
+def libraries(case: Case) -> dict[str, Result]:
+    """Each library at its fastest setting, fastest first."""
+    return best((library(result.peer, result.variant), result) for result in measured(case))
+
+
+def of(found: Sequence[Case], task: str) -> dict[str, list[Case]]:
+    """A task's cases by network."""
+    networks = dict.fromkeys(case.network for case in found if case.task == task)
+    return {name: [case for case in found if (case.task, case.network) == (task, name)] for name in networks}
+
+
+def anchor(found: Sequence[Case], batch_size: int) -> Case:
+    """The case whose batch size is nearest, by ratio."""
+    return min(found, key=lambda case: abs(math.log(case.batch_size / batch_size)))
+
+
+def starts(found: Sequence[Case]) -> dict[str, list[float]]:
+    """Seconds from process start to the first step by setting, one for each of a network's batch sizes."""
+    seconds: dict[str, list[float]] = {}
+    for case in found:
+        for result in measured(case):
+            seconds.setdefault(setting(result), []).append(result.first_step_seconds)
+    return seconds
+
+
+def installed(runs: Sequence[Run]) -> dict[str, float]:
+    """Bytes of each library with all that it requires, smallest first."""
+    sizes = {
+        library(peer, ""): float(sum(parts.values()))
+        for run in runs
+        for peer, parts in run["installed_bytes"].items()
+        if parts
+    }
+    return dict(sorted(sizes.items(), key=lambda item: item[1]))
+
+
+# -------------------------------------------------------------------------------------------------------------- Numbers
+
+
+def digits(value: float) -> float:
+    """Five significant digits: more than any timing has."""
+    return float(f"{value:.5g}")
+
+
+def number(value: float) -> str:
+    """Three significant digits, with thousands' commas."""
+    value = float(f"{value:.3g}")
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
+
+
+def short(value: float) -> str:
+    """Three significant digits, as 19.5k."""
+    value = float(f"{value:.3g}")
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:#.3g}".rstrip(".") + letter
+    return number(value).rstrip(".")
+
+
+def times(ratio: float | None) -> str:
+    """How many times as fast ours is."""
+    return "" if ratio is None else f"{ratio:.2f}×" if ratio < 9.95 else f"{ratio:.0f}×"
+
+
+# --------------------------------------------------------------------------------------------------------------- Charts
+
+PAPER, INK, FAINT = "#f6f8fa", "#1f2328", "#59636e"
+OUR_BAR, TWIN_BAR, PEER_BAR = "#0969da", "#80b8f0", "#a9b2bc"
+DPI = 144
+RATIO = "(2×): twinkernels is twice as fast"
+
+
+class Bar(NamedTuple):
+    """A name, its figure, what is written behind the bar."""
+
+    name: str
+    value: float | None
+    text: str = ""
+
+
+def draw(axes: Axes, bars: Sequence[Bar], title: str, names: bool = True) -> None:
+    """Horizontal bars from zero, each with its figure; None leaves a gap."""
+    longest = max((bar.value for bar in bars if bar.value is not None), default=1.0)
+    for row, bar in enumerate(bars):
+        ours = bar.name.split(" (")[0] == OURS
+        if bar.value is None:
+            axes.text(0.015 * longest, row, bar.text, va="center", fontsize=8, color=FAINT)
+            continue
+        colour = OUR_BAR if ours else TWIN_BAR if bar.name.startswith("NumPy twin") else PEER_BAR
+        axes.barh(row, bar.value, height=0.74, color=colour)
+        weight = "bold" if ours else "normal"
+        axes.text(bar.value + 0.02 * longest, row, bar.text, va="center", fontsize=8, color=INK, weight=weight)
+    axes.set_xlim(0, 1.45 * longest)
+    axes.set_ylim(len(bars) - 0.4, -0.6)
+    axes.set_yticks(range(len(bars)), [bar.name for bar in bars] if names else [""] * len(bars), fontsize=8.5)
+    axes.set_xticks([])
+    axes.tick_params(length=0, pad=4, colors=INK)
+    for label in axes.get_yticklabels():
+        label.set_weight("bold" if label.get_text().split(" (")[0] == OURS else "normal")
+    for side in ("top", "right", "bottom"):
+        axes.spines[side].set_visible(False)
+    axes.spines["left"].set_color(PEER_BAR)
+    axes.set_facecolor(PAPER)
+    axes.set_title(title, fontsize=9.5, loc="left", color=INK)
+
+
+def chart(path: Path, grid: Sequence[Sequence[Callable[[Axes], None] | None]], title: str, foot: str) -> None:
+    """A picture of panels, each drawn by its function, on paper of its own: it reads on light pages and on dark."""
+    from matplotlib.figure import Figure
+
+    columns = max(map(len, grid))
+    # Rows are as high as their bars are many, so the panels are drawn first, and the heights set after.
+    figure = Figure(figsize=(10, 3), facecolor=PAPER, layout="constrained")
+    panels = figure.subplots(len(grid), columns, squeeze=False)
+    for row, line in zip(panels, grid, strict=True):
+        for axes, panel in zip(row, [*line, *[None] * (columns - len(line))], strict=True):
+            if panel is None:
+                axes.set_axis_off()
+            else:
+                panel(axes)
+    bars = [max(abs(axes.get_ylim()[0] - axes.get_ylim()[1]) for axes in row) for row in panels]
+    panels[0, 0].get_gridspec().set_height_ratios([count + 1.6 for count in bars])
+    figure.set_size_inches(10, 0.85 + sum(0.215 * (count + 1.6) for count in bars))
+    figure.suptitle(title, fontsize=12, weight="bold", color=INK, x=0.012, ha="left")
+    figure.supxlabel(foot, fontsize=8, color=FAINT, x=0.012, ha="left")
+    figure.get_layout_engine().set(wspace=0.04, hspace=0.04, w_pad=0.08, h_pad=0.06)
+    # No version of Matplotlib in the file: the same figures give the same bytes.
+    figure.savefig(path, dpi=DPI, facecolor=PAPER, metadata={"Software": None}, pil_kwargs={"optimize": True})
+
+
+def throughput(case: Case, names: Sequence[str] | None = None) -> list[Bar]:
+    """A case's libraries at their fastest settings, in the order of names, or fastest first."""
+    chosen = libraries(case)
+    bars = []
+    for name in names or chosen:
+        result = chosen.get(name)
+        if result is None:
+            bars.append(Bar(name, None, "–"))
+            continue
+        ratio = "" if name == OURS or result.ours_over_peer is None else f"  ({times(result.ours_over_peer)})"
+        bars.append(Bar(name, result.images_per_second, short(result.images_per_second) + ratio))
+    return bars
+
+
+def latency(case: Case) -> list[Bar]:
+    """As `throughput`, in microseconds for a whole batch."""
+    bars = []
+    for name, result in libraries(case).items():
+        ratio = "" if name == OURS or result.ours_over_peer is None else f"  ({times(result.ours_over_peer)})"
+        bars.append(Bar(name, result.step_seconds * 1e6, f"{number(result.step_seconds * 1e6).rstrip('.')} µs{ratio}"))
+    return bars
+
+
+def panel(bars: Sequence[Bar], title: str, names: bool = True) -> Callable[[Axes], None]:
+    """A panel of `chart`."""
+    return lambda axes: draw(axes, bars, title, names)
+
+
+def charts(folder: Path, runs: Sequence[Run], found: Sequence[Case]) -> list[str]:
+    """Draw all that the runs have figures for; returns the names of the files, without .png."""
+    drawn = []
+    threads = runs[0]["machine"]["threads"]
+    where = f"CPU, {threads} thread{'s' * (threads > 1)}, float32"
+
+    def picture(name: str, grid: Sequence[Sequence[Callable[[Axes], None] | None]], title: str, foot: str) -> None:
+        if any(grid):
+            chart(folder / f"{name}.png", grid, title, f"{foot} {where}.")
+            drawn.append(name)
+
+    opening = []
+    for task in TITLES:
+        grid = []
+        for network, group in of(found, task).items():
+            several = [case for case in group if task == "train" or case.batch_size > 1]
+            if not several:
+                continue
+            middle = anchor(several, ANCHORS[task])
+            names = list(libraries(middle))
+            names += dict.fromkeys(name for case in several for name in libraries(case) if name not in names)
+            titles = [f"{network}, batch {case.batch_size}" for case in several]
+            grid.append(
+                [
+                    panel(throughput(case, names), title, column == 0)
+                    for column, (case, title) in enumerate(zip(several, titles, strict=True))
+                ]
+            )
+            if len(opening) < list(TITLES).index(task) + 1:
+                opening.append(panel(throughput(middle), f"{TITLES[task]} {network}, batch {middle.batch_size}"))
+        kind = TITLES[task].lower()
+        foot = f"Longer is better. {RATIO}. Each library at its fastest setting."
+        picture(kind, grid, f"{TITLES[task]}, images/s", foot)
+    picture("overview", [opening] if opening else [], "Images per second", f"{RATIO}. Each library at its fastest.")
+
+    single = [case for group in of(found, "infer").values() for case in group if case.batch_size == 1]
+    foot = f"Shorter is better. {RATIO}. Each library at its fastest setting."
+    grid = [[panel(latency(case), case.network) for case in single]] if single else []
+    picture("latency", grid, "Latency of one image", foot)
+
+    costs = [panel([Bar(n, s / 1e6, f"{s / 1e6:,.0f} MB") for n, s in installed(runs).items()], "Installed size")]
+    for task, groups in ((task, of(found, task)) for task in TITLES):
+        if groups:
+            network, group = next(iter(groups.items()))
+            case = anchor(group, ANCHORS[task])
+            seconds = sorted((median(values), name) for name, values in starts(group).items())
+            memory = sorted((result.peak_bytes / 1e6, setting(result)) for result in measured(case))
+            title = f"Start to first {'step' if task == 'train' else 'answer'}, {network}"
+            costs = [
+                panel([Bar(name, value, f"{number(value)} s") for value, name in seconds], title),
+                panel(
+                    [Bar(name, value, f"{value:,.0f} MB") for value, name in memory],
+                    f"Peak memory, {case.title.split(' ', 1)[1]}",
+                ),
+                *costs,
+            ]
+            break
+    picture("costs", [costs], f"What it costs besides time{'' if task == 'train' else ', inference'}", "Shorter is better.")
+    return drawn
+
+
+# ----------------------------------------------------------------------------------------------------------------- Text
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A Markdown table; all columns but the first ones are aligned right."""
+    rule = ["---" if column < left else "---:" for column in range(len(headings))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (headings, rule, *rows))
+
+
+def span(values: Sequence[float], form: Callable[[float], str]) -> str:
+    """Least to greatest, or the one value."""
+    least, greatest = form(min(values)), form(max(values))
+    return least if least == greatest else f"{least} – {greatest}"
+
+
+def summary(group: Sequence[Case]) -> str:
+    """A network's libraries at their fastest, by batch size."""
+    chosen = {case.batch_size: libraries(case) for case in group}
+    middle = group[len(group) // 2].batch_size
+    names = list(dict.fromkeys([*chosen[middle], *(name for each in chosen.values() for name in each)]))
+    rows = []
+    for name in names:
+        row = [f"**{name}**" if name == OURS else name]
+        for each in chosen.values():
+            result = each.get(name)
+            ratio = "" if result is None or name == OURS else f" ({times(result.ours_over_peer)})"
+            row.append("–" if result is None else number(result.images_per_second) + ratio.replace(" ()", ""))
+        rows.append(row)
+    return table([f"{group[0].network}, images/s", *(f"batch {size}" for size in chosen)], rows)
+
+
+def details(group: Sequence[Case]) -> str:
+    """Every setting in every case of a network, fastest first."""
+    rows = []
+    for case in group:
+        for result in measured(case):
+            ours = f"{times(result.ours_over_peer)} ({span(result.ratios, times)})" if result.ratios else ""
+            step = number(result.step_seconds * 1e3)
+            deviation = "" if result.deviation is None else f"{result.deviation:.0e}"
+            name = setting(result)
+            name = f"**{name}**" if name == OURS else name
+            rows.append([str(case.batch_size), name, number(result.images_per_second), step, ours, deviation])
+    unit = "ms a step" if group[0].task == "train" else "ms a call"
+    headings = ["batch", "setting", "images/s", unit, "twinkernels is (range)", "deviation"]
+    return table(headings, rows, left=2)
+
+
+def costs(groups: dict[str, list[Case]]) -> str:
+    """Time to the first step, and memory, of every setting in every network."""
+    seconds = {network: starts(group) for network, group in groups.items()}
+    memory: dict[str, dict[str, list[float]]] = {}
+    for network, group in groups.items():
+        for case in group:
+            for result in measured(case):
+                memory.setdefault(network, {}).setdefault(setting(result), []).append(result.peak_bytes / 1e6)
+    names = sorted(
+        dict.fromkeys(name for each in seconds.values() for name in each),
+        key=lambda name: median(value for each in seconds.values() for value in each.get(name, [])),
+    )
+    rows = []
+    for name in names:
+        row = [f"**{name}**" if name == OURS else name]
+        for network in groups:
+            row.append(span(seconds[network][name], number) if name in seconds[network] else "–")
+            row.append(span(memory[network][name], "{:,.0f}".format) if name in memory[network] else "–")
+        rows.append(row)
+    task = next(iter(groups.values()))[0].task
+    heading = "training" if task == "train" else "inference"
+    return table([heading, *(f"{network}, {unit}" for network in groups for unit in ("s", "MB"))], rows)
+
+
+def notes(runs: Sequence[Run], found: Sequence[Case]) -> list[str]:
+    """What a reader of the figures should know: remarks, results that differ, and who is missing."""
+    said: dict[tuple[str, str], list[str]] = {}
+    differ: dict[str, list[str]] = {}
+    agreeing = []
+    for case in found:
+        for result in case.results:
+            for note in result.notes:
+                said.setdefault((setting(result), note), []).append(f"{TITLES[case.task].lower()} {case.network}")
+            if result.status != "measured":
+                told = (setting(result), f"{result.status}: {result.reason}")
+                said.setdefault(told, []).append(case.title)
+            elif result.deviation is not None and result.deviation > SUSPICIOUS:
+                differ.setdefault(setting(result), []).append(f"{result.deviation:.0e} ({case.title})")
+            elif result.deviation is not None:
+                agreeing.append(result.deviation)
+    lines = [f"{name} ({'; '.join(dict.fromkeys(where))}): {note}." for (name, note), where in said.items()]
+    if agreeing:
+        limit = f"{max(agreeing):.0e}"
+        but = "every setting" if not differ else "every setting but those below"
+        lines.append(f"The first results of {but} agree with the NumPy twin's within {limit} of the largest value.")
+    lines += [f"{name} deviates from the NumPy twin by {', '.join(each)}." for name, each in differ.items()]
+    return lines
+
+
+def reproduce(runs: Sequence[Run]) -> list[str]:
+    """The commands that make these figures again."""
+    usual = vars(command.parse([]))
+    lines, files = ["python -m venv .venv && .venv/bin/pip install '.[bench]'"], []
+    for number_, run in enumerate(runs, 1):
+        words = [".venv/bin/python", "-m", "benchmarks.peers", "--install"]
+        for key, value in run["options"].items():
+            if value is True:
+                words.append(f"--{key}")
+            elif value not in (None, False) and (key == "threads" or value != usual.get(key)):
+                text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+                words += [f"--{key.replace('_', '-')}", text]
+        files.append(f"run{number_}.json")
+        lines.append(shlex.join([*words, "--json", files[-1]]))
+    return [*lines, shlex.join([".venv/bin/python", "-m", "benchmarks.results", *files])]
+
+
+def machine(runs: Sequence[Run]) -> str:
+    """The machine and the runs on it."""
+    facts = runs[0]["machine"]
+
+    def each(key: str, form: Callable[[Any], str] = str) -> str:
+        return ", ".join(dict.fromkeys(form(run["machine"][key]) for run in runs if run["machine"].get(key) is not None))
+
+    def commit(text: str) -> str:
+        return text.removesuffix("+") + (" with changes" if text.endswith("+") else "")
+
+    rows = [
+        ["CPU", f"{facts['cpu']} ({facts['machine']})"],
+        ["cores, threads of each library", f"{facts['cores']}, {facts['threads']}"],
+        ["system", each("system")],
+        ["Python", each("python")],
+        ["load before the run", each("load_before", lambda load: f"{load:.2f}")],
+        ["date", each("date", lambda date: date[:10])],
+        ["commit", each("commit", commit)],
+    ]
+    return table(["", ""], [row for row in rows if row[1]], left=2)
+
+
+def competitors(runs: Sequence[Run], found: Sequence[Case]) -> str:
+    """Who took part: versions, settings, size."""
+    versions: dict[str, dict[str, str]] = {}
+    for case in found:
+        for result in measured(case):
+            versions.setdefault(result.peer, {}).update(result.versions)
+    sizes = installed(runs)
+    rows = []
+    for peer in (OURS, *DISTRIBUTIONS):
+        if peer in versions:
+            told = [f"{variant}: {text}" for (owner, variant), text in SETTINGS.items() if owner == peer]
+            name = library(peer, "")
+            size = f"{sizes[name] / 1e6:,.0f} MB" if name in sizes else ""
+            rows.append(
+                [
+                    f"**{name}**" if peer == OURS else name,
+                    ", ".join(f"{library_} {version}" for library_, version in versions[peer].items()),
+                    "<br>".join(told) or "the Numba backend, and its NumPy twin",
+                    size,
+                ]
+            )
+    return table(["library", "versions", "settings", "installed"], rows, left=3)
+
+
+def page(folder: Path, runs: Sequence[Run], found: Sequence[Case], drawn: Sequence[str]) -> str:
+    """RESULTS.md. folder: where the pictures and the texts of further sections lie."""
+    link = folder.name
+    options = runs[0]["options"]
+    turn = f"{options['steps']} steps" if options.get("steps") else f"about {options['turn_seconds']:g} s"
+
+    def picture(name: str, alt: str) -> list[str]:
+        return [f"![{alt}]({link}/{name}.png)"] if name in drawn else []
+
+    parts = [
+        "# Results",
+        "Made by `python -m benchmarks.results`; not edited by hand. The figures lie in "
+        f"[`{link}/peers.json`]({link}/peers.json).",
+        "## What was measured",
+        "Training steps and inference of the same networks by several libraries on one CPU, float32, images of "
+        "28 × 28. Every library starts from the same weights, gets the same batches, already in memory, and takes the "
+        "same optimizer.",
+        table(
+            ["network", "layers", "optimizer"],
+            [
+                [name, layers(name), NETWORKS[name].optimizer]
+                for name in dict.fromkeys(case.network for case in found)
+            ],
+            left=3,
+        ),
+        machine(runs),
+        competitors(runs, found),
+        "## How",
+        "\n".join(
+            f"- {line}"
+            for line in (
+                "Each setting of each library runs in a process of its own, with all threads.",
+                f"All processes of a case are alive at once. In each of {options['rounds']} rounds every one gets a "
+                f"turn of {turn}, in random order, with the others frozen. A turn opens with untimed steps.",
+                "A training step counts everything from arrays of images and labels to the loss as a Python number: "
+                "forward, backward, optimizer. An inference call counts from an array of images to an array of logits.",
+                "images/s is batch size over the median of the turns' medians. *twinkernels is* 2.00× means twice as "
+                "fast: the median over rounds of the ratio between two turns of one round, with its least and "
+                "greatest.",
+                "A library has several settings; summaries and charts show its fastest in that very case.",
+                "Start is the time from starting the process to the end of the first step, import and compilation "
+                "included. What keeps compiled code on disk, as Numba, does not compile again: the greatest figure of "
+                "a run may hold a first use, the least never does. Peak memory is the most that the process ever held.",
+                "Installed size counts a library and all that it requires.",
+                "*deviation* compares the first losses, or logits, with those of the NumPy twin, as a share of the "
+                "largest value.",
+            )
+        ),
+    ]
+    for task, title in TITLES.items():
+        groups = of(found, task)
+        if not groups:
+            continue
+        parts += [f"## {title}", *picture(title.lower(), f"{title}: images per second by library and batch size")]
+        if task == "infer":
+            parts += picture("latency", "Latency of one image by library")
+        parts.append("In brackets: how many times as fast twinkernels is, as the median over rounds.")
+        parts += [summary(group) for group in groups.values()]
+        for network, group in groups.items():
+            parts += [f"<details><summary>{network}: every setting</summary>", details(group), "</details>"]
+    parts += ["## Start, memory and size", *picture("costs", "Time to the first step, peak memory, installed size")]
+    parts.append("Seconds from process start to the first result, and peak MB: least to greatest over batch sizes.")
+    parts += [costs(groups) for groups in (of(found, task) for task in TITLES) if groups]
+    if remarks := notes(runs, found):
+        parts += ["## Notes", "\n".join(f"- {line}" for line in remarks)]
+    for file, (title, opening) in SECTIONS.items():
+        if (folder / file).exists():
+            text = (folder / file).read_text(encoding="utf-8").strip("\n")
+            parts += [f"## {title}", opening, f"```text\n{text}\n```"]
+    parts += ["## Again", "```sh\n" + "\n".join(reproduce(runs)) + "\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def layers(name: str) -> str:
+    """A network in words."""
+    network = NETWORKS[name]
+    blocks = [f"5×5 convolution to {filters}, batch-norm, ReLU, 2×2 max-pool" for filters in network.filters]
+    return "; ".join([*blocks, "linear " + ", ".join(f"{k} to {m}" for k, m in network.linear_shapes)])
+
+
+def bought(runs: Sequence[Run], found: Sequence[Case]) -> str:
+    """The README's table: a line a figure, a column a library, the best of each line in bold."""
+    rows: list[tuple[str, dict[str, float], Callable[[Iterable[float]], float], Callable[[float], str]]] = []
+    for task, title in TITLES.items():
+        for network, group in list(of(found, task).items())[:2]:
+            several = [case for case in group if task == "train" or case.batch_size > 1]
+            if several:
+                case = anchor(several, ANCHORS[task])
+                speeds = {name: result.images_per_second for name, result in libraries(case).items()}
+                rows.append((f"{title} `{network}`, batch {case.batch_size}, images/s", speeds, max, number))
+    for network, group in list(of(found, "infer").items())[:1]:
+        for case in group:
+            if case.batch_size == 1:
+                micros = {name: result.step_seconds * 1e6 for name, result in libraries(case).items()}
+                rows.append((f"One image through `{network}`, µs", micros, min, number))
+    for network, group in list(of(found, "train").items())[:1]:
+        # Every cell is the best of the library's settings for that line, not one setting's.
+        case = anchor(group, ANCHORS["train"])
+        seconds = best(
+            sorted(
+                ((library(result.peer, result.variant), result) for result in measured(case)),
+                key=lambda item: item[1].first_step_seconds,
+            )
+        )
+        first = {name: result.first_step_seconds for name, result in seconds.items()}
+        rows.append((f"Process start to first step of `{network}`, s", first, min, number))
+        memory = best(
+            sorted(
+                ((library(result.peer, result.variant), result) for result in measured(case)),
+                key=lambda item: item[1].peak_bytes,
+            )
+        )
+        rows.append(
+            (
+                f"Peak memory, training `{network}`, MB",
+                {name: result.peak_bytes / 1e6 for name, result in memory.items()},
+                min,
+                "{:,.0f}".format,
+            )
+        )
+    sizes = {name: size / 1e6 for name, size in installed(runs).items()}
+    if sizes:
+        rows.append(("Installed with all it requires, MB", sizes, min, "{:,.0f}".format))
+    order = [OURS, "NumPy twin", *NAMES.values()]
+    names = [name for name in order if any(name in values for _, values, _, _ in rows)]
+    lines = []
+    for label, values, better, form in rows:
+        top = better(values.values())
+        cells = [
+            "–" if name not in values else f"**{form(values[name])}**" if values[name] == top else form(values[name])
+            for name in names
+        ]
+        lines.append([label, *cells])
+    return table(["", *names], lines)
+
+
+def block(runs: Sequence[Run], found: Sequence[Case], picture: str | None, results: str) -> str:
+    """What stands between the README's markers. picture, results: links to the opening picture and to RESULTS.md."""
+    facts = runs[0]["machine"]
+    parts = [f"![Images per second by library, trained and served]({picture})"] if picture else []
+    parts.append(bought(runs, found))
+    parts.append(
+        f"{facts['cpu']}, {facts['threads']} threads, float32, {facts['date'][:10]}. Medians of interleaved rounds, each "
+        "library in its own process; every cell is the best of its settings, every line's best is bold. *NumPy twin* "
+        f"is this package on its other backend. [How, all settings, and ranges]({results})."
+    )
+    return "\n\n".join(parts)
+
+
+def replace(text: str, inside: str) -> str:
+    """The text with what stands between the two markers replaced."""
+    before, opening, rest = text.partition(MARKERS[0])
+    _, closing, after = rest.partition(MARKERS[1])
+    if not (opening and closing) or MARKERS[0] in after or MARKERS[1] in after:
+        raise ValueError(f"expected {MARKERS[0]} and {MARKERS[1]} once each, in this order")
+    return f"{before}{opening}\n{inside}\n{closing}{after}"
+
+
+# -------------------------------------------------------------------------------------------------------------- Command
+
+
+def make(files: Sequence[Path], out: Path, readme: Path | None) -> None:
+    """Write everything."""
+    folder = out / "results"
+    runs = merge([run for file in files or [folder / "peers.json"] for run in read(file)])
+    found = cases(runs)
+    if not any(measured(case) for case in found):
+        raise ValueError("nothing was measured in these runs")
+    text = readme.read_text(encoding="utf-8") if readme else ""
+    if readme:
+        replace(text, "")  # complain before anything is written
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / "peers.json", runs)
+    drawn = charts(folder, runs, found)
+    (out / "RESULTS.md").write_text(page(folder, runs, found, drawn), encoding="utf-8")
+    if readme:
+
+        def link(path: Path) -> str:
+            return Path(os.path.relpath(path, readme.parent)).as_posix()
+
+        picture = link(folder / "overview.png") if "overview" in drawn else None
+        inside = block(runs, found, picture, link(out / "RESULTS.md"))
+        readme.write_text(replace(text, inside), encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run as a command."""
+    parser = argparse.ArgumentParser("python -m benchmarks.results", description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="default the committed results/peers.json")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="instead of benchmarks/; leaves the README alone")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="whose block to write; default README.md")
+    options = parser.parse_args(arguments)
+    readme = options.readme or (None if options.out else HERE.parent / "README.md")
+    try:
+        make(options.files, options.out or HERE, readme)
+    except ValueError as error:
+        parser.error(str(error))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
