@@ -11,12 +11,14 @@ no FILE is given. results/shares.txt (what `python -m benchmarks.shares` printed
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import os
 import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
@@ -42,6 +44,7 @@ SECTIONS = {
         "NumPy against itself, as `python -m benchmarks.paired --calibrate 100` prints it: every failure is false.",
     ),
 }
+TWIN = "NumPy twin"
 NAMES = {
     "torch": "PyTorch",
     "jax": "JAX",
@@ -61,13 +64,20 @@ SETTINGS = {
     ("sklearn", "MLPClassifier"): "partial_fit and predict_proba",
     ("onnxruntime", "session"): "all graph optimizations, inference alone",
 }
+OPTIMIZERS = {"adam": "Adam", "rmsprop": "RMSProp", "sgd": "SGD"}
 TITLES = {"train": "Training", "infer": "Inference"}
 ANCHORS = {"train": 128, "infer": 64}
 """The batch sizes that the opening picture and table show, or the nearest measured."""
 SUSPICIOUS = 1e-3
 """A deviation from the NumPy backend beyond this is named among the notes."""
 
+MACHINE = ("cpu", "machine", "cores", "threads", "system", "python", "load_before", "date", "commit")
+RESULT = ("peer", "variant", "status", "reason", "first_step_seconds", "peak_bytes", "deviation", "notes", "versions")
+LEFT_OUT = ("python", "json", "install", "limit_seconds")
+"""What `trimmed` keeps of the machine and of a result, and what it leaves out of the options."""
+
 Run = dict[str, Any]
+Panel = Callable[["Axes"], None]
 
 
 class Case(NamedTuple):
@@ -98,30 +108,30 @@ def read(path: Path) -> list[Run]:
 
 def trimmed(run: Run) -> Run:
     """What tables and charts need, and nothing that tells where on whose machine it was measured."""
-    machine = dict(run["machine"])
+    machine = {key: run["machine"].get(key) for key in MACHINE}
     # The kernel's local suffix tells about the host and nothing about the figures.
     machine["system"] = re.sub(r"^(\w+)[- ](\d+(?:\.\d+)?).*", r"\1 \2", machine["system"])
-    left_out = ("python", "json", "install", "limit_seconds")
-    kept = ("peer", "variant", "status", "reason", "first_step_seconds", "peak_bytes", "deviation", "notes", "versions")
-    cases = []
-    for case in run["cases"]:
-        results = []
-        for result in case["results"]:
-            short = {key: result[key] for key in kept if result.get(key)}
-            short["rounds"] = [{key: digits(turn[key]) for key in ("median", "min")} for turn in result["rounds"]]
-            for key in ("first_step_seconds", "deviation"):
-                if key in short:
-                    short[key] = digits(short[key])
-            if "reason" in short:
-                short["reason"] = re.sub(r"(?:[A-Za-z]:)?[/\\](?:[^\s/\\'\":;,]+[/\\])+", "", short["reason"])
-            results.append(short)
-        cases.append({key: case[key] for key in ("network", "task", "batch_size")} | {"results": results})
-    return {
-        "machine": machine,
-        "options": {key: value for key, value in run["options"].items() if key not in left_out},
-        "installed_bytes": run["installed_bytes"],
-        "cases": cases,
-    }
+    options = {key: value for key, value in run["options"].items() if key not in LEFT_OUT}
+    cases = [
+        {key: case[key] for key in ("network", "task", "batch_size")}
+        | {"results": [trimmed_result(result) for result in case["results"]]}
+        for case in run["cases"]
+    ]
+    return {"machine": machine, "options": options, "installed_bytes": run["installed_bytes"], "cases": cases}
+
+
+def trimmed_result(result: dict[str, Any]) -> dict[str, Any]:
+    """What cannot be computed again from the rest."""
+    entry = {key: result[key] for key in RESULT if result.get(key)}
+    entry["rounds"] = [{key: digits(turn[key]) for key in ("median", "min")} for turn in result["rounds"]]
+    for key in {"first_step_seconds", "deviation"} & entry.keys():
+        entry[key] = digits(entry[key])
+    if "reason" in entry:
+        # The last part of a path says what is missing; what is before it only where.
+        folders = r"(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^\s/\\'\":;,]+[/\\])+"
+        reason = re.sub(folders, "", " ".join(entry["reason"].split()))
+        entry["reason"] = reason if len(reason) <= 200 else reason[:199] + "…"
+    return entry
 
 
 def merge(runs: Sequence[Run]) -> list[Run]:
@@ -149,15 +159,19 @@ def cases(runs: Sequence[Run]) -> list[Case]:
         for case in run["cases"]:
             results = [Result(**result) for result in case["results"]]
             summarise(results, case["batch_size"])
+            if not any(result.peer == OURS and result.variant != REFERENCE and result.ratios for result in results):
+                for result in results:  # ratios to the NumPy twin alone would pass for ours
+                    result.ours_over_peer, result.ratios = None, []
             found.append(Case(case["network"], case["task"], case["batch_size"], results))
     order = list(NETWORKS)
-    return sorted(found, key=lambda case: (-len(case.task), order.index(case.network), case.batch_size))
+    return sorted(found, key=lambda case: (list(TITLES).index(case.task), order.index(case.network), case.batch_size))
 
 
 def write(path: Path, runs: Sequence[Run]) -> None:
-    """The runs as JSON, a line for each innermost list or object."""
+    """The runs as JSON, a line for each innermost list or object, and for the rounds of a setting."""
     text = json.dumps({"runs": runs}, indent=1)
     text = re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda group: " ".join(group[0].split()), text)
+    text = re.sub(r'"rounds": \[[^\]]*\]', lambda group: " ".join(group[0].split()), text)
     path.write_text(text + "\n", encoding="utf-8")
 
 
@@ -171,7 +185,7 @@ def library(peer: str, variant: str) -> str:
     """The name by which a reader knows it; each of our backends counts as one."""
     if peer != OURS:
         return NAMES.get(peer, peer)
-    return "NumPy twin" if variant == REFERENCE else OURS
+    return TWIN if variant == REFERENCE else OURS
 
 
 def setting(result: Result) -> str:
@@ -181,17 +195,17 @@ def setting(result: Result) -> str:
     return name if alone else f"{name} {result.variant}"
 
 
-def best(found: Iterable[tuple[str, Result]]) -> dict[str, Result]:
-    """The first result of each name."""
-    chosen: dict[str, Result] = {}
-    for name, result in found:
-        chosen.setdefault(name, result)
-    return chosen
+def owner(name: str) -> str:
+    """The library of a `setting`."""
+    return next((library for library in (OURS, TWIN, *NAMES.values()) if name.startswith(library)), name)
 
 
 def libraries(case: Case) -> dict[str, Result]:
     """Each library at its fastest setting, fastest first."""
-    return best((library(result.peer, result.variant), result) for result in measured(case))
+    chosen: dict[str, Result] = {}
+    for result in measured(case):
+        chosen.setdefault(library(result.peer, result.variant), result)
+    return chosen
 
 
 def of(found: Sequence[Case], task: str) -> dict[str, list[Case]]:
@@ -200,24 +214,72 @@ def of(found: Sequence[Case], task: str) -> dict[str, list[Case]]:
     return {name: [case for case in found if (case.task, case.network) == (task, name)] for name in networks}
 
 
+def batched(found: Sequence[Case], task: str) -> dict[str, list[Case]]:
+    """As `of`, without inference of single images, whose figure is latency."""
+    groups = {
+        network: [case for case in group if task == "train" or case.batch_size > 1]
+        for network, group in of(found, task).items()
+    }
+    return {network: group for network, group in groups.items() if group}
+
+
 def anchor(found: Sequence[Case], batch_size: int) -> Case:
     """The case whose batch size is nearest, by ratio."""
     return min(found, key=lambda case: abs(math.log(case.batch_size / batch_size)))
 
 
-def starts(found: Sequence[Case]) -> dict[str, list[float]]:
-    """Seconds from process start to the first step by setting, one for each of a network's batch sizes."""
-    seconds: dict[str, list[float]] = {}
+def by_setting(found: Iterable[Case], of_result: Callable[[Result], float]) -> dict[str, list[float]]:
+    """A figure of every setting, one for each case."""
+    figures: dict[str, list[float]] = {}
     for case in found:
         for result in measured(case):
-            seconds.setdefault(setting(result), []).append(result.first_step_seconds)
-    return seconds
+            figures.setdefault(setting(result), []).append(of_result(result))
+    return figures
+
+
+def seconds_to_first(result: Result) -> float:
+    """Seconds from the start of the process to the end of the first step."""
+    return result.first_step_seconds
+
+
+def peak_megabytes(result: Result) -> float:
+    """The most memory that the process held, in MB."""
+    return result.peak_bytes / 1e6
+
+
+def least(figures: dict[str, list[float]]) -> dict[str, float]:
+    """By library, the least of its settings' medians."""
+    found: dict[str, float] = {}
+    for name, values in figures.items():
+        found[owner(name)] = min(median(values), found.get(owner(name), math.inf))
+    return found
+
+
+def side_costs(found: Sequence[Case]) -> tuple[str, list[tuple[str, float, float]]]:
+    """Where it was measured, and by setting: seconds to the first step, peak MB.
+
+    All from one network's training; a library that cannot train it is shown with what it can do, and that is said.
+    """
+    rows: list[tuple[str, float, float]] = []
+    where, seen = "", set[str]()
+    for task, title in TITLES.items():
+        for network, group in of(found, task).items():
+            case = anchor(group, ANCHORS[task])
+            where = where or f"{title.lower()} {network}, batch {case.batch_size}"
+            seconds = by_setting(group, seconds_to_first)
+            memory = by_setting([case], peak_megabytes)
+            new = [name for name in memory if owner(name) not in seen]
+            alike = where.startswith(title.lower())
+            remark = "" if not seen else f" ({network})" if alike else " (inference)"
+            rows += [(name + remark, median(seconds[name]), memory[name][0]) for name in new]
+            seen |= {owner(name) for name in new}
+    return where, rows
 
 
 def installed(runs: Sequence[Run]) -> dict[str, float]:
-    """Bytes of each library with all that it requires, smallest first."""
+    """MB of each library with all that it requires, smallest first."""
     sizes = {
-        library(peer, ""): float(sum(parts.values()))
+        library(peer, ""): sum(parts.values()) / 1e6
         for run in runs
         for peer, parts in run["installed_bytes"].items()
         if parts
@@ -258,6 +320,7 @@ def times(ratio: float | None) -> str:
 PAPER, INK, FAINT = "#f6f8fa", "#1f2328", "#59636e"
 OUR_BAR, TWIN_BAR, PEER_BAR = "#0969da", "#80b8f0", "#a9b2bc"
 DPI = 144
+COLOURS = 64
 RATIO = "(2×): twinkernels is twice as fast"
 
 
@@ -277,46 +340,55 @@ def draw(axes: Axes, bars: Sequence[Bar], title: str, names: bool = True) -> Non
         if bar.value is None:
             axes.text(0.015 * longest, row, bar.text, va="center", fontsize=8, color=FAINT)
             continue
-        colour = OUR_BAR if ours else TWIN_BAR if bar.name.startswith("NumPy twin") else PEER_BAR
+        colour = OUR_BAR if ours else TWIN_BAR if bar.name.startswith(TWIN) else PEER_BAR
         axes.barh(row, bar.value, height=0.74, color=colour)
         weight = "bold" if ours else "normal"
         axes.text(bar.value + 0.02 * longest, row, bar.text, va="center", fontsize=8, color=INK, weight=weight)
     axes.set_xlim(0, 1.45 * longest)
-    axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.set_yticks(range(len(bars)), [bar.name for bar in bars] if names else [""] * len(bars), fontsize=8.5)
     axes.set_xticks([])
     axes.tick_params(length=0, pad=4, colors=INK)
     for label in axes.get_yticklabels():
-        label.set_weight("bold" if label.get_text().split(" (")[0] == OURS else "normal")
+        label.set_fontweight("bold" if label.get_text().split(" (")[0] == OURS else "normal")
     for side in ("top", "right", "bottom"):
         axes.spines[side].set_visible(False)
     axes.spines["left"].set_color(PEER_BAR)
+    axes.spines["left"].set_bounds(-0.6, len(bars) - 0.4)
     axes.set_facecolor(PAPER)
     axes.set_title(title, fontsize=9.5, loc="left", color=INK)
 
 
-def chart(path: Path, grid: Sequence[Sequence[Callable[[Axes], None] | None]], title: str, foot: str) -> None:
+def chart(path: Path, grid: Sequence[Sequence[Panel]], title: str, foot: str) -> None:
     """A picture of panels, each drawn by its function, on paper of its own: it reads on light pages and on dark."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from PIL import Image  # comes with Matplotlib
 
     columns = max(map(len, grid))
     # Rows are as high as their bars are many, so the panels are drawn first, and the heights set after.
-    figure = Figure(figsize=(10, 3), facecolor=PAPER, layout="constrained")
+    layout = ConstrainedLayoutEngine(wspace=0.04, hspace=0.04, w_pad=0.08, h_pad=0.06)
+    figure = Figure(facecolor=PAPER, layout=layout)
     panels = figure.subplots(len(grid), columns, squeeze=False)
     for row, line in zip(panels, grid, strict=True):
         for axes, panel in zip(row, [*line, *[None] * (columns - len(line))], strict=True):
             if panel is None:
                 axes.set_axis_off()
+                axes.set_yticks([])
             else:
                 panel(axes)
-    bars = [max(abs(axes.get_ylim()[0] - axes.get_ylim()[1]) for axes in row) for row in panels]
+    bars = [max(len(axes.get_yticks()) for axes in row) for row in panels]
+    for row, count in zip(panels, bars, strict=True):
+        for axes in row:
+            axes.set_ylim(count - 0.4, -0.6)
     panels[0, 0].get_gridspec().set_height_ratios([count + 1.6 for count in bars])
     figure.set_size_inches(10, 0.85 + sum(0.215 * (count + 1.6) for count in bars))
     figure.suptitle(title, fontsize=12, weight="bold", color=INK, x=0.012, ha="left")
     figure.supxlabel(foot, fontsize=8, color=FAINT, x=0.012, ha="left")
-    figure.get_layout_engine().set(wspace=0.04, hspace=0.04, w_pad=0.08, h_pad=0.06)
-    # No version of Matplotlib in the file: the same figures give the same bytes.
-    figure.savefig(path, dpi=DPI, facecolor=PAPER, metadata={"Software": None}, pil_kwargs={"optimize": True})
+    pixels = io.BytesIO()
+    figure.savefig(pixels, dpi=DPI, facecolor=PAPER)
+    # A few dozen colours are all there are, and a third of the bytes.
+    with Image.open(pixels) as picture:
+        picture.convert("RGB").quantize(COLOURS).save(path, optimize=True)
 
 
 def throughput(case: Case, names: Sequence[str] | None = None) -> list[Bar]:
@@ -342,7 +414,7 @@ def latency(case: Case) -> list[Bar]:
     return bars
 
 
-def panel(bars: Sequence[Bar], title: str, names: bool = True) -> Callable[[Axes], None]:
+def panel(bars: Sequence[Bar], title: str, names: bool = True) -> Panel:
     """A panel of `chart`."""
     return lambda axes: draw(axes, bars, title, names)
 
@@ -353,58 +425,44 @@ def charts(folder: Path, runs: Sequence[Run], found: Sequence[Case]) -> list[str
     threads = runs[0]["machine"]["threads"]
     where = f"CPU, {threads} thread{'s' * (threads > 1)}, float32"
 
-    def picture(name: str, grid: Sequence[Sequence[Callable[[Axes], None] | None]], title: str, foot: str) -> None:
-        if any(grid):
+    def picture(name: str, grid: Sequence[Sequence[Panel]], title: str, foot: str) -> None:
+        if any(grid):  # a row at least holds a panel
             chart(folder / f"{name}.png", grid, title, f"{foot} {where}.")
             drawn.append(name)
 
+    best_settings = f"{RATIO}. Each library at its fastest setting."
     opening = []
-    for task in TITLES:
+    for task, title in TITLES.items():
         grid = []
-        for network, group in of(found, task).items():
-            several = [case for case in group if task == "train" or case.batch_size > 1]
-            if not several:
-                continue
-            middle = anchor(several, ANCHORS[task])
-            names = list(libraries(middle))
-            names += dict.fromkeys(name for case in several for name in libraries(case) if name not in names)
-            titles = [f"{network}, batch {case.batch_size}" for case in several]
+        for network, group in batched(found, task).items():
+            middle = anchor(group, ANCHORS[task])
+            names = list(dict.fromkeys(name for case in (middle, *group) for name in libraries(case)))
             grid.append(
                 [
-                    panel(throughput(case, names), title, column == 0)
-                    for column, (case, title) in enumerate(zip(several, titles, strict=True))
+                    panel(throughput(case, names), f"{network}, batch {case.batch_size}", column == 0)
+                    for column, case in enumerate(group)
                 ]
             )
-            if len(opening) < list(TITLES).index(task) + 1:
-                opening.append(panel(throughput(middle), f"{TITLES[task]} {network}, batch {middle.batch_size}"))
-        kind = TITLES[task].lower()
-        foot = f"Longer is better. {RATIO}. Each library at its fastest setting."
-        picture(kind, grid, f"{TITLES[task]}, images/s", foot)
-    picture("overview", [opening] if opening else [], "Images per second", f"{RATIO}. Each library at its fastest.")
+            if len(grid) == 1:
+                opening.append(panel(throughput(middle), f"{title} {network}, batch {middle.batch_size}"))
+        picture(title.lower(), grid, f"{title}, images/s", f"Longer is better. {best_settings}")
+    picture("overview", [opening], "Images per second", best_settings)
 
     single = [case for group in of(found, "infer").values() for case in group if case.batch_size == 1]
-    foot = f"Shorter is better. {RATIO}. Each library at its fastest setting."
-    grid = [[panel(latency(case), case.network) for case in single]] if single else []
-    picture("latency", grid, "Latency of one image", foot)
+    latencies = [panel(latency(case), case.network) for case in single]
+    picture("latency", [latencies], "Latency of one image", f"Shorter is better. {best_settings}")
 
-    costs = [panel([Bar(n, s / 1e6, f"{s / 1e6:,.0f} MB") for n, s in installed(runs).items()], "Installed size")]
-    for task, groups in ((task, of(found, task)) for task in TITLES):
-        if groups:
-            network, group = next(iter(groups.items()))
-            case = anchor(group, ANCHORS[task])
-            seconds = sorted((median(values), name) for name, values in starts(group).items())
-            memory = sorted((result.peak_bytes / 1e6, setting(result)) for result in measured(case))
-            title = f"Start to first {'step' if task == 'train' else 'answer'}, {network}"
-            costs = [
-                panel([Bar(name, value, f"{number(value)} s") for value, name in seconds], title),
-                panel(
-                    [Bar(name, value, f"{value:,.0f} MB") for value, name in memory],
-                    f"Peak memory, {case.title.split(' ', 1)[1]}",
-                ),
-                *costs,
-            ]
-            break
-    picture("costs", [costs], f"What it costs besides time{'' if task == 'train' else ', inference'}", "Shorter is better.")
+    where_measured, rows = side_costs(found)
+    first = sorted((seconds, name) for name, seconds, _ in rows)
+    memory = sorted((peak, name) for name, _, peak in rows)
+    megabytes = "{:,.0f} MB".format
+    row = [
+        panel([Bar(name, value, f"{number(value)} s") for value, name in first], "Start to first result"),
+        panel([Bar(name, value, megabytes(value)) for value, name in memory], "Peak memory"),
+        panel([Bar(name, size, megabytes(size)) for name, size in installed(runs).items()], "Installed size"),
+    ]
+    foot = f"Shorter is better. {where_measured[0].upper()}{where_measured[1:]}, unless said otherwise."
+    picture("costs", [row], "Start, memory and size", foot)
     return drawn
 
 
@@ -415,6 +473,18 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1)
     """A Markdown table; all columns but the first ones are aligned right."""
     rule = ["---" if column < left else "---:" for column in range(len(headings))]
     return "\n".join("| " + " | ".join(row) + " |" for row in (headings, rule, *rows))
+
+
+def prose(text: str) -> str:
+    """A paragraph, as wide as the others of this repository."""
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+
+
+def bullet(text: str) -> str:
+    """An entry of a list."""
+    return textwrap.fill(
+        text, 120, initial_indent="- ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def span(values: Sequence[float], form: Callable[[float], str]) -> str:
@@ -445,6 +515,7 @@ def details(group: Sequence[Case]) -> str:
     for case in group:
         for result in measured(case):
             ours = f"{times(result.ours_over_peer)} ({span(result.ratios, times)})" if result.ratios else ""
+            ours = "" if setting(result) == OURS else ours.replace("× –", " –").replace("×)", ")")
             step = number(result.step_seconds * 1e3)
             deviation = "" if result.deviation is None else f"{result.deviation:.0e}"
             name = setting(result)
@@ -457,12 +528,8 @@ def details(group: Sequence[Case]) -> str:
 
 def costs(groups: dict[str, list[Case]]) -> str:
     """Time to the first step, and memory, of every setting in every network."""
-    seconds = {network: starts(group) for network, group in groups.items()}
-    memory: dict[str, dict[str, list[float]]] = {}
-    for network, group in groups.items():
-        for case in group:
-            for result in measured(case):
-                memory.setdefault(network, {}).setdefault(setting(result), []).append(result.peak_bytes / 1e6)
+    seconds = {network: by_setting(group, seconds_to_first) for network, group in groups.items()}
+    memory = {network: by_setting(group, peak_megabytes) for network, group in groups.items()}
     names = sorted(
         dict.fromkeys(name for each in seconds.values() for name in each),
         key=lambda name: median(value for each in seconds.values() for value in each.get(name, [])),
@@ -479,28 +546,32 @@ def costs(groups: dict[str, list[Case]]) -> str:
     return table([heading, *(f"{network}, {unit}" for network in groups for unit in ("s", "MB"))], rows)
 
 
-def notes(runs: Sequence[Run], found: Sequence[Case]) -> list[str]:
+def notes(found: Sequence[Case]) -> list[str]:
     """What a reader of the figures should know: remarks, results that differ, and who is missing."""
     said: dict[tuple[str, str], list[str]] = {}
-    differ: dict[str, list[str]] = {}
+    differ: dict[str, list[tuple[float, str]]] = {}
     agreeing = []
     for case in found:
+        where = f"{TITLES[case.task].lower()} {case.network}"
         for result in case.results:
             for note in result.notes:
-                said.setdefault((setting(result), note), []).append(f"{TITLES[case.task].lower()} {case.network}")
+                said.setdefault((library(result.peer, result.variant), note), []).append(where)
             if result.status != "measured":
-                told = (setting(result), f"{result.status}: {result.reason}")
-                said.setdefault(told, []).append(case.title)
+                said.setdefault((setting(result), f"{result.status}: {result.reason}"), []).append(case.title)
             elif result.deviation is not None and result.deviation > SUSPICIOUS:
-                differ.setdefault(setting(result), []).append(f"{result.deviation:.0e} ({case.title})")
+                differ.setdefault(setting(result), []).append((result.deviation, where))
             elif result.deviation is not None:
                 agreeing.append(result.deviation)
-    lines = [f"{name} ({'; '.join(dict.fromkeys(where))}): {note}." for (name, note), where in said.items()]
+    lines = [f"{name} ({'; '.join(dict.fromkeys(where))}): {note.rstrip('.')}." for (name, note), where in said.items()]
     if agreeing:
-        limit = f"{max(agreeing):.0e}"
-        but = "every setting" if not differ else "every setting but those below"
-        lines.append(f"The first results of {but} agree with the NumPy twin's within {limit} of the largest value.")
-    lines += [f"{name} deviates from the NumPy twin by {', '.join(each)}." for name, each in differ.items()]
+        others = " but for those below" if differ else ""
+        lines.append(
+            f"The first losses and logits agree with the NumPy twin's within {max(agreeing):.0e} of the largest value"
+            f"{others}."
+        )
+    for name, each in differ.items():
+        where = "; ".join(dict.fromkeys(where for _, where in each))
+        lines.append(f"{name} deviates from the NumPy twin by up to {max(each)[0]:.0e} ({where}).")
     return lines
 
 
@@ -526,7 +597,9 @@ def machine(runs: Sequence[Run]) -> str:
     facts = runs[0]["machine"]
 
     def each(key: str, form: Callable[[Any], str] = str) -> str:
-        return ", ".join(dict.fromkeys(form(run["machine"][key]) for run in runs if run["machine"].get(key) is not None))
+        return ", ".join(
+            dict.fromkeys(form(run["machine"][key]) for run in runs if run["machine"].get(key) is not None)
+        )
 
     def commit(text: str) -> str:
         return text.removesuffix("+") + (" with changes" if text.endswith("+") else "")
@@ -555,7 +628,7 @@ def competitors(runs: Sequence[Run], found: Sequence[Case]) -> str:
         if peer in versions:
             told = [f"{variant}: {text}" for (owner, variant), text in SETTINGS.items() if owner == peer]
             name = library(peer, "")
-            size = f"{sizes[name] / 1e6:,.0f} MB" if name in sizes else ""
+            size = f"{sizes[name]:,.0f} MB" if name in sizes else ""
             rows.append(
                 [
                     f"**{name}**" if peer == OURS else name,
@@ -570,24 +643,35 @@ def competitors(runs: Sequence[Run], found: Sequence[Case]) -> str:
 def page(folder: Path, runs: Sequence[Run], found: Sequence[Case], drawn: Sequence[str]) -> str:
     """RESULTS.md. folder: where the pictures and the texts of further sections lie."""
     link = folder.name
-    options = runs[0]["options"]
-    turn = f"{options['steps']} steps" if options.get("steps") else f"about {options['turn_seconds']:g} s"
+    rounds = " or ".join(dict.fromkeys(str(run["options"]["rounds"]) for run in runs))
+    turn = " or ".join(
+        dict.fromkeys(
+            f"{run['options']['steps']} steps"
+            if run["options"].get("steps")
+            else f"{run['options']['turn_seconds']:g} s"
+            for run in runs
+        )
+    )
 
     def picture(name: str, alt: str) -> list[str]:
         return [f"![{alt}]({link}/{name}.png)"] if name in drawn else []
 
     parts = [
         "# Results",
-        "Made by `python -m benchmarks.results`; not edited by hand. The figures lie in "
-        f"[`{link}/peers.json`]({link}/peers.json).",
+        prose(
+            "Made by `python -m benchmarks.results`; not edited by hand. The figures lie in "
+            f"[`{link}/peers.json`]({link}/peers.json)."
+        ),
         "## What was measured",
-        "Training steps and inference of the same networks by several libraries on one CPU, float32, images of "
-        "28 × 28. Every library starts from the same weights, gets the same batches, already in memory, and takes the "
-        "same optimizer.",
+        prose(
+            "Training steps and inference of the same networks by several libraries on one CPU, float32, images of "
+            "28 × 28. Every library starts from the same weights, gets the same batches, already in memory, and takes "
+            "the same optimizer; exceptions stand under Notes."
+        ),
         table(
             ["network", "layers", "optimizer"],
             [
-                [name, layers(name), NETWORKS[name].optimizer]
+                [f"`{name}`", layers(name), OPTIMIZERS[NETWORKS[name].optimizer]]
                 for name in dict.fromkeys(case.network for case in found)
             ],
             left=3,
@@ -596,11 +680,11 @@ def page(folder: Path, runs: Sequence[Run], found: Sequence[Case], drawn: Sequen
         competitors(runs, found),
         "## How",
         "\n".join(
-            f"- {line}"
+            bullet(line)
             for line in (
                 "Each setting of each library runs in a process of its own, with all threads.",
-                f"All processes of a case are alive at once. In each of {options['rounds']} rounds every one gets a "
-                f"turn of {turn}, in random order, with the others frozen. A turn opens with untimed steps.",
+                f"All processes of a case are alive at once. In each of {rounds} rounds every one gets a turn "
+                f"of {turn}, in random order, with the others frozen. A turn opens with untimed steps.",
                 "A training step counts everything from arrays of images and labels to the loss as a Python number: "
                 "forward, backward, optimizer. An inference call counts from an array of images to an array of logits.",
                 "images/s is batch size over the median of the turns' medians. *twinkernels is* 2.00× means twice as "
@@ -608,8 +692,8 @@ def page(folder: Path, runs: Sequence[Run], found: Sequence[Case], drawn: Sequen
                 "greatest.",
                 "A library has several settings; summaries and charts show its fastest in that very case.",
                 "Start is the time from starting the process to the end of the first step, import and compilation "
-                "included. What keeps compiled code on disk, as Numba, does not compile again: the greatest figure of "
-                "a run may hold a first use, the least never does. Peak memory is the most that the process ever held.",
+                "included. Libraries that keep compiled code on disk, as Numba does, compile once: the greatest figure "
+                "may hold that first use. Peak memory is the most that the process ever held.",
                 "Installed size counts a library and all that it requires.",
                 "*deviation* compares the first losses, or logits, with those of the NumPy twin, as a share of the "
                 "largest value.",
@@ -630,8 +714,8 @@ def page(folder: Path, runs: Sequence[Run], found: Sequence[Case], drawn: Sequen
     parts += ["## Start, memory and size", *picture("costs", "Time to the first step, peak memory, installed size")]
     parts.append("Seconds from process start to the first result, and peak MB: least to greatest over batch sizes.")
     parts += [costs(groups) for groups in (of(found, task) for task in TITLES) if groups]
-    if remarks := notes(runs, found):
-        parts += ["## Notes", "\n".join(f"- {line}" for line in remarks)]
+    if remarks := notes(found):
+        parts += ["## Notes", "\n".join(map(bullet, remarks))]
     for file, (title, opening) in SECTIONS.items():
         if (folder / file).exists():
             text = (folder / file).read_text(encoding="utf-8").strip("\n")
@@ -651,46 +735,27 @@ def bought(runs: Sequence[Run], found: Sequence[Case]) -> str:
     """The README's table: a line a figure, a column a library, the best of each line in bold."""
     rows: list[tuple[str, dict[str, float], Callable[[Iterable[float]], float], Callable[[float], str]]] = []
     for task, title in TITLES.items():
-        for network, group in list(of(found, task).items())[:2]:
-            several = [case for case in group if task == "train" or case.batch_size > 1]
-            if several:
-                case = anchor(several, ANCHORS[task])
-                speeds = {name: result.images_per_second for name, result in libraries(case).items()}
-                rows.append((f"{title} `{network}`, batch {case.batch_size}, images/s", speeds, max, number))
+        for network, group in list(batched(found, task).items())[:2]:
+            case = anchor(group, ANCHORS[task])
+            speeds = {name: result.images_per_second for name, result in libraries(case).items()}
+            rows.append((f"{title} `{network}`, batch {case.batch_size}, images/s", speeds, max, number))
     for network, group in list(of(found, "infer").items())[:1]:
         for case in group:
             if case.batch_size == 1:
                 micros = {name: result.step_seconds * 1e6 for name, result in libraries(case).items()}
                 rows.append((f"One image through `{network}`, µs", micros, min, number))
     for network, group in list(of(found, "train").items())[:1]:
-        # Every cell is the best of the library's settings for that line, not one setting's.
         case = anchor(group, ANCHORS["train"])
-        seconds = best(
-            sorted(
-                ((library(result.peer, result.variant), result) for result in measured(case)),
-                key=lambda item: item[1].first_step_seconds,
-            )
-        )
-        first = {name: result.first_step_seconds for name, result in seconds.items()}
+        first = least(by_setting(group, seconds_to_first))
         rows.append((f"Process start to first step of `{network}`, s", first, min, number))
-        memory = best(
-            sorted(
-                ((library(result.peer, result.variant), result) for result in measured(case)),
-                key=lambda item: item[1].peak_bytes,
-            )
-        )
-        rows.append(
-            (
-                f"Peak memory, training `{network}`, MB",
-                {name: result.peak_bytes / 1e6 for name, result in memory.items()},
-                min,
-                "{:,.0f}".format,
-            )
-        )
-    sizes = {name: size / 1e6 for name, size in installed(runs).items()}
+        memory = least(by_setting([case], peak_megabytes))
+        rows.append((f"Peak memory, training `{network}`, batch {case.batch_size}, MB", memory, min, "{:,.0f}".format))
+    sizes = installed(runs)
     if sizes:
+        sizes |= {TWIN: sizes[OURS]} if OURS in sizes else {}
         rows.append(("Installed with all it requires, MB", sizes, min, "{:,.0f}".format))
-    order = [OURS, "NumPy twin", *NAMES.values()]
+    rows = [row for row in rows if row[1]]
+    order = [OURS, TWIN, *NAMES.values()]
     names = [name for name in order if any(name in values for _, values, _, _ in rows)]
     lines = []
     for label, values, better, form in rows:
@@ -708,10 +773,13 @@ def block(runs: Sequence[Run], found: Sequence[Case], picture: str | None, resul
     facts = runs[0]["machine"]
     parts = [f"![Images per second by library, trained and served]({picture})"] if picture else []
     parts.append(bought(runs, found))
+    threads = f"{facts['threads']} thread{'s' * (facts['threads'] > 1)}"
     parts.append(
-        f"{facts['cpu']}, {facts['threads']} threads, float32, {facts['date'][:10]}. Medians of interleaved rounds, each "
-        "library in its own process; every cell is the best of its settings, every line's best is bold. *NumPy twin* "
-        f"is this package on its other backend. [How, all settings, and ranges]({results})."
+        prose(
+            f"{facts['cpu']}, {threads}, float32, {facts['date'][:10]}. Medians of interleaved rounds, each "
+            "library in a process of its own. A cell holds the best of the library's settings; the best of a line is "
+            f"bold. *{TWIN}* is this package on its other backend. [How, all settings, and ranges]({results})."
+        )
     )
     return "\n\n".join(parts)
 

@@ -19,9 +19,8 @@ import numpy as np
 import threadpoolctl
 
 import kernels
-from benchmarks import limit
 from kernels import memory, shapes
-from models import Adam, Trainer, build
+from models import Adam, Trainer, build, limits
 
 Call = Callable[[], object]
 RNG = np.random.default_rng(0)
@@ -37,10 +36,11 @@ def normal(*shape: int) -> np.ndarray:
 def seconds(call: Call, least: float = 0.01) -> float:
     """Time of one call, the mean over as many as fill `least` seconds."""
     calls, start = 0, time.perf_counter()
-    while (spent := time.perf_counter() - start) < least:
+    while True:
         call()
         calls += 1
-    return spent / calls
+        if (spent := time.perf_counter() - start) >= least:
+            return spent / calls
 
 
 def conv2d(backend: str, x: tuple[int, ...], w: tuple[int, ...], **options: int) -> dict[str, tuple[Call, int]]:
@@ -48,15 +48,14 @@ def conv2d(backend: str, x: tuple[int, ...], w: tuple[int, ...], **options: int)
     k = kernels.get(backend)
     d = shapes.conv2d(x, w, None, **options)
     images, weights, y = normal(*x), normal(*w), normal(x[0], d.oh, d.ow, d.f)
-    dx, dw, db = normal(*x), normal(*w), normal(d.f)
-    bias = normal(d.f)
+    dx, dw, bias = normal(*x), normal(*w), normal(d.f)
     scratch = memory.empty(max(k.scratch_size(name, d, x[0]) for name in ("conv2d", "conv2d_backward")), np.float32)
     forward, backward = k.function("conv2d"), k.function("conv2d_backward")
     flops = 2 * d.macs * x[0]
     return {
         "forward": (lambda: forward(images, weights, bias, d, scratch, y), flops),
-        "dW": (lambda: backward(y, images, weights, d, scratch, None, dw, db), flops),
-        "dX and dW": (lambda: backward(y, images, weights, d, scratch, dx, dw, db), 2 * flops),
+        "dW": (lambda: backward(y, images, weights, d, scratch, None, dw, None), flops),
+        "dX and dW": (lambda: backward(y, images, weights, d, scratch, dx, dw, None), 2 * flops),
     }
 
 
@@ -65,14 +64,14 @@ def linear(backend: str, n: int, inputs: int, outputs: int) -> dict[str, tuple[C
     k = kernels.get(backend)
     d = shapes.LinearDims(inputs, outputs)
     x, w, y = normal(n, inputs), normal(inputs, outputs), normal(n, outputs)
-    dx, dw, db, bias = normal(n, inputs), normal(inputs, outputs), normal(outputs), normal(outputs)
+    dx, dw, bias = normal(n, inputs), normal(inputs, outputs), normal(outputs)
     scratch = memory.empty(max(k.scratch_size(name, d, n) for name in ("linear", "linear_backward")), np.float32)
     forward, backward = k.function("linear"), k.function("linear_backward")
     flops = 2 * d.macs * n
     return {
         "forward": (lambda: forward(x, w, bias, d, scratch, y), flops),
-        "dW": (lambda: backward(y, x, w, d, scratch, None, dw, db), flops),
-        "dX and dW": (lambda: backward(y, x, w, d, scratch, dx, dw, db), 2 * flops),
+        "dW": (lambda: backward(y, x, w, d, scratch, None, dw, None), flops),
+        "dX and dW": (lambda: backward(y, x, w, d, scratch, dx, dw, None), 2 * flops),
     }
 
 
@@ -109,11 +108,13 @@ def contractions(repetitions: int) -> None:
         ours, theirs = conv2d("numba", x, w, **options), conv2d("numpy", x, w, **options)
         rows: dict[str, list[tuple[float, float, float]]] = {}
         for _ in range(repetitions):
-            peak = limit.peak(np.float32, 1, repetitions=1)
+            peak = limits.peak(np.float32, 1, repetitions=1)
             fast = {direction: seconds(call) for direction, (call, _) in ours.items()}
             slow = {direction: seconds(call, 0) for direction, (call, _) in theirs.items()}
             for times in (fast, slow):
-                times["dX"] = times.pop("dX and dW") - times["dW"]
+                both = times.pop("dX and dW")
+                if x[3] > 1:  # the first layer of a network needs no dX
+                    times["dX"] = both - times["dW"]
             for direction, spent in fast.items():
                 rate = ours["forward"][1] / spent
                 rows.setdefault(direction, []).append((rate / 1e9, rate / peak, slow[direction] / spent))
@@ -180,7 +181,7 @@ def memory_bound(repetitions: int, threads: int) -> None:
     for name, (call, size) in calls.items():
         figures = []
         for _ in range(repetitions):
-            copy = limit.bandwidth(size // 2, threads, repetitions=3)
+            copy = limits.bandwidth(size // 2, threads, repetitions=3)
             rate = size / seconds(call)
             figures.append((rate / 1e9, rate / copy))
         rate, share = (median(column) for column in zip(*figures, strict=True))

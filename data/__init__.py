@@ -1,9 +1,9 @@
 """Data sets of small images: loading, splitting, normalising, batching.
 
-    train, test = data.load("strokes")                       # or "mnist", or a folder
-    train, validation = data.split(train, 5_000, seed=0)
-    train, validation, test = data.normalise(train, validation, test)
-    for images, labels in data.batches(train, 128, seed=0, epoch=0): ...
+train, test = data.load("strokes")                       # or "mnist", or a folder
+train, validation = data.split(train, 5_000, seed=0)
+train, validation, test = data.normalise(train, validation, test)
+for images, labels in data.batches(train, 128, seed=0, epoch=0): ...
 """
 
 import os
@@ -17,8 +17,20 @@ from data.idx import read_idx, write_idx
 from data.splits import Dataset, Split, normalise, split, standardise, statistics
 
 __all__ = [
-    "DataFormatError", "DataNotFoundError", "Dataset", "Split", "batches", "epoch_order", "load", "normalise",
-    "read_csv", "read_idx", "split", "standardise", "statistics", "write_idx",
+    "DataFormatError",
+    "DataNotFoundError",
+    "Dataset",
+    "Split",
+    "batches",
+    "epoch_order",
+    "load",
+    "normalise",
+    "read_csv",
+    "read_idx",
+    "split",
+    "standardise",
+    "statistics",
+    "write_idx",
 ]
 
 
@@ -36,7 +48,7 @@ def load(source: str | os.PathLike[str]) -> Dataset:
     Raises DataNotFoundError where there is no data, DataFormatError where a file is damaged.
     """
     if not isinstance(source, str | os.PathLike):
-        raise TypeError(f"load: source is {source!r}, expected \"strokes\", \"mnist\" or a path")
+        raise TypeError(f'load: source is {source!r}, expected "strokes", "mnist" or a path')
     if source == "strokes":
         from data import strokes
 
@@ -47,4 +59,4 @@ def load(source: str | os.PathLike[str]) -> Dataset:
     try:
         return read_folder(source)
     except DataNotFoundError as error:
-        raise DataNotFoundError(f"load: source is neither \"strokes\" nor \"mnist\", and {error}") from None
+        raise DataNotFoundError(f'load: source is neither "strokes" nor "mnist", and {error}') from None

@@ -21,8 +21,14 @@ def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng(stream).permutation(np.arange(count, dtype=np.int64))
 
 
-def batches(split: tuple[NDArray[Any], NDArray[Any]], batch_size: int, seed: int = 0, epoch: int = 0,
-            shuffle: bool = True, drop_last: bool = False) -> Iterator[Split]:
+def batches(
+    split: tuple[NDArray[Any], NDArray[Any]],
+    batch_size: int,
+    seed: int = 0,
+    epoch: int = 0,
+    shuffle: bool = True,
+    drop_last: bool = False,
+) -> Iterator[Split]:
     """One epoch over a split in batches of ``batch_size``.
 
     The last batch may be smaller; ``drop_last`` leaves it out. Shuffled batches, in `epoch_order`, are

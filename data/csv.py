@@ -19,7 +19,7 @@ from data.splits import Split
 HEIGHT = WIDTH = 28
 COLUMNS = 1 + HEIGHT * WIDTH
 BLOCK_LINES = 4096
-MAX_LINE = 1 << 14   # bytes; a full line has 4 * 785
+MAX_LINE = 1 << 14  # bytes; a full line has 4 * 785
 MAX_BYTES = 1 << 31  # of text, twenty times MNIST
 
 _INTEGER = re.compile(r"\s*\+?0*([0-9]{1,3})\s*")
@@ -96,13 +96,13 @@ def _row(place: str, line: str) -> list[int]:
         raise DataFormatError(f"{place}: blank")
     cells = line.split(",")
     if len(cells) != COLUMNS:
-        raise DataFormatError(f"{place}: {len(cells)} columns, expected {COLUMNS} "
-                              f"(a label and {HEIGHT} x {WIDTH} pixels)")
+        raise DataFormatError(
+            f"{place}: {len(cells)} columns, expected {COLUMNS} (a label and {HEIGHT} x {WIDTH} pixels)"
+        )
     values = []
     for column, cell in enumerate(cells, 1):
         value = _value(cell)
         if value is None:
-            raise DataFormatError(f"{place}: column {column}: {cell.strip()[:20]!r} is no integer "
-                                  f"from 0 to 255")
+            raise DataFormatError(f"{place}: column {column}: {cell.strip()[:20]!r} is no integer from 0 to 255")
         values.append(value)
     return values

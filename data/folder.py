@@ -11,8 +11,7 @@ from data.errors import DataFormatError, DataNotFoundError
 from data.idx import read_idx
 from data.splits import Dataset, Split
 
-IDX_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte",
-             "t10k-labels-idx1-ubyte")
+IDX_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 CSV_NAMES = ("mnist_train.csv", "mnist_test.csv")
 
 
@@ -39,8 +38,9 @@ def read_folder(path: str | os.PathLike[str]) -> Dataset:
         train_images, train_labels, test_images, test_labels = (found[name] for name in IDX_NAMES)
         train, test = _read_pair(train_images, train_labels), _read_pair(test_images, test_labels)
         if train.images.shape[1:] != test.images.shape[1:]:
-            raise DataFormatError(f"{test_images}: images are {_size(test)}, those of {train_images.name} "
-                                  f"{_size(train)}")
+            raise DataFormatError(
+                f"{test_images}: images are {_size(test)}, those of {train_images.name} {_size(train)}"
+            )
         return Dataset(train, test)
     if found.keys() >= set(CSV_NAMES):
         return Dataset(*(read_csv(found[name]) for name in CSV_NAMES))
@@ -55,11 +55,9 @@ def _read_pair(images_path: Path, labels_path: Path) -> Split:
     images, labels = read_idx(images_path), read_idx(labels_path)
     for path, array, rank, meaning in (images_path, images, 3, "(N, H, W)"), (labels_path, labels, 1, "(N,)"):
         if array.ndim != rank or array.dtype != np.uint8 or array.size == 0:
-            raise DataFormatError(f"{path}: holds {array.shape} {array.dtype}, expected {meaning} uint8, "
-                                  f"not empty")
+            raise DataFormatError(f"{path}: holds {array.shape} {array.dtype}, expected {meaning} uint8, not empty")
     if len(images) != len(labels):
-        raise DataFormatError(f"{labels_path}: {len(labels)} labels for the {len(images)} images of "
-                              f"{images_path.name}")
+        raise DataFormatError(f"{labels_path}: {len(labels)} labels for the {len(images)} images of {images_path.name}")
     return Split(images[..., np.newaxis], labels)
 
 

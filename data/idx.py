@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from data.errors import DataFormatError
 from data.files import reading, replacing, take
 
-DTYPES = {code: np.dtype(name) for code, name in
-          {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}.items()}
+DTYPES = {
+    code: np.dtype(name)
+    for code, name in {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}.items()
+}
 MAX_RANK = 4
 MAX_BYTES = 1 << 30  # twenty times MNIST; twice the largest EMNIST
 
@@ -36,20 +38,23 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
     with reading(path) as stream:
         magic = take(stream, 4)
         if len(magic) < 4 or magic[:2] != b"\0\0":
-            raise DataFormatError(f"{path}: not an IDX file: starts with [{magic.hex(' ')}], expected two "
-                                  f"zero bytes, a type code and a rank")
+            raise DataFormatError(
+                f"{path}: not an IDX file: starts with [{magic.hex(' ')}], expected two "
+                f"zero bytes, a type code and a rank"
+            )
         code, rank = magic[2:]
         if code not in DTYPES:
-            raise DataFormatError(f"{path}: IDX type code 0x{code:02x}, expected one of "
-                                  + ", ".join(f"0x{known:02x} ({DTYPES[known].name})" for known in DTYPES))
+            raise DataFormatError(
+                f"{path}: IDX type code 0x{code:02x}, expected one of "
+                + ", ".join(f"0x{known:02x} ({DTYPES[known].name})" for known in DTYPES)
+            )
         if not 1 <= rank <= MAX_RANK:
             raise DataFormatError(f"{path}: IDX rank {rank}, expected 1 to {MAX_RANK}")
         dimensions = take(stream, 4 * rank)
         if len(dimensions) < 4 * rank:
-            raise DataFormatError(f"{path}: IDX header ends after {4 + len(dimensions)} of "
-                                  f"{4 + 4 * rank} bytes")
+            raise DataFormatError(f"{path}: IDX header ends after {4 + len(dimensions)} of {4 + 4 * rank} bytes")
         dtype = DTYPES[code]
-        shape = tuple(int.from_bytes(dimensions[at:at + 4], "big") for at in range(0, 4 * rank, 4))
+        shape = tuple(int.from_bytes(dimensions[at : at + 4], "big") for at in range(0, 4 * rank, 4))
         header = f"{path}: IDX header {shape} {dtype.name}"
         # A zero dimension must not hide others that no array could have.
         if dtype.itemsize * math.prod(max(n, 1) for n in shape) > MAX_BYTES:
@@ -74,11 +79,11 @@ def write_idx(path: str | os.PathLike[str], array: NDArray[Any]) -> None:
     dtype = array.dtype.newbyteorder(">")
     code = next((code for code, known in DTYPES.items() if known == dtype), None)
     if code is None:
-        raise ValueError(f"write_idx: array is {array.dtype}, expected one of "
-                         + ", ".join(known.name for known in DTYPES.values()))
+        raise ValueError(
+            f"write_idx: array is {array.dtype}, expected one of " + ", ".join(known.name for known in DTYPES.values())
+        )
     if not 1 <= array.ndim <= MAX_RANK:
-        raise ValueError(f"write_idx: array has rank {array.ndim} (shape {array.shape}), "
-                         f"expected 1 to {MAX_RANK}")
+        raise ValueError(f"write_idx: array has rank {array.ndim} (shape {array.shape}), expected 1 to {MAX_RANK}")
     header = bytes([0, 0, code, array.ndim]) + np.array(array.shape, ">u4").tobytes()
     content = header + array.astype(dtype, copy=False).tobytes()
     if path.suffix == ".gz":

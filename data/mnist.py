@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 VARIABLE = "TWINKERNELS_DATA"
-MIRRORS = ("https://storage.googleapis.com/cvdf-datasets/mnist/",
-           "https://ossci-datasets.s3.amazonaws.com/mnist/")
+MIRRORS = ("https://storage.googleapis.com/cvdf-datasets/mnist/", "https://ossci-datasets.s3.amazonaws.com/mnist/")
 # Of the uncompressed content: the mirrors compress it differently.
 SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -61,8 +60,14 @@ def download(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
     failures = []
-    with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
-                  console=console, disable=not console.is_terminal) as progress:
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as progress:
         for mirror in MIRRORS:
             host = urlsplit(mirror).netloc
             try:
@@ -79,7 +84,8 @@ def download(folder: Path) -> None:
                 failures.append(f"{host}: {error}")
     raise DataNotFoundError(
         f"MNIST is not in {folder} and could not be downloaded ({'; '.join(failures)}): set ${VARIABLE} or "
-        f"pass --data PATH to name a folder that holds it, or pass --data strokes, which needs no download")
+        f"pass --data PATH to name a folder that holds it, or pass --data strokes, which needs no download"
+    )
 
 
 def _answers(mirror: str) -> bool:

@@ -32,8 +32,7 @@ def as_split(name: str, value: tuple[NDArray[Any], NDArray[Any]]) -> Split:
         case _:
             raise TypeError(f"{name} is a {type(value).__name__}, expected a pair of arrays (images, labels)")
     if images.ndim < 1 or labels.ndim != 1 or len(images) != len(labels):
-        raise ValueError(f"{name} has images {images.shape} and labels {labels.shape}, "
-                         f"expected (N, ...) and (N,)")
+        raise ValueError(f"{name} has images {images.shape} and labels {labels.shape}, expected (N, ...) and (N,)")
     return Split(images, labels)
 
 
@@ -64,8 +63,10 @@ def split(train: tuple[NDArray[Any], NDArray[Any]], count: int, seed: int = 0) -
     generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=tuple(b"split")))
     held_out = np.zeros(total, bool)
     held_out[generator.permutation(total)[:count]] = True
-    return (Split(whole.images[~held_out], whole.labels[~held_out]),
-            Split(whole.images[held_out], whole.labels[held_out]))
+    return (
+        Split(whole.images[~held_out], whole.labels[~held_out]),
+        Split(whole.images[held_out], whole.labels[held_out]),
+    )
 
 
 def statistics(train: tuple[NDArray[Any], NDArray[Any]]) -> tuple[float, float]:
@@ -80,13 +81,15 @@ def statistics(train: tuple[NDArray[Any], NDArray[Any]]) -> tuple[float, float]:
     if pixels.size == 0:
         raise ValueError("statistics: train holds no pixels")
     chunks = range(0, pixels.size, _CHUNK)
-    mean = math.fsum(pixels[at:at + _CHUNK].sum(dtype=np.float64) for at in chunks) / pixels.size
-    variance = math.fsum(np.square(pixels[at:at + _CHUNK].astype(np.float64) - mean).sum() for at in chunks
-                         ) / pixels.size
+    mean = math.fsum(pixels[at : at + _CHUNK].sum(dtype=np.float64) for at in chunks) / pixels.size
+    variance = (
+        math.fsum(np.square(pixels[at : at + _CHUNK].astype(np.float64) - mean).sum() for at in chunks) / pixels.size
+    )
     std = math.sqrt(variance)
     if not 0 < std < math.inf:
-        raise ValueError(f"statistics: the pixels of train have standard deviation {std} (mean {mean}), "
-                         f"expected a positive number")
+        raise ValueError(
+            f"statistics: the pixels of train have standard deviation {std} (mean {mean}), expected a positive number"
+        )
     return mean, std
 
 
@@ -97,8 +100,9 @@ def standardise(images: NDArray[Any], mean: float, std: float) -> NDArray[np.flo
     return standardised
 
 
-def normalise(train: tuple[NDArray[Any], NDArray[Any]],
-              *others: tuple[NDArray[Any], NDArray[Any]]) -> tuple[Split, ...]:
+def normalise(
+    train: tuple[NDArray[Any], NDArray[Any]], *others: tuple[NDArray[Any], NDArray[Any]]
+) -> tuple[Split, ...]:
     """Standardise splits by the statistics of the first alone.
 
     Returns one Split for each argument, ``.images`` contiguous float32 and ``.labels`` unchanged; always a

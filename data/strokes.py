@@ -220,10 +220,12 @@ def _spline(corners: NDArray[np.float64]) -> NDArray[np.float64]:
         corners = np.insert(corners, 1, corners.mean(axis=0), axis=0)
     joints = [corners[0], *(corners[1:-2] + corners[2:-1]) / 2, corners[-1]]
     u = np.linspace(0, 1, 33)[:, None]
-    return np.concatenate([
-        (1 - u) ** 2 * a + 2 * u * (1 - u) * control + u**2 * b
-        for control, (a, b) in zip(corners[1:-1], pairwise(joints), strict=True)
-    ])
+    return np.concatenate(
+        [
+            (1 - u) ** 2 * a + 2 * u * (1 - u) * control + u**2 * b
+            for control, (a, b) in zip(corners[1:-1], pairwise(joints), strict=True)
+        ]
+    )
 
 
 def _font() -> Font:
@@ -251,8 +253,15 @@ def _font() -> Font:
             evenly = np.linspace(0, length[-1], b - a)
             basis[i, a:b] = np.stack([np.interp(evenly, length, column) for column in curve.T], axis=1)
         down[i, [cut - 1 for cut in cuts[1:-1]]] = 0
-    return Font(digit, weight / np.bincount(digit, weight)[digit] / 10, points.astype(np.float32),
-                ends.astype(np.float32), stroke, basis.astype(np.float32), down.astype(np.float32))
+    return Font(
+        digit,
+        weight / np.bincount(digit, weight)[digit] / 10,
+        points.astype(np.float32),
+        ends.astype(np.float32),
+        stroke,
+        basis.astype(np.float32),
+        down.astype(np.float32),
+    )
 
 
 HAND = Hand()
@@ -365,9 +374,7 @@ def generate(count: int, seed: int) -> tuple[Bytes, Bytes]:
     return _blocks(_integer("generate: count", count, 1), _integer("generate: seed", seed, 0), stream=0)
 
 
-def load(
-    train: int = 20_000, test: int = 5_000, seed: int = 0
-) -> tuple[tuple[Bytes, Bytes], tuple[Bytes, Bytes]]:
+def load(train: int = 20_000, test: int = 5_000, seed: int = 0) -> tuple[tuple[Bytes, Bytes], tuple[Bytes, Bytes]]:
     """Training and test set, each images (N, 28, 28, 1) uint8 and labels (N,) uint8.
 
     The training images are those of `generate`; the test images come from a stream that it never draws from.

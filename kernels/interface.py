@@ -137,7 +137,10 @@ class Backend(Protocol):
         dgamma: Output,
         dbeta: Output,
     ) -> None:
-        """With x̂ = (x − mean) inv_std: dbeta = Σ dy, dgamma = Σ dy x̂, dx = gamma inv_std (dy − dbeta/m − x̂ dgamma/m)."""
+        """With x̂ = (x − mean) inv_std and m values a channel:
+
+        dbeta = Σ dy, dgamma = Σ dy x̂, dx = gamma inv_std (dy − dbeta / m − x̂ dgamma / m).
+        """
 
     @staticmethod
     def batchnorm_inference(
@@ -166,9 +169,7 @@ class Backend(Protocol):
         """y = x − mean + beta by channel, mean over all axes but the last. Salimans and Kingma 2016."""
 
     @staticmethod
-    def meannorm_backward(
-        dy: Input, d: ChannelDims, scratch: Scratch, dx: Output | None, dbeta: Output
-    ) -> None:
+    def meannorm_backward(dy: Input, d: ChannelDims, scratch: Scratch, dx: Output | None, dbeta: Output) -> None:
         """dbeta = Σ dy, dx = dy − dbeta / m, for m values a channel."""
 
     @staticmethod

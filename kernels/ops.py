@@ -96,9 +96,7 @@ class Kernels:
 
     # Pooling -----------------------------------------------------------------------------------------------
 
-    def maxpool2d(
-        self, x: Array, size: Pair = 2, stride: Pair | None = None, padding: Pair = 0
-    ) -> tuple[Array, Array]:
+    def maxpool2d(self, x: Array, size: Pair = 2, stride: Pair | None = None, padding: Pair = 0) -> tuple[Array, Array]:
         dtype = shapes.arrays("maxpool2d", x=x)
         d = shapes.pool2d(x.shape, size, stride, padding, "maxpool2d")
         y = memory.empty((len(x), d.oh, d.ow, d.c), dtype)
@@ -162,9 +160,7 @@ class Kernels:
         d = _channel_vectors("batchnorm", x, gamma=gamma, beta=beta)
         eps = shapes.number("batchnorm", "eps", eps, 0.0)
         y, mean, inv_std, var = _like(x), _like(gamma), _like(gamma), _like(gamma)
-        self.backend.batchnorm(
-            x, gamma, beta, eps, d, self._scratch("batchnorm", d, x), y, mean, inv_std, var
-        )
+        self.backend.batchnorm(x, gamma, beta, eps, d, self._scratch("batchnorm", d, x), y, mean, inv_std, var)
         return y, mean, inv_std
 
     def batchnorm_backward(
@@ -309,9 +305,7 @@ class Kernels:
     def log_softmax_backward(self, dy: Array, x: Array, y: Array) -> Array:
         return self._map_backward("log_softmax_backward", dy, x, y)
 
-    def softmax_cross_entropy(
-        self, logits: Array, labels: Array, smoothing: float = 0.0
-    ) -> tuple[Array, Array]:
+    def softmax_cross_entropy(self, logits: Array, labels: Array, smoothing: float = 0.0) -> tuple[Array, Array]:
         kernel = "softmax_cross_entropy"
         dtype = shapes.arrays(kernel, logits=logits)
         shapes.rank(kernel, "logits", logits.shape, 2, "samples, classes")
@@ -357,9 +351,7 @@ class Kernels:
         dtype = shapes.arrays("concat_backward", dy=dy)
         split = shapes.integer("concat_backward", "split", split, 1)
         if split >= dy.shape[-1]:
-            raise ValueError(
-                f"concat_backward: split is {split}, expected less than dy's {dy.shape[-1]} channels"
-            )
+            raise ValueError(f"concat_backward: split is {split}, expected less than dy's {dy.shape[-1]} channels")
         da = memory.empty((*dy.shape[:-1], split), dtype)
         db = memory.empty((*dy.shape[:-1], dy.shape[-1] - split), dtype)
         self.backend.concat_backward(dy, da, db)

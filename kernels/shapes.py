@@ -101,9 +101,7 @@ def pair(kernel: str, name: str, value: Pair, minimum: int) -> tuple[int, int]:
     """An (h, w) pair from an int or a pair of ints, each at least `minimum`."""
     values = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(values) != 2 or not all(_is_int(v) and v >= minimum for v in values):
-        raise ValueError(
-            f"{kernel}: {name} is {value!r}, expected an int or an (h, w) pair, each >= {minimum}"
-        )
+        raise ValueError(f"{kernel}: {name} is {value!r}, expected an int or an (h, w) pair, each >= {minimum}")
     return int(values[0]), int(values[1])
 
 
@@ -129,12 +127,7 @@ def number(
 ) -> float:
     """`value` as a finite float in [minimum, below), or in (minimum, below) with `above`."""
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if (
-        not real
-        or not np.isfinite(value)
-        or not (minimum < value if above else minimum <= value)
-        or value >= below
-    ):
+    if not real or not np.isfinite(value) or not (minimum < value if above else minimum <= value) or value >= below:
         low = "" if minimum == -np.inf else f" {'>' if above else '>='} {minimum:g}"
         high = "" if below == np.inf else f"{' and' if low else ''} < {below:g}"
         raise ValueError(f"{kernel}: {name} is {value!r}, expected a finite number{low}{high}")
@@ -154,9 +147,7 @@ def arrays(kernel: str, **named: object) -> np.dtype:
         if value.dtype not in FLOAT_DTYPES or not value.dtype.isnative:
             raise TypeError(f"{kernel}: {name} has dtype {value.dtype}, expected float32 or float64")
         if first and value.dtype != dtype:
-            raise TypeError(
-                f"{kernel}: {name} has dtype {value.dtype}, {first} has {dtype}; expected one dtype"
-            )
+            raise TypeError(f"{kernel}: {name} has dtype {value.dtype}, {first} has {dtype}; expected one dtype")
         if not first:
             first, dtype = name, value.dtype
         if not value.flags.c_contiguous:
@@ -168,9 +159,7 @@ def arrays(kernel: str, **named: object) -> np.dtype:
             raise ValueError(f"{kernel}: {name} does not start at a multiple of its elements' size; pass {name}.copy()")
         if value.size == 0:
             what = "an empty batch" if value.ndim and value.shape[0] == 0 else "an empty axis"
-            raise ValueError(
-                f"{kernel}: {name} has {what} (shape {value.shape}), expected at least one element"
-            )
+            raise ValueError(f"{kernel}: {name} has {what} (shape {value.shape}), expected at least one element")
     return dtype
 
 
@@ -184,9 +173,7 @@ def labels(kernel: str, value: object, rows: int, classes: int) -> np.ndarray:
     outside = np.flatnonzero((value < 0) | (value >= classes))
     if outside.size:
         at = int(outside[0])
-        raise ValueError(
-            f"{kernel}: labels[{at}] is {value[at]}, expected 0 to {classes - 1} for {classes} classes"
-        )
+        raise ValueError(f"{kernel}: labels[{at}] is {value[at]}, expected 0 to {classes - 1} for {classes} classes")
     return np.ascontiguousarray(value, dtype=np.int64)
 
 
@@ -201,9 +188,7 @@ def argmax(kernel: str, value: object, shape: Shape, d: Pool2dDims) -> None:
     """Check that `value` is what max-pooling gave: positions inside the window, for every output."""
     got = (value.dtype, value.shape) if isinstance(value, np.ndarray) else type(value).__name__
     if got != (d.argmax_dtype, shape) or not value.flags.c_contiguous:  # type: ignore[attr-defined]
-        raise ValueError(
-            f"{kernel}: argmax is {got}, expected the {d.argmax_dtype} array {shape} from maxpool2d"
-        )
+        raise ValueError(f"{kernel}: argmax is {got}, expected the {d.argmax_dtype} array {shape} from maxpool2d")
     if int(value.max()) >= d.kh * d.kw or int(value.min()) < 0:  # type: ignore[attr-defined]
         raise ValueError(f"{kernel}: argmax holds positions outside the window of {d.kh} x {d.kw}")
     if d.pad_h or d.pad_w:
@@ -295,9 +280,7 @@ def pool2d(x: Shape, size: Pair, stride: Pair | None, padding: Pair, kernel: str
     sh, sw = (kh, kw) if stride is None else pair(kernel, "stride", stride, 1)
     ph, pw = pair(kernel, "padding", padding, 0)
     if ph >= kh or pw >= kw:
-        raise ValueError(
-            f"{kernel}: padding is {(ph, pw)}, expected less than size {(kh, kw)}: a window needs a pixel"
-        )
+        raise ValueError(f"{kernel}: padding is {(ph, pw)}, expected less than size {(kh, kw)}: a window needs a pixel")
     height, width, channels = (int(s) for s in x[1:])
     oh, ow = output_size(height, kh, sh, ph), output_size(width, kw, sw, pw)
     if oh < 1 or ow < 1:
@@ -308,9 +291,7 @@ def pool2d(x: Shape, size: Pair, stride: Pair | None, padding: Pair, kernel: str
 def channels(x: Shape, kernel: str, name: str = "x") -> ChannelDims:
     """Dims of any array with a batch axis first and a channel axis last."""
     if len(x) < 2:
-        raise ValueError(
-            f"{kernel}: {name} has shape {text(x)}, expected a batch axis and a channel axis at least"
-        )
+        raise ValueError(f"{kernel}: {name} has shape {text(x)}, expected a batch axis and a channel axis at least")
     return ChannelDims(int(np.prod([int(size) for size in x[1:-1]], dtype=np.int64)), int(x[-1]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -12,17 +13,22 @@ _requested: int | None = None
 
 
 def available_cores() -> int:
-    """Cores this process may use: its CPU affinity, and a container's CPU quota rounded up."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
-        cores = os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        cores = min(cores, -(-int(quota) // int(period)))
-    except (OSError, ValueError):  # no control group, or the quota "max"
-        pass
-    return max(cores, 1)
+    """Cores that this process may use: its affinity mask, capped by a control group's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([cores, *_quotas()]))
+
+
+def _quotas() -> list[int]:
+    """CPU limits of this process's control group (version 2) and of those around it, in cores, rounded up."""
+    limits = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        group = Path("/sys/fs/cgroup") / next(line[4:] for line in lines if line.startswith("0::/"))
+        for folder in [group, *group.parents]:
+            with contextlib.suppress(OSError, ValueError):
+                quota, period = (folder / "cpu.max").read_text().split()
+                limits.append(-(-int(quota) // int(period)))
+    return limits
 
 
 def get_threads() -> int:
@@ -39,4 +45,4 @@ def set_threads(n: int) -> None:
     threadpoolctl.threadpool_limits(limits=_requested, user_api="blas")
     numba_jit = sys.modules.get(f"{__package__}.numba_backend.jit")
     if numba_jit is not None:  # else it asks get_threads() when it is first loaded
-        numba_jit.set_threads(_requested)
+        numba_jit.use_threads(_requested)

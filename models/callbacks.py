@@ -55,9 +55,7 @@ class EarlyStopping(Callback):
     def on_epoch_end(self, trainer: Trainer, epoch: Epoch) -> None:
         value = getattr(epoch, self.monitor, None)
         if not isinstance(value, float):
-            raise ValueError(
-                f"EarlyStopping: monitor {self.monitor!r} has no value; pass validation data to fit"
-            )
+            raise ValueError(f"EarlyStopping: monitor {self.monitor!r} has no value; pass validation data to fit")
         score = -value if self.monitor.endswith("accuracy") else value
         if score < self._best - self.minimum_change:
             self._best, self._waited = score, 0

@@ -23,9 +23,7 @@ KNOWN = {
     cls.__name__: cls
     for module in (layers, init)
     for cls in vars(module).values()
-    if isinstance(cls, type)
-    and dataclasses.is_dataclass(cls)
-    and issubclass(cls, (layers.Layer, init.Initialiser))
+    if isinstance(cls, type) and dataclasses.is_dataclass(cls) and issubclass(cls, (layers.Layer, init.Initialiser))
 }
 
 
@@ -64,9 +62,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         beside.unlink(missing_ok=True)
 
 
-def load(
-    path: str | os.PathLike[str], backend: str | None = None, layers: Sequence[type[layers.Layer]] = ()
-) -> Graph:
+def load(path: str | os.PathLike[str], backend: str | None = None, layers: Sequence[type[layers.Layer]] = ()) -> Graph:
     """The model in a file, on any backend.
 
     layers: layer classes of your own that the file may name. Nothing in the file is executed. Raises
@@ -113,9 +109,7 @@ def _build(architecture: Any, backend: str | None, known: dict[str, type]) -> Gr
         "backend": backend,
         "seed": architecture["seed"],
         "dtype": architecture["dtype"],
-        "normalisation": None
-        if normalisation is None
-        else (float(normalisation[0]), float(normalisation[1])),
+        "normalisation": None if normalisation is None else (float(normalisation[0]), float(normalisation[1])),
     }
     if architecture["kind"] == "Sequential":
         return Sequential([layer for layer, *_ in nodes.values()], **common)

@@ -23,9 +23,7 @@ class Executor:
     every other value gets a buffer of its own. A smaller batch runs the same steps on shorter views.
     """
 
-    def __init__(
-        self, plan: Plan, kernels: Kernels, batch_size: int, arrays: Mapping[str, np.ndarray]
-    ) -> None:
+    def __init__(self, plan: Plan, kernels: Kernels, batch_size: int, arrays: Mapping[str, np.ndarray]) -> None:
         self.plan = plan
         self.kernels = kernels
         self.batch_size = batch_size

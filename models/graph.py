@@ -24,7 +24,7 @@ from .losses import Loss, SoftmaxCrossEntropy
 from .optimizers import Optimizer
 from .plan import BATCH, Backward, Layout, Lowering, Plan, Value, table
 
-DEFAULT_BACKEND = "numpy"
+DEFAULT_BACKEND = "numba"
 INPUT = "input"
 PREDICT_BATCH = 512
 
@@ -75,9 +75,7 @@ class Graph:
         self.dtype = np.dtype(dtype)
         if self.dtype not in shapes.FLOAT_DTYPES:
             raise TypeError(f"{type(self).__name__}: dtype is {self.dtype}, expected float32 or float64")
-        self.input_shape = tuple(
-            shapes.integer(type(self).__name__, "input_shape", size, 1) for size in input_shape
-        )
+        self.input_shape = tuple(shapes.integer(type(self).__name__, "input_shape", size, 1) for size in input_shape)
         self.normalisation = normalisation
         self.output = output
         self.nodes = _ordered(nodes, output)
@@ -140,9 +138,7 @@ class Graph:
 
     # Lowering ----------------------------------------------------------------------------------------------
 
-    def _lower_node(
-        self, plan: Lowering, node: Node, values: Mapping[str, Value]
-    ) -> tuple[Value, Backward | None]:
+    def _lower_node(self, plan: Lowering, node: Node, values: Mapping[str, Value]) -> tuple[Value, Backward | None]:
         inputs = [values[name] for name in node.inputs]
         input_shapes = [value.shape for value in inputs]
         plan.begin(node.name)
@@ -243,9 +239,7 @@ class Graph:
         del views["parameters"]
         for name, array in new.items():
             if name not in views:
-                raise ValueError(
-                    f"set_parameters: unknown name {name!r}; expected some of {', '.join(views)}"
-                )
+                raise ValueError(f"set_parameters: unknown name {name!r}; expected some of {', '.join(views)}")
             shapes.equal("set_parameters", name, np.shape(array), views[name].shape)
         for name, array in {name: np.asarray(array, self.dtype) for name, array in new.items()}.items():
             views[name][...] = array
@@ -275,9 +269,7 @@ class Graph:
             raise TypeError(f"{name} is a {type(x).__name__}, expected a numpy array")
         if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
             raise TypeError(f"{name} has dtype {x.dtype}, expected uint8 images or floats")
-        shapes.equal(
-            "model", name, x.shape[1:], self.input_shape, "the model's input_shape, after the batch axis"
-        )
+        shapes.equal("model", name, x.shape[1:], self.input_shape, "the model's input_shape, after the batch axis")
         if len(x) == 0:
             raise ValueError(f"{name} has an empty batch (shape {x.shape}), expected at least one sample")
 
@@ -372,16 +364,12 @@ def _ordered(nodes: Mapping[str, Sequence[Any]], output: str) -> list[Node]:
         layer, *inputs = entry
         if len(inputs) != layer.arity if layer.arity else len(inputs) < 2:
             expected = layer.arity or "two or more"
-            raise ValueError(
-                f"node {name!r} has {len(inputs)} inputs, {type(layer).__name__} expects {expected}"
-            )
+            raise ValueError(f"node {name!r} has {len(inputs)} inputs, {type(layer).__name__} expects {expected}")
         if f"d{name}" in nodes:  # both would own an array "dname.w"
             raise ValueError(f"node names {name!r} and 'd{name}' clash: d{name}.w is the gradient by {name}.w")
         parsed[name] = Node(name, layer, tuple(inputs))
     if output not in parsed:
-        raise ValueError(
-            f"output {output!r} is not a node; expected one of {', '.join(parsed) or 'no nodes'}"
-        )
+        raise ValueError(f"output {output!r} is not a node; expected one of {', '.join(parsed) or 'no nodes'}")
     for node in parsed.values():
         for source in node.inputs:
             if source != INPUT and source not in parsed:
@@ -390,9 +378,7 @@ def _ordered(nodes: Mapping[str, Sequence[Any]], output: str) -> list[Node]:
                     f"{INPUT}, {', '.join(parsed)}"
                 )
     try:
-        sorter = graphlib.TopologicalSorter(
-            {n.name: [s for s in n.inputs if s != INPUT] for n in parsed.values()}
-        )
+        sorter = graphlib.TopologicalSorter({n.name: [s for s in n.inputs if s != INPUT] for n in parsed.values()})
         order = list(sorter.static_order())
     except graphlib.CycleError as error:
         raise ValueError(f"the graph has a cycle: {' -> '.join(error.args[1])}") from None

@@ -210,9 +210,7 @@ def _maxpool(plan: Lowering, x: Value, d: shapes.Pool2dDims) -> tuple[Value, Bac
     return y, backward
 
 
-def _avgpool(
-    plan: Lowering, x: Value, d: shapes.Pool2dDims, count_include_pad: bool
-) -> tuple[Value, Backward]:
+def _avgpool(plan: Lowering, x: Value, d: shapes.Pool2dDims, count_include_pad: bool) -> tuple[Value, Backward]:
     y = plan.value("y", (BATCH, d.oh, d.ow, d.c))
     plan.call("avgpool2d", x, d, count_include_pad, y)
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from kernels import get_threads, set_threads
 from kernels.memory import empty
-from kernels.numba_backend.jit import get_threads, kernel, prange, set_threads
+from kernels.numba_backend.jit import kernel, prange
 from kernels.numba_backend.tile import (
     REGISTERS,
     Shape,

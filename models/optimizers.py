@@ -64,9 +64,7 @@ class SGD(Optimizer):
 
     def lower(self, plan: Lowering, p: Value, g: Value, state: Sequence[Value]) -> None:
         v = state[0] if state else None
-        plan.call(
-            "sgd", p, g, v, LEARNING_RATE, self.momentum, self.nesterov, self.weight_decay, self.decoupled
-        )
+        plan.call("sgd", p, g, v, LEARNING_RATE, self.momentum, self.nesterov, self.weight_decay, self.decoupled)
 
 
 @dataclass(frozen=True)
@@ -85,9 +83,7 @@ class RMSProp(Optimizer):
         return ("v",)
 
     def lower(self, plan: Lowering, p: Value, g: Value, state: Sequence[Value]) -> None:
-        plan.call(
-            "rmsprop", p, g, *state, LEARNING_RATE, self.rho, self.eps, self.weight_decay, self.decoupled
-        )
+        plan.call("rmsprop", p, g, *state, LEARNING_RATE, self.rho, self.eps, self.weight_decay, self.decoupled)
 
 
 @dataclass(frozen=True)
@@ -113,9 +109,7 @@ class Adam(Optimizer):
 
     def lower(self, plan: Lowering, p: Value, g: Value, state: Sequence[Value]) -> None:
         betas = self.beta1, self.beta2
-        plan.call(
-            "adam", p, g, *state, STEP, LEARNING_RATE, *betas, self.eps, self.weight_decay, self._decoupled
-        )
+        plan.call("adam", p, g, *state, STEP, LEARNING_RATE, *betas, self.eps, self.weight_decay, self._decoupled)
 
 
 @dataclass(frozen=True)

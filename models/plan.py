@@ -79,9 +79,7 @@ class Step:
     @property
     def outputs(self) -> dict[str, Value]:
         """Arrays that the kernel writes, by parameter name."""
-        return {
-            name: v for name, role, v in self._named() if role in ("output", "in place") and v is not None
-        }
+        return {name: v for name, role, v in self._named() if role in ("output", "in place") and v is not None}
 
     @property
     def dims(self) -> dict[str, Any]:
@@ -160,8 +158,7 @@ def table(rows: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = (
         "  ".join(
-            cell.rjust(w) if i in right else cell.ljust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         )
         for row in rows
     )

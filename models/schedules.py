@@ -49,9 +49,7 @@ class MultiStep(Schedule):
         shapes.number("MultiStep", "factor", self.factor, 0.0)
 
     def __call__(self, step: int, steps_per_epoch: int, total_steps: int) -> float:
-        return float(
-            self.factor ** sum(step // steps_per_epoch >= milestone for milestone in self.milestones)
-        )
+        return float(self.factor ** sum(step // steps_per_epoch >= milestone for milestone in self.milestones))
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,7 @@ class History:
 
     def __getattr__(self, name: str) -> list[float]:
         if name.startswith("_") or name not in Epoch.__dataclass_fields__:
-            raise AttributeError(
-                f"History has no {name!r}; expected one of {', '.join(Epoch.__dataclass_fields__)}"
-            )
+            raise AttributeError(f"History has no {name!r}; expected one of {', '.join(Epoch.__dataclass_fields__)}")
         return [getattr(epoch, name) for epoch in self.epochs]
 
 
@@ -96,9 +94,7 @@ class Trainer:
 
     def gradients(self) -> dict[str, np.ndarray]:
         """Copies of the last step's gradients by parameter name."""
-        return {
-            name: view.copy() for name, view in self.model.parameter_layout.views(self._gradients).items()
-        }
+        return {name: view.copy() for name, view in self.model.parameter_layout.views(self._gradients).items()}
 
     def step(self, x: np.ndarray, y: np.ndarray, learning_rate: float | None = None) -> float:
         """One optimizer step on one batch of at most batch_size samples; returns the batch's loss.
@@ -107,9 +103,7 @@ class Trainer:
         learning_rate: the optimizer's own unless told.
         """
         if len(x) > self.batch_size:
-            raise ValueError(
-                f"Trainer.step: x has {len(x)} samples, expected at most batch_size {self.batch_size}"
-            )
+            raise ValueError(f"Trainer.step: x has {len(x)} samples, expected at most batch_size {self.batch_size}")
         target = self.loss.check(y, len(x), self.model.output_shape)
         rate = self.optimizer.learning_rate if learning_rate is None else learning_rate
         return float(self._step(self.model.prepare(x), target, rate)["loss"])
@@ -136,9 +130,7 @@ class Trainer:
         on the model's seed and the epoch's number alone.
         """
         if (epochs is None) == (iterations is None):
-            raise ValueError(
-                f"Trainer.fit: epochs is {epochs} and iterations is {iterations}, expected one of them"
-            )
+            raise ValueError(f"Trainer.fit: epochs is {epochs} and iterations is {iterations}, expected one of them")
         self.model.check_images(x)
         target = self.loss.check(y, len(x), self.model.output_shape)
         if validation is not None:

@@ -44,9 +44,7 @@ def mlp_rmsprop() -> list[Layer]:
 
 def cnn_bn() -> list[Layer]:
     """Two blocks of 5x5 convolution, batch-norm, ReLU and 2x2 max-pool (16, then 32 filters), linear 512-10."""
-    blocks = [
-        layer for filters in (16, 32) for layer in (Conv2d(filters, 5), BatchNorm(), ReLU(), MaxPool2d(2))
-    ]
+    blocks = [layer for filters in (16, 32) for layer in (Conv2d(filters, 5), BatchNorm(), ReLU(), MaxPool2d(2))]
     return [*blocks, Flatten(), Linear(10)]
 
 

@@ -85,7 +85,8 @@ def test_the_configuration_says_what_asv_reads() -> None:
     known = {
         "version", "project", "project_url", "repo", "branches", "dvcs", "environment_type", "pythons",
         "build_command", "install_command", "uninstall_command", "build_cache_size", "matrix", "benchmark_dir",
-        "launch_method", "env_dir", "results_dir", "html_dir", "hash_length", "default_benchmark_timeout", "regressions_thresholds",
+        "launch_method", "env_dir", "results_dir", "html_dir", "hash_length", "default_benchmark_timeout",
+        "regressions_thresholds",
     }  # fmt: skip
     assert set(configuration) == known  # asv takes unknown keys in silence
     assert set(configuration["matrix"]) == {"req", "env_nobuild"}

@@ -37,8 +37,11 @@ def same(split, rows):
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
-@pytest.mark.parametrize("header", ["", HEADER + "\n", "label," + ",".join(map(str, range(784))) + "\r\n"],
-                         ids=["bare", "header", "numbered header"])
+@pytest.mark.parametrize(
+    "header",
+    ["", HEADER + "\n", "label," + ",".join(map(str, range(784))) + "\r\n"],
+    ids=["bare", "header", "numbered header"],
+)
 def test_header_is_optional_and_detected(tmp_path, name, header):
     rows = table(7)
     same(data.read_csv(write(tmp_path / name, header + text(rows))), rows)
@@ -98,11 +101,11 @@ BAD = [
     (with_cell(2, "²"), "line 3: column 2"),
     (with_cell(1, "five", line=1), "line 1: column 1: 'five'"),
     (with_cell(9, "x", line=1), "line 1: column 9: 'x'"),
-    (ROW + ROW[:ROW.rindex(",")] + "\n" + ROW, "line 2: 784 columns, expected 785"),
+    (ROW + ROW[: ROW.rindex(",")] + "\n" + ROW, "line 2: 784 columns, expected 785"),
     (ROW + ROW[:-1] + ",0\n", "line 2: 786 columns, expected 785"),
-    (ROW[:ROW.rindex(",")] + "\n", "line 1: 784 columns"),
+    (ROW[: ROW.rindex(",")] + "\n", "line 1: 784 columns"),
     (ROW[:-1] + ",\n", "line 1: 786 columns"),
-    (ROW + ROW[:len(ROW) // 2], "line 2: .* columns, expected 785"),
+    (ROW + ROW[: len(ROW) // 2], "line 2: .* columns, expected 785"),
     (ROW + "# a remark\n" + ROW, "line 2: 1 columns"),
     ("1;2;3\n", "line 1: 1 columns"),
     (ROW + "\n" + ROW, "line 2: blank"),
@@ -140,8 +143,9 @@ def test_binary_junk_is_a_format_error(tmp_path):
             data.read_csv(write(tmp_path / "a.csv", content))
 
 
-@pytest.mark.parametrize(("bomb", "message"), [(b"0" * (64 << 20), "line 1: longer"),
-                                               (b"\n" * (64 << 20), "line 1: blank")])
+@pytest.mark.parametrize(
+    ("bomb", "message"), [(b"0" * (64 << 20), "line 1: longer"), (b"\n" * (64 << 20), "line 1: blank")]
+)
 def test_a_gzip_bomb_stays_small(tmp_path, bomb, message):
     path = write(tmp_path / "a.csv.gz", bomb)
     tracemalloc.start()
@@ -158,9 +162,11 @@ def test_the_whole_file_is_bounded(tmp_path, monkeypatch):
         data.read_csv(write(tmp_path / "a.csv.gz", ROW * 4))
 
 
-@pytest.mark.parametrize("damage", [lambda packed: packed[:-4],
-                                    lambda packed: packed[:-8] + b"1234" + packed[-4:],
-                                    lambda packed: ROW.encode()], ids=["cut", "checksum", "plain"])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda packed: packed[:-4], lambda packed: packed[:-8] + b"1234" + packed[-4:], lambda packed: ROW.encode()],
+    ids=["cut", "checksum", "plain"],
+)
 def test_damaged_gzip(tmp_path, damage):
     path = tmp_path / "a.csv.gz"
     path.write_bytes(damage(gzip.compress(ROW.encode())))

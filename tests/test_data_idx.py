@@ -23,9 +23,12 @@ def refuses(path, content, message):
     assert str(path) in str(caught.value)
 
 
-@given(array=st.sampled_from(TYPES).flatmap(
-    lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=5))),
-    suffix=st.sampled_from(["", ".gz"]))
+@given(
+    array=st.sampled_from(TYPES).flatmap(
+        lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=5))
+    ),
+    suffix=st.sampled_from(["", ".gz"]),
+)
 def test_write_then_read_gives_the_same_array(tmp_path_factory, array, suffix):
     path = tmp_path_factory.mktemp("idx") / f"array{suffix}"
     data.write_idx(path, array)
@@ -73,33 +76,39 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize(("array", "message"), [
-    (np.zeros(3, np.uint16), "array is uint16, expected one of uint8, int8"),
-    (np.zeros(3, bool), "array is bool"),
-    (np.zeros((1,) * 5, np.uint8), "array has rank 5"),
-    (np.array(1, np.uint8), "array has rank 0"),
-])
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros(3, np.uint16), "array is uint16, expected one of uint8, int8"),
+        (np.zeros(3, bool), "array is bool"),
+        (np.zeros((1,) * 5, np.uint8), "array has rank 5"),
+        (np.array(1, np.uint8), "array has rank 0"),
+    ],
+)
 def test_write_refuses_what_idx_cannot_hold(tmp_path, array, message):
     with pytest.raises(ValueError, match=message):
         data.write_idx(tmp_path / "a", array)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"", r"not an IDX file: starts with \[\]"),
-    (b"\0\0\x08", r"starts with \[00 00 08\]"),
-    (b"\0\x01" + GOOD[2:], r"starts with \[00 01 08 03\]"),
-    (gzip.compress(GOOD), r"starts with \[1f 8b"),
-    (b"\0\0\x0a" + GOOD[3:], "type code 0x0a, expected one of 0x08 .uint8."),
-    (b"\0\0\x08\0\x07", "rank 0, expected 1 to 4"),
-    (b"\0\0\x08\x05" + bytes(25), "rank 5, expected 1 to 4"),
-    (b"\0\0\x08\xff", "rank 255"),
-    (GOOD[:13], "header ends after 13 of 16 bytes"),
-    (GOOD[:16], r"\(2, 2, 2\) uint8 implies 8 bytes of data, found 0"),
-    (GOOD[:-1], "implies 8 bytes of data, found 7"),
-    (GOOD + b"\0", "implies 8 bytes of data, found more"),
-    (b"\0\0\x0d\x01" + struct.pack(">I", 2) + bytes(7), "implies 8 bytes of data, found 7"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"not an IDX file: starts with \[\]"),
+        (b"\0\0\x08", r"starts with \[00 00 08\]"),
+        (b"\0\x01" + GOOD[2:], r"starts with \[00 01 08 03\]"),
+        (gzip.compress(GOOD), r"starts with \[1f 8b"),
+        (b"\0\0\x0a" + GOOD[3:], "type code 0x0a, expected one of 0x08 .uint8."),
+        (b"\0\0\x08\0\x07", "rank 0, expected 1 to 4"),
+        (b"\0\0\x08\x05" + bytes(25), "rank 5, expected 1 to 4"),
+        (b"\0\0\x08\xff", "rank 255"),
+        (GOOD[:13], "header ends after 13 of 16 bytes"),
+        (GOOD[:16], r"\(2, 2, 2\) uint8 implies 8 bytes of data, found 0"),
+        (GOOD[:-1], "implies 8 bytes of data, found 7"),
+        (GOOD + b"\0", "implies 8 bytes of data, found more"),
+        (b"\0\0\x0d\x01" + struct.pack(">I", 2) + bytes(7), "implies 8 bytes of data, found 7"),
+    ],
+)
 def test_malformed_files(tmp_path, content, message):
     refuses(tmp_path / "a", content, message)
 
@@ -139,17 +148,20 @@ def test_a_gzip_bomb_is_inflated_one_byte_past_the_header_only(tmp_path, monkeyp
     assert asked == [4, 12, 9]
 
 
-@pytest.mark.parametrize(("damage", "message"), [
-    (lambda packed: GOOD, "damaged gzip file: Not a gzipped file"),
-    (lambda packed: packed[:-4], "damaged gzip file: Compressed file ended"),
-    (lambda packed: packed[:-12], "damaged gzip file: Compressed file ended"),
-    (lambda packed: packed[:5], "damaged gzip file"),
-    (lambda packed: packed[:-8] + b"\1\2\3\4" + packed[-4:], "damaged gzip file: CRC check failed"),
-    (lambda packed: packed[:-4] + b"\1\2\3\4", "damaged gzip file: Incorrect length"),
-    (lambda packed: packed[:10] + b"\xff" * 8 + packed[18:], "damaged gzip file: Error -3"),
-    (lambda packed: packed + b"junk", "damaged gzip file: Not a gzipped file"),
-    (lambda packed: b"", "not an IDX file"),
-])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda packed: GOOD, "damaged gzip file: Not a gzipped file"),
+        (lambda packed: packed[:-4], "damaged gzip file: Compressed file ended"),
+        (lambda packed: packed[:-12], "damaged gzip file: Compressed file ended"),
+        (lambda packed: packed[:5], "damaged gzip file"),
+        (lambda packed: packed[:-8] + b"\1\2\3\4" + packed[-4:], "damaged gzip file: CRC check failed"),
+        (lambda packed: packed[:-4] + b"\1\2\3\4", "damaged gzip file: Incorrect length"),
+        (lambda packed: packed[:10] + b"\xff" * 8 + packed[18:], "damaged gzip file: Error -3"),
+        (lambda packed: packed + b"junk", "damaged gzip file: Not a gzipped file"),
+        (lambda packed: b"", "not an IDX file"),
+    ],
+)
 def test_damaged_gzip(tmp_path, damage, message):
     refuses(tmp_path / "a.gz", damage(gzip.compress(GOOD)), message)
 

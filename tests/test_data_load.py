@@ -9,8 +9,7 @@ import pytest
 
 import data
 
-IDX = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte",
-       "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]
+IDX = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]
 
 
 def arrays(count, height=28, width=28, seed=0):
@@ -129,17 +128,20 @@ def test_a_missing_csv_is_named(tmp_path):
         data.load(tmp_path)
 
 
-@pytest.mark.parametrize(("member", "array", "message"), [
-    (0, np.zeros((6, 784), np.uint8), r"\(6, 784\) uint8, expected \(N, H, W\) uint8"),
-    (0, np.zeros((6, 28, 28), np.float32), r"\(6, 28, 28\) float32, expected"),
-    (0, np.zeros((0, 28, 28), np.uint8), r"\(0, 28, 28\) uint8, expected .* not empty"),
-    (0, np.zeros((6, 0, 28), np.uint8), "not empty"),
-    (1, np.zeros((6, 1), np.uint8), r"\(6, 1\) uint8, expected \(N,\) uint8"),
-    (1, np.zeros(6, np.int32), r"\(6,\) int32"),
-    (1, np.zeros(5, np.uint8), "5 labels for the 6 images of train-images-idx3-ubyte"),
-    (3, np.zeros(5, np.uint8), "5 labels for the 4 images of t10k-images-idx3-ubyte"),
-    (2, np.zeros((4, 28, 27), np.uint8), "images are 28 x 27, those of train-images-idx3-ubyte 28 x 28"),
-])
+@pytest.mark.parametrize(
+    ("member", "array", "message"),
+    [
+        (0, np.zeros((6, 784), np.uint8), r"\(6, 784\) uint8, expected \(N, H, W\) uint8"),
+        (0, np.zeros((6, 28, 28), np.float32), r"\(6, 28, 28\) float32, expected"),
+        (0, np.zeros((0, 28, 28), np.uint8), r"\(0, 28, 28\) uint8, expected .* not empty"),
+        (0, np.zeros((6, 0, 28), np.uint8), "not empty"),
+        (1, np.zeros((6, 1), np.uint8), r"\(6, 1\) uint8, expected \(N,\) uint8"),
+        (1, np.zeros(6, np.int32), r"\(6,\) int32"),
+        (1, np.zeros(5, np.uint8), "5 labels for the 6 images of train-images-idx3-ubyte"),
+        (3, np.zeros(5, np.uint8), "5 labels for the 4 images of t10k-images-idx3-ubyte"),
+        (2, np.zeros((4, 28, 27), np.uint8), "images are 28 x 27, those of train-images-idx3-ubyte 28 x 28"),
+    ],
+)
 def test_files_that_do_not_belong_together(tmp_path, member, array, message):
     data.write_idx(fill(tmp_path) / IDX[member], array)
     with pytest.raises(data.DataFormatError, match=message) as caught:
@@ -151,8 +153,14 @@ def test_import_is_light():
     heavy = "{'pooch', 'rich', 'requests', 'numba', 'scipy', 'matplotlib', 'torch', 'models'}"
     code = f"import sys, data; print(sorted({heavy} & set(sys.modules)))"
     root = Path(data.__file__).parent.parent
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                            cwd=root, env=os.environ | {"PYTHONPATH": str(root)})
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root)},
+    )
     assert result.stdout.strip() == "[]"
 
 

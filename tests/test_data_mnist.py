@@ -129,9 +129,15 @@ def test_the_second_mirror_finishes_what_the_first_began(files, serve, cache, mo
     assert from_second == list(files)[2:]
 
 
-@pytest.mark.parametrize("spoil", [lambda packed: gzip.compress(gzip.decompress(packed) + b"!"),
-                                   lambda packed: packed[:-5], lambda packed: b"<html>Log in first</html>"],
-                         ids=["content", "cut", "no gzip"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda packed: gzip.compress(gzip.decompress(packed) + b"!"),
+        lambda packed: packed[:-5],
+        lambda packed: b"<html>Log in first</html>",
+    ],
+    ids=["content", "cut", "no gzip"],
+)
 def test_a_wrong_checksum_removes_the_file_and_says_so(files, serve, cache, monkeypatch, spoil):
     name = "train-labels-idx1-ubyte.gz"
     mirror, _ = serve(files | {name: spoil(files[name])})
@@ -220,8 +226,9 @@ def test_an_environment_that_names_no_data_is_no_reason_to_download(tmp_path, mo
         data.load("mnist")
 
 
-@pytest.mark.skipif(not os.environ.get("TWINKERNELS_DATA"),
-                    reason="needs real MNIST: set TWINKERNELS_DATA to its folder")
+@pytest.mark.skipif(
+    not os.environ.get("TWINKERNELS_DATA"), reason="needs real MNIST: set TWINKERNELS_DATA to its folder"
+)
 def test_real_mnist():
     train, test = data.load("mnist")
     assert train.images.shape == (60_000, 28, 28, 1)

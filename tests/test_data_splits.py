@@ -47,8 +47,7 @@ def test_normalise_uses_the_first_split_alone():
         assert after.images.dtype == np.float32
         assert after.images.flags.c_contiguous
         assert after.labels is before.labels
-        np.testing.assert_allclose(after.images, (before.images.astype(np.float64) - mean) / std, rtol=1e-5,
-                                   atol=1e-6)
+        np.testing.assert_allclose(after.images, (before.images.astype(np.float64) - mean) / std, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(normal_test.images, data.standardise(test.images, mean, std))
 
 
@@ -60,19 +59,22 @@ def test_normalise_takes_strided_and_float_images_and_leaves_them_alone():
     whole = noise()
     strided = data.Split(whole.images.T[:, ::-1, ::2], np.zeros(1))
     kept = strided.images.copy()
-    normal, = data.normalise(strided)
+    (normal,) = data.normalise(strided)
     assert normal.images.flags.c_contiguous
     np.testing.assert_array_equal(strided.images, kept)
-    doubles, = data.normalise(data.Split(kept.astype(np.float64), strided.labels))
+    (doubles,) = data.normalise(data.Split(kept.astype(np.float64), strided.labels))
     assert doubles.images.dtype == np.float32
     np.testing.assert_allclose(doubles.images, normal.images, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("images", "message"), [
-    (np.full((3, 2, 2, 1), 7, np.uint8), r"standard deviation 0.0 \(mean 7.0\)"),
-    (np.full((3, 2, 2, 1), np.nan, np.float32), "standard deviation nan"),
-    (np.zeros((0, 2, 2, 1), np.uint8), "train holds no pixels"),
-])
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.full((3, 2, 2, 1), 7, np.uint8), r"standard deviation 0.0 \(mean 7.0\)"),
+        (np.full((3, 2, 2, 1), np.nan, np.float32), "standard deviation nan"),
+        (np.zeros((0, 2, 2, 1), np.uint8), "train holds no pixels"),
+    ],
+)
 def test_nothing_to_normalise_by(images, message):
     split = data.Split(images, np.zeros(len(images), np.uint8))
     with pytest.raises(ValueError, match=message):
@@ -109,14 +111,17 @@ def test_split_depends_on_the_seed_alone():
     assert not np.array_equal(first, other)
 
 
-@pytest.mark.parametrize(("arguments", "error", "message"), [
-    ((0,), ValueError, "split: count is 0, expected 1 or more"),
-    ((100,), ValueError, "split: count is 100, expected less than the 100 samples"),
-    ((-1,), ValueError, "split: count is -1"),
-    ((0.1,), TypeError, "split: count is 0.1, expected an integer"),
-    ((10, -1), ValueError, "split: seed is -1"),
-    ((10, None), TypeError, "split: seed is None"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((0,), ValueError, "split: count is 0, expected 1 or more"),
+        ((100,), ValueError, "split: count is 100, expected less than the 100 samples"),
+        ((-1,), ValueError, "split: count is -1"),
+        ((0.1,), TypeError, "split: count is 0.1, expected an integer"),
+        ((10, -1), ValueError, "split: seed is -1"),
+        ((10, None), TypeError, "split: seed is None"),
+    ],
+)
 def test_split_refuses(arguments, error, message):
     with pytest.raises(error, match=message):
         data.split(numbered(100), *arguments)
@@ -156,12 +161,15 @@ def test_drop_last_leaves_out_the_smaller_batch():
     assert [len(batch.labels) for batch in data.batches(numbered(8), 4, drop_last=True)] == [4, 4]
 
 
-@pytest.mark.parametrize(("arguments", "error", "message"), [
-    ({"batch_size": 0}, ValueError, "batches: batch_size is 0, expected 1 or more"),
-    ({"batch_size": 2.0}, TypeError, "batches: batch_size is 2.0"),
-    ({"batch_size": 2, "seed": -1}, ValueError, "seed is -1"),
-    ({"batch_size": 2, "epoch": -1}, ValueError, "epoch is -1"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"batch_size": 0}, ValueError, "batches: batch_size is 0, expected 1 or more"),
+        ({"batch_size": 2.0}, TypeError, "batches: batch_size is 2.0"),
+        ({"batch_size": 2, "seed": -1}, ValueError, "seed is -1"),
+        ({"batch_size": 2, "epoch": -1}, ValueError, "epoch is -1"),
+    ],
+)
 def test_batches_refuses_at_the_call(arguments, error, message):
     with pytest.raises(error, match=message):
         data.batches(numbered(5), **arguments)

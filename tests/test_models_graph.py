@@ -79,9 +79,7 @@ def test_fan_out_adds_gradients(k: Kernels) -> None:
     """y = x w + x w + x w, through three readers of one node, has three times the gradient of one."""
     rng = np.random.default_rng(2)
     x, y = rng.standard_normal((4, 3)), rng.standard_normal((4, 2))
-    shared = Graph(
-        {"a": (Linear(2), "input"), "sum": (Add(), "a", "a", "a")}, "sum", (3,), k.name, dtype=np.float64
-    )
+    shared = Graph({"a": (Linear(2), "input"), "sum": (Add(), "a", "a", "a")}, "sum", (3,), k.name, dtype=np.float64)
     trainer = Trainer(shared, SGD(0.1), MeanSquaredError(), batch_size=4)
     w, b = (shared.parameters()[name].copy() for name in ("a.w", "a.b"))
     trainer.step(x, y)
@@ -94,9 +92,7 @@ def test_the_input_may_be_read_more_than_once(k: Kernels) -> None:
     twice = Graph({"both": (Concat(), "input", "input"), "head": (Linear(2), "both")}, "head", (3,), k.name)
     assert models.gradcheck(twice).error < 1e-7
     x = np.ones((1, 3), np.float32)
-    np.testing.assert_allclose(
-        twice.predict(x), np.hstack([x, x]) @ twice.parameters()["head.w"], rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(twice.predict(x), np.hstack([x, x]) @ twice.parameters()["head.w"], rtol=1e-5, atol=1e-6)
 
 
 def test_sequential_is_the_same_graph_in_a_line(k: Kernels) -> None:

@@ -105,9 +105,7 @@ def test_the_gradients_of_a_join(k: Kernels, layer: Layer, output_shape: tuple[i
     assert graph.output_shape == ("N", *output_shape)
     assert gradcheck(graph, loss=MeanSquaredError()).error < 1e-7
     x = np.random.default_rng(0).standard_normal((2, 3, 3, 2))
-    a, b = (
-        np.einsum("nhwc,cf->nhwf", x, graph.parameters()[f"{name}.w"][0, 0].astype(np.float64)) for name in "ab"
-    )
+    a, b = (np.einsum("nhwc,cf->nhwf", x, graph.parameters()[f"{name}.w"][0, 0].astype(np.float64)) for name in "ab")
     expected = a + np.tanh(x) + b if isinstance(layer, Add) else np.concatenate([a, np.tanh(x), b], axis=-1)
     np.testing.assert_allclose(graph.to(k.name, np.float64).predict(x), expected, rtol=1e-12, atol=1e-12)
 

@@ -17,15 +17,27 @@ OPTIMIZERS: list[tuple[Optimizer, str, list[str], dict[str, Any]]] = [
     (SGD(RATE, momentum=0.9), "sgd", ["v"], {"momentum": 0.9}),
     (SGD(RATE, momentum=0.9, nesterov=True), "sgd", ["v"], {"momentum": 0.9, "nesterov": True}),
     (SGD(RATE, weight_decay=0.1), "sgd", [], {"weight_decay": 0.1}),
-    (SGD(RATE, 0.5, weight_decay=0.1, decoupled=True), "sgd", ["v"],
-     {"momentum": 0.5, "weight_decay": 0.1, "decoupled": True}),
+    (
+        SGD(RATE, 0.5, weight_decay=0.1, decoupled=True),
+        "sgd",
+        ["v"],
+        {"momentum": 0.5, "weight_decay": 0.1, "decoupled": True},
+    ),
     (RMSProp(RATE), "rmsprop", ["v"], {}),
-    (RMSProp(RATE, rho=0.8, eps=1e-3, weight_decay=0.1), "rmsprop", ["v"],
-     {"rho": 0.8, "eps": 1e-3, "weight_decay": 0.1}),
+    (
+        RMSProp(RATE, rho=0.8, eps=1e-3, weight_decay=0.1),
+        "rmsprop",
+        ["v"],
+        {"rho": 0.8, "eps": 1e-3, "weight_decay": 0.1},
+    ),
     (RMSProp(RATE, weight_decay=0.1, decoupled=True), "rmsprop", ["v"], {"weight_decay": 0.1, "decoupled": True}),
     (Adam(RATE), "adam", ["m", "v"], {}),
-    (Adam(RATE, 0.8, 0.95, 1e-4, weight_decay=0.1), "adam", ["m", "v"],
-     {"beta1": 0.8, "beta2": 0.95, "eps": 1e-4, "weight_decay": 0.1}),
+    (
+        Adam(RATE, 0.8, 0.95, 1e-4, weight_decay=0.1),
+        "adam",
+        ["m", "v"],
+        {"beta1": 0.8, "beta2": 0.95, "eps": 1e-4, "weight_decay": 0.1},
+    ),
     (AdamW(RATE), "adamw", ["m", "v"], {"weight_decay": 0.01}),
 ]
 

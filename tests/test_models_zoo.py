@@ -70,9 +70,7 @@ def test_the_shift_of_mean_only_norm_is_trained(k: Kernels) -> None:
     trainer = Trainer(model, SGD(0.1), batch_size=16)
     trainer.step(rng.standard_normal((16, 28, 28, 1)).astype(np.float32), rng.integers(0, 10, 16))
     assert trainer.gradients()["2.beta"].any()
-    np.testing.assert_allclose(
-        model.parameters()["2.beta"], -0.1 * trainer.gradients()["2.beta"], rtol=1e-5, atol=1e-8
-    )
+    np.testing.assert_allclose(model.parameters()["2.beta"], -0.1 * trainer.gradients()["2.beta"], rtol=1e-5, atol=1e-8)
     assert model.statistics()["2.running_mean"].any()
 
 
@@ -81,9 +79,7 @@ def test_training_differs_from_inference_by_the_statistics_alone(k: Kernels, nam
     """With momentum 1 the running mean is the last batch's; then both differ by the unbiased variance only."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((40, 28, 28, 1))
-    layers = [
-        type(layer)(momentum=1.0) if hasattr(layer, "momentum") else layer for layer in models.NETWORKS[name]()
-    ]
+    layers = [type(layer)(momentum=1.0) if hasattr(layer, "momentum") else layer for layer in models.NETWORKS[name]()]
     model = models.Sequential(layers, (28, 28, 1), k.name, dtype=np.float64)
     trainer = Trainer(model, SGD(1e-30), batch_size=40)
     y = rng.integers(0, 10, 40)

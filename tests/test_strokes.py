@@ -45,8 +45,14 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process(drawn, threads):
         "print(hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest())"
     )
     blas = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], threads)
-    run = subprocess.run([sys.executable, "-c", program], env=os.environ | blas, cwd=Path(__file__).parents[1],
-                         capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | blas,
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert run.stdout.strip() == digest(*drawn)
 
 
@@ -103,8 +109,9 @@ def test_hands_slant_stretch_and_press_differently(drawn):
     assert noughts.mean(axis=(1, 2)).std() > 0.15 * noughts.mean()
 
 
-@pytest.mark.parametrize("trait", [
-    "nothing", "wobble", "ends", "lift", "bend", "aspect", "slant", "turn", "spread", "pressure"])
+@pytest.mark.parametrize(
+    "trait", ["nothing", "wobble", "ends", "lift", "bend", "aspect", "slant", "turn", "spread", "pressure"]
+)
 def test_each_trait_of_a_hand_makes_one_template_look_different(monkeypatch, trait):
     crossed = next(i for i, (_, _, text) in enumerate(strokes.TEMPLATES) if "|" in text)
     monkeypatch.setattr(strokes, "FONT", strokes.FONT._replace(chance=np.eye(len(strokes.TEMPLATES))[crossed]))
@@ -170,25 +177,31 @@ def test_nothing_is_lost_or_changed_by_centring():
     np.testing.assert_array_equal(strokes._centre(far), far)
 
 
-@pytest.mark.parametrize(("count", "seed", "message"), [
-    (0, 0, "generate: count is 0, expected an integer of at least 1"),
-    (-5, 0, "generate: count is -5, expected an integer of at least 1"),
-    (2.0, 0, r"generate: count is 2\.0, expected an integer of at least 1"),
-    (10, -1, "generate: seed is -1, expected an integer of at least 0"),
-    (10, None, "generate: seed is None, expected an integer of at least 0"),
-    ("10", 0, "generate: count is '10', expected an integer of at least 1"),
-    (True, 0, "generate: count is True, expected an integer of at least 1"),
-])
+@pytest.mark.parametrize(
+    ("count", "seed", "message"),
+    [
+        (0, 0, "generate: count is 0, expected an integer of at least 1"),
+        (-5, 0, "generate: count is -5, expected an integer of at least 1"),
+        (2.0, 0, r"generate: count is 2\.0, expected an integer of at least 1"),
+        (10, -1, "generate: seed is -1, expected an integer of at least 0"),
+        (10, None, "generate: seed is None, expected an integer of at least 0"),
+        ("10", 0, "generate: count is '10', expected an integer of at least 1"),
+        (True, 0, "generate: count is True, expected an integer of at least 1"),
+    ],
+)
 def test_bad_arguments_are_named(count, seed, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         strokes.generate(count, seed)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"train": 0}, "load: train is 0, expected an integer of at least 1"),
-    ({"test": 0.5}, r"load: test is 0\.5, expected an integer of at least 1"),
-    ({"seed": -1}, "load: seed is -1, expected an integer of at least 0"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"train": 0}, "load: train is 0, expected an integer of at least 1"),
+        ({"test": 0.5}, r"load: test is 0\.5, expected an integer of at least 1"),
+        ({"seed": -1}, "load: seed is -1, expected an integer of at least 0"),
+    ],
+)
 def test_load_names_its_own_arguments(arguments, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         strokes.load(**arguments)

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .flags import disjoint
-from .jit import DISABLED, Kernel, inline
+from .jit import DISABLED, Kernel, disjoint, inline
 
 CHUNK = 4096
 """Elements of a chunk: 16 KiB of float32, long enough to pay for its start, short enough to share out evenly."""

@@ -149,14 +149,14 @@ def pack_panel(
 
 @separate
 def multiply_panel(
-    a: Flat, a_row: int, a_run: int, first: int, count: int, packed: Flat, bo: int, run: int, columns: int, column: int,
-    bias: Flat, y: Flat,
+    a: Flat, a_row: int, a_run: int, first: int, count: int, b: Flat, bo: int, b_run: int, run: int, columns: int,
+    column: int, bias: Flat, y: Flat,
 ) -> None:  # fmt: skip
-    """Rows from `first` on and the columns of one packed panel of `matmul`."""
+    """Rows from `first` on and the columns of one panel of `matmul`, whose rows lie b_run apart."""
     width, left = panel_width(column, columns, y), columns - column
-    nest = (1, 0, 0, 1, 0, 0, run, a_run, width)
+    nest = (1, 0, 0, 1, 0, 0, run, a_run, b_run)
     ao, yo = first * a_row, first * columns + column
-    rows_times_panel(count, a, ao, a_row, packed, bo, width, nest, bias, column, left, y, yo, columns)
+    rows_times_panel(count, a, ao, a_row, b, bo, width, nest, bias, column, left, y, yo, columns)
 
 
 _MANY_PANELS = 8  # are shared out among threads whole, each packed where it is used;
@@ -173,19 +173,27 @@ def matmul(a, a_row, a_run, rows, b, b_run, b_column, run, columns, bias, sums, 
     size = panel_size(run, y)
     panels = -(-columns // width)
     whole = panels >= _MANY_PANELS
+    # For a few rows packing would cost more than the product: every panel but an incomplete last one is read in place.
+    in_place = columns // width if rows < tile_rows(HALF) and b_column == 1 and not sums.size else 0
     if not whole:
-        for p in range(panels):
+        for p in range(in_place, panels):
             pack_panel(flat(b), b_run, b_column, run, columns, p * width, flat(sums), flat(scratch), p * size)
     step = rows if whole else -(-rows // (_GROUPS * tile_rows(NARROW))) * tile_rows(NARROW)
     groups = -(-rows // step)
     for item in prange(panels * groups):
         p, first = int64(item) // groups, int64(item) % groups * step  # prange counts unsigned, which makes floats
-        if whole:
-            pack_panel(flat(b), b_run, b_column, run, columns, p * width, flat(sums), flat(scratch), p * size)
-        count = min(step, rows - first)
-        multiply_panel(
-            flat(a), a_row, a_run, first, count, flat(scratch), p * size, run, columns, p * width, flat(bias), flat(y)
-        )
+        column, count = p * width, min(step, rows - first)
+        if p < in_place:
+            multiply_panel(
+                flat(a), a_row, a_run, first, count, flat(b), column, b_run, run, columns, column, flat(bias), flat(y)
+            )
+        else:
+            if whole:
+                pack_panel(flat(b), b_run, b_column, run, columns, column, flat(sums), flat(scratch), p * size)
+            multiply_panel(
+                flat(a), a_row, a_run, first, count, flat(scratch), p * size, panel_width(column, columns, y), run,
+                columns, column, flat(bias), flat(y),
+            )  # fmt: skip
 
 
 @region

@@ -15,8 +15,7 @@ import numpy as np
 from ..interface import InPlace, Input, Output, Scratch
 from ..shapes import ChannelDims
 from .chunks import chunk, chunks, clear, elementwise, run
-from .flags import disjoint
-from .jit import Flat, inline, kernel, prange, separate, serial
+from .jit import disjoint, inline, kernel, prange, serial
 
 PERIOD = 512
 """Elements of a period at least: with 256, the loops' starts cost a tenth of the time."""
@@ -79,8 +78,8 @@ def accumulate(x, sums):
         sums[i] += x[i]
 
 
-@separate
-def add_up(x: Flat, channels: int, sums: Flat) -> None:
+@serial
+def add_up(x, channels, sums):
     """sums[:channels] = Σ x."""
     clear(sums)
     for start in range(0, x.size, sums.size):
@@ -97,8 +96,8 @@ def accumulate_squares(x, x2, x3, x4, shift, sums, squares):
         squares[i] += (d * d + d2 * d2) + (d3 * d3 + d4 * d4)
 
 
-@separate
-def add_up_squares(x: Flat, channels: int, shift: Flat, sums: Flat, squares: Flat) -> None:
+@serial
+def add_up_squares(x, channels, shift, sums, squares):
     """sums, squares[:channels] = Σ (x − shift), Σ (x − shift)².
 
     The shift is the mean over the first period. However the data lie, it is off the mean by no more than the standard
@@ -131,8 +130,8 @@ def accumulate_products(dy, x, mean, sums, products):
         products[i] += dy[i] * (x[i] - mean[i])
 
 
-@separate
-def add_up_products(dy: Flat, x: Flat, mean: Flat, channels: int, sums: Flat, products: Flat) -> None:
+@serial
+def add_up_products(dy, x, mean, channels, sums, products):
     """sums, products[:channels] = Σ dy, Σ dy (x − mean), with the mean over a period."""
     clear(sums)
     clear(products)

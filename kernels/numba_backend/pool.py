@@ -10,8 +10,7 @@ import numpy as np
 from ..interface import Input, Output
 from ..shapes import Pool2dDims
 from .chunks import clear, run
-from .flags import disjoint
-from .jit import inline, kernel, prange, serial
+from .jit import disjoint, inline, kernel, prange, serial
 
 
 @inline
