@@ -60,8 +60,25 @@ def sgd(
     _sgd(p, g, p[:0] if v is None else v, learning_rate, momentum, nesterov, weight_decay, decoupled)
 
 
+# 1 − rho and its like are arguments: of a difference that it sees, LLVM makes g² + rho (v − g²), which is NaN for an
+# infinite g.
+
+
 @elementwise
 @kernel
+def _rmsprop(p, g, v, learning_rate, rho, gain, eps, weight_decay, decoupled):
+    real = p.dtype.type
+    rate, small, decay = real(learning_rate), real(eps), real(weight_decay)
+    keep, gain = real(rho), real(gain)
+    for c in prange(chunks(p)):
+        ps, gs, vs = chunk(p, c), chunk(g, c), chunk(v, c)
+        for i in range(ps.size):
+            parameter, gradient = decayed(ps[i], gs[i], rate, decay, decoupled)
+            square = flushed(keep * vs[i] + gain * (gradient * gradient))
+            vs[i] = square
+            ps[i] = parameter - rate * gradient / (np.sqrt(square) + small)
+
+
 def rmsprop(
     p: InPlace,
     g: Input,
@@ -72,25 +89,16 @@ def rmsprop(
     weight_decay: float,
     decoupled: bool,
 ) -> None:
-    real = p.dtype.type
-    rate, small, decay = real(learning_rate), real(eps), real(weight_decay)
-    keep, gain = real(rho), real(1 - rho)
-    for c in prange(chunks(p)):
-        ps, gs, vs = chunk(p, c), chunk(g, c), chunk(v, c)
-        for i in range(ps.size):
-            parameter, gradient = decayed(ps[i], gs[i], rate, decay, decoupled)
-            square = flushed(keep * vs[i] + gain * (gradient * gradient))
-            vs[i] = square
-            ps[i] = parameter - rate * gradient / (np.sqrt(square) + small)
+    _rmsprop(p, g, v, learning_rate, rho, 1 - rho, eps, weight_decay, decoupled)
 
 
 @elementwise
 @kernel
-def _adam(p, g, m, v, rate_m, root_v, learning_rate, beta1, beta2, eps, weight_decay, decoupled):
+def _adam(p, g, m, v, rate_m, root_v, learning_rate, beta1, gain_m, beta2, gain_v, eps, weight_decay, decoupled):
     real = p.dtype.type
     rate, small, decay = real(learning_rate), real(eps), real(weight_decay)
-    keep_m, gain_m, rate_m = real(beta1), real(1 - beta1), real(rate_m)
-    keep_v, gain_v, root_v = real(beta2), real(1 - beta2), real(root_v)
+    keep_m, gain_m, rate_m = real(beta1), real(gain_m), real(rate_m)
+    keep_v, gain_v, root_v = real(beta2), real(gain_v), real(root_v)
     for c in prange(chunks(p)):
         ps, gs, ms, vs = chunk(p, c), chunk(g, c), chunk(m, c), chunk(v, c)
         for i in range(ps.size):
@@ -116,4 +124,4 @@ def adam(
 ) -> None:
     # The corrections are factors of the rate and of √v: two numbers instead of two divisions an element.
     rate_m, root_v = learning_rate / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
-    _adam(p, g, m, v, rate_m, root_v, learning_rate, beta1, beta2, eps, weight_decay, decoupled)
+    _adam(p, g, m, v, rate_m, root_v, learning_rate, beta1, 1 - beta1, beta2, 1 - beta2, eps, weight_decay, decoupled)
