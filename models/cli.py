@@ -14,7 +14,7 @@ import typer
 import data as datasets
 import kernels
 
-from . import checkpoint, recipes
+from . import checkpoint, profile, recipes
 from .callbacks import Callback
 
 if TYPE_CHECKING:
@@ -116,6 +116,9 @@ def predict(
         for at, row in enumerate(probabilities):
             name = str(path) if len(pixels) == 1 else f"{path}[{at}]"
             print(name, row.argmax(), f"{row.max():.4f}", sep="\t")
+
+
+app.command("profile")(profile.command)
 
 
 def read_images(path: Path, shape: Sequence[int]) -> np.ndarray:
