@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .jit import DISABLED, Kernel, disjoint, inline
+from .jit import Kernel, disjoint, inline
 
 CHUNK = 4096
 """Elements of a chunk: 16 KiB of float32, long enough to pay for its start, short enough to share out evenly."""
@@ -38,12 +38,10 @@ def clear(x):
 
 def run(kernel: Kernel, size: int, *args: Any) -> None:
     """Call a kernel that works on `size` elements, without threads if they are few."""
-    chosen = kernel.serial if size <= SMALL else kernel
-    if DISABLED:  # NumPy's scalars warn where compiled code does not
-        with np.errstate(all="ignore"):
-            chosen(*args)
+    if size <= SMALL:
+        kernel.alone(*args)
     else:
-        chosen(*args)
+        kernel(*args)
 
 
 def rows(x: np.ndarray) -> np.ndarray:

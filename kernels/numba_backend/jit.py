@@ -25,7 +25,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, SimpleNamespace
 from typing import Any, ClassVar
 
 import llvmlite.binding as llvm
@@ -35,6 +35,7 @@ import platformdirs
 from numba import prange, types
 from numba.core import caching, cgutils, event
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import lower_builtin, type_callable
 from numba.np.ufunc import parallel as _pool
 
@@ -208,18 +209,36 @@ class Kernel:
         return self._serial
 
     def __call__(self, *args: Any) -> None:
-        for position, ndim in self._optional:
-            if args[position] is None:
-                args = (*args[:position], _absent(args[0].dtype, ndim), *args[position + 1 :])
+        args = self._prepared(args)
         if _this_thread.settings is not _settings:
             _enter_thread()
-        if _concurrent:
+        if DISABLED:
+            _plainly(self.__wrapped__, args)
+        elif _concurrent:
             self.parallel(*args)
         elif _forked:
             self.serial(*args)
         else:
             with _one_at_a_time:
                 self.parallel(*args)
+
+    def alone(self, *args: Any) -> None:
+        """The call without threads."""
+        args = self._prepared(args)
+        if DISABLED:
+            _plainly(self.__wrapped__, args)
+        else:
+            self.serial(*args)
+
+    def _prepared(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """None as an empty array, and read-only arrays as others: each mix of either would be compiled anew."""
+        for position, ndim in self._optional:
+            if args[position] is None:
+                args = (*args[:position], _absent(args[0].dtype, ndim), *args[position + 1 :])
+        for position, value in enumerate(args):
+            if type(value) is np.ndarray and not value.flags.writeable:
+                args = (*args[:position], _writable(value), *args[position + 1 :])
+        return args
 
     def __repr__(self) -> str:
         return f"<kernel {self.__name__}{inspect.signature(self.__wrapped__)}>"
@@ -234,6 +253,17 @@ def kernel(function: FunctionType | None = None, *, optional: Mapping[str, int] 
     if function is None:
         return lambda decorated: Kernel(decorated, optional or {})
     return Kernel(function, optional or {})
+
+
+def _plainly(function: Callable[..., None], args: tuple[Any, ...]) -> None:
+    with np.errstate(all="ignore"):  # NumPy's scalars warn where compiled code does not
+        function(*args)
+
+
+def _writable(array: np.ndarray) -> np.ndarray:
+    """The same memory without the mark; kernels write to no input."""
+    interface = array.__array_interface__ | {"data": (array.ctypes.data, False)}
+    return np.asarray(SimpleNamespace(__array_interface__=interface, memory=array))
 
 
 _absent_arrays: dict[tuple[np.dtype, int], np.ndarray] = {}
@@ -305,7 +335,13 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]
 
     def save_overload(self, sig: Any, data: Any) -> None:
         with contextlib.suppress(OSError):
-            super().save_overload(sig, data)
+            try:
+                super().save_overload(sig, data)
+            except OSError:
+                raise
+            except Exception:  # a torn index: begin it anew
+                self.flush()
+                super().save_overload(sig, data)
 
 
 def _compiled(function: FunctionType, **options: Any) -> Any:
@@ -413,6 +449,7 @@ def _raise_ceiling() -> None:
 def _after_fork() -> None:
     """In a forked child: OpenMP's pool would kill it, so run serially; a lock may have been held by a lost thread."""
     global _concurrent, _forked, _one_at_a_time
+    global_compiler_lock.release()
     _one_at_a_time = threading.RLock()
     _this_thread.settings = None
     if getattr(_pool, "_threading_layer", None) == "omp":
@@ -420,4 +457,7 @@ def _after_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    # Numba's compiler must not be at work in another thread while the process forks: the child would wait for ever.
+    os.register_at_fork(
+        before=global_compiler_lock.acquire, after_in_parent=global_compiler_lock.release, after_in_child=_after_fork
+    )
