@@ -197,8 +197,8 @@ def scaling(repetitions: int, threads: int) -> None:
         spent = []
         for n in (1, threads):
             kernels.set_threads(n)
-            trainer.step(x, y)
-            spent.append(seconds(lambda: trainer.step(x, y), 0.1))
+            seconds(lambda: trainer.step(x, y), 0.3)  # until the threads have found their cores
+            spent.append(seconds(lambda: trainer.step(x, y), 0.3))
         figures.append((128 / spent[0], 128 / spent[1], spent[0] / spent[1]))
     one, many, ratio = (median(column) for column in zip(*figures, strict=True))
     print(f"\ncnn-bn step, batch 128: {one:,.0f} images/s on 1 thread, {many:,.0f} on {threads}: {ratio:.2f} times")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,7 +21,7 @@ class Executor:
     """A plan on one backend, for batches of up to `batch_size` samples.
 
     `arrays` holds the persistent arrays by value name (parameters, gradients, statistics, optimizer state);
-    every other value gets a buffer of its own. A smaller batch runs the same steps on shorter views.
+    the others get buffers, shared by values that are never needed at once. A smaller batch runs the same steps on shorter views.
     """
 
     def __init__(self, plan: Plan, kernels: Kernels, batch_size: int, arrays: Mapping[str, np.ndarray]) -> None:
@@ -29,17 +30,50 @@ class Executor:
         self.batch_size = batch_size
         self._lock = threading.Lock()
         self._arrays: dict[Value, np.ndarray] = {}
+        buffers = self._share_memory(arrays)
+        self._buffers = list(buffers.values())
         for value in plan.values():
             if value.base is not None:
                 self._arrays[value] = self._arrays[value.base].reshape(value.sized(batch_size))
             elif value.name in arrays:
                 self._arrays[value] = arrays[value.name]
             else:
-                self._arrays[value] = memory.empty(value.sized(batch_size), value.dtype or plan.dtype)
+                dtype, shape = value.dtype or plan.dtype, value.sized(batch_size)
+                used = buffers[value][: math.prod(shape) * dtype.itemsize]
+                self._arrays[value] = used.view(dtype).reshape(shape)
         self._scratch = memory.empty(
             max((self._scratch_size(step, batch_size) for step in plan.steps), default=0), plan.dtype
         )
         self._programs: dict[int, tuple[Program, list[tuple[list[Any], int, str]]]] = {}
+
+    def _share_memory(self, arrays: Mapping[str, np.ndarray]) -> dict[Value, np.ndarray]:
+        """Bytes for every value without an array: those whose lives do not overlap share them.
+
+        A value lives from the first step that mentions it to the last; inputs and outputs live throughout. The memory
+        freed last is taken first, since it still lies in the caches.
+        """
+        steps = self.plan.steps
+        throughout = {_origin(v) for v in (*self.plan.inputs.values(), *self.plan.outputs.values())}
+        mentioned = [[_origin(v) for v in step.arguments if isinstance(v, Value)] for step in steps]
+        last = {value: i for i, values in enumerate(mentioned) for value in values}
+        buffers: dict[Value, np.ndarray] = {}
+        free: list[np.ndarray] = []
+        for i, values in enumerate([list(throughout), *mentioned], start=-1):
+            for value in dict.fromkeys(values):
+                if value in buffers or value.name in arrays:
+                    continue
+                size = math.prod(value.sized(self.batch_size)) * (value.dtype or self.plan.dtype).itemsize
+                fitting = [j for j, buffer in enumerate(free) if size <= buffer.size <= 2 * size]
+                buffers[value] = free.pop(fitting[-1]) if fitting else memory.empty(size, np.uint8)
+            ended = (v for v in dict.fromkeys(values) if v in buffers and v not in throughout and last[v] == i)
+            free.extend(buffers[value] for value in ended)
+        return buffers
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the buffers and the scratch; parameters and other persistent arrays not counted."""
+        own = {id(b): b.nbytes for b in self._buffers}
+        return sum(own.values()) + self._scratch.nbytes
 
     def array(self, value: Value, n: int) -> np.ndarray:
         """A value's array at batch size n."""
@@ -87,3 +121,8 @@ class Executor:
         if "scratch" not in roles(step.kernel).values():
             return 0
         return self.kernels.scratch_size(step.kernel, step.dims["d"], n)
+
+
+def _origin(value: Value) -> Value:
+    """The value whose memory this one is."""
+    return value if value.base is None else _origin(value.base)

@@ -42,7 +42,7 @@ def _sgd(p, g, v, learning_rate, momentum, nesterov, weight_decay, decoupled):
             velocity = flushed(keep * vs[i] + gradient)
             vs[i] = velocity
             ps[i] = parameter - rate * (gradient + keep * velocity if nesterov else velocity)
-        for i in range(vs.size, ps.size):  # all of them if there is no v
+        for i in range(0 if vs.size else ps.size):
             parameter, gradient = decayed(ps[i], gs[i], rate, decay, decoupled)
             ps[i] = parameter - rate * gradient
 
