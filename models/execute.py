@@ -21,7 +21,8 @@ class Executor:
     """A plan on one backend, for batches of up to `batch_size` samples.
 
     `arrays` holds the persistent arrays by value name (parameters, gradients, statistics, optimizer state);
-    the others get buffers, shared by values that are never needed at once. A smaller batch runs the same steps on shorter views.
+    the others get buffers, shared by values that are never needed at once. A smaller batch runs the same steps on
+    shorter views.
     """
 
     def __init__(self, plan: Plan, kernels: Kernels, batch_size: int, arrays: Mapping[str, np.ndarray]) -> None:

@@ -598,14 +598,17 @@ def conv2d_backward(dy, x, w, d, scratch, dx, dw, db):
             interleave(flat(dy), n, d.oh * d.ow * d.f, block, size, flat(scratch), images)
     if db.size:
         add_chunks(flat(scratch), sums, chunk_size, chunks, flat(db), 0, db.size)
-    for i in prange(_CHUNKS + rows):
-        part, item = int64(i), int64(i) - _CHUNKS
-        if item < 0:
-            first, end = part * dw.size // _CHUNKS, (part + 1) * dw.size // _CHUNKS
-            add_chunks(flat(scratch), 0, chunk_size, chunks, flat(dw), first, end)
-        elif depthwise:
-            depthwise_row(flat(dy), item, d, True, flat(w), flat(none), flat(dx))
-        elif size > 0:
-            correlate_row(flat(scratch), images, size, n, item, d, True, flat(scratch), filters, flat(none), flat(dx))
-        else:
-            correlate_row(flat(dy), 0, size, n, item, d, True, flat(scratch), filters, flat(none), flat(dx))
+    items = max(rows, _CHUNKS)
+    for i in prange(items):
+        item = int64(i)  # each with its share of dw, so that every thread gets as much of either
+        first, end = item * dw.size // items, (item + 1) * dw.size // items
+        add_chunks(flat(scratch), 0, chunk_size, chunks, flat(dw), first, end)
+        if item < rows:
+            if depthwise:
+                depthwise_row(flat(dy), item, d, True, flat(w), flat(none), flat(dx))
+            elif size > 0:
+                correlate_row(
+                    flat(scratch), images, size, n, item, d, True, flat(scratch), filters, flat(none), flat(dx)
+                )  # fmt: skip
+            else:
+                correlate_row(flat(dy), 0, size, n, item, d, True, flat(scratch), filters, flat(none), flat(dx))
