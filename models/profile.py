@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -319,10 +318,8 @@ def command(
 ) -> None:
     """Time a training step kernel by kernel, NumPy against Numba; print it and draw it."""
     recipes.get(recipe)
-    # Each thread on a core of its own: Linux wakes OpenMP's threads after a pause on one core, where for a while they
-    # spin in one another's way. Read when Numba's first kernel starts; from then on only one core seems usable.
-    kernels.set_threads(threads or kernels.get_threads())
-    os.environ.setdefault("OMP_PROC_BIND", "true")
+    if threads is not None:
+        kernels.set_threads(threads)
     if out is not None:
         _figure_class()  # what was asked for must not fail after the measuring
     measured = profile(recipe, batch_size, seed=seed)

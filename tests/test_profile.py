@@ -111,7 +111,6 @@ def test_the_picture_has_a_bar_and_a_point_for_every_step(measured: Profile, tmp
 def test_without_matplotlib_the_listing_still_comes(
     measured: Profile, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("OMP_PROC_BIND", "false")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setattr(profile, "profile", lambda *arguments, **options: measured)
     profile.command("cnn-bn")
@@ -126,7 +125,6 @@ def test_the_command_keeps_the_picture(
     measured: Profile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib", reason="pictures need the extra plots")
-    monkeypatch.setenv("OMP_PROC_BIND", "false")
     monkeypatch.setattr(profile, "profile", lambda *arguments, **options: measured)
     monkeypatch.chdir(tmp_path)
     profile.command("cnn-bn")

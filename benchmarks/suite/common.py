@@ -192,12 +192,11 @@ def prepare(case_id: str, backend: str, dtype: DTypeLike = np.float32) -> Callab
 
 
 def settle(threads: int = THREADS) -> None:
-    """Make times repeatable: so many threads, each bound to a core of its own. Comes before Numba's first kernel.
+    """Make times comparable: so many threads in every backend, left to the scheduler.
 
-    Unbound, Linux wakes OpenMP's workers after an idle pause on the core that woke them; they spin in one another's
-    way, and a region of 4 µs takes 1 to 8 ms until the scheduler parts them.
+    Bound to cores they are steadier, but OpenBLAS's threads inherit the one core of the thread that makes them: NumPy
+    then takes two to a hundred times as long.
     """
-    os.environ.setdefault("OMP_PROC_BIND", "true")
     with contextlib.suppress(ImportError):
         kernels.get("numba")
     kernels.set_threads(threads)
@@ -222,6 +221,11 @@ def quiet(limit: float = 2.0) -> None:
     raise RuntimeError(f"threads of this process keep working for {limit} s while idle; is OMP_WAIT_POLICY=active set?")
 
 
+_WAKING = 0.01
+"""Seconds of calls before a sample. After a pause Linux wakes a worker on the core of the thread that woke it, and
+takes some milliseconds to part the two; a run of such calls finds them apart."""
+
+
 class Sampler:
     """Times a call in samples, each begun when the process is quiet and long enough for the clock."""
 
@@ -240,8 +244,9 @@ class Sampler:
     def __call__(self) -> float:
         """Seconds a call."""
         quiet()
-        if self.repetitions > 1:
-            self.call()  # wakes the workers that a run of such calls finds awake
+        awake = time.perf_counter() + _WAKING
+        while time.perf_counter() < awake:
+            self.call()
         return self._seconds(self.repetitions)
 
 
