@@ -16,6 +16,7 @@ import kernels
 
 from . import checkpoint, profile, recipes
 from .callbacks import Callback
+from .schedules import Schedule
 
 if TYPE_CHECKING:
     from .graph import Graph
@@ -47,7 +48,8 @@ def list_recipes() -> None:
         table.add_column(heading, no_wrap=heading == "recipe")
     for recipe in recipes.RECIPES.values():
         optimizer = f"{type(recipe.optimizer).__name__} {recipe.optimizer.learning_rate:g}"
-        training = f"{optimizer}, {type(recipe.schedule).__name__}, batch {recipe.batch_size}, {recipe.length}"
+        schedule = "constant" if type(recipe.schedule) is Schedule else type(recipe.schedule).__name__
+        training = f"{optimizer}, {schedule}, batch {recipe.batch_size}, {recipe.length}"
         table.add_row(recipe.name, recipe.description, training, recipe.published, f"{recipe.floor:g}")
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
