@@ -1,20 +1,18 @@
 """One generic comparison of backends: the same fill-level call on each, every array argument compared.
 
-`record` turns a case of the table into the call that a backend receives. `execute` makes that call on a backend
-with outputs and scratch poisoned, surrounds every array with guards, and checks that nothing was written outside
-the outputs. `assert_exact_truth` and `assert_within_budget` compare the results.
+`benchmarks.suite.common.record` turns a case of the table into the call that a backend receives. `execute` makes that
+call on a backend with outputs and scratch poisoned, surrounds every array with guards, and checks that nothing was
+written outside the outputs. `assert_close` compares the results.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 import kernels
-from benchmarks.suite.cases import Case
-from kernels import Kernels
+from benchmarks.suite.common import Call
 from kernels.interface import Backend, roles
 
 from . import naive
@@ -28,57 +26,6 @@ POISONS = (np.nan, 1e30)
 """What outputs and scratch hold on entry: a NaN shows in every sum, a number where NaN is the right answer."""
 
 MODULES = {"naive": naive, **{name: kernels.get(name).backend for name in kernels.names()}}
-
-
-@dataclass(frozen=True)
-class Call:
-    """A kernel and the arguments that a backend receives, by parameter name and in the call's order."""
-
-    kernel: str
-    arguments: dict[str, Any]
-
-    def arrays(self, *wanted: str) -> dict[str, np.ndarray]:
-        """The arguments of these roles that are there."""
-        return {
-            name: self.arguments[name]
-            for name, role in roles(self.kernel).items()
-            if role in wanted and self.arguments[name] is not None
-        }
-
-
-class _Recorder:
-    """A backend that keeps its arguments and fills nothing."""
-
-    call: Call
-
-    def __getattr__(self, name: str) -> Any:
-        if name.endswith("_scratch"):
-            return lambda d, n: 0
-
-        def keep(*arguments: Any) -> None:
-            self.call = Call(name, {})
-            for (parameter, role), value in zip(roles(name).items(), arguments, strict=True):
-                unfilled = role in ("output", "scratch") and value is not None
-                self.call.arguments[parameter] = np.zeros_like(value) if unfilled else value
-
-        return keep
-
-
-def record(case: Case, dtype: Any, seed: int = 0) -> Call:
-    """The fill-level call behind a case."""
-    recorder = _Recorder()
-    case.run(Kernels("recorder", recorder), dtype, seed)
-    return recorder.call
-
-
-def in_float64(call: Call) -> Call:
-    """The same call with every float32 array in float64: its result is the truth for float32."""
-
-    def widen(value: Any) -> Any:
-        is_float32 = isinstance(value, np.ndarray) and value.dtype == np.float32
-        return value.astype(np.float64) if is_float32 else value
-
-    return Call(call.kernel, {name: widen(value) for name, value in call.arguments.items()})
 
 
 def optional_outputs(kernel: str) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 
 import kernels
 from benchmarks.suite.cases import CASES, Case, get, select
+from benchmarks.suite.common import record
 from kernels import Kernels
 from kernels.interface import roles
 
@@ -19,9 +20,7 @@ from .conformance import (
     Results,
     assert_close,
     execute,
-    in_float64,
     optional_outputs,
-    record,
 )
 
 BENCH = select(tag="bench")
@@ -39,7 +38,7 @@ def oracle(id: str) -> tuple[Call, Results]:
 def truth32(id: str) -> tuple[Call, Results, Results]:
     """A case's float32 call, its true results (NumPy on the same numbers in float64) and NumPy's own in float32."""
     call = record(get(id), np.float32)
-    return call, execute(MODULES["numpy"], in_float64(call)), execute(MODULES["numpy"], call)
+    return call, execute(MODULES["numpy"], call.in_float64()), execute(MODULES["numpy"], call)
 
 
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.id)

@@ -134,3 +134,15 @@ def test_every_batch_size_up_to_the_plans_own_runs_the_same_buffers(k: Kernels) 
         assert big.step(x[:n], y[:n]) == alone.step(x[:n], y[:n])
         for name, view in big.model.parameters().items():
             np.testing.assert_array_equal(view, alone.model.parameters()[name], err_msg=f"{name} after {n} samples")
+
+
+def test_values_that_are_never_needed_at_once_share_memory(k: Kernels) -> None:
+    trainer = Trainer(models.build("cnn-bn", backend=k.name), Adam(1e-3), batch_size=8)
+    executor, plan = trainer._executor, trainer.plan
+    buffers = {v: executor.array(v, 8) for v in plan.values() if v.base is None and v.name not in trainer._arrays()}
+    addresses = {array.ctypes.data for array in buffers.values()}
+    assert len(addresses) < len(buffers)
+    assert executor.bytes - executor._scratch.nbytes < sum(array.nbytes for array in buffers.values())
+    inputs_and_outputs = [executor.array(v, 8) for v in (*plan.inputs.values(), plan.outputs["loss"])]
+    others = [array for array in buffers.values() if all(array is not kept for kept in inputs_and_outputs)]
+    assert not any(np.shares_memory(kept, other) for kept in inputs_and_outputs for other in others)

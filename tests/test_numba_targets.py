@@ -16,11 +16,12 @@ PROGRAM = f"""
 import numpy as np
 from benchmarks.suite.cases import get
 from kernels.numba_backend import jit, tile
-from tests.conformance import MODULES, assert_close, execute, in_float64, record
+from benchmarks.suite.common import record
+from tests.conformance import MODULES, assert_close, execute
 
 def conforms(id, dtype):
     call = record(get(id), dtype)
-    got, truth = execute(MODULES["numba"], call), execute(MODULES["numpy"], in_float64(call))
+    got, truth = execute(MODULES["numba"], call), execute(MODULES["numpy"], call.in_float64())
     if dtype == "float64":  # NumPy's own rounding is part of its truth
         assert_close(call, got, truth, ulps=16)
     else:

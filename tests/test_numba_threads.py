@@ -14,9 +14,10 @@ import pytest
 import kernels
 import models
 from benchmarks.suite.cases import CASES, Case
+from benchmarks.suite.common import record
 from models import Adam, Trainer
 
-from .conformance import MODULES, execute, record
+from .conformance import MODULES, execute
 from .processes import run
 
 SMALL = [case for case in CASES if "bench" not in case.tags]

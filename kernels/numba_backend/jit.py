@@ -403,8 +403,9 @@ def _load_openmp() -> None:
     GNU OpenMP spins for milliseconds at every barrier. Where Linux has put two of its threads on one core, or another
     program holds a core, the one that spins keeps the other from what it waits for, and a region of 30 µs lasts a
     scheduler's time slice: 8 ms were seen, and steps of a cnn-bn with a mean of 97 ms instead of 3.4. So many rounds
-    bridge the gaps between kernels, and after a pause cost 0.2 ms at most. OMP_WAIT_POLICY or GOMP_SPINCOUNT rule
-    where they are set. The variable is read once and taken back, so that no child process inherits it.
+    bridge the gaps between kernels; the first regions after a pause take 0.1 to 0.3 ms. OMP_WAIT_POLICY or
+    GOMP_SPINCOUNT rule where they are set. The variable is read once and taken back, so that no child process inherits
+    it.
     """
     if os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
         return
