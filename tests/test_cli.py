@@ -293,7 +293,13 @@ def test_pictures_without_pillow_say_what_to_install(run, kept, tmp_path, monkey
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
 def test_interrupt_ends_with_status_130_and_one_line(folder):
     command = [sys.executable, "-m", "models", *TRAIN, "--data", str(folder), "--epochs", "100000"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    # A shell starts background jobs with SIGINT ignored, which a child inherits unless it is caught here.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with child:
         assert child.stdout is not None
         while not child.stdout.readline().startswith("epoch"):
             assert child.poll() is None
