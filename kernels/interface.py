@@ -379,6 +379,165 @@ class Backend(Protocol):
         """
 
 
+class Fused(Protocol):
+    """Kernels that a backend may have beside the contract: each does the work of several in one go.
+
+    They stand in plans alone, where `models.rewrite` puts them in place of the steps that are their definition; a
+    backend without them runs those. Pool windows lie side by side, without padding. Where a maximum is taken before
+    the normalisation (`peak`), it is the window's maximum in channels with gamma > 0, its minimum where gamma < 0, its
+    first value where gamma = 0; argmax is the place of that.
+    """
+
+    # Training ----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def batchnorm_relu_maxpool2d(
+        x: Input,
+        gamma: Input,
+        beta: Input,
+        eps: float,
+        d: Pool2dDims,
+        scratch: Scratch,
+        mean: Output,
+        inv_std: Output,
+        var: Output,
+        peak: Output,
+        y: Output,
+        argmax: Output,
+    ) -> None:
+        """`batchnorm`, `relu`, `maxpool2d`: peak by window of x, y = relu(gamma (peak − mean) inv_std + beta)."""
+
+    @staticmethod
+    def batchnorm_relu_maxpool2d_backward(
+        dy: Input,
+        x: Input,
+        gamma: Input,
+        beta: Input,
+        mean: Input,
+        inv_std: Input,
+        peak: Input,
+        argmax: Input,
+        d: Pool2dDims,
+        scratch: Scratch,
+        dx: Output | None,
+        dgamma: Output,
+        dbeta: Output,
+    ) -> None:
+        """`maxpool2d_backward`, `relu_backward`, `batchnorm_backward`: dgamma and dbeta are sums over windows alone."""
+
+    @staticmethod
+    def conv2d_batchnorm_relu_maxpool2d(
+        x: Input,
+        w: Input,
+        b: Input | None,
+        gamma: Input,
+        beta: Input,
+        eps: float,
+        pool: Pool2dDims,
+        d: Conv2dDims,
+        scratch: Scratch,
+        z: Output,
+        mean: Output,
+        inv_std: Output,
+        var: Output,
+        peak: Output,
+        y: Output,
+        argmax: Output,
+    ) -> None:
+        """`conv2d` to z, its statistics taken on the way, and `batchnorm_relu_maxpool2d` of z. One group."""
+
+    @staticmethod
+    def conv2d_batchnorm_relu_maxpool2d_backward(
+        dy: Input,
+        x: Input,
+        w: Input,
+        z: Input,
+        gamma: Input,
+        beta: Input,
+        mean: Input,
+        inv_std: Input,
+        peak: Input,
+        argmax: Input,
+        pool: Pool2dDims,
+        d: Conv2dDims,
+        scratch: Scratch,
+        dx: Output | None,
+        dw: Output,
+        db: Output | None,
+        dgamma: Output,
+        dbeta: Output,
+    ) -> None:
+        """`batchnorm_relu_maxpool2d_backward` to dz, and `conv2d_backward` of dz.
+
+        db is zero: the batch's mean takes any bias out again.
+        """
+
+    @staticmethod
+    def linear_relu(x: Input, w: Input, b: Input | None, d: LinearDims, scratch: Scratch, y: Output) -> None:
+        """`linear`, `relu`."""
+
+    @staticmethod
+    def linear_relu_backward(
+        dy: Input,
+        y: Input,
+        x: Input,
+        w: Input,
+        d: LinearDims,
+        scratch: Scratch,
+        dx: Output | None,
+        dw: Output,
+        db: Output | None,
+    ) -> None:
+        """`relu_backward`, `linear_backward`, with y from `linear_relu`."""
+
+    # Inference: what depends on parameters alone is done once, and again when they have changed -------------
+
+    @staticmethod
+    def conv2d_fold(
+        w: Input,
+        b: Input | None,
+        gamma: Input | None,
+        beta: Input | None,
+        mean: Input | None,
+        var: Input | None,
+        eps: float,
+        d: Conv2dDims,
+        packed: Output,
+        bias: Output,
+    ) -> None:
+        """The filters times gamma / √(var + eps), in the order in which `conv2d_folded` reads them, and the bias
+        (b − mean) gamma / √(var + eps) + beta (F,). Without gamma there is no normalisation. One group.
+
+        packed has `conv2d_fold_size(d)` elements.
+        """
+
+    @staticmethod
+    def conv2d_folded(
+        x: Input,
+        packed: Input,
+        bias: Input,
+        relu: bool,
+        pool: Pool2dDims | None,
+        d: Conv2dDims,
+        scratch: Scratch,
+        y: Output,
+    ) -> None:
+        """`conv2d`, `batchnorm_inference`, `relu` if wanted, `maxpool2d` if wanted, of the folded filters."""
+
+    @staticmethod
+    def linear_fold(w: Input, b: Input | None, d: LinearDims, packed: Output, bias: Output) -> None:
+        """The weights in the order in which `linear_folded` reads them, and the bias, zeros for None.
+
+        packed has `linear_fold_size(d)` elements.
+        """
+
+    @staticmethod
+    def linear_folded(
+        x: Input, packed: Input, bias: Input, relu: bool, d: LinearDims, scratch: Scratch, y: Output
+    ) -> None:
+        """`linear`, and `relu` if wanted, of the folded weights."""
+
+
 @dataclass(frozen=True)
 class Kernel:
     """A kernel written outside this package: its definition in NumPy and, if there is one, its Numba twin.
@@ -411,7 +570,10 @@ class Kernel:
 @cache
 def roles(kernel: str | Kernel) -> dict[str, str]:
     """Parameter -> "input", "output", "in place", "scratch" or "attribute", in the order of the call."""
-    function = kernel.numpy if isinstance(kernel, Kernel) else getattr(Backend, kernel)
+    if isinstance(kernel, Kernel):
+        function = kernel.numpy
+    else:
+        function = getattr(Backend if hasattr(Backend, kernel) else Fused, kernel)
     hints = get_type_hints(function, include_extras=True)
     return {name: _role(hints.get(name)) for name in inspect.signature(function).parameters}
 
