@@ -25,6 +25,7 @@ from kernels.numba_backend.tile import (
     tile_store_partial,
     tile_sum,
     tile_vectors,
+    tile_where_positive,
     tile_zeros,
 )
 
@@ -51,10 +52,12 @@ def contract(tile, a, ao, row, group, b, bo, nest):
 
 
 @region
-def product(shape, a, ao, a_row, b, bo, nest, bias, column, columns, y, yo, y_row):
-    """One tile: y[r, :columns] = bias[column:] + `contract`."""
+def product(shape, a, ao, a_row, b, bo, nest, bias, column, columns, relu, y, yo, y_row):
+    """One tile: y[r, :columns] = bias[column:] + `contract`, or 0 where that is negative if `relu`."""
     tile = tile_load_partial(shape, bias, column, 0, columns) if given(bias) else tile_zeros(shape, y)
     tile = contract(tile, a, ao, a_row, 0, b, bo, nest)
+    if relu:
+        tile = tile_where_positive(tile, tile)
     if columns >= tile_vectors(shape) * lanes(y):
         tile_store(tile, y, yo, y_row)
     else:
@@ -62,8 +65,8 @@ def product(shape, a, ao, a_row, b, bo, nest, bias, column, columns, y, yo, y_ro
 
 
 @region
-def rows_times_panel(count, a, ao, a_row, b, bo, width, nest, bias, column, columns, y, yo, y_row):
-    """y[r, :columns] = bias[column:] + `contract`, for r < count and a panel `width` wide.
+def rows_times_panel(count, a, ao, a_row, b, bo, width, nest, bias, column, columns, relu, y, yo, y_row):
+    """`product` for r < count and a panel `width` wide.
 
     Rows left over are covered by a tile shifted back over rows already done: they come out the same again. A few rows
     of a narrow panel take a wide tile, whose second vector computes what nobody stores.
@@ -73,23 +76,28 @@ def rows_times_panel(count, a, ao, a_row, b, bo, width, nest, bias, column, colu
         left = count - r
         if width == lanes(y) and left > tile_rows(FULL) and count >= tile_rows(NARROW):
             r = min(r, count - tile_rows(NARROW))
-            product(NARROW, a, ao + r * a_row, a_row, b, bo, nest, bias, column, columns, y, yo + r * y_row, y_row)
+            product(
+                NARROW, a, ao + r * a_row, a_row, b, bo, nest, bias, column, columns, relu, y, yo + r * y_row, y_row
+            )
             r += tile_rows(NARROW)
         elif left > tile_rows(HALF) and count >= tile_rows(FULL):
             r = min(r, count - tile_rows(FULL))
-            product(FULL, a, ao + r * a_row, a_row, b, bo, nest, bias, column, columns, y, yo + r * y_row, y_row)
+            at, to = ao + r * a_row, yo + r * y_row
+            product(FULL, a, at, a_row, b, bo, nest, bias, column, columns, relu, y, to, y_row)
             r += tile_rows(FULL)
         elif count >= tile_rows(HALF):
             r = min(r, count - tile_rows(HALF))
-            product(HALF, a, ao + r * a_row, a_row, b, bo, nest, bias, column, columns, y, yo + r * y_row, y_row)
+            at, to = ao + r * a_row, yo + r * y_row
+            product(HALF, a, at, a_row, b, bo, nest, bias, column, columns, relu, y, to, y_row)
             r += tile_rows(HALF)
         else:
-            product(ONE, a, ao + r * a_row, a_row, b, bo, nest, bias, column, columns, y, yo + r * y_row, y_row)
+            at, to = ao + r * a_row, yo + r * y_row
+            product(ONE, a, at, a_row, b, bo, nest, bias, column, columns, relu, y, to, y_row)
             r += 1
 
 
 @region
-def neighbours(shape, a, ao, a_outer, b, bo, outer, run, bias, columns, y, yo, y_row):
+def neighbours(shape, a, ao, a_outer, b, bo, outer, run, bias, columns, relu, y, yo, y_row):
     """y[r, :columns] = bias + the sum over o < outer and k < run of a[ao + r + o a_outer + k] * b[bo + (o run + k, 0)],
     for a panel of one vector.
 
@@ -100,6 +108,8 @@ def neighbours(shape, a, ao, a_outer, b, bo, outer, run, bias, columns, y, yo, y
     for o in range(outer):
         for k in range(run):
             tile = tile_fma(tile, a, ao + o * a_outer + k, 1, 0, b, bo + (o * run + k) * lanes(y))
+    if relu:
+        tile = tile_where_positive(tile, tile)
     if columns >= lanes(y):
         tile_store(tile, y, yo, y_row)
     else:
@@ -107,17 +117,17 @@ def neighbours(shape, a, ao, a_outer, b, bo, outer, run, bias, columns, y, yo, y
 
 
 @region
-def rows_side_by_side(count, a, ao, a_outer, b, bo, outer, run, bias, columns, y, yo, y_row):
+def rows_side_by_side(count, a, ao, a_outer, b, bo, outer, run, bias, columns, relu, y, yo, y_row):
     """`neighbours` for r < count, at least SHORT's number of rows."""
     r = 0
     while r < count:
         if count >= tile_rows(NARROW) and count % tile_rows(SHORT) != 0 and count - r > tile_rows(SHORT):
             r = min(r, count - tile_rows(NARROW))
-            neighbours(NARROW, a, ao + r, a_outer, b, bo, outer, run, bias, columns, y, yo + r * y_row, y_row)
+            neighbours(NARROW, a, ao + r, a_outer, b, bo, outer, run, bias, columns, relu, y, yo + r * y_row, y_row)
             r += tile_rows(NARROW)
         else:
             r = min(r, count - tile_rows(SHORT))
-            neighbours(SHORT, a, ao + r, a_outer, b, bo, outer, run, bias, columns, y, yo + r * y_row, y_row)
+            neighbours(SHORT, a, ao + r, a_outer, b, bo, outer, run, bias, columns, relu, y, yo + r * y_row, y_row)
             r += tile_rows(SHORT)
 
 
@@ -184,13 +194,13 @@ def pack_panel(
 @separate
 def multiply_panel(
     a: Flat, a_row: int, a_run: int, first: int, count: int, b: Flat, bo: int, b_run: int, run: int, columns: int,
-    column: int, bias: Flat, y: Flat,
+    column: int, bias: Flat, relu: bool, y: Flat,
 ) -> None:  # fmt: skip
     """Rows from `first` on and the columns of one panel of `matmul`, whose rows lie b_run apart."""
     width, left = panel_width(column, columns, y), columns - column
     nest = (1, 0, 0, 1, 0, 0, run, a_run, b_run)
     ao, yo = first * a_row, first * columns + column
-    rows_times_panel(count, a, ao, a_row, b, bo, width, nest, bias, column, left, y, yo, columns)
+    rows_times_panel(count, a, ao, a_row, b, bo, width, nest, bias, column, left, relu, y, yo, columns)
 
 
 _MANY_PANELS = 8  # are shared out among threads whole, each packed where it is used;
@@ -198,10 +208,11 @@ _GROUPS = 16  # fewer are packed first, then shared out in groups of rows
 
 
 @region
-def matmul(a, a_row, a_run, rows, b, b_run, b_column, run, columns, bias, sums, scratch, y):
+def matmul(a, a_row, a_run, rows, b, b_run, b_column, run, columns, bias, relu, sums, scratch, y):
     """y[r, c] = bias[c] + the sum over k < run of a[r a_row + k a_run] * b[k b_run + c b_column].
 
-    Also sums[c] = the sum over k of b. An empty `bias` adds nothing, empty `sums` are not wanted.
+    Or 0 where that is negative, if `relu`. Also sums[c] = the sum over k of b. An empty `bias` adds nothing, empty
+    `sums` are not wanted.
     """
     width = 2 * lanes(y)
     size = panel_size(run, y)
@@ -219,14 +230,15 @@ def matmul(a, a_row, a_run, rows, b, b_run, b_column, run, columns, bias, sums, 
         column, count = p * width, min(step, rows - first)
         if p < in_place:
             multiply_panel(
-                flat(a), a_row, a_run, first, count, flat(b), column, b_run, run, columns, column, flat(bias), flat(y)
-            )
+                flat(a), a_row, a_run, first, count, flat(b), column, b_run, run, columns, column, flat(bias),
+                relu, flat(y),
+            )  # fmt: skip
         else:
             if whole:
                 pack_panel(flat(b), b_run, b_column, run, columns, column, flat(sums), flat(scratch), p * size)
             multiply_panel(
                 flat(a), a_row, a_run, first, count, flat(scratch), p * size, panel_width(column, columns, y), run,
-                columns, column, flat(bias), flat(y),
+                columns, column, flat(bias), relu, flat(y),
             )  # fmt: skip
 
 

@@ -207,8 +207,8 @@ def interleave(x: Flat, n: int, image: int, block: int, size: int, out: Flat, st
 
 @separate
 def correlate_plane(
-    x: Flat, xo: int, low: int, high: int, d: Conv2dDims, packed: Flat, po: int, bias: Flat, y: Flat, yo: int,
-    y_image: int,
+    x: Flat, xo: int, low: int, high: int, d: Conv2dDims, packed: Flat, po: int, bias: Flat, relu: bool, y: Flat,
+    yo: int, y_image: int,
 ) -> None:  # fmt: skip
     """What `correlate_rows` does, for images of a single channel and the positions that meet all taps of a row.
 
@@ -222,19 +222,19 @@ def correlate_plane(
         ao, bo = xo + (image * d.h + source) * d.w + first - d.pad_w, po + tap * d.kw * lanes(y)
         to = yo + image * y_image + (row * d.ow + first) * d.f
         if d.kw == 5:
-            rows_side_by_side(count, x, ao, row_step, packed, bo, number, 5, bias, d.f, y, to, d.f)
+            rows_side_by_side(count, x, ao, row_step, packed, bo, number, 5, bias, d.f, relu, y, to, d.f)
         elif d.kw == 3:
-            rows_side_by_side(count, x, ao, row_step, packed, bo, number, 3, bias, d.f, y, to, d.f)
+            rows_side_by_side(count, x, ao, row_step, packed, bo, number, 3, bias, d.f, relu, y, to, d.f)
         else:
-            rows_side_by_side(count, x, ao, row_step, packed, bo, number, d.kw, bias, d.f, y, to, d.f)
+            rows_side_by_side(count, x, ao, row_step, packed, bo, number, d.kw, bias, d.f, relu, y, to, d.f)
 
 
 @separate
 def correlate_rows(
     x: Flat, xo: int, block_size: int, n: int, low: int, high: int, d: Conv2dDims, flipped: bool, packed: Flat,
-    po: int, bias: Flat, y: Flat, yo: int, y_image: int,
+    po: int, bias: Flat, relu: bool, y: Flat, yo: int, y_image: int,
 ) -> None:  # fmt: skip
-    """Output rows number `low` to `high`, counted through every block of images, in every channel.
+    """Output rows number `low` to `high`, counted through every block of images, in every channel, with `relu` or not.
 
     y[i, oh, ow, f] = bias[f] + the sum over the real taps (kh, kw) and c of x[i, ih, iw, c] * packed[kh, kw, c, f].
     x begins at `xo`, in `interleave`d blocks if their size is not 0; the packed filters begin at `po`; y begins at `yo`
@@ -246,7 +246,7 @@ def correlate_rows(
     size, panels = panel_size(h.taps * w.taps * c.group_source, y), panel_count(c.group_output, y)
     plane = not flipped and is_plane(d, y)
     if plane:
-        correlate_plane(x, xo, low, high, d, packed, po, bias, y, yo, y_image)
+        correlate_plane(x, xo, low, high, d, packed, po, bias, relu, y, yo, y_image)
     for item in range(low, low if plane and w.inner_end - w.inner == w.outputs else high):
         block, row = item // h.outputs, item % h.outputs
         first = first_image(block, together, n, block_size)
@@ -285,10 +285,10 @@ def correlate_rows(
                 for o in range(steps):
                     at, to = ao + o * next_x, yp + o * next_y
                     if block_size > 0:
-                        product(NARROW, x, at, 1, packed, bo, nest, bias, channel, left, y, to, y_image)
+                        product(NARROW, x, at, 1, packed, bo, nest, bias, channel, left, relu, y, to, y_image)
                     else:
                         rows_times_panel(
-                            count, x, at, x_row, packed, bo, width, nest, bias, channel, left, y, to, y_row
+                            count, x, at, x_row, packed, bo, width, nest, bias, channel, left, relu, y, to, y_row
                         )
                 output += alike
 
@@ -322,8 +322,8 @@ def correlation_scratch(taps: int, group_source: int, group_output: int, groups:
 # Few channels give few rows side by side; with 5 or 3 of them, rows of several kh make one tile.
 SIDE5, SIDE3 = Shape(25 if REGISTERS == 32 else 10, 1, 5), Shape(9, 1, 3)
 _PIXELS = 128  # positions summed in registers before the sums go to memory; their part of dy stays in the first cache
-_CHUNKS = 16
-_ITEMS = 128  # shares of rows: enough to even out among threads, few enough that each is worth its start
+CHUNKS = 16
+ITEMS = 128  # shares of rows: enough to even out among threads, few enough that each is worth its start
 
 
 @region
@@ -447,6 +447,25 @@ def _chunk_layout(d, pad):
 needs_padding, chunk_layout = region(_needs_padding), region(_chunk_layout)
 
 
+def _images_summed(d, pad):
+    """How many small images `sum_chunk` takes at once."""
+    return 1 if pad else max(1, _PIXELS // (d.oh * d.ow))
+
+
+images_summed = region(_images_summed)
+
+
+def most_images_summed(d: Conv2dDims) -> int:
+    """`images_summed`, for Python."""
+    return int(_images_summed(d, _needs_padding(d)))
+
+
+@region
+def chunk_size(d):
+    """Elements of a chunk's scratch."""
+    return chunk_layout(d, needs_padding(d))[3]
+
+
 @separate
 def copy_padded(x: Flat, xo: int, d: Conv2dDims, out: Flat, oo: int) -> None:
     """An image with its border of zeros."""
@@ -461,11 +480,15 @@ def copy_padded(x: Flat, xo: int, d: Conv2dDims, out: Flat, oo: int) -> None:
 
 @separate
 def sum_chunk(
-    x: Flat, dy: Flat, d: Conv2dDims, first: int, end: int, sums_wanted: bool, scratch: Flat, start: int
-) -> None:
-    """dw, and the sums of dy, of images `first` to `end`, at `start` of scratch."""
+    x: Flat, dy: Flat, do: int, d: Conv2dDims, first: int, end: int, begin: bool, sums_wanted: bool, scratch: Flat,
+    start: int,
+) -> None:  # fmt: skip
+    """Add the part of images `first` to `end` to dw at `start` of scratch, which begins at zero; and sum dy.
+
+    The dy of image 0 lies, or would lie, at `do`.
+    """
     sums, packed, padded, _ = chunk_layout(d, needs_padding(d))
-    for i in range(start, start + sums):
+    for i in range(start, start + sums if begin else start):
         scratch[i] = 0
     packed, padded = start + packed, start + padded
     pad = needs_padding(d)
@@ -476,8 +499,7 @@ def sum_chunk(
             d.h + 2 * d.pad_h, d.w + 2 * d.pad_w, d.c, d.kh, d.kw, d.f, d.stride_h, d.stride_w, none, none,
             d.dilation_h, d.dilation_w, d.groups, d.oh, d.ow,
         )  # fmt: skip
-    rows = min(d.oh, -(-_PIXELS // d.ow))
-    together = max(1, _PIXELS // (d.oh * d.ow)) if rows == d.oh and not pad else 1
+    rows, together = min(d.oh, -(-_PIXELS // d.ow)), images_summed(d, pad)
     filters = d.f // d.groups
     square = square_rows(e) > 0
     step = lanes(dy) if square else 2 * lanes(dy)
@@ -487,7 +509,7 @@ def sum_chunk(
             copy_padded(x, image * d.h * d.w * d.c, d, scratch, padded)
         for low in range(0, d.oh, rows):
             high = min(low + rows, d.oh)
-            at, dy_image = (image * d.oh + low) * d.ow * d.f, d.oh * d.ow * d.f
+            at, dy_image = do + (image * d.oh + low) * d.ow * d.f, d.oh * d.ow * d.f
             for group in range(d.groups):
                 for column in range(0, filters, step):
                     width = min(step, panel_width(column, filters, dy))
@@ -513,7 +535,7 @@ def sum_chunk(
         pixels = d.oh * d.ow
         for column in range(0, d.f, 2 * lanes(dy)):
             to = start + sums + column
-            sum_rows(dy, first * pixels * d.f + column, d.f, (end - first) * pixels, d.f - column, scratch, to)
+            sum_rows(dy, do + first * pixels * d.f + column, d.f, (end - first) * pixels, d.f - column, scratch, to)
 
 
 @separate
@@ -595,7 +617,7 @@ def conv2d_scratch(d: Conv2dDims, n: int) -> int:
 def conv2d_backward_scratch(d: Conv2dDims, n: int) -> int:
     """Elements of scratch that `conv2d_backward` needs."""
     correlation = correlation_scratch(d.kh * d.kw, d.f // d.groups, d.c // d.groups, d.groups, d.oh * d.ow * d.f, n)
-    return correlation + min(n, _CHUNKS) * _chunk_layout(d, _needs_padding(d))[-1]
+    return correlation + min(n, CHUNKS) * _chunk_layout(d, _needs_padding(d))[-1]
 
 
 @region
@@ -616,7 +638,7 @@ def conv2d(x, w, b, d, scratch, y):
         if size > 0:
             for block in prange(rows // d.oh):
                 interleave(flat(x), n, d.h * d.w * d.c, block, size, flat(scratch), 0)
-    items = min(rows, _ITEMS)
+    items = min(rows, ITEMS)
     for i in prange(items):
         low, high = share(rows, int64(i), items)  # prange counts unsigned, and unsigned with signed makes floats
         if depthwise:
@@ -624,11 +646,25 @@ def conv2d(x, w, b, d, scratch, y):
                 depthwise_row(flat(x), row, d, False, flat(w), flat(b), flat(y))
         elif size > 0:
             correlate_rows(
-                flat(scratch), 0, size, n, low, high, d, False, flat(scratch), filters, flat(b), flat(y), 0, y_image
+                flat(scratch),
+                0,
+                size,
+                n,
+                low,
+                high,
+                d,
+                False,
+                flat(scratch),
+                filters,
+                flat(b),
+                False,
+                flat(y),
+                0,
+                y_image,
             )
         else:
             correlate_rows(
-                flat(x), 0, size, n, low, high, d, False, flat(scratch), filters, flat(b), flat(y), 0, y_image
+                flat(x), 0, size, n, low, high, d, False, flat(scratch), filters, flat(b), False, flat(y), 0, y_image
             )
 
 
@@ -637,7 +673,7 @@ def conv2d_backward(dy, x, w, d, scratch, dx, dw, db):
     """dx, dw and db = the sum of dy over images and positions."""
     n, none, dx_image = x.shape[0], scratch[:0], d.h * d.w * d.c
     sums, _, _, chunk_size = chunk_layout(d, needs_padding(d))
-    chunks, depthwise = min(n, _CHUNKS), is_depthwise(d)
+    chunks, depthwise = min(n, CHUNKS), is_depthwise(d)
     images = chunks * chunk_size
     rows, size, blocks, filters = 0, 0, 0, 0
     if dx.size:
@@ -654,13 +690,13 @@ def conv2d_backward(dy, x, w, d, scratch, dx, dw, db):
         if depthwise:
             sum_depthwise_chunk(flat(x), flat(dy), d, first, end, db.size > 0, flat(scratch), chunk * chunk_size)
         else:
-            sum_chunk(flat(x), flat(dy), d, first, end, db.size > 0, flat(scratch), chunk * chunk_size)
+            sum_chunk(flat(x), flat(dy), 0, d, first, end, True, db.size > 0, flat(scratch), chunk * chunk_size)
         first, end = share(blocks, chunk, chunks)
         for block in range(first, end):
             interleave(flat(dy), n, d.oh * d.ow * d.f, block, size, flat(scratch), images)
     if db.size:
         add_chunks(flat(scratch), sums, chunk_size, chunks, flat(db), 0, db.size)
-    items = max(min(rows, _ITEMS), _CHUNKS)
+    items = max(min(rows, ITEMS), CHUNKS)
     for i in prange(items):
         item = int64(i)  # each with its share of dw, so that every thread gets as much of either
         first, end = share(dw.size, item, items)
@@ -671,10 +707,24 @@ def conv2d_backward(dy, x, w, d, scratch, dx, dw, db):
                 depthwise_row(flat(dy), row, d, True, flat(w), flat(none), flat(dx))
         elif size > 0:
             correlate_rows(
-                flat(scratch), images, size, n, low, high, d, True, flat(scratch), filters, flat(none), flat(dx), 0,
-                dx_image,
+                flat(scratch), images, size, n, low, high, d, True, flat(scratch), filters, flat(none), False,
+                flat(dx), 0, dx_image,
             )  # fmt: skip
         else:
             correlate_rows(
-                flat(dy), 0, size, n, low, high, d, True, flat(scratch), filters, flat(none), flat(dx), 0, dx_image
+                flat(dy),
+                0,
+                size,
+                n,
+                low,
+                high,
+                d,
+                True,
+                flat(scratch),
+                filters,
+                flat(none),
+                False,
+                flat(dx),
+                0,
+                dx_image,
             )

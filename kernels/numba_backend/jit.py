@@ -43,6 +43,7 @@ from ..threads import available_cores, get_threads
 
 __all__ = [
     "DISABLED",
+    "Bytes",
     "Flat",
     "cache_directory",
     "disjoint",
@@ -99,6 +100,10 @@ class Flat:
     """
 
 
+class Bytes:
+    """`Flat` for an array of unsigned bytes."""
+
+
 class _Separate:
     """What stands behind a `separate` function: its compiled variants, one a dtype, as symbols for other code."""
 
@@ -131,6 +136,8 @@ _separate: dict[Any, _Separate] = {}
 def _declared(annotation: Any, dtype: types.Type) -> types.Type:
     if annotation is Flat:
         return types.CPointer(dtype)
+    if annotation is Bytes:
+        return types.CPointer(types.uint8)
     if annotation in (int, bool):
         return {int: types.int64, bool: types.boolean}[annotation]
     return types.NamedUniTuple(types.int64, len(annotation._fields), annotation)
@@ -145,7 +152,7 @@ def separate(function: FunctionType) -> FunctionType:
     """Decorator for a large helper, called from compiled code: compiled once a dtype, and linked by name.
 
     Numba otherwise optimises a function again in each of its callers, at three levels for every ``prange`` loop.
-    The arguments are declared: `Flat`, int, bool or a NamedTuple of ints. Nothing is returned.
+    The arguments are declared: `Flat`, `Bytes`, int, bool or a NamedTuple of ints. Nothing is returned.
     """
     if DISABLED:
         return function

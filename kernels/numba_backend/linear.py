@@ -20,7 +20,7 @@ def linear(x, w, b, d, scratch, y):
     """y = x w + b."""
     n, k, m = x.shape[0], d.k, d.m
     none = scratch[:0]
-    matmul(x, k, 1, n, w, m, 1, k, m, b, none, scratch, y)
+    matmul(x, k, 1, n, w, m, 1, k, m, b, False, none, scratch, y)
 
 
 @kernel(optional={"dx": 2, "db": 1})
@@ -29,5 +29,5 @@ def linear_backward(dy, x, w, d, scratch, dx, dw, db):
     n, k, m = x.shape[0], d.k, d.m
     none = scratch[:0]
     if dx.size:
-        matmul(dy, m, 1, n, w, 1, m, m, k, none, none, scratch, dx)
-    matmul(x, 1, k, k, dy, m, 1, n, m, none, db, scratch, dw)
+        matmul(dy, m, 1, n, w, 1, m, m, k, none, False, none, scratch, dx)
+    matmul(x, 1, k, k, dy, m, 1, n, m, none, False, db, scratch, dw)

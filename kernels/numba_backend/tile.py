@@ -497,3 +497,134 @@ def _(code: _Code, array: Any, offset: Any, row_stride: Any, rows: Any, columns:
             above, below = vectors[row], vectors[row + half]
             vectors[row], vectors[row + half] = code.shuffle(above, below, low), code.shuffle(above, below, high)
     return code.pack(vectors)
+
+
+# --- Elementwise ----------------------------------------------------------------------------------------------------
+
+
+def tile_fill(shape: Shape, like: np.ndarray, number: int) -> Tile:
+    """A tile of one number, of the array's dtype."""
+    return Tile(shape, np.full((shape.rows, shape.vectors * lanes(like)), number, like.dtype))
+
+
+@_operation(tile_fill, lambda shape, like, number: TileType(shape.shape, like.dtype))
+def _(code: _Code, shape: Any, like: Any, number: ir.Value) -> ir.Value:
+    return code.pack([code.splat(code.builder.sitofp(number, code.tile.element))] * (code.rows * code.vectors))
+
+
+def tile_subtract(tile: Tile, other: Tile) -> Tile:
+    """tile - other."""
+    return Tile(tile.shape, tile.values - other.values)
+
+
+@_operation(tile_subtract, lambda tile, other: tile)
+def _(code: _Code, tile: ir.Value, other: ir.Value) -> ir.Value:
+    pairs = zip(code.unpack(tile), code.unpack(other), strict=True)
+    return code.pack([code.builder.fsub(left, right) for left, right in pairs])
+
+
+def tile_multiply(tile: Tile, other: Tile) -> Tile:
+    """tile * other, element by element."""
+    return Tile(tile.shape, tile.values * other.values)
+
+
+@_operation(tile_multiply, lambda tile, other: tile)
+def _(code: _Code, tile: ir.Value, other: ir.Value) -> ir.Value:
+    pairs = zip(code.unpack(tile), code.unpack(other), strict=True)
+    return code.pack([code.builder.fmul(left, right) for left, right in pairs])
+
+
+def tile_where_beats(value: Tile, best: Tile, new: Tile, old: Tile) -> Tile:
+    """`new` where a value takes the maximum from the best so far, by being greater or as the first NaN, else `old`."""
+    beats = ~(value.values <= best.values) & (best.values == best.values)
+    return Tile(value.shape, np.where(beats, new.values, old.values))
+
+
+@_operation(tile_where_beats, lambda value, best, new, old: value)
+def _(code: _Code, value: ir.Value, best: ir.Value, new: ir.Value, old: ir.Value) -> ir.Value:
+    builder, chosen = code.builder, []
+    for v, b, n, o in zip(*map(code.unpack, (value, best, new, old)), strict=True):
+        beats = builder.and_(builder.fcmp_unordered(">", v, b), builder.fcmp_ordered("ord", b, b))
+        chosen.append(builder.select(beats, n, o))
+    return code.pack(chosen)
+
+
+def tile_where_positive(value: Tile, new: Tile) -> Tile:
+    """`new` unless the value is 0 or less, then 0."""
+    return Tile(value.shape, np.where(value.values <= 0, value.values.dtype.type(0), new.values))
+
+
+@_operation(tile_where_positive, lambda value, new: value)
+def _(code: _Code, value: ir.Value, new: ir.Value) -> ir.Value:
+    builder, zeros, chosen = code.builder, ir.Constant(code.tile.vector, None), []
+    for v, n in zip(*map(code.unpack, (value, new)), strict=True):
+        chosen.append(builder.select(builder.fcmp_ordered("<=", v, zeros), zeros, n))
+    return code.pack(chosen)
+
+
+def tile_where_equal(left: Tile, right: Tile, new: Tile) -> Tile:
+    """`new` where left = right, else 0."""
+    return Tile(left.shape, np.where(left.values == right.values, new.values, new.values.dtype.type(0)))
+
+
+@_operation(tile_where_equal, lambda left, right, new: left)
+def _(code: _Code, left: ir.Value, right: ir.Value, new: ir.Value) -> ir.Value:
+    builder, zeros, chosen = code.builder, ir.Constant(code.tile.vector, None), []
+    for a, b, n in zip(*map(code.unpack, (left, right, new)), strict=True):
+        chosen.append(builder.select(builder.fcmp_ordered("==", a, b), n, zeros))
+    return code.pack(chosen)
+
+
+def tile_sign(tile: Tile) -> Tile:
+    """1 where an element is positive, -1 where it is negative, else 0."""
+    return Tile(tile.shape, (tile.values > 0).astype(tile.values.dtype) - (tile.values < 0))
+
+
+@_operation(tile_sign, lambda tile: tile)
+def _(code: _Code, tile: ir.Value) -> ir.Value:
+    builder, zeros = code.builder, ir.Constant(code.tile.vector, None)
+    one, minus = (code.splat(ir.Constant(code.tile.element, number)) for number in (1, -1))
+    signs = []
+    for vector in code.unpack(tile):
+        negative = builder.select(builder.fcmp_ordered("<", vector, zeros), minus, zeros)
+        signs.append(builder.select(builder.fcmp_ordered(">", vector, zeros), one, negative))
+    return code.pack(signs)
+
+
+def tile_load_bytes(shape: Shape, like: np.ndarray, bytes_: np.ndarray, offset: int, columns: int) -> Tile:
+    """A tile of one row whose first `columns` elements are unsigned bytes, as numbers of the array's dtype."""
+    tile = tile_zeros(shape, like)
+    columns = min(columns, tile.values.shape[1])
+    tile.values[0, :columns] = bytes_.reshape(-1)[offset : offset + columns]
+    return tile
+
+
+@_operation(tile_load_bytes, lambda shape, like, bytes_, offset, columns: TileType(shape.shape, like.dtype))
+def _(code: _Code, shape: Any, like: Any, bytes_: Any, offset: ir.Value, columns: ir.Value) -> ir.Value:
+    builder, pointer, vectors = code.builder, code.address(bytes_, offset), []
+    kind, one = ir.VectorType(ir.IntType(8), code.lanes), ir.Constant(ir.IntType(32), 1)
+    for v in range(code.vectors):
+        place = builder.bitcast(builder.gep(pointer, [code.index(v * code.lanes)]), kind.as_pointer())
+        name = f"llvm.masked.load.v{code.lanes}i8.p0"
+        loaded = code.call(name, kind, place, one, code.mask(columns, v), ir.Constant(kind, None))
+        vectors.append(builder.uitofp(loaded, code.tile.vector))
+    return code.pack(vectors)
+
+
+def tile_store_bytes(tile: Tile, bytes_: np.ndarray, offset: int, columns: int) -> None:
+    """Store the first `columns` elements of a tile of one row as unsigned bytes."""
+    columns = min(columns, tile.values.shape[1])
+    bytes_.reshape(-1)[offset : offset + columns] = tile.values[0, :columns]
+
+
+@_operation(tile_store_bytes, lambda tile, bytes_, offset, columns: types.void)
+def _(code: _Code, tile: ir.Value, bytes_: Any, offset: ir.Value, columns: ir.Value) -> ir.Value:
+    builder, pointer = code.builder, code.address(bytes_, offset)
+    kind, one = ir.VectorType(ir.IntType(8), code.lanes), ir.Constant(ir.IntType(32), 1)
+    for v, vector in enumerate(code.unpack(tile)):
+        place = builder.bitcast(builder.gep(pointer, [code.index(v * code.lanes)]), kind.as_pointer())
+        # By way of 32 bits: AVX-512 narrows those in one instruction.
+        numbers = builder.trunc(builder.fptosi(vector, ir.VectorType(ir.IntType(32), code.lanes)), kind)
+        name = f"llvm.masked.store.v{code.lanes}i8.p0"
+        code.call(name, ir.VoidType(), numbers, place, one, code.mask(columns, v))
+    return code.context.get_dummy_value()
