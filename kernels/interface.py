@@ -517,12 +517,15 @@ class Fused(Protocol):
         packed: Input,
         bias: Input,
         relu: bool,
-        pool: Pool2dDims | None,
+        pool: Pool2dDims,
         d: Conv2dDims,
         scratch: Scratch,
         y: Output,
     ) -> None:
-        """`conv2d`, `batchnorm_inference`, `relu` if wanted, `maxpool2d` if wanted, of the folded filters."""
+        """`conv2d`, `batchnorm_inference`, `relu` if wanted and `maxpool2d`, of the folded filters.
+
+        Windows of 1 by 1 stand for no pooling.
+        """
 
     @staticmethod
     def linear_fold(w: Input, b: Input | None, d: LinearDims, packed: Output, bias: Output) -> None:

@@ -29,6 +29,15 @@ from kernels.numba_backend.tile import (
     tile_zeros,
 )
 
+_SMALL = 1 << 20
+
+
+def few(macs: int, weights: int) -> bool:
+    """Whether a contraction is faster without threads: some 10 µs of work, of which reading a weight is eight parts and
+    a multiply-add one. A parallel region costs some µs, and far more when its threads have fallen asleep."""
+    return macs + 8 * weights < _SMALL
+
+
 # 16 accumulators hide the latency of the multiply-adds, and 8 rows divide the usual batch sizes; 12 in 16 registers.
 _ROWS = 8 if REGISTERS == 32 else 6
 NARROW = Shape(2 * _ROWS, 1, 2 * _ROWS)  # for a panel of one vector; the others are for two
@@ -223,7 +232,7 @@ def matmul(a, a_row, a_run, rows, b, b_run, b_column, run, columns, bias, relu, 
     if not whole:
         for p in range(in_place, panels):
             pack_panel(flat(b), b_run, b_column, run, columns, p * width, flat(sums), flat(scratch), p * size)
-    step = rows if whole else -(-rows // (_GROUPS * tile_rows(NARROW))) * tile_rows(NARROW)
+    step = rows if whole else row_step(rows)
     groups = -(-rows // step)
     for item in prange(panels * groups):
         p, first = int64(item) // groups, int64(item) % groups * step  # prange counts unsigned, which makes floats
@@ -240,6 +249,36 @@ def matmul(a, a_row, a_run, rows, b, b_run, b_column, run, columns, bias, relu, 
                 flat(a), a_row, a_run, first, count, flat(scratch), p * size, panel_width(column, columns, y), run,
                 columns, column, flat(bias), relu, flat(y),
             )  # fmt: skip
+
+
+@region
+def pack_panels(b, b_run, b_column, run, columns, sums, packed):
+    """Every panel, for `multiply_panels`."""
+    for p in range(-(-columns // (2 * lanes(b)))):
+        column = p * 2 * lanes(b)
+        pack_panel(flat(b), b_run, b_column, run, columns, column, flat(sums), flat(packed), p * panel_size(run, b))
+
+
+@region
+def multiply_panels(a, a_row, a_run, rows, packed, run, columns, bias, relu, y):
+    """`matmul` of panels that are packed already."""
+    width, size = 2 * lanes(y), panel_size(run, y)
+    panels = -(-columns // width)
+    step = rows if panels >= _MANY_PANELS else row_step(rows)
+    groups = -(-rows // step)
+    for item in prange(panels * groups):
+        p, first = int64(item) // groups, int64(item) % groups * step
+        column, count = p * width, min(step, rows - first)
+        multiply_panel(
+            flat(a), a_row, a_run, first, count, flat(packed), p * size, panel_width(column, columns, y), run, columns,
+            column, flat(bias), relu, flat(y),
+        )  # fmt: skip
+
+
+@region
+def row_step(rows):
+    """Rows of a group, in whole tiles."""
+    return -(-rows // (_GROUPS * tile_rows(NARROW))) * tile_rows(NARROW)
 
 
 @region

@@ -24,6 +24,7 @@ from kernels.numba_backend.contract import (
     ONE,
     SHORT,
     contract,
+    few,
     pack_columns,
     pack_rows,
     panel_size,
@@ -308,10 +309,21 @@ def row_count(d, n, flipped, like):
     return -(-n // images_together(d, n, flipped, like)) * (d.h if flipped else d.oh)
 
 
+def packed_size(taps: int, group_source: int, group_output: int, groups: int) -> int:
+    """Elements of all packed filters, in either dtype."""
+    widest = VECTOR_BYTES // 4
+    return groups * (taps * group_source + widest) * (group_output + 2 * widest)
+
+
+def filters_size(d: Conv2dDims) -> int:
+    """`packed_size` of a forward convolution."""
+    return packed_size(d.kh * d.kw, d.c // d.groups, d.f // d.groups, d.groups)
+
+
 def correlation_scratch(taps: int, group_source: int, group_output: int, groups: int, image: int, n: int) -> int:
     """Elements of scratch for all packed filters and interleaved images of `image` elements, in either dtype."""
     widest, most = VECTOR_BYTES // 4, tile_rows(NARROW)
-    packed = groups * (taps * group_source + widest) * (group_output + 2 * widest)
+    packed = packed_size(taps, group_source, group_output, groups)
     if group_output > widest or n < most:
         return packed
     return packed + -(-n // most) * (most + widest) * (image + widest)
@@ -626,7 +638,12 @@ def share(rows, item, items):
     return item * rows // items, (item + 1) * rows // items
 
 
-@kernel(optional={"b": 1})
+def small(n: int, d: Conv2dDims, weights: int) -> bool:
+    """Whether a convolution of n images is faster without threads."""
+    return few(n * d.oh * d.ow * weights, weights)
+
+
+@kernel(optional={"b": 1}, small=lambda x, w, b, d, *_: small(len(x), d, w.size))
 def conv2d(x, w, b, d, scratch, y):
     """y = x * w + b."""
     n, y_image = x.shape[0], d.oh * d.ow * d.f
@@ -668,7 +685,7 @@ def conv2d(x, w, b, d, scratch, y):
             )
 
 
-@kernel(optional={"dx": 4, "db": 1})
+@kernel(optional={"dx": 4, "db": 1}, small=lambda dy, x, w, d, *_: small(len(x), d, w.size))
 def conv2d_backward(dy, x, w, d, scratch, dx, dw, db):
     """dx, dw and db = the sum of dy over images and positions."""
     n, none, dx_image = x.shape[0], scratch[:0], d.h * d.w * d.c

@@ -13,6 +13,17 @@ from __future__ import annotations
 import numpy as np
 from numpy import int64
 
+from kernels.numba_backend.chunks import SMALL
+from kernels.numba_backend.contract import (
+    NARROW,
+    few,
+    matmul,
+    matmul_scratch,
+    multiply_panels,
+    pack_panels,
+    panel_size,
+    panel_width,
+)
 from kernels.numba_backend.conv import (
     CHUNKS,
     ITEMS,
@@ -21,6 +32,8 @@ from kernels.numba_backend.conv import (
     conv2d_backward_scratch,
     conv2d_scratch,
     correlate_rows,
+    filters_size,
+    first_image,
     images_summed,
     images_together,
     interleave,
@@ -30,9 +43,11 @@ from kernels.numba_backend.conv import (
     pack_filters,
     row_count,
     share,
+    small,
     sum_chunk,
 )
 from kernels.numba_backend.jit import Bytes, Flat, kernel, prange, region, separate
+from kernels.numba_backend.linear import linear_backward_scratch, linear_gradients, linear_scratch
 from kernels.numba_backend.tile import (
     Shape,
     flat,
@@ -56,7 +71,7 @@ from kernels.numba_backend.tile import (
     tile_where_positive,
     tile_zeros,
 )
-from kernels.shapes import Conv2dDims, Pool2dDims
+from kernels.shapes import Conv2dDims, LinearDims, Pool2dDims
 
 LINE, STRIP = Shape(1, 1, 1), Shape(4, 1, 4)
 _SHARES = 64  # of rows: each has moments of its own
@@ -213,7 +228,7 @@ def batchnorm_relu_maxpool2d_scratch(d: Pool2dDims, n: int) -> int:
     return _SHARES * _slot_size(d.c) + d.c
 
 
-@kernel
+@kernel(small=lambda x, *_: x.size <= SMALL)
 def batchnorm_relu_maxpool2d(x, gamma, beta, eps, d, scratch, mean, inv_std, var, peak, y, argmax):
     n, slot = x.shape[0], slot_size(d.c)
     units = n * d.oh
@@ -240,7 +255,7 @@ def conv2d_batchnorm_relu_maxpool2d_scratch(d: Conv2dDims, n: int) -> int:
     return _SHARES * _slot_size(d.f) + _slot_size(d.f) + conv2d_scratch(d, n)
 
 
-@kernel(optional={"b": 1})
+@kernel(optional={"b": 1}, small=lambda x, w, b, gamma, beta, eps, pool, d, *_: small(len(x), d, w.size))
 def conv2d_batchnorm_relu_maxpool2d(
     x, w, b, gamma, beta, eps, pool, d, scratch, z, mean, inv_std, var, peak, y, argmax
 ):
@@ -414,7 +429,7 @@ def batchnorm_relu_maxpool2d_backward_scratch(d: Pool2dDims, n: int) -> int:
     return _sums_size(d.c)
 
 
-@kernel(optional={"dx": 4})
+@kernel(optional={"dx": 4}, small=lambda dy, x, *_: x.size <= SMALL)
 def batchnorm_relu_maxpool2d_backward(dy, x, gamma, beta, mean, inv_std, peak, argmax, d, scratch, dx, dgamma, dbeta):
     n, count, factors = x.shape[0], x.size // d.c, 2 * _SHARES * d.c
     window_sums(dy, peak, gamma, beta, mean, inv_std, count, scratch, factors, scratch, 0, dgamma, dbeta)
@@ -439,7 +454,7 @@ def conv2d_batchnorm_relu_maxpool2d_backward_scratch(d: Conv2dDims, n: int) -> i
     return _sums_size(d.f) + images * d.oh * d.ow * d.f + 16 + conv2d_backward_scratch(d, n)
 
 
-@kernel(optional={"dx": 4, "db": 1})
+@kernel(optional={"dx": 4, "db": 1}, small=lambda dy, x, w, *rest: small(len(x), rest[8], w.size))
 def conv2d_batchnorm_relu_maxpool2d_backward(
     dy, x, w, z, gamma, beta, mean, inv_std, peak, argmax, pool, d, scratch, dx, dw, db, dgamma, dbeta
 ):
@@ -494,3 +509,167 @@ def conv2d_batchnorm_relu_maxpool2d_backward(
                 flat(scratch), dz, block_size, n, low, high, d, True, flat(scratch), filters, flat(none), False,
                 flat(dx), 0, dx_image,
             )  # fmt: skip
+
+
+# --- Linear ---------------------------------------------------------------------------------------------------------
+
+
+linear_relu_scratch = linear_scratch
+
+
+@kernel(optional={"b": 1}, small=lambda x, w, *_: few(len(x) * w.size, w.size))
+def linear_relu(x, w, b, d, scratch, y):
+    matmul(x, d.k, 1, x.shape[0], w, d.m, 1, d.k, d.m, b, True, scratch[:0], scratch, y)
+
+
+def linear_relu_backward_scratch(d: LinearDims, n: int) -> int:
+    """The gradient past the ReLU, and what the products need."""
+    return n * d.m + 16 + linear_backward_scratch(d, n)
+
+
+@separate
+def past_relu(dy: Flat, y: Flat, low: int, high: int, out: Flat) -> None:
+    """out = dy where y is not 0 or less, else 0, for elements `low` to `high`."""
+    for at in range(low, high, lanes(y)):
+        left = high - at
+        put(tile_where_positive(get(y, at, left), get(dy, at, left)), out, at, left)
+
+
+@kernel(optional={"dx": 2, "db": 1}, small=lambda dy, y, x, w, *_: few(2 * len(x) * w.size, w.size))
+def linear_relu_backward(dy, y, x, w, d, scratch, dx, dw, db):
+    shares = min(x.shape[0], _SHARES)
+    for i in prange(shares):
+        low, high = share(dy.size, int64(i), shares)
+        past_relu(flat(dy), flat(y), low, high, flat(scratch))
+    linear_gradients(scratch, x, w, d, scratch[(dy.size + 15) // 16 * 16 :], dx, dw, db)
+
+
+# --- Inference ------------------------------------------------------------------------------------------------------
+
+
+def always(*_: object) -> bool:
+    """These are rare."""
+    return True
+
+
+def linear_fold_size(d: LinearDims) -> int:
+    """Elements of packed weights."""
+    return matmul_scratch(d.k, d.m)
+
+
+@kernel(optional={"b": 1}, small=always)
+def linear_fold(w, b, d, packed, bias):
+    none = packed[:0]
+    for column in range(d.m):
+        bias[column] = b[column] if b.size else bias.dtype.type(0)
+    pack_panels(w, d.m, 1, d.k, d.m, none, packed)
+
+
+def linear_folded_scratch(d: LinearDims, n: int) -> int:
+    """None."""
+    return 0
+
+
+@kernel(small=lambda x, packed, *_: few(len(x) * packed.size, packed.size))
+def linear_folded(x, packed, bias, relu, d, scratch, y):
+    multiply_panels(x, d.k, 1, x.shape[0], packed, d.k, d.m, bias, relu, y)
+
+
+def conv2d_fold_size(d: Conv2dDims) -> int:
+    """Elements of packed filters."""
+    return filters_size(d)
+
+
+@kernel(optional={"b": 1, "gamma": 1, "beta": 1, "mean": 1, "var": 1}, small=always)
+def conv2d_fold(w, b, gamma, beta, mean, var, eps, d, packed, bias):
+    zero, taps = bias.dtype.type(0), d.kh * d.kw * d.c
+    pack_filters(flat(w), d, False, flat(packed), 0)
+    for f in range(d.f):
+        bias[f] = b[f] if b.size else zero
+        if gamma.size:
+            scale = gamma[f] / np.sqrt(var[f] + eps)
+            bias[f] = (bias[f] - mean[f]) * scale + beta[f]
+            panel, column = f // (2 * lanes(w)), f // (2 * lanes(w)) * 2 * lanes(w)
+            width, start = panel_width(column, d.f, w), panel * panel_size(taps, w) + f - column
+            for tap in range(taps):
+                packed[start + tap * width] *= scale
+
+
+_BUFFER = 4096  # elements of a convolution's output in hand, 16 KiB of float32: a part of the first cache
+
+
+def conv2d_folded_scratch(d: Conv2dDims, n: int) -> int:
+    """Interleaved images, and the rows that each share has in hand: less than a block of images, or the buffer."""
+    rows = max(_BUFFER, tile_rows(NARROW) * d.oh * d.ow * d.f)
+    return conv2d_scratch(d, n) + _SHARES * (rows + 16)
+
+
+@separate
+def pool_maxima(
+    z: Flat, zo: int, z_image: int, d: Pool2dDims, images: int, low: int, high: int, y: Flat, yo: int
+) -> None:
+    """Rows of windows `low` to `high`. Row `low` of the first image begins at `zo`, the pooled image at `yo`."""
+    for column in range(0, d.c, lanes(y)):
+        left = d.c - column
+        for image in range(images):
+            for p in range(low, high):
+                at = zo + image * z_image + (p - low) * d.kh * d.w * d.c + column
+                to = yo + (image * d.oh + p) * d.ow * d.c + column
+                for q in range(d.ow):
+                    best = get(z, at + q * d.kw * d.c, left)
+                    for i in range(d.kh):
+                        for j in range(d.kw):
+                            value = get(z, at + (i * d.w + q * d.kw + j) * d.c, left)
+                            best = tile_where_beats(value, best, value, best)
+                    put(best, y, to + q * d.c, left)
+
+
+@kernel(small=lambda x, packed, bias, relu, pool, d, *_: small(len(x), d, packed.size))
+def conv2d_folded(x, packed, bias, relu, pool, d, scratch, y):
+    n = x.shape[0]
+    rows, size, together = row_count(d, n, False, y), interleaved_size(d, n, False, y), images_together(d, n, False, y)
+    blocks = rows // d.oh
+    if size > 0:
+        for block in prange(blocks):
+            interleave(flat(x), n, d.h * d.w * d.c, block, size, flat(scratch), 0)
+    row = d.ow * d.f
+    pooled = pool.kh * pool.kw > 1
+    # Rows of windows in hand at a time, and where their shares lie; without windows rows go straight to y.
+    step = max(1, _BUFFER // (together * pool.kh * row)) if pooled else pool.oh
+    z_image = step * pool.kh * row if pooled else pool.oh * row
+    buffers, buffer = (blocks * size + 15) // 16 * 16, (together * z_image + 15) // 16 * 16
+    units = blocks * pool.oh
+    shares = min(units, _SHARES)
+    for i in prange(shares):
+        low, high = share(units, int64(i), shares)
+        while low < high:
+            block, p = low // pool.oh, low % pool.oh
+            end = min(pool.oh, p + min(step, high - low))
+            first_row, end_row = block * d.oh + p * pool.kh, block * d.oh + end * pool.kh
+            first = first_image(block, together, n, size)
+            images = min(together, n - first)
+            if pooled:
+                to = buffers + int64(i) * buffer
+                origin = to - first * z_image - p * pool.kh * row  # where row 0 of image 0 would be
+                if size > 0:
+                    correlate_rows(
+                        flat(scratch), 0, size, n, first_row, end_row, d, False, flat(packed), 0, flat(bias), relu,
+                        flat(scratch), origin, z_image,
+                    )  # fmt: skip
+                else:
+                    correlate_rows(
+                        flat(x), 0, size, n, first_row, end_row, d, False, flat(packed), 0, flat(bias), relu,
+                        flat(scratch), origin, z_image,
+                    )  # fmt: skip
+                pool_maxima(flat(scratch), to, z_image, pool, images, p, end, flat(y), first * pool.oh * pool.ow * d.f)
+            elif size > 0:
+                correlate_rows(
+                    flat(scratch), 0, size, n, first_row, end_row, d, False, flat(packed), 0, flat(bias), relu, flat(y),
+                    0, z_image,
+                )  # fmt: skip
+            else:
+                correlate_rows(
+                    flat(x), 0, size, n, first_row, end_row, d, False, flat(packed), 0, flat(bias), relu, flat(y), 0,
+                    z_image,
+                )  # fmt: skip
+            low += end - p

@@ -193,14 +193,16 @@ class Kernel:
     """A compiled function with ``prange`` loops, called from Python in the way that the threads of this process allow.
 
     `parallel` and `serial` are the Numba dispatchers behind it, for calls from compiled code. Arguments named in
-    `optional` (name: number of axes) may be None in a call from Python; the function sees an empty array.
+    `optional` (name: number of axes) may be None in a call from Python; the function sees an empty array. Calls whose
+    arguments are `small` run without threads.
     """
 
-    def __init__(self, function: FunctionType, optional: Mapping[str, int]) -> None:
+    def __init__(self, function: FunctionType, optional: Mapping[str, int], small: Callable[..., bool] | None) -> None:
         self.__name__, self.__doc__, self.__wrapped__ = function.__name__, function.__doc__, function
         self.__module__, self.__qualname__ = function.__module__, function.__qualname__
         names = list(inspect.signature(function).parameters)
         self._optional = tuple((names.index(name), ndim) for name, ndim in optional.items())
+        self._small = small
         self._serial: Callable[..., None] | None = None
         self.parallel = _compiled(function, parallel=_PARALLEL)
 
@@ -216,6 +218,9 @@ class Kernel:
         return self._serial
 
     def __call__(self, *args: Any) -> None:
+        if self._small is not None and self._small(*args):
+            self.alone(*args)
+            return
         args = self._prepared(args)
         if _this_thread.settings is not _settings:
             _enter_thread()
@@ -251,15 +256,20 @@ class Kernel:
         return f"<kernel {self.__name__}{inspect.signature(self.__wrapped__)}>"
 
 
-def kernel(function: FunctionType | None = None, *, optional: Mapping[str, int] | None = None) -> Any:
+def kernel(
+    function: FunctionType | None = None,
+    *,
+    optional: Mapping[str, int] | None = None,
+    small: Callable[..., bool] | None = None,
+) -> Any:
     """Decorator for a function with ``prange`` loops that Python calls; gives a `Kernel`.
 
     `optional` names the arguments that may be None and their number of axes. They arrive as arrays of size 0, so
-    that one compiled variant serves both.
+    that one compiled variant serves both. `small` is asked, with a call's arguments, whether threads would not pay.
     """
     if function is None:
-        return lambda decorated: Kernel(decorated, optional or {})
-    return Kernel(function, optional or {})
+        return lambda decorated: Kernel(decorated, optional or {}, small)
+    return Kernel(function, optional or {}, small)
 
 
 def _plainly(function: Callable[..., None], args: tuple[Any, ...]) -> None:
