@@ -13,7 +13,7 @@ import pytest
 import benchmarks.suite.cases
 import kernels
 from kernels import Backend, Kernels
-from kernels.interface import roles
+from kernels.interface import Fused, roles
 
 from . import naive
 
@@ -43,7 +43,25 @@ def test_scratch_has_its_size(backend: str, kernel: str) -> None:
 @pytest.mark.parametrize("backend", kernels.names())
 def test_no_backend_has_a_scratch_that_nobody_asks_for(backend: str) -> None:
     sizes = {name for name in vars(BACKENDS[backend]) if name.endswith("_scratch")}
-    assert sizes == {f"{kernel}_scratch" for kernel in WITH_SCRATCH}
+    fused = {name for name in fused_kernels(backend) if "scratch" in roles(name)}
+    assert sizes == {f"{kernel}_scratch" for kernel in {*WITH_SCRATCH, *fused}}
+
+
+def fused_kernels(backend: str) -> list[str]:
+    """Those that the backend has."""
+    names = [name for name, value in vars(Fused).items() if isinstance(value, staticmethod)]
+    return [name for name in names if hasattr(BACKENDS[backend], name)]
+
+
+def test_numba_has_every_fused_kernel_and_numpy_none() -> None:
+    names = [name for name, value in vars(Fused).items() if isinstance(value, staticmethod)]
+    assert fused_kernels("numba") == names and names
+    assert fused_kernels("numpy") == []
+
+
+@pytest.mark.parametrize("kernel", fused_kernels("numba"))
+def test_fused_kernels_have_the_contracts_parameters(kernel: str) -> None:
+    assert parameters(getattr(BACKENDS["numba"], kernel)) == parameters(getattr(Fused, kernel))
 
 
 def homes(backend: str) -> dict[str, str]:

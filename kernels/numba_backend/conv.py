@@ -333,6 +333,7 @@ def correlation_scratch(taps: int, group_source: int, group_output: int, groups:
 
 # Few channels give few rows side by side; with 5 or 3 of them, rows of several kh make one tile.
 SIDE5, SIDE3 = Shape(25 if REGISTERS == 32 else 10, 1, 5), Shape(9, 1, 3)
+SEVEN = Shape(7, 2, 7)  # 21 rows, those of 7x7 filters over colours, are no multiple of 8
 _PIXELS = 128  # positions summed in registers before the sums go to memory; their part of dy stays in the first cache
 CHUNKS = 16
 ITEMS = 128  # shares of rows: enough to even out among threads, few enough that each is worth its start
@@ -355,6 +356,9 @@ def add_rows(count, x, xo, dy, do, width, nest, dw, wo, w_row, columns):
             at = min(r, count - tile_rows(NARROW))
             add_tile(NARROW, x, xo + at, 1, 0, dy, do, nest, r - at, dw, wo + at * w_row, w_row, columns)
             r = at + tile_rows(NARROW)
+        elif count % tile_rows(SEVEN) == 0 and count % tile_rows(FULL) != 0 and width > lanes(dw):
+            add_tile(SEVEN, x, xo + r, 1, 0, dy, do, nest, r - r, dw, wo + r * w_row, w_row, columns)
+            r += tile_rows(SEVEN)
         elif left > tile_rows(HALF) and count >= tile_rows(FULL):
             at = min(r, count - tile_rows(FULL))
             add_tile(FULL, x, xo + at, 1, 0, dy, do, nest, r - at, dw, wo + at * w_row, w_row, columns)
