@@ -28,13 +28,13 @@ def measured() -> Profile:
 def test_its_lines_are_the_plan(measured: Profile) -> None:
     listing = str(measured)
     assert "batch of 4" in listing
-    kernels_named = [line.step.name for line in measured.lines]
+    kernels_named = [step.name for line in measured.lines for step in (line.step.replaces or (line.step,))]
     assert kernels_named[0] == "conv2d"
     assert kernels_named[-1] == "adam"
     assert "softmax_cross_entropy" in kernels_named
     for line in measured.lines:
         assert str(line.step) in listing
-    assert listing.count("\n") == len(measured.lines) + 4
+    assert listing.count("\n") == sum(1 + len(line.step.definition()) for line in measured.lines) + 4
     assert "(4, 24, 24, 16)" in listing
 
 
@@ -84,7 +84,8 @@ def test_a_wrong_kernel_shows_in_its_own_line() -> None:
     twin = Kernels("numba", SimpleNamespace(**{**names, "relu": relu}))
     recipe = recipes.get("mlp-512")
     trainer = profile.Trainer(profile.build(recipe.network, "numpy"), recipe.optimizer, recipe.loss, 4)
-    errors = profile._errors(profile._filled(trainer, 0), twin, 4, 1e-3)
+    executor = profile._filled(trainer.plan, trainer, 0)
+    errors = profile._errors(trainer.plan, executor, twin, 4, 1e-3)
     for step, found in zip(trainer.plan.steps, errors, strict=True):
         assert found["numpy"] < 1e-5
         assert (found["numba"] > 5e-4) == (step.name == "relu"), step
