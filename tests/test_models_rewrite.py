@@ -223,7 +223,8 @@ REFUSED: dict[str, tuple[Plan, list[str]]] = {
     "no pool": (training(BLOCK[:3]), []),
     "norm is an output": (with_output(training(BLOCK), "1.y"), []),
     "relu is an output": (with_output(training(BLOCK), "2.y"), []),
-    "its gradient is an output": (with_output(training(BLOCK), "d1.y"), []),
+    "the norm's gradient is an output": (with_output(training(BLOCK), "d1.y"), []),
+    "the relu's gradient is an output": (with_output(training(BLOCK), "d2.y"), []),
     "the places are an output": (with_output(training(BLOCK), "3.argmax"), []),
     "convolution is an output": (with_output(training(BLOCK), "0.y"), POOL_FIRST),
     "the convolution's gradient is an output": (with_output(training(BLOCK), "d0.y"), POOL_FIRST),
@@ -263,13 +264,14 @@ def test_a_step_that_has_to_run_between_keeps_a_block_apart() -> None:
     torn = replace(plain, steps=(*plain.steps[:at], between, *plain.steps[at:]))
     assert rewrite(torn, REFERENCE).steps == torn.steps
 
+    kept = Value("kept", (4,))
     before = Step("ema_update", (convolution.named["w"], convolution.named["x"], 0.1), "backward")
-    after = Step("ema_update", (Value("kept", (4,)), block.named["dgamma"], 0.1), "backward")
-    loose = replace(plain, steps=(*plain.steps[:at], after, before, *plain.steps[at:]))
-    tail = rewrite(loose, REFERENCE).steps[-4:]
-    assert tail[0] is before
-    assert tail[1].name == STATISTICS[1]
-    assert tail[2] is after
+    reads = Step("ema_update", (kept, block.named["dgamma"], 0.1), "backward")
+    follows = Step("relu", (kept, Value("bent", (4,))), "backward")
+    overwrites = Step("ema_update", (block.named["gamma"], convolution.named["x"], 0.1), "backward")
+    loose = replace(plain, steps=(*plain.steps[:at], reads, follows, before, overwrites, *plain.steps[at:]))
+    first, fused_step, *rest = rewrite(loose, REFERENCE).steps[-6:-1]
+    assert (first, fused_step.name, rest) == (before, STATISTICS[1], [reads, follows, overwrites])
 
 
 def test_inference_leaves_out_what_it_cannot_fold() -> None:
