@@ -6,7 +6,7 @@ import graphlib
 import math
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from .layers import Array, Layer
 from .losses import Loss, SoftmaxCrossEntropy
 from .optimizers import Optimizer
 from .plan import BATCH, Backward, Layout, Lowering, Plan, Value, table
+from .rewrite import checked, rewrite
 
 DEFAULT_BACKEND = "numba"
 INPUT = "input"
@@ -57,6 +58,9 @@ class Graph:
     normalisation: (mean, std) in pixel units, by which uint8 images are normalised; float images are taken as
     they are.
 
+    `model.plan` is the plan of inference as the layers wrote it; `model.rewrites` are the rewrites with which it runs.
+    `model.version` counts the changes of parameters and running statistics.
+
     Raises ValueError for a cycle, an unknown input, a node that leads nowhere, or shapes that do not fit.
     """
 
@@ -86,6 +90,8 @@ class Graph:
         self._inference: Executor | None = None
         self._inference_lock = threading.Lock()
         self.plan = self._lower_inference()
+        self.rewrites = None
+        self.version = 0
 
     @property
     def normalisation(self) -> tuple[float, float] | None:
@@ -99,6 +105,17 @@ class Graph:
             mean = shapes.number("normalisation", "mean", mean)
             value = mean, shapes.number("normalisation", "std", std, 0.0, above=True)
         self._normalisation = value
+
+    @property
+    def rewrites(self) -> tuple[str, ...] | None:
+        """Names of the rewrites (`models.rewrite.REWRITES`) with which inference runs; None stands for all."""
+        return self._rewrites
+
+    @rewrites.setter
+    def rewrites(self, names: Iterable[str] | None) -> None:
+        self._rewrites = checked(names)
+        with self._inference_lock:
+            self._inference = None
 
     # Structure ---------------------------------------------------------------------------------------------
 
@@ -243,6 +260,7 @@ class Graph:
             shapes.equal("set_parameters", name, np.shape(array), views[name].shape)
         for name, array in {name: np.asarray(array, self.dtype) for name, array in new.items()}.items():
             views[name][...] = array
+        self.version += 1
 
     # Use ---------------------------------------------------------------------------------------------------
 
@@ -279,12 +297,12 @@ class Graph:
         with self._inference_lock:
             wanted = min(len(x), PREDICT_BATCH)
             if self._inference is None or self._inference.batch_size < wanted:
-                self._inference = Executor(self.plan, self.kernels, wanted, self.arrays())
+                plan = rewrite(self.plan, self.kernels, self.rewrites)
+                self._inference = Executor(plan, self.kernels, wanted, self.arrays())
             inference = self._inference
+        parts = (x[start : start + inference.batch_size] for start in range(0, len(x), inference.batch_size))
         outputs = [
-            inference.run({INPUT: self.prepare(x[start : start + inference.batch_size])}, n=n)["output"]
-            for start in range(0, len(x), inference.batch_size)
-            for n in [min(inference.batch_size, len(x) - start)]
+            inference.run({INPUT: self.prepare(part)}, n=len(part), version=self.version)["output"] for part in parts
         ]
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
@@ -300,6 +318,7 @@ class Graph:
         """A copy with the same weights on another backend, or in another dtype."""
         twin = self._rebuilt(backend, self.dtype if dtype is None else dtype)
         twin.set_parameters(self.parameters() | self.statistics())
+        twin.rewrites = self.rewrites
         return twin
 
     def _rebuilt(self, backend: str, dtype: DTypeLike) -> Graph:

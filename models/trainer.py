@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from .execute import Executor
 from .graph import INPUT, Graph, accuracy
 from .losses import Loss, SoftmaxCrossEntropy
 from .optimizers import Optimizer
+from .rewrite import rewrite
 from .schedules import Schedule
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class Trainer:
     batch_size: samples a step; buffers for it are allocated once, a smaller last batch uses part of them.
     loss: SoftmaxCrossEntropy() unless told.
     schedule: factor of the optimizer's learning rate over a fit; constant unless told.
+    rewrites: names of the rewrites (`models.rewrite.REWRITES`) of the step; None for all that the backend has kernels
+    for, () for none.
     `trainer.plan` is the whole step, and print(trainer.plan) lists it.
     """
 
@@ -65,6 +68,7 @@ class Trainer:
         loss: Loss | None = None,
         batch_size: int = 128,
         schedule: Schedule | None = None,
+        rewrites: Iterable[str] | None = None,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -74,16 +78,17 @@ class Trainer:
             if not isinstance(value := getattr(self, name), kind):
                 raise TypeError(f"Trainer: {name} is {value!r}, expected a models.{kind.__name__}")
         self.batch_size = shapes.integer("Trainer", "batch_size", batch_size, 1)
-        self.plan = model.lower_training(self.loss, optimizer, self.batch_size)
+        self.plan = rewrite(model.lower_training(self.loss, optimizer, self.batch_size), model.kernels, rewrites)
         size = model.parameter_layout.size
         self._gradients = memory.zeros(size, model.dtype)
         self.state = {name: memory.zeros(size, model.dtype) for name in optimizer.state}
-        self._executor = Executor(self.plan, model.kernels, self.batch_size, self._arrays())
+        self._executor = Executor(self.plan, model.kernels, self.batch_size, self.arrays())
         self.steps = 0
         self.epochs = 0
         self.stop = False
 
-    def _arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The persistent arrays by value name, writable: for executors alone."""
         gradients = self.model.parameter_layout.views(self._gradients)
         return (
             self.model.arrays()
@@ -111,7 +116,10 @@ class Trainer:
     def _step(self, x: np.ndarray, target: np.ndarray, learning_rate: float) -> dict[str, np.ndarray]:
         self.steps += 1
         inputs = {INPUT: x, "target": target}
-        return self._executor.run(inputs, len(x), step=self.steps, learning_rate=learning_rate)
+        try:
+            return self._executor.run(inputs, len(x), step=self.steps, learning_rate=learning_rate)
+        finally:
+            self.model.version += 1
 
     def fit(
         self,

@@ -14,7 +14,7 @@ from models import SGD, Adam, BatchNorm, Conv2d, Dropout, Flatten, Linear, MaxPo
 
 @pytest.fixture
 def trainer() -> Trainer:
-    return Trainer(models.build("cnn-bn"), Adam(1e-3), batch_size=128)
+    return Trainer(models.build("cnn-bn"), Adam(1e-3), batch_size=128, rewrites=())
 
 
 def kernel_names(plan: models.Plan, phase: str) -> list[str]:
@@ -94,7 +94,7 @@ def test_an_optimizer_step_updates_in_place(trainer: Trainer) -> None:
 def test_no_gradient_of_the_input_is_computed(trainer: Trainer) -> None:
     first_conv = trainer.plan.steps[-2]
     assert (first_conv.name, sorted(first_conv.outputs)) == ("conv2d_backward", ["db", "dw"])
-    mlp = Trainer(Sequential([Flatten(), ReLU(), Linear(3)], (2, 2, 1)), SGD(0.1))
+    mlp = Trainer(Sequential([Flatten(), ReLU(), Linear(3)], (2, 2, 1)), SGD(0.1), rewrites=())
     assert kernel_names(mlp.plan, "backward") == ["linear_backward"]
     assert sorted(mlp.plan.steps[-2].outputs) == ["db", "dw"]
 
@@ -137,9 +137,9 @@ def test_every_batch_size_up_to_the_plans_own_runs_the_same_buffers(k: Kernels) 
 
 
 def test_values_that_are_never_needed_at_once_share_memory(k: Kernels) -> None:
-    trainer = Trainer(models.build("cnn-bn", backend=k.name), Adam(1e-3), batch_size=8)
+    trainer = Trainer(models.build("cnn-bn", backend=k.name), Adam(1e-3), batch_size=8, rewrites=())
     executor, plan = trainer._executor, trainer.plan
-    buffers = {v: executor.array(v, 8) for v in plan.values() if v.base is None and v.name not in trainer._arrays()}
+    buffers = {v: executor.array(v, 8) for v in plan.values() if v.base is None and v.name not in trainer.arrays()}
     addresses = {array.ctypes.data for array in buffers.values()}
     assert len(addresses) < len(buffers)
     assert executor.bytes - executor._scratch.nbytes < sum(array.nbytes for array in buffers.values())
