@@ -1,14 +1,16 @@
-"""Data sets of small images: loading, splitting, normalising, batching.
+"""Data sets of small images: loading, splitting, normalising, batching, augmenting.
 
 train, test = data.load("strokes")                       # or "mnist", or a folder
 train, validation = data.split(train, 5_000, seed=0)
 train, validation, test = data.normalise(train, validation, test)
 for images, labels in data.batches(train, 128, seed=0, epoch=0): ...
+data.Augment(rotation=10, elastic_alpha=34)              # for Trainer.fit(..., augment=)
 """
 
 import os
 
 from data import mnist
+from data.augment import Augment
 from data.batches import batches, epoch_order
 from data.csv import read_csv
 from data.errors import DataFormatError, DataNotFoundError
@@ -17,6 +19,7 @@ from data.idx import read_idx, write_idx
 from data.splits import Dataset, Split, normalise, split, standardise, statistics
 
 __all__ = [
+    "Augment",
     "DataFormatError",
     "DataNotFoundError",
     "Dataset",

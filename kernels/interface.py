@@ -6,7 +6,8 @@ arrays that its caller made and returns nothing.
 * `Input` arrays are never written. `Output` arrays are overwritten in full, never accumulated into, and do not
   overlap inputs. `InPlace` arrays (optimizers, running averages) are updated. Some outputs and the bias may be
   None: then nobody wants them, and nothing is spent on them.
-* Arrays are C-contiguous and share one dtype, float32 or float64, labels (int64), masks (bool) and argmax aside.
+* Arrays are C-contiguous and share one dtype, float32 or float64, labels and indices (int64), masks (bool) and argmax
+  aside.
   No axis is empty. The facade in `ops` and the plan in `models` see to it; backends check nothing.
 * `scratch` is the backend's private workspace, a flat array of the common dtype, undefined on entry. A kernel
   with scratch has dims `d`, and its backend has `<kernel>_scratch(d, n)`: the elements needed for n samples.
@@ -26,7 +27,7 @@ from typing import Annotated, Any, Protocol, Union, get_args, get_origin, get_ty
 
 import numpy as np
 
-from .shapes import ChannelDims, Conv2dDims, LinearDims, Pool2dDims
+from .shapes import ChannelDims, Conv2dDims, ImageDims, LinearDims, Pool2dDims
 
 Input = Annotated[np.ndarray, "input"]
 Output = Annotated[np.ndarray, "output"]
@@ -34,7 +35,8 @@ InPlace = Annotated[np.ndarray, "in place"]
 Scratch = Annotated[np.ndarray, "scratch"]
 
 SPLITMIX64 = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-"""Increment and multipliers of SplitMix64 (Steele, Lea, Flood 2014), the generator of dropout's masks."""
+"""Increment and multipliers of SplitMix64 (Steele, Lea, Flood 2014), the generator of dropout's masks and
+of `uniform`."""
 
 
 class Backend(Protocol):
@@ -323,6 +325,39 @@ class Backend(Protocol):
     @staticmethod
     def concat_backward(dy: Input, da: Output, db: Output) -> None:
         """da, db = the two parts of dy along the last axis."""
+
+    # Augmentation ------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def uniform(indices: Input, seed: int, step: int, u: Output) -> None:
+        """u[n] = random numbers in [−1, 1] of sample indices[n], which depend on (seed, step, index) and their place j.
+
+        indices (N,) int64, at least 0; u (N, ...). In the terms of `dropout`, with key its key of (seed, step):
+        sample = mix(key + (indices[n] + 1) g), and u[n, j] at the flat place j is the upper half of
+        mix(sample + (j + 1) g) as a signed 32-bit integer, divided by 2³¹, and rounded to the dtype.
+        """
+
+    @staticmethod
+    def smooth2d(x: Input, weights: Input, d: ImageDims, scratch: Scratch, y: Output) -> None:
+        """y[n, h, w, c] = Σ weights[|h − k|] weights[|w − l|] x[n, k, l, c], over |h − k|, |w − l| <= R.
+
+        x, y (N, H, W, C), weights (R + 1,): one half of a symmetric filter, its middle first. Places outside x count
+        as zero. Columns are filtered first, their sums then along the rows.
+        """
+
+    @staticmethod
+    def warp(
+        x: Input, matrix: Input, field: Input | None, fill: float, d: ImageDims, scratch: Scratch, y: Output
+    ) -> None:
+        """y[n, h, w, c] = x[n, r, s, c] by bilinear interpolation, at the place (r, s) that the output is fetched from.
+
+        x, y (N, H, W, C). With the centre (h₀, w₀) = ((H − 1) / 2, (W − 1) / 2) and A = matrix[n], of (N, 2, 3),
+        (r, s) = (h₀, w₀) + A (h − h₀, w − w₀, 1) + field[n, h, w], in float64. field (N, H, W, 2) or None, for zero.
+        Pixels outside x have the value fill, and where r is not in [−1, H] or s not in [−1, W] so has y. With
+        (a, b) = (r, s) − (i, j), (i, j) = ⌊(r, s)⌋, and all four products taken, zeros too,
+        y = (1 − a) [(1 − b) x[i, j] + b x[i, j + 1]] + a [(1 − b) x[i + 1, j] + b x[i + 1, j + 1]].
+        y is NaN where r or s is.
+        """
 
     # Optimizers, in place over flat vectors ----------------------------------------------------------------
     # Weight decay, coupled: g + weight_decay p takes the gradient's place everywhere. Decoupled (Loshchilov and

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from . import memory, shapes
 from .interface import Backend, Kernel
@@ -356,6 +357,39 @@ class Kernels:
         db = memory.empty((*dy.shape[:-1], dy.shape[-1] - split), dtype)
         self.backend.concat_backward(dy, da, db)
         return da, db
+
+    # Augmentation ------------------------------------------------------------------------------------------
+
+    def uniform(
+        self, indices: Array, shape: tuple[int, ...], seed: int = 0, step: int = 0, dtype: DTypeLike = np.float32
+    ) -> Array:
+        indices = shapes.indices("uniform", indices)
+        sizes = [shapes.integer("uniform", f"shape[{at}]", size, 1) for at, size in enumerate(shape)]
+        seed, step = shapes.integer("uniform", "seed", seed, 0), shapes.integer("uniform", "step", step, 0)
+        if (dtype := np.dtype(dtype)) not in shapes.FLOAT_DTYPES:
+            raise TypeError(f"uniform: dtype is {dtype}, expected float32 or float64")
+        u = memory.empty((len(indices), *sizes), dtype)
+        self.backend.uniform(indices, seed, step, u)
+        return u
+
+    def smooth2d(self, x: Array, weights: Array) -> Array:
+        shapes.arrays("smooth2d", x=x, weights=weights)
+        d = shapes.image(x.shape, "smooth2d")
+        shapes.rank("smooth2d", "weights", weights.shape, 1, "distances from the middle")
+        y = _like(x)
+        self.backend.smooth2d(x, weights, d, self._scratch("smooth2d", d, x), y)
+        return y
+
+    def warp(self, x: Array, matrix: Array, field: Array | None = None, fill: float = 0.0) -> Array:
+        shapes.arrays("warp", x=x, matrix=matrix, **_given(field=field))
+        d = shapes.image(x.shape, "warp")
+        shapes.equal("warp", "matrix", matrix.shape, (len(x), 2, 3), f"x {shapes.text(x.shape)}")
+        if field is not None:
+            shapes.equal("warp", "field", field.shape, (len(x), d.h, d.w, 2), f"x {shapes.text(x.shape)}")
+        y = _like(x)
+        fill = shapes.number("warp", "fill", fill)
+        self.backend.warp(x, matrix, field, fill, d, self._scratch("warp", d, x), y)
+        return y
 
     # Optimizers --------------------------------------------------------------------------------------------
 

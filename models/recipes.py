@@ -53,6 +53,7 @@ class Recipe:
     schedule: Schedule = Schedule()
     loss: Loss = SoftmaxCrossEntropy()
     validation: float = 0.0
+    augment: data.Augment | None = None
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.iterations is None):
@@ -183,6 +184,7 @@ def run(
         iterations=recipe.iterations,
         validation=validation,
         callbacks=[*callbacks, *([folder] if folder else [])],
+        augment=recipe.augment,
     )
     return Outcome(model, history, model.evaluate(test.images, test.labels))
 
@@ -220,6 +222,7 @@ class RunFolder(Callback):
             "optimizer": encode(trainer.optimizer),
             "loss": encode(trainer.loss),
             "schedule": encode(trainer.schedule),
+            "augment": encode(self._recipe.augment),
             "versions": {name: version(name) for name in ("numpy", "numba")},
         }
         write_atomically(self.path / "config.json", (json.dumps(config, indent=2) + "\n").encode())

@@ -130,13 +130,17 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         iterations: int | None = None,
         schedule: Schedule | None = None,
+        augment: data.Augment | None = None,
     ) -> History:
         """Train for a number of epochs, or of iterations (optimizer steps), in batches of seeded random order.
 
         x: images as in `step`; uint8 images give the model its normalisation if it has none yet. validation:
         (x, y) evaluated after each epoch. schedule: takes the place of the trainer's. The order of an epoch depends
-        on the model's seed and the epoch's number alone.
+        on the model's seed and the epoch's number alone. augment: distorts each image anew in each epoch, which
+        depends on these two and on the image's index alone; validation images stay as they are.
         """
+        if not isinstance(augment, data.Augment | None):
+            raise TypeError(f"Trainer.fit: augment is {augment!r}, expected a data.Augment")
         if (epochs is None) == (iterations is None):
             raise ValueError(f"Trainer.fit: epochs is {epochs} and iterations is {iterations}, expected one of them")
         self.model.check_images(x)
@@ -161,7 +165,7 @@ class Trainer:
             callback.on_fit_begin(self, total)
         done = 0
         while done < total and not self.stop:
-            done = self._epoch(x, target, done, per_epoch, total, schedule, validation, callbacks, history)
+            done = self._epoch(x, target, done, per_epoch, total, schedule, validation, callbacks, history, augment)
         for callback in callbacks:
             callback.on_fit_end(self)
         return history
@@ -177,12 +181,16 @@ class Trainer:
         validation: tuple[np.ndarray, np.ndarray] | None,
         callbacks: Sequence[Callback],
         history: History,
+        augment: data.Augment | None,
     ) -> int:
         began = time.perf_counter()
         samples, loss_sum, accuracy_sum, rate = 0, 0.0, 0.0, 0.0
         for indices in self._batches(len(x), min(per_epoch, total - done)):
             rate = self.optimizer.learning_rate * schedule(done, per_epoch, total)
-            outputs = self._step(self.model.prepare(x[indices]), target[indices], rate)
+            images = x[indices]
+            if augment is not None:
+                images = augment(images, indices, self.model.seed, self.epochs, self.model.backend)
+            outputs = self._step(self.model.prepare(images), target[indices], rate)
             loss = float(outputs["loss"])
             done += 1
             samples += len(indices)

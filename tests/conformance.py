@@ -122,6 +122,10 @@ def reduction_length(call: Call) -> int:
             return n * d.channels
         case "mse":
             return arguments["prediction"].size
+        case "smooth2d":
+            return (2 * len(arguments["weights"]) - 1) ** 2
+        case "warp":
+            return 4
     if d is not None and "pool" in call.kernel:
         return d.kh * d.kw
     if d is not None:

@@ -17,7 +17,7 @@ from kernels.interface import Fused, roles
 
 from . import naive
 
-MODULES = ("linear", "conv", "pool", "norm", "activation", "loss", "optim", "combine")
+MODULES = ("linear", "conv", "pool", "norm", "activation", "loss", "optim", "combine", "augment")
 BACKENDS = {name: kernels.get(name).backend for name in kernels.names()} | {"naive": naive}
 WITH_SCRATCH = [name for name in kernels.kernel_names() if "scratch" in roles(name)]
 
@@ -105,7 +105,7 @@ def test_roles_follow_the_contract() -> None:
 
 def test_names() -> None:
     assert kernels.names() == ["numpy", "numba"]
-    assert len(kernels.kernel_names()) == len(set(kernels.kernel_names())) == 48
+    assert len(kernels.kernel_names()) == len(set(kernels.kernel_names())) == 51
 
 
 @pytest.mark.parametrize("module", [kernels, benchmarks.suite.cases], ids=lambda module: module.__name__)

@@ -20,6 +20,13 @@ from .activation import (
     tanh,
     tanh_backward,
 )
+from .augment import (
+    smooth2d,
+    smooth2d_scratch,
+    uniform,
+    warp,
+    warp_scratch,
+)
 from .combine import (
     add,
     add_backward,
@@ -130,6 +137,8 @@ __all__ = [
     "sigmoid_backward",
     "silu",
     "silu_backward",
+    "smooth2d",
+    "smooth2d_scratch",
     "softmax",
     "softmax_backward",
     "softmax_cross_entropy",
@@ -138,4 +147,7 @@ __all__ = [
     "softplus_backward",
     "tanh",
     "tanh_backward",
+    "uniform",
+    "warp",
+    "warp_scratch",
 ]
