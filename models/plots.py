@@ -269,8 +269,8 @@ def network(model: Graph) -> Figure:
     )
     axes.axis("off")
     counts = dict.fromkeys(nodes, 0)
-    for name, shape in model.parameter_layout.shapes.items():
-        counts[name.rpartition(".")[0]] += math.prod(shape)
+    for name, sizes in model.parameter_layout.shapes.items():
+        counts[name.rpartition(".")[0]] += math.prod(sizes)
     shapes: dict[str, Sequence[object]] = {INPUT: model.input_shape} | {
         name: model._lowered_shapes[name][1:] for name in nodes
     }
@@ -402,7 +402,7 @@ def convolution(model: Graph, node: str, image: np.ndarray) -> Figure:
     figure = _figure(WIDTH, 1.2)
     unit = WIDTH / across
     heights = [unit * response_rows, WIDTH / weights.shape[1] * weights.shape[0]]
-    figure.set_size_inches(WIDTH, sum(heights) + 0.75)
+    figure.set_size_inches(WIDTH, sum(heights) + 0.6)
     upper, lower = figure.subplots(2, 1, height_ratios=heights)
     _mosaic(upper, _wrapped(responses, across), signed=True)
     _mosaic(lower, weights, signed=True)
@@ -508,7 +508,7 @@ def predictions(images: np.ndarray, logits: np.ndarray, labels: np.ndarray | Non
 def mistakes(logits: np.ndarray, labels: np.ndarray, count: int = 24) -> np.ndarray:
     """Indices of the samples that are read wrongly, the least probable truth first; at most `count`."""
     wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
-    probable = _softmax(logits[wrong])[np.arange(len(wrong)), labels[wrong]]
+    probable = _softmax(logits)[wrong, labels[wrong]]
     return wrong[np.argsort(probable, kind="stable")[:count]]
 
 
@@ -588,7 +588,8 @@ def class_counts(labels: Mapping[str, np.ndarray]) -> Figure:
         counts = [int(np.count_nonzero(given == label)) for label in classes]
         axes.barh(range(len(classes)), counts, 0.68, color=BLUE, linewidth=0)
         for row, count in enumerate(counts):
-            axes.text(0, row, f" {count:,}", va="center", fontsize=8, color=PAPER)
+            place = {"xytext": (4, 0), "textcoords": "offset points", "va": "center_baseline"}
+            axes.annotate(f"{count:,}", (0, row), **place, fontsize=8, color=PAPER)
         axes.axvline(len(given) / len(classes), color=INK, linewidth=0.8, linestyle=(0, (3, 2)))
         axes.set_title(f"{name}: {len(given):,}")
         axes.set_yticks(range(len(classes)), [str(label) for label in classes], color=INK)
