@@ -386,25 +386,22 @@ def convolution(model: Graph, node: str, image: np.ndarray) -> Figure:
     image: one sample of the model's input_shape, uint8 or float as `predict` takes them. The responses are what the
     convolution gives, before normalisation and activation. Raises ValueError where `node` is no convolution.
     """
-    if not isinstance({n.name: n for n in model.nodes}.get(node), Node):
-        raise ValueError(f"convolution: node is {node!r}, expected one of {', '.join(n.name for n in model.nodes)}")
-    cut = until(model, node)
-    layer = cut.nodes[-1].layer
-    if not isinstance(layer, Conv2d):
-        raise ValueError(f"convolution: node {node!r} is {layer}, expected a Conv2d")
-    responses = cut.predict(image[np.newaxis])[0].transpose(2, 0, 1)
+    layers = {n.name: n.layer for n in model.nodes}
+    if node not in layers:
+        raise ValueError(f"convolution: node is {node!r}, expected one of {', '.join(layers)}")
+    if not isinstance(layers[node], Conv2d):
+        raise ValueError(f"convolution: node {node!r} is {layers[node]}, expected a Conv2d")
+    responses = until(model, node).predict(image[np.newaxis])[0].transpose(2, 0, 1)
     weights = model.parameters()[f"{node}.w"].transpose(2, 3, 0, 1)
     channels, filters = weights.shape[:2]
     across = 16
-    response_rows = -(-filters // across)
     if channels == 1:
         weights = _wrapped(weights[0], across)
-    figure = _figure(WIDTH, 1.2)
-    unit = WIDTH / across
-    heights = [unit * response_rows, WIDTH / weights.shape[1] * weights.shape[0]]
-    figure.set_size_inches(WIDTH, sum(heights) + 0.6)
+    grid = _wrapped(responses, across)
+    heights = [WIDTH / tiles.shape[1] * tiles.shape[0] for tiles in (grid, weights)]
+    figure = _figure(WIDTH, sum(heights) + 0.6)
     upper, lower = figure.subplots(2, 1, height_ratios=heights)
-    _mosaic(upper, _wrapped(responses, across), signed=True)
+    _mosaic(upper, grid, signed=True)
     _mosaic(lower, weights, signed=True)
     upper.set_title(f"{filters} responses")
     title = f"{filters} filters"

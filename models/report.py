@@ -154,7 +154,7 @@ def _network(run: Run) -> str:
     length = f"{config['epochs']} epochs" if config["epochs"] else f"{config['iterations']:,} iterations"
     rows: dict[str, object] = {
         "optimizer": _configured(config["optimizer"]),
-        "schedule": _configured(config["schedule"]),
+        "schedule": "constant" if type(run.schedule) is Schedule else _configured(config["schedule"]),
         "loss": _configured(config.get("loss")),
         "batch size": config["batch_size"],
         "length": length,
