@@ -14,7 +14,7 @@ import typer
 import data as datasets
 import kernels
 
-from . import checkpoint, profile, recipes
+from . import checkpoint, explore, profile, recipes, report
 from .callbacks import Callback
 from .schedules import Schedule
 
@@ -121,6 +121,8 @@ def predict(
 
 
 app.command("profile")(profile.command)
+app.command("report")(report.command)
+app.command("explore")(explore.command)
 
 
 def read_images(path: Path, shape: Sequence[int]) -> np.ndarray:

@@ -19,7 +19,7 @@ from kernels import Kernels, memory
 from kernels.interface import roles
 from kernels.shapes import text
 
-from . import recipes
+from . import plots, recipes
 from .execute import Executor
 from .graph import INPUT
 from .plan import Plan, Scalar, Step, Value, table
@@ -97,8 +97,7 @@ class Profile:
 
     def figure(self) -> Figure:
         """A picture: the steps under the roofline, and each backend's time as a stacked bar. Needs matplotlib."""
-        figure_class = _figure_class()
-        figure: Figure = figure_class(figsize=(13, 5), layout="constrained")
+        figure = plots.figure_class()(figsize=(13, 5), layout="constrained")
         roofline, bars = figure.subplots(1, 2)
         self._draw_roofline(roofline)
         self._draw_bars(bars)
@@ -149,14 +148,6 @@ def _figures(flops: int, size: int, limit: float, seconds: dict[str, float]) -> 
         rate = f"{flops / seconds[backend] / 1e9:,.1f}" if flops else ""
         cells += [f"{seconds[backend] * 1e6:,.1f}", rate, f"{limit / seconds[backend]:.0%}"]
     return (*cells, f"{seconds['numpy'] / seconds['numba']:.1f}")
-
-
-def _figure_class() -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ValueError("the picture needs matplotlib: pip install 'twinkernels[plots]'") from None
-    return Figure
 
 
 def profile(
@@ -372,7 +363,7 @@ def command(
     if threads is not None:
         kernels.set_threads(threads)
     if out is not None:
-        _figure_class()  # what was asked for must not fail after the measuring
+        plots.figure_class()  # what was asked for must not fail after the measuring
     measured = profile(recipe, batch_size, seed=seed)
     print(measured)
     path = out or Path(f"profile-{recipe}.png")
