@@ -1,0 +1,59 @@
+"""A drawing or photograph of one digit, framed as NIST's digits were for MNIST."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FAINT = 50  # brightness up to which a pixel counts as paper when the ink's box is sought: shadows, JPEG's ripples
+
+
+def frame(ink: NDArray[Any], height: int = 28, width: int = 28) -> NDArray[np.uint8]:
+    """Ink 0 to 255 on paper 0, (H, W) of any size, in a frame (height, width) uint8.
+
+    The ink's bounding box is scaled, its aspect kept, to fit 5/7 of the frame (20 x 20 in 28 x 28), a pixel being the
+    mean of what it covers, and moved by whole pixels until its centre of mass is as near the frame's middle as it can
+    be without leaving the frame. Raises ValueError where no pixel is brighter than FAINT.
+
+    Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits".
+    """
+    rows, columns = ((ink > FAINT).any(axis=axis).nonzero()[0] for axis in (1, 0))
+    if not len(rows):
+        raise ValueError("no ink in the picture")
+    digit = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    scale = min(room * 5 / 7 / size for room, size in zip((height, width), digit.shape, strict=True))
+    down, across = (_means(size, max(round(size * scale), 1)) for size in digit.shape)
+    scaled = down @ digit @ across.T
+    framed = np.zeros((height, width), np.uint8)
+    top, left = (_start(scaled.sum(axis=1 - axis), room) for axis, room in enumerate(framed.shape))
+    framed[top : top + scaled.shape[0], left : left + scaled.shape[1]] = np.rint(scaled)
+    return framed
+
+
+def paper_of(picture: NDArray[np.uint8]) -> float:
+    """The brightness of a grey picture's (H, W) paper: the median of its edge."""
+    return float(np.median(np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])))
+
+
+def ink_of(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The ink of a grey picture (H, W): how far it is darker than bright paper, or brighter than dark paper.
+
+    The strongest ink becomes 255, unless it is as faint as FAINT: that is no ink.
+    """
+    paper = paper_of(picture)
+    ink = np.clip(paper - picture if paper > 127 else picture - paper, 0, None)
+    return ink * (255 / ink.max()) if ink.max() > FAINT else ink
+
+
+def _means(size: int, count: int) -> NDArray[np.float64]:
+    """The matrix (count, size) that takes ``size`` pixels to the means over ``count`` equal parts of their length."""
+    edges = np.linspace(0, size, count + 1)[:, np.newaxis]
+    pixels = np.arange(size)
+    covered = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
+    return np.clip(covered, 0, None) * (count / size)
+
+
+def _start(profile: NDArray[np.float64], room: int) -> int:
+    """Where to begin in ``room`` pixels so that the profile's centre of mass is in the middle, if it fits there."""
+    centre = np.average(np.arange(len(profile)) + 0.5, weights=profile)
+    return min(max(round(room / 2 - float(centre)), 0), room - len(profile))
