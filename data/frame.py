@@ -12,12 +12,13 @@ def frame(ink: NDArray[Any], height: int = 28, width: int = 28) -> NDArray[np.ui
     """Ink 0 to 255 on paper 0, (H, W) of any size, in a frame (height, width) uint8.
 
     The ink's bounding box is scaled, its aspect kept, to fit 5/7 of the frame (20 x 20 in 28 x 28), a pixel being the
-    mean of what it covers, and moved by whole pixels until its centre of mass is as near the frame's middle as it can
-    be without leaving the frame. Raises ValueError where no pixel is brighter than FAINT.
+    mean of what it covers. It is then moved by whole pixels until its centre of mass is as near to row height / 2 and
+    column width / 2, counted from 0, as it can be without leaving the frame. Raises ValueError where no pixel is
+    brighter than FAINT.
 
     Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits".
     """
-    rows, columns = ((ink > FAINT).any(axis=axis).nonzero()[0] for axis in (1, 0))
+    rows, columns = (np.flatnonzero((ink > FAINT).any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         raise ValueError("no ink in the picture")
     digit = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -41,7 +42,7 @@ def ink_of(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
     The strongest ink becomes 255, unless it is as faint as FAINT: that is no ink.
     """
     paper = paper_of(picture)
-    ink = np.clip(paper - picture if paper > 127 else picture - paper, 0, None)
+    ink: NDArray[np.float64] = np.clip(paper - picture if paper > 127 else picture - paper, 0, None)
     return ink * (255 / ink.max()) if ink.max() > FAINT else ink
 
 
@@ -49,11 +50,14 @@ def _means(size: int, count: int) -> NDArray[np.float64]:
     """The matrix (count, size) that takes ``size`` pixels to the means over ``count`` equal parts of their length."""
     edges = np.linspace(0, size, count + 1)[:, np.newaxis]
     pixels = np.arange(size)
-    covered = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
-    return np.clip(covered, 0, None) * (count / size)
+    covered: NDArray[np.float64] = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
+    return covered.clip(0) * (count / size)
 
 
 def _start(profile: NDArray[np.float64], room: int) -> int:
-    """Where to begin in ``room`` pixels so that the profile's centre of mass is in the middle, if it fits there."""
-    centre = np.average(np.arange(len(profile)) + 0.5, weights=profile)
+    """Where to begin in ``room`` pixels so that the profile's centre of mass is pixel ``room / 2``, if it fits there.
+
+    The centre of that pixel, not its edge: in MNIST the means of both coordinates, counted from 0, are 14.0.
+    """
+    centre = np.average(np.arange(len(profile)), weights=profile)
     return min(max(round(room / 2 - float(centre)), 0), room - len(profile))

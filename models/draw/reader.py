@@ -65,9 +65,11 @@ def front(model: Graph) -> Graph:
     """
     chain: list[Node] = []
     for node in model.nodes:
-        if not chain and isinstance(node.layer, Conv2d | Linear):
-            chain.append(node)
-        elif chain and node.inputs == (chain[-1].name,) and isinstance(node.layer, BatchNorm | MeanNorm | Activation):
+        if chain:
+            goes_on = node.inputs == (chain[-1].name,) and isinstance(node.layer, BatchNorm | MeanNorm | Activation)
+        else:
+            goes_on = isinstance(node.layer, Conv2d | Linear)
+        if goes_on:
             chain.append(node)
     if not chain:
         raise ValueError("draw: the model has no convolution and no linear layer")
@@ -76,9 +78,7 @@ def front(model: Graph) -> Graph:
         if node.name in needed:
             needed.update(node.inputs)
     nodes = {node.name: (node.layer, *node.inputs) for node in model.nodes if node.name in needed}
-    part = Graph(
-        nodes, chain[-1].name, model.input_shape, model.backend, model.seed, model.dtype, model.normalisation
-    )
+    part = Graph(nodes, chain[-1].name, model.input_shape, model.backend, model.seed, model.dtype, model.normalisation)
     weights = model.parameters() | model.statistics()
     part.set_parameters({name: weights[name] for name in part.parameters() | part.statistics()})
     return part

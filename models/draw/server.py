@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,8 @@ def listen(port: int) -> socket.socket:
     try:
         return socket.create_server((HOST, port))
     except OSError as error:
-        raise OSError(
-            f"cannot serve on {HOST}, port {port}: {error.strerror}; --port N takes another port, --port 0 any free one"
-        ) from None
+        reason = os.strerror(error.errno or 0)  # strerror itself would name the port again
+        raise OSError(f"draw: port {port}: {reason}; --port N takes another, --port 0 any that is free") from None
 
 
 def build(reader: Reader, listener: socket.socket, about: dict[str, Any]) -> uvicorn.Server:

@@ -1,15 +1,15 @@
 """Makes the model that ships with the package: python -m models.draw.train
 
-The recipe cnn-bn over MNIST's training images and as many strokes, for twice its epochs: what is drawn with a mouse is
-plainer than MNIST's digits, such as a 1 that is a bare bar, and strokes has more of that. MNIST's test images are read
-once, after the last epoch.
+The recipe cnn-bn over MNIST's training images and as many strokes, for twice its epochs, since other people write
+otherwise than MNIST's: trained on MNIST alone it reads 0.960 of strokes' test images, so trained 0.990, and of MNIST's
+own no fewer. Those are read once, after the last epoch.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save
+from safetensors.numpy import load_file, save
 
 import data
 from data import strokes
@@ -37,8 +37,8 @@ def main() -> None:
     )
     model.save(SHIPPED)
     with safe_open(SHIPPED, framework="numpy") as file:
-        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
-    write_atomically(SHIPPED, save(tensors, metadata | {"about": about}))
+        metadata = file.metadata()
+    write_atomically(SHIPPED, save(load_file(SHIPPED), metadata | {"about": about}))
     print(about)
 
 
