@@ -36,14 +36,19 @@ def paper_of(picture: NDArray[np.uint8]) -> float:
     return float(np.median(np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])))
 
 
-def ink_of(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
+def ink_of(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The ink of a grey picture (H, W): how far it is darker than bright paper, or brighter than dark paper.
 
     The strongest ink becomes 255, unless it is as faint as FAINT: that is no ink.
     """
-    paper = paper_of(picture)
-    ink: NDArray[np.float64] = np.clip(paper - picture if paper > 127 else picture - paper, 0, None)
-    return ink * (255 / ink.max()) if ink.max() > FAINT else ink
+    paper, levels = paper_of(picture), np.arange(256)
+    ink = np.clip(paper - levels if paper > 127 else levels - paper, 0, None)
+    strongest = max(ink[picture.min()], ink[picture.max()])
+    if strongest > FAINT:
+        ink = np.clip(ink * (255 / strongest), 0, 255)
+    # A table of the levels, since a photograph in floats would take eight times its memory.
+    table: NDArray[np.uint8] = np.rint(ink).astype(np.uint8)
+    return table[picture]
 
 
 def _means(size: int, count: int) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from data.errors import DataFormatError
 
 FORMATS = ("PNG", "JPEG")
-MAX_PIXELS = 1 << 26
+MAX_PIXELS = 1 << 24  # 4096 x 4096
 
 
 def read_picture(path: str | os.PathLike[str]) -> NDArray[np.uint8]:

@@ -129,7 +129,7 @@ def predict(
 def draw(
     model: Annotated[
         Path | None,
-        typer.Argument(metavar="[MODEL]", help="A model, or a run; the one that ships with it if left out."),
+        typer.Argument(metavar="MODEL", help="A model, or a run; the one that ships with it if left out."),
     ] = None,
     backend: Backend = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of 127.0.0.1; 0 takes any that is free.")] = 8028,

@@ -335,7 +335,9 @@ def test_what_is_no_http_is_refused(port: int, sent: bytes) -> None:
 def test_connections_that_break_off_leave_the_server_well(port: int, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(20):
         with socket.create_connection((server.HOST, port)) as connection:
-            connection.sendall(head(port, "Content-Length: 50000") + b"{" * 1000)
+            connection.sendall(head(port, "Content-Length: 50000", "Expect: 100-continue"))
+            assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")  # now it waits for the body
+            connection.sendall(b"{" * 1000)
     assert read(port, request())[0] == 200
     assert caplog.records == []
 
