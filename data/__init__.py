@@ -15,7 +15,10 @@ from data.batches import batches, epoch_order
 from data.csv import read_csv
 from data.errors import DataFormatError, DataNotFoundError
 from data.folder import read_folder
+from data.frame import frame
 from data.idx import read_idx, write_idx
+from data.images import holds_pictures, read_images, read_labelled
+from data.pictures import read_picture
 from data.splits import Dataset, Split, normalise, split, standardise, statistics
 
 __all__ = [
@@ -26,10 +29,15 @@ __all__ = [
     "Split",
     "batches",
     "epoch_order",
+    "frame",
     "load",
+    "load_test",
     "normalise",
     "read_csv",
     "read_idx",
+    "read_images",
+    "read_labelled",
+    "read_picture",
     "split",
     "standardise",
     "statistics",
@@ -63,3 +71,13 @@ def load(source: str | os.PathLike[str]) -> Dataset:
         return read_folder(source)
     except DataNotFoundError as error:
         raise DataNotFoundError(f'load: source is neither "strokes" nor "mnist", and {error}') from None
+
+
+def load_test(source: str | os.PathLike[str], height: int = 28, width: int = 28) -> Split:
+    """The test images of what `load` takes, or the labelled images of a file or a folder of pictures.
+
+    Those are read by `read_labelled`, in the size (height, width). Raises what either raises.
+    """
+    if source not in ("strokes", "mnist") and (os.path.isfile(source) or holds_pictures(source)):
+        return read_labelled(source, height, width)
+    return load(source).test

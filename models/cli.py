@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
-import numpy as np
 import typer
 
 import data as datasets
@@ -16,6 +15,7 @@ import kernels
 
 from . import checkpoint, explore, profile, recipes, report
 from .callbacks import Callback
+from .classify import probabilities
 from .schedules import Schedule
 
 if TYPE_CHECKING:
@@ -32,6 +32,13 @@ app = typer.Typer(
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors, or the folder of a run.")]
 Backend = Annotated[str | None, typer.Option(metavar="numba|numpy", help="Whose kernels compute.", show_default=False)]
 Data = Annotated[str, typer.Option(metavar="strokes|mnist|PATH", help="Data: a name, or a folder of IDX or CSV files.")]
+TestData = Annotated[
+    str,
+    typer.Option(
+        metavar="strokes|mnist|PATH",
+        help="As for train; or a CSV or IDX file, or a folder with a folder of pictures for each label.",
+    ),
+]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads that compute; all cores if left out.", show_default=False)
 ]
@@ -91,11 +98,11 @@ def train(
 
 
 @app.command()
-def evaluate(model: Model, backend: Backend = None, data: Data = "strokes", threads: Threads = None) -> None:
-    """Print a model's loss and accuracy on the test images."""
+def evaluate(model: Model, backend: Backend = None, data: TestData = "strokes", threads: Threads = None) -> None:
+    """Print a model's loss and accuracy on the test images, or on labelled images of your own."""
     _set_threads(threads)
     network = _load(model, backend)
-    loss, accuracy = network.evaluate(*datasets.load(data).test)
+    loss, accuracy = network.evaluate(*datasets.load_test(data, *_image_size(network)))
     print(f"test loss {loss:.4f}")
     print(f"test accuracy {accuracy:.4f}")
 
@@ -104,7 +111,7 @@ def evaluate(model: Model, backend: Backend = None, data: Data = "strokes", thre
 def predict(
     model: Model,
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="IDX files of images, or PNG, JPEG, ... files.")
+        list[Path], typer.Argument(metavar="IMAGE...", help="PNG, JPEG, IDX or CSV files, or folders of pictures.")
     ],
     backend: Backend = None,
     threads: Threads = None,
@@ -112,12 +119,35 @@ def predict(
     """Print a line for each image: file, digit, probability; tabs between."""
     _set_threads(threads)
     network = _load(model, backend)
-    for path in images:
-        pixels = read_images(path, network.input_shape)
-        probabilities = network.kernels.softmax(network.predict(pixels))
-        for at, row in enumerate(probabilities):
-            name = str(path) if len(pixels) == 1 else f"{path}[{at}]"
+    read = [datasets.read_images(path, *_image_size(network)) for path in images]
+    for names, pixels in read:
+        for name, row in zip(names, probabilities(network, pixels), strict=True):
             print(name, row.argmax(), f"{row.max():.4f}", sep="\t")
+
+
+@app.command()
+def draw(
+    model: Annotated[
+        Path | None,
+        typer.Argument(metavar="MODEL", help="A model, or a run; the one that ships with it if left out."),
+    ] = None,
+    backend: Backend = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of 127.0.0.1; 0 takes any that is free.")] = 8028,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that compute; one image is little to share.")] = 1,
+) -> None:
+    """Serve a page on which you draw a digit and watch a network read it."""
+    try:
+        from .draw import server
+    except ImportError:
+        raise ValueError("draw needs starlette and uvicorn: pip install 'twinkernels[draw]'") from None
+    from .draw import SHIPPED, Reader
+
+    _set_threads(threads)
+    with server.listen(port) as listener:
+        path = _model_file(model or SHIPPED)
+        reader = Reader(_load(path, backend))
+        print(f"http://{server.HOST}:{listener.getsockname()[1]}/ is open for drawing; Ctrl-C ends", flush=True)
+        server.build(reader, listener, server.describe(path, reader)).run(sockets=[listener])
 
 
 app.command("profile")(profile.command)
@@ -125,61 +155,10 @@ app.command("report")(report.command)
 app.command("explore")(explore.command)
 
 
-def read_images(path: Path, shape: Sequence[int]) -> np.ndarray:
-    """The images of a file as (N, H, W, 1) uint8, bright ink on a dark ground, for a model that takes `shape`.
-
-    An IDX file (N, H, W) or (H, W), plain or .gz, is taken as it is. A picture needs Pillow: it is turned to grey, and
-    to its negative where its edge is bright (ink on paper). One that is not H x W is framed as MNIST is: the ink
-    scaled to fit 5/7 of the frame, its centre of mass in the middle. Raises ValueError for any other file, OSError
-    for one that cannot be read.
-    """
-    if len(shape) != 3 or shape[2] != 1:
-        raise ValueError(f"predict: the model takes inputs {tuple(shape)}, expected grey images (H, W, 1)")
-    height, width, _ = shape
-    with open(path, "rb") as file:
-        start = file.read(2)
-    if start != b"\0\0" and path.suffix != ".gz":
-        return _read_picture(path, height, width)[np.newaxis, ..., np.newaxis]
-    pixels = datasets.read_idx(path)
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[-2:] != (height, width):
-        raise ValueError(f"{path}: holds {pixels.shape} {pixels.dtype}, expected (N, {height}, {width}) uint8")
-    return pixels.reshape(-1, height, width, 1)
-
-
-def _read_picture(path: Path, height: int, width: int) -> np.ndarray:
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        raise ValueError(
-            f"{path} is no IDX file, and pictures need Pillow: pip install 'twinkernels[images]'"
-        ) from None
-    try:
-        with Image.open(path) as file:
-            paper = Image.new("RGBA", file.size, "white")
-            grey = ImageOps.grayscale(Image.alpha_composite(paper, file.convert("RGBA")))
-    # Pillow reports some broken files as a SyntaxError.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: not a readable picture ({error})") from None
-    pixels = np.asarray(grey)
-    if np.median(np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])) > 127:
-        grey = ImageOps.invert(grey)
-    if grey.size == (width, height):
-        return np.asarray(grey)
-
-    box = grey.point([255 * (level > 50) for level in range(256)]).getbbox()
-    if box is None:
-        raise ValueError(f"{path}: no ink in the picture")
-    digit = np.asarray(ImageOps.contain(grey.crop(box), (width * 5 // 7, height * 5 // 7)))
-    frame = np.zeros((height, width), np.uint8)
-    top, left = (
-        min(
-            max(round(room / 2 - np.average(np.arange(size) + 0.5, weights=digit.sum(1 - axis, dtype=float))), 0),
-            room - size,
-        )
-        for axis, (room, size) in enumerate(zip(frame.shape, digit.shape, strict=True))
-    )
-    frame[top : top + digit.shape[0], left : left + digit.shape[1]] = digit
-    return frame
+def _image_size(network: Graph) -> tuple[int, int]:
+    if len(network.input_shape) != 3 or network.input_shape[2] != 1:
+        raise ValueError(f"the model takes inputs {network.input_shape}, expected grey images (H, W, 1)")
+    return network.input_shape[0], network.input_shape[1]
 
 
 def _set_threads(threads: int | None) -> None:
@@ -190,7 +169,11 @@ def _set_threads(threads: int | None) -> None:
 def _load(path: Path, backend: str | None) -> Graph:
     if backend is not None:
         kernels.get(backend)  # so that a mistake here is not blamed on the file
-    return checkpoint.load(path / "model.safetensors" if path.is_dir() else path, backend)
+    return checkpoint.load(_model_file(path), backend)
+
+
+def _model_file(path: Path) -> Path:
+    return path / "model.safetensors" if path.is_dir() else path
 
 
 class _Report(Callback):
