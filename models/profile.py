@@ -13,7 +13,7 @@ import typer
 
 import kernels
 from kernels import Kernels, memory
-from kernels.interface import roles
+from kernels.interface import Scalar, roles
 from kernels.shapes import text
 
 from . import recipes
@@ -240,9 +240,10 @@ def _measure(executor: Executor, n: int, seconds: float, passes: list[np.ndarray
 
 def _program(executor: Executor, n: int, learning_rate: float) -> tuple[list[tuple[Any, list[Any]]], dict[str, float]]:
     scalars = {"step": 1, "learning_rate": learning_rate}
-    program, patches = executor._bind(n)
-    for arguments, position, name in patches:
-        arguments[position] = scalars[name]
+    program = [
+        (function, [scalars[a.name] if isinstance(a, Scalar) else a for a in arguments])
+        for function, arguments in executor.calls(n)
+    ]
     return program, scalars
 
 

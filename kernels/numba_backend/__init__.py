@@ -20,6 +20,11 @@ from .activation import (
     tanh,
     tanh_backward,
 )
+from .batches import (
+    count_correct,
+    gather,
+    keep,
+)
 from .combine import (
     add,
     add_backward,
@@ -76,6 +81,7 @@ from .pool import (
     maxpool2d,
     maxpool2d_backward,
 )
+from .program import record
 
 __all__ = [
     "adam",
@@ -96,13 +102,16 @@ __all__ = [
     "conv2d_backward",
     "conv2d_backward_scratch",
     "conv2d_scratch",
+    "count_correct",
     "dropout",
     "dropout_backward",
     "elu",
     "elu_backward",
     "ema_update",
+    "gather",
     "gelu",
     "gelu_backward",
+    "keep",
     "leaky_relu",
     "leaky_relu_backward",
     "linear",
@@ -122,6 +131,7 @@ __all__ = [
     "meannorm_scratch",
     "mse",
     "mse_scratch",
+    "record",
     "relu",
     "relu_backward",
     "rmsprop",
