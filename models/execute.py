@@ -55,8 +55,8 @@ class Executor:
     the others get buffers, shared by values that are never needed at once. A smaller batch runs the same steps on
     shorter views. Fused steps whose kernel the backend lacks give way to those that they replace.
 
-    `compiled` False runs the steps from Python, one by one, for debugging. So does True on a backend that cannot
-    compile a sequence, and for plans with kernels that are not the backend's own.
+    `compiled` False runs the steps from Python, one by one, for debugging. On a backend that cannot compile a sequence,
+    and for plans with kernels that are not the backend's own, it becomes False at the first run.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Executor:
                 self._arrays[value] = used.view(dtype).reshape(shape)
         steps = (*self.plan.constants, *self.plan.steps)
         self._scratch = memory.empty(max((self._scratch_size(s, batch_size) for s in steps), default=0), plan.dtype)
-        self._compiled = compiled and all(isinstance(step.kernel, str) for step in steps)
+        self.compiled = compiled and all(isinstance(step.kernel, str) for step in steps)
         self._constants: Program | None = None
         self._version: int | None = None
         self._bounds: dict[int, _Bound] = {}
@@ -231,8 +231,8 @@ class Executor:
 
     def _program(self, calls: list[Call]) -> Program:
         """The calls as a compiled program, or a plain one; all of an executor's are of the same kind."""
-        program = self.kernels.program(calls) if self._compiled else None
-        self._compiled = program is not None
+        program = self.kernels.program(calls) if self.compiled else None
+        self.compiled = program is not None
         return program or Calls(calls)
 
     def _renew_constants(self, version: int) -> None:
