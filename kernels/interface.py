@@ -20,10 +20,10 @@ arrays that its caller made and returns nothing.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Protocol, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Protocol, Self, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -603,6 +603,27 @@ class Kernel:
     def scratch_size(self, backend: str, d: Any, n: int) -> int:
         """Elements of scratch that n samples of dims d need."""
         return 0 if self.scratch is None else self.scratch(backend, d, n)
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A number that a sequence of calls is given anew at each run, in the place of an argument.
+
+    It allows no arithmetic: a kernel that takes one passes it on, untouched, to compiled code.
+    """
+
+    name: str
+    type: type[int] | type[float]
+
+
+class Program(Protocol):
+    """A sequence of calls that runs as one."""
+
+    def run(self, rounds: int, scalars: Mapping[str, Sequence[float] | np.ndarray]) -> None:
+        """All calls, `rounds` times over. Scalars have a value a round, by name."""
+
+    def __add__(self, other: Self) -> Self:
+        """The calls of both, one after the other."""
 
 
 @cache

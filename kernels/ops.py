@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from . import memory, shapes
-from .interface import Backend, Kernel
+from .interface import Backend, Kernel, Program
 from .shapes import Pair, Shape
 
 Array = np.ndarray
@@ -44,6 +44,15 @@ class Kernels:
             return kernel.scratch_size(self.name, d, n)
         size: Callable[[Any, int], int] = getattr(self.backend, f"{kernel}_scratch")
         return size(d, n)
+
+    def program(self, calls: Iterable[tuple[Callable[..., None], Sequence[Any]]]) -> Program | None:
+        """Fill functions with their arguments, some of them a `Scalar`, as one compiled call.
+
+        None where the backend has no such thing, or a function does more than to call the backend's kernels. The
+        arrays have to stay where they are.
+        """
+        record: Callable[..., Program | None] | None = getattr(self.backend, "record", None)
+        return None if record is None else record(calls)
 
     # Contractions ------------------------------------------------------------------------------------------
 

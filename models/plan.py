@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.interface import Kernel, roles
+from kernels.interface import Kernel, Scalar, roles
 from kernels.shapes import Shape, text
 
 BATCH = "N"
@@ -44,15 +44,8 @@ class Value:
         return tuple(n if size == BATCH else int(size) for size in self.shape)
 
 
-@dataclass(frozen=True)
-class Scalar:
-    """A number that the executor is given anew at each run: "step" or "learning_rate"."""
-
-    name: str
-
-
-STEP = Scalar("step")
-LEARNING_RATE = Scalar("learning_rate")
+STEP = Scalar("step", int)
+LEARNING_RATE = Scalar("learning_rate", float)
 
 
 @dataclass(frozen=True, eq=False)

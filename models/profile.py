@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike
 
 import kernels
 from kernels import Kernels, memory
-from kernels.interface import roles
+from kernels.interface import Scalar, roles
 from kernels.shapes import text
 
 from . import plots, recipes
@@ -251,9 +251,10 @@ def _measure(executor: Executor, n: int, seconds: float, passes: list[np.ndarray
 
 def _program(executor: Executor, n: int, learning_rate: float) -> tuple[list[tuple[Any, list[Any]]], dict[str, float]]:
     scalars = {"step": 1, "learning_rate": learning_rate}
-    program, patches = executor._bind(n)
-    for arguments, position, name in patches:
-        arguments[position] = scalars[name]
+    program = [
+        (function, [scalars[a.name] if isinstance(a, Scalar) else a for a in arguments])
+        for function, arguments in executor.calls(n)
+    ]
     return program, scalars
 
 

@@ -27,6 +27,11 @@ from .augment import (
     warp,
     warp_scratch,
 )
+from .batches import (
+    count_correct,
+    gather,
+    keep,
+)
 from .combine import (
     add,
     add_backward,
@@ -105,6 +110,7 @@ from .pool import (
     maxpool2d,
     maxpool2d_backward,
 )
+from .program import record
 
 __all__ = [
     "adam",
@@ -137,13 +143,16 @@ __all__ = [
     "conv2d_folded",
     "conv2d_folded_scratch",
     "conv2d_scratch",
+    "count_correct",
     "dropout",
     "dropout_backward",
     "elu",
     "elu_backward",
     "ema_update",
+    "gather",
     "gelu",
     "gelu_backward",
+    "keep",
     "leaky_relu",
     "leaky_relu_backward",
     "linear",
@@ -171,6 +180,7 @@ __all__ = [
     "meannorm_scratch",
     "mse",
     "mse_scratch",
+    "record",
     "relu",
     "relu_backward",
     "rmsprop",

@@ -23,7 +23,7 @@ import inspect
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
 from typing import Any, ClassVar
@@ -48,12 +48,15 @@ __all__ = [
     "cache_directory",
     "disjoint",
     "exact",
+    "forked",
     "inline",
     "kernel",
     "prange",
+    "recording",
     "region",
     "separate",
     "serial",
+    "turn",
     "use_threads",
 ]
 
@@ -121,16 +124,21 @@ class _Separate:
     def provide(self, dtype: types.Type) -> str:
         """Name of the symbol under which compiled code finds the variant of this dtype; compiled or loaded if new."""
         if dtype not in self.symbols:
-            arguments = self.types(dtype)
-            self.dispatcher.compile(types.void(*arguments))
-            result = self.dispatcher.overloads[arguments]
             symbol = f"{self.name}.{dtype}"
-            llvm.add_symbol(symbol, result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+            llvm.add_symbol(symbol, _address(self.dispatcher, self.types(dtype)))
             self.symbols[dtype] = symbol
         return self.symbols[dtype]
 
 
 _separate: dict[Any, _Separate] = {}
+
+
+def _address(dispatcher: Any, arguments: tuple[types.Type, ...]) -> int:
+    """Where the machine code for these argument types lies; compiled or loaded if new."""
+    dispatcher.compile(types.void(*arguments))
+    result = dispatcher.overloads[arguments]
+    address: int = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
+    return address
 
 
 def _declared(annotation: Any, dtype: types.Type) -> types.Type:
@@ -222,25 +230,27 @@ class Kernel:
             self.alone(*args)
             return
         args = self._prepared(args)
-        if _this_thread.settings is not _settings:
-            _enter_thread()
-        if DISABLED:
+        if _this_thread.recorded is not None:
+            _this_thread.recorded.append((self, True, args))
+        elif DISABLED:
             _plainly(self.__wrapped__, args)
-        elif _concurrent:
-            self.parallel(*args)
-        elif _forked:
-            self.serial(*args)
         else:
-            with _one_at_a_time:
-                self.parallel(*args)
+            with turn():
+                (self.serial if _forked else self.parallel)(*args)
 
     def alone(self, *args: Any) -> None:
         """The call without threads."""
         args = self._prepared(args)
-        if DISABLED:
+        if _this_thread.recorded is not None:
+            _this_thread.recorded.append((self, False, args))
+        elif DISABLED:
             _plainly(self.__wrapped__, args)
         else:
             self.serial(*args)
+
+    def address(self, threads: bool, arguments: tuple[types.Type, ...]) -> int:
+        """Where the machine code for these argument types lies, with or without threads; compiled or loaded if new."""
+        return _address(self.parallel if threads else self.serial, arguments)
 
     def _prepared(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """None as an empty array, and read-only arrays as others: each mix of either would be compiled anew."""
@@ -254,6 +264,20 @@ class Kernel:
 
     def __repr__(self) -> str:
         return f"<kernel {self.__name__}{inspect.signature(self.__wrapped__)}>"
+
+
+Call = tuple[Kernel, bool, tuple[Any, ...]]
+"""A kernel, whether it is called with threads, and its arguments."""
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[list[Call]]:
+    """The calls of kernels that this Python thread makes within: noted, not carried out."""
+    _this_thread.recorded = calls = []
+    try:
+        yield calls
+    finally:
+        _this_thread.recorded = None
 
 
 def kernel(
@@ -405,6 +429,7 @@ class _Settings:
 
 class _ThisThread(threading.local):
     settings: _Settings | None = None
+    recorded: list[Call] | None = None
 
 
 _settings = _Settings(get_threads())
@@ -440,6 +465,21 @@ def use_threads(n: int) -> None:
     """Use n threads from now on, whichever Python thread calls; `kernels.set_threads` checks n and calls this."""
     global _settings
     _settings = _Settings(n)
+
+
+_nothing = contextlib.nullcontext()
+
+
+def turn() -> contextlib.AbstractContextManager[object]:
+    """What to hold while code with threads runs; brings this Python thread up to date."""
+    if _this_thread.settings is not _settings:
+        _enter_thread()
+    return _nothing if _concurrent or _forked else _one_at_a_time
+
+
+def forked() -> bool:
+    """Whether this process is the child of one whose threads did not survive the fork: parallel code would kill it."""
+    return _forked
 
 
 def _enter_thread() -> None:

@@ -27,6 +27,11 @@ from .augment import (
     warp,
     warp_scratch,
 )
+from .batches import (
+    count_correct,
+    gather,
+    keep,
+)
 from .combine import (
     add,
     add_backward,
@@ -103,13 +108,16 @@ __all__ = [
     "conv2d_backward",
     "conv2d_backward_scratch",
     "conv2d_scratch",
+    "count_correct",
     "dropout",
     "dropout_backward",
     "elu",
     "elu_backward",
     "ema_update",
+    "gather",
     "gelu",
     "gelu_backward",
+    "keep",
     "leaky_relu",
     "leaky_relu_backward",
     "linear",
