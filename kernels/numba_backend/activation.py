@@ -184,7 +184,7 @@ def mix(z):
 def _dropout(x, scale, seed, step, threshold, y, mask):
     zero, scale = x.dtype.type(0), x.dtype.type(scale)
     increment = np.uint64(SPLITMIX64[0])
-    key = mix(mix(seed) + (step + np.uint64(1)) * increment)
+    key = mix(mix(seed) + (np.uint64(step) + np.uint64(1)) * increment)
     for c in prange(chunks(x)):
         xs, ys, kept = chunk(x, c), chunk(y, c), chunk(mask, c)
         first = np.uint64(c) * np.uint64(CHUNK) + np.uint64(1)
@@ -194,8 +194,8 @@ def _dropout(x, scale, seed, step, threshold, y, mask):
 
 
 def dropout(x: Input, rate: float, seed: int, step: int, y: Output, mask: Output) -> None:
-    seed, step, threshold = np.uint64(seed % 2**64), np.uint64(step % 2**64), np.uint64(int(rate * 2**32))
-    run(_dropout, x.size, x.reshape(-1), 1 / (1 - rate), seed, step, threshold, y.reshape(-1), mask.reshape(-1))
+    chances = 1 / (1 - rate), np.uint64(seed % 2**64), step, np.uint64(int(rate * 2**32))
+    run(_dropout, x.size, x.reshape(-1), *chances, y.reshape(-1), mask.reshape(-1))
 
 
 @elementwise
