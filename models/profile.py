@@ -22,7 +22,7 @@ from kernels.shapes import text
 from . import plots, recipes
 from .execute import Executor
 from .graph import INPUT
-from .plan import Plan, Scalar, Step, Value, table
+from .plan import Plan, Step, Value, table
 from .recipes import Recipe
 from .trainer import Trainer
 from .zoo import build

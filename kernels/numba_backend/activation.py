@@ -204,8 +204,8 @@ def _dropout(x, scale, seed, step, threshold, y, mask):
 
 
 def dropout(x: Input, rate: float, seed: int, step: int, y: Output, mask: Output) -> None:
-    seed, step, threshold = np.uint64(seed % 2**64), np.uint64(step % 2**64), np.uint64(int(rate * 2**32))
-    run(_dropout, x.size, x.reshape(-1), 1 / (1 - rate), seed, step, threshold, y.reshape(-1), mask.reshape(-1))
+    chances = 1 / (1 - rate), np.uint64(seed % 2**64), step, np.uint64(int(rate * 2**32))
+    run(_dropout, x.size, x.reshape(-1), *chances, y.reshape(-1), mask.reshape(-1))
 
 
 @elementwise

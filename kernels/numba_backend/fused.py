@@ -55,19 +55,19 @@ from kernels.numba_backend.tile import (
     tile_add,
     tile_fill,
     tile_load,
-    tile_load_bytes,
+    tile_load_integers,
     tile_load_partial,
     tile_multiply,
     tile_multiply_add,
     tile_rows,
     tile_sign,
     tile_store,
-    tile_store_bytes,
+    tile_store_integers,
     tile_store_partial,
     tile_subtract,
     tile_sum,
-    tile_where_beats,
     tile_where_equal,
+    tile_where_exceeds,
     tile_where_positive,
     tile_zeros,
 )
@@ -117,9 +117,9 @@ def window(z, at, d, kh, kw, left, sign, shift):
                 value = get(z, at + (i * d.w + j) * d.c, left)
                 total, square = moment(value, shift, total, square)
                 signed = tile_multiply(value, sign)
-                place = tile_where_beats(signed, best, tile_fill(LINE, z, i * kw + j), place)
-                peak = tile_where_beats(signed, best, value, peak)
-                best = tile_where_beats(signed, best, signed, best)
+                place = tile_where_exceeds(signed, best, tile_fill(LINE, z, i * kw + j), place)
+                peak = tile_where_exceeds(signed, best, value, peak)
+                best = tile_where_exceeds(signed, best, signed, best)
     return peak, place, total, square
 
 
@@ -156,7 +156,7 @@ def pool_rows(
                         found, place, sums, squares = window(z, at + q * d.kw * d.c, d, d.kh, d.kw, left, sign, shift)
                     total, square = tile_add(total, sums), tile_add(square, squares)
                     put(found, peak, to + q * d.c, left)
-                    tile_store_bytes(place, argmax, to + q * d.c, left)
+                    tile_store_integers(place, argmax, to + q * d.c, 0, left)
                 end = d.h - p * d.kh if p == d.oh - 1 else d.kh
                 for i in range(end):  # what no window covers
                     for j in range(d.ow * d.kw if i < d.kh else 0, d.w):
@@ -400,7 +400,7 @@ def expand_rows(
                     here = pooled + q * d.c
                     value = tile_multiply_add(plus, tile_subtract(get(peak, here, left), minus), scale)
                     gradient = tile_where_positive(value, get(dy, here, left))
-                    place = tile_load_bytes(LINE, z, argmax, here, left)
+                    place = tile_load_integers(LINE, z, argmax, here, 0, left)
                     if d.kh == 2 and d.kw == 2:
                         share_gradient(
                             z, zo + at, d, 2, 2, q, left, gradient, place, minus, scale, level, slope, dz, do + at
@@ -620,7 +620,7 @@ def pool_maxima(
                     for i in range(d.kh):
                         for j in range(d.kw):
                             value = get(z, at + (i * d.w + q * d.kw + j) * d.c, left)
-                            best = tile_where_beats(value, best, value, best)
+                            best = tile_where_exceeds(value, best, value, best)
                     put(best, y, to + q * d.c, left)
 
 
