@@ -14,7 +14,7 @@ from typing import Any
 
 from kernels import Kernels
 from kernels.interface import roles
-from kernels.shapes import Conv2dDims, Pool2dDims, Shape
+from kernels.shapes import Pool2dDims, Shape, pool2d
 
 from .plan import Plan, Step, Value
 
@@ -110,11 +110,6 @@ def _agree(one: Step, other: Step, *parameters: str) -> bool:
 
 def _side_by_side(d: Pool2dDims) -> bool:
     return (d.stride_h, d.stride_w, d.pad_h, d.pad_w) == (d.kh, d.kw, 0, 0)
-
-
-def _no_windows(d: Conv2dDims) -> Pool2dDims:
-    """Windows of 1 by 1 over a convolution's output."""
-    return Pool2dDims(d.oh, d.ow, d.f, 1, 1, 1, 1, 0, 0, d.oh, d.ow)
 
 
 # Putting fused steps into a plan ---------------------------------------------------------------------------------
@@ -285,7 +280,8 @@ def _packed_convolution(flow: _Flow, conv: Step, norm: Step | None) -> Iterator[
     nothing = {"gamma": None, "beta": None, "mean": None, "var": None, "eps": 0.0}
     packed = _packed(flow, conv, flow.backend.conv2d_fold_size(d), d.f)
     yield _step("conv2d_fold", (), "constant", (norm.named if norm else nothing) | conv.named | packed)
-    tail = {"relu": relu is not None, "pool": pool.named["d"] if pool else _no_windows(d), "y": steps[-1].named["y"]}
+    windows = pool.named["d"] if pool else pool2d(conv.named["y"].shape, 1, None, 0, "conv2d_folded")
+    tail = {"relu": relu is not None, "pool": windows, "y": steps[-1].named["y"]}
     yield _step("conv2d_folded", steps, conv.phase, conv.named | packed | tail)
 
 

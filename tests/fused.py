@@ -115,13 +115,13 @@ def conv2d_fold(
 
 
 def conv2d_folded(
-    x: Any, packed: Any, bias: Any, relu: bool, pool: Pool2dDims | None, d: Conv2dDims, scratch: Any, y: Any
+    x: Any, packed: Any, bias: Any, relu: bool, pool: Pool2dDims, d: Conv2dDims, scratch: Any, y: Any
 ) -> None:
     z = np.empty((len(x), d.oh, d.ow, d.f), x.dtype)
     _run("conv2d", d, len(x), x, packed.reshape(d.kh, d.kw, d.c, d.f), bias, d, z)
     if relu:
         _K.function("relu")(z.copy(), z)
-    y[...] = z if pool is None else windows(z, pool).max(3)
+    y[...] = windows(z, pool).max(3)
 
 
 def linear_fold_size(d: LinearDims) -> int:
