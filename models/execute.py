@@ -30,6 +30,7 @@ class Executor:
         self.kernels = kernels
         self.batch_size = batch_size
         self._lock = threading.Lock()
+        self._updates = plan.updates
         self._arrays: dict[Value, np.ndarray] = {}
         buffers = self._share_memory(arrays)
         self._buffers = list(buffers.values())
@@ -81,16 +82,28 @@ class Executor:
         whole = self._arrays[value]
         return whole if value.sized(n) == whole.shape else whole[:n]
 
-    def run(self, inputs: Mapping[str, np.ndarray], n: int, **scalars: float) -> dict[str, np.ndarray]:
-        """Copy the inputs in, run all steps on n samples, and copy the outputs out. Safe from several threads."""
+    def run(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        n: int,
+        accept: Callable[[dict[str, np.ndarray]], bool] | None = None,
+        **scalars: float,
+    ) -> dict[str, np.ndarray]:
+        """Copy the inputs in, run all steps on n samples, and copy the outputs out. Safe from several threads.
+
+        accept: is handed the outputs before the first step that changes the model, and decides whether those steps run.
+        """
         with self._lock:
             for name, array in inputs.items():
                 self.array(self.plan.inputs[name], n)[...] = array
-            self.run_in_place(n, **scalars)
-            return {name: self.array(value, n).copy() for name, value in self.plan.outputs.items()}
+            self.run_in_place(n, slice(None if accept is None else self._updates), **scalars)
+            outputs = {name: self.array(value, n).copy() for name, value in self.plan.outputs.items()}
+            if accept is not None and accept(outputs):
+                self.run_in_place(n, slice(self._updates, None), **scalars)
+            return outputs
 
-    def run_in_place(self, n: int, **scalars: float) -> None:
-        """Run all steps on the n samples that lie in the input buffers."""
+    def run_in_place(self, n: int, steps: slice = slice(None), /, **scalars: float) -> None:
+        """Run all steps, or some of them, on the n samples that lie in the input buffers."""
         if n not in self._programs:
             if len(self._programs) > 8:  # batch sizes vary without bound where a model serves requests
                 self._programs.clear()
@@ -98,7 +111,7 @@ class Executor:
         program, patches = self._programs[n]
         for arguments, position, name in patches:
             arguments[position] = scalars[name]
-        for function, arguments in program:
+        for function, arguments in program[steps]:
             function(*arguments)
 
     def _bind(self, n: int) -> tuple[Program, list[tuple[list[Any], int, str]]]:

@@ -162,7 +162,8 @@ class Graph:
         batch_size: int | None = None,
         input_gradient: bool = False,
     ) -> Plan:
-        """The plan of a training step: forward, loss, backward in reverse, and the optimizer's update.
+        """The plan of a training step: forward, loss, backward in reverse; then the updates of running
+        statistics and the optimizer's.
 
         Without an optimizer the step ends with the gradients; `input_gradient` asks for the input's too.
         """
@@ -210,7 +211,7 @@ class Graph:
             flat: Shape = (self.parameter_layout.size,)
             state = [Value(f"optimizer.{name}", flat) for name in optimizer.state]
             optimizer.lower(plan, Value("parameters", flat), Value("gradients", flat), state)
-        return Plan(tuple(plan.steps), {INPUT: x, "target": target}, outputs, batch_size, self.dtype)
+        return Plan(plan.updates_last(), {INPUT: x, "target": target}, outputs, batch_size, self.dtype)
 
     # Arrays ------------------------------------------------------------------------------------------------
 
