@@ -196,26 +196,31 @@ def resume(
     path: str | os.PathLike[str],
     source: str | os.PathLike[str] | data.Dataset | None = None,
     *,
+    recipe: str | Recipe | None = None,
     callbacks: Sequence[Callback] = (),
     **given: Any,
 ) -> Outcome:
     """Go on with a run that `run(..., out=path)` began, on as many threads: it ends with the bits it would have had.
 
     A run without a checkpoint starts over; of one that has ended, the model, history and test figures are given.
-    source: the data set, where the run was handed a loaded one. callbacks: those of the run. given: options of `run`,
-    and `threads`, that must be the run's own; None stands for any.
+    source: the data set, where the run was handed a loaded one. callbacks: those of the run. recipe, given: options of
+    `run`, and `threads`, that must be the run's own; None stands for any.
 
     Raises FileNotFoundError where there is no run, ValueError for options that differ from the run's,
     ModelFormatError for damaged files.
     """
     path = Path(path)
     if not (path / CONFIG).is_file():
-        return _begin(path, source, callbacks, given)
+        return _begin(path, source, recipe, callbacks, given)
     options = read_options(path)
     if source is not None and not isinstance(source, data.Dataset):
         given = given | {"data": _source_name(source)}
     config = options.encoded()
-    for name, value in given.items():
+    if isinstance(recipe, Recipe):
+        if recipe != options.recipe:
+            raise ValueError(f"{path}: recipe of this run is {options.recipe}, {recipe} was asked for")
+        recipe = recipe.name
+    for name, value in (given | {"recipe": recipe}).items():
         if value is not None and value != config[name]:
             raise ValueError(f"{path}: {name} of this run is {config[name]!r}, {value!r} was asked for")
     if source is None and options.data is None:
@@ -231,16 +236,18 @@ def resume(
     return _train(model, options, source, callbacks, RunFolder(path, options, resume=True))
 
 
-def _begin(path: Path, source: Any, callbacks: Sequence[Callback], given: dict[str, Any]) -> Outcome:
+def _begin(
+    path: Path, source: Any, recipe: str | Recipe | None, callbacks: Sequence[Callback], given: dict[str, Any]
+) -> Outcome:
     """A run that ended before its configuration was written."""
     if not _is_free(path, missing=False):
         raise FileNotFoundError(f"{path}: no run there, it has no {CONFIG}")
-    if (threads := given.pop("threads", None)) is not None:
-        kernels.set_threads(threads)
-    if given.get("recipe") is None:
+    if recipe is None:
         raise ValueError(f"{path}: the run had not begun; expected its recipe, to start it")
     options = {name: value for name, value in given.items() if value is not None}
-    return run(options.pop("recipe"), "strokes" if source is None else source, out=path, callbacks=callbacks, **options)
+    if threads := options.pop("threads", None):
+        kernels.set_threads(threads)
+    return run(recipe, "strokes" if source is None else source, out=path, callbacks=callbacks, **options)
 
 
 def _train(
