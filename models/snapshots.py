@@ -112,6 +112,7 @@ class Keeper:
         self._options = json.loads(
             json.dumps(
                 {
+                    "data": _digest(_contents(arrays)),
                     "backend": model.backend,
                     "model": describe(model),
                     "optimizer": encode(trainer.optimizer),
@@ -121,7 +122,6 @@ class Keeper:
                     "steps": total,
                     "on_nonfinite": trainer.on_nonfinite,
                     "callbacks": [type(callback).__name__ for callback in _stateful(callbacks)],
-                    "data": _digest(_contents(arrays)),
                 }
             )
         )

@@ -47,10 +47,10 @@ class Trainer:
     batch_size: samples a step; buffers for it are allocated once, a smaller last batch uses part of them.
     loss: SoftmaxCrossEntropy() unless told.
     schedule: factor of the optimizer's learning rate over a fit; constant unless told.
-    on_nonfinite: what happens to a step whose loss or gradients are NaN or infinite, found before it has changed
-    anything. "raise": a NonFiniteError, which names the first bad layer as a replay of the batch on the NumPy backend
-    shows it; the loss is looked at in each step, the gradients in every hundredth. "skip": the step is left out, and
-    counted; both are looked at in each step. "ignore": nothing.
+    on_nonfinite: what happens to a step whose loss, gradients or batch statistics are NaN or infinite, found before it
+    has changed anything. "raise": a NonFiniteError, which names the first bad layer as a replay of the batch on the
+    NumPy backend shows it; the loss is looked at in each step, the others in every hundredth. "skip": the step is left
+    out, and counted; all are looked at in each step. "ignore": nothing.
     `trainer.plan` is the whole step, and print(trainer.plan) lists it. `steps` counts the optimizer's steps, `epochs`
     the epochs, `skipped` the steps left out, and `progress` is where the running fit stands.
     """
@@ -76,15 +76,27 @@ class Trainer:
         self.on_nonfinite = on_nonfinite
         self.batch_size = shapes.integer("Trainer", "batch_size", batch_size, 1)
         self.plan = model.lower_training(self.loss, optimizer, self.batch_size)
+        if on_nonfinite == "skip" and (early := self._changed_early()):
+            raise ValueError(
+                f"Trainer: on_nonfinite is 'skip', but {', '.join(early)} must change before a step is known to be "
+                "sound; expected 'raise' or 'ignore'"
+            )
         size = model.parameter_layout.size
         self._gradients = memory.zeros(size, model.dtype)
         self.state = {name: memory.zeros(size, model.dtype) for name in optimizer.state}
         self._executor = Executor(self.plan, model.kernels, self.batch_size, self._arrays())
+        statistics = (step for step in self.plan.steps if step.phase == "statistics")
+        self._taken_in = [value for step in statistics for value in step.inputs.values()]
         self.steps = 0
         self.epochs = 0
         self.skipped = 0
         self.stop = False
         self.progress = Progress()
+
+    def _changed_early(self) -> list[str]:
+        """The statistics that a layer changes and uses again in the same step."""
+        computing = self.plan.steps[: self.plan.updates]
+        return sorted({v.name for step in computing for v in step.outputs.values()} & self.model.statistics().keys())
 
     def _arrays(self) -> dict[str, np.ndarray]:
         gradients = self.model.parameter_layout.views(self._gradients)
@@ -116,7 +128,7 @@ class Trainer:
         scalars = {"step": self.steps + 1, "learning_rate": learning_rate}
 
         def accept(outputs: dict[str, np.ndarray]) -> bool:
-            if self._is_sound(outputs):
+            if self._is_sound(outputs, len(x)):
                 self.steps += 1
                 return True
             if self.on_nonfinite == "raise" or not nonfinite.is_finite(self.model.arrays()["parameters"]):
@@ -127,17 +139,21 @@ class Trainer:
         with np.errstate(all="ignore"):
             return self._executor.run(inputs, len(x), accept, **scalars)
 
-    def _is_sound(self, outputs: dict[str, np.ndarray]) -> bool:
+    def _is_sound(self, outputs: dict[str, np.ndarray], n: int) -> bool:
         if self.on_nonfinite == "ignore":
             return True
-        looked_at = self.on_nonfinite == "skip" or (self.steps + 1) % GRADIENTS_EVERY == 0
-        return math.isfinite(outputs["loss"]) and not (looked_at and not nonfinite.is_finite(self._gradients))
+        if not math.isfinite(outputs["loss"]):
+            return False
+        if self.on_nonfinite == "raise" and (self.steps + 1) % GRADIENTS_EVERY:
+            return True
+        statistics = (self._executor.array(value, n) for value in self._taken_in)
+        return all(map(nonfinite.is_finite, (self._gradients, *statistics)))
 
     def _diagnosis(self, inputs: dict[str, np.ndarray], loss: float, scalars: dict[str, float]) -> str:
         n = len(inputs[INPUT])
         twin = Trainer(self.model.to("numpy"), self.optimizer, self.loss, n, on_nonfinite="ignore")
         found = nonfinite.first(twin._executor, inputs, self.model.parameters(), n, **scalars)
-        what = f"loss is {loss}" if not math.isfinite(loss) else "gradients are not finite"
+        what = f"loss is {loss}" if not math.isfinite(loss) else "gradients or statistics are not finite"
         where = f"first not finite is {found}" if found else "on the NumPy backend the same batch stays finite"
         rate = scalars["learning_rate"]
         return f"training: {what} at step {scalars['step']}, learning rate {rate:g}; replayed by layer, {where}"

@@ -215,7 +215,7 @@ def main() -> None:
             data.write_idx(files / f"{prefix}-labels-idx1-ubyte", split.labels)
         while sum(killer.kills.values()) < arguments.count:
             for at, backend in enumerate(kernels.names()):
-                if killer.runs % 20 == at:
+                if killer.runs % 20 == 18 + at:
                     killer.command(backend, files)
                 else:
                     killer.run(backend)
