@@ -45,6 +45,11 @@ class Kernels:
         size: Callable[[Any, int], int] = getattr(self.backend, f"{kernel}_scratch")
         return size(d, n)
 
+    @property
+    def compiles(self) -> bool:
+        """Whether the backend makes programs."""
+        return hasattr(self.backend, "record")
+
     def program(self, calls: Iterable[tuple[Callable[..., None], Sequence[Any]]]) -> Program | None:
         """Fill functions with their arguments, some of them a `Scalar`, as one compiled call.
 

@@ -18,6 +18,7 @@ from .graph import DEFAULT_BACKEND, Graph
 from .sequential import Sequential
 
 FORMAT = "twinkernels-model-1"
+PART = ".part"
 MAX_METADATA = 1 << 20
 KNOWN = {
     cls.__name__: cls
@@ -35,7 +36,13 @@ def save(model: Graph, path: str | os.PathLike[str]) -> None:
     """Write the model; see `Graph.save`."""
     from safetensors.numpy import save as serialise
 
-    architecture = {
+    tensors = {name: np.ascontiguousarray(a) for name, a in (model.parameters() | model.statistics()).items()}
+    write_atomically(Path(path), serialise(tensors, metadata={"twinkernels": json.dumps(describe(model))}))
+
+
+def describe(model: Graph) -> dict[str, Any]:
+    """A model without its arrays, as JSON."""
+    return {
         "format": FORMAT,
         "kind": type(model).__name__,
         "nodes": [[n.name, encode(n.layer), list(n.inputs)] for n in model.nodes],
@@ -45,21 +52,40 @@ def save(model: Graph, path: str | os.PathLike[str]) -> None:
         "seed": model.seed,
         "normalisation": encode(model.normalisation),
     }
-    tensors = {name: np.ascontiguousarray(a) for name, a in (model.parameters() | model.statistics()).items()}
-    write_atomically(Path(path), serialise(tensors, metadata={"twinkernels": json.dumps(architecture)}))
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write beside, flush to the disk, and rename: a reader sees the old file or the new one, whole."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = path.with_name(f".{path.name}.{os.getpid()}{PART}")
     try:
         with open(beside, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        if error.errno and error.filename is None:  # a full disk says no name
+            error.filename = os.fspath(path)
+        raise
     finally:
         beside.unlink(missing_ok=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Bring a folder's entries to the disk, so that a new name outlives a power cut."""
+    if os.name != "nt":  # where folders cannot be opened
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_parts(path: Path) -> None:
+    """Remove what writers that were killed left in a folder."""
+    for part in path.glob(f".*{PART}"):
+        part.unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike[str], backend: str | None = None, layers: Sequence[type[layers.Layer]] = ()) -> Graph:

@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -16,11 +16,13 @@ import kernels
 from . import checkpoint, explore, profile, recipes, report
 from .callbacks import Callback
 from .classify import probabilities
+from .nonfinite import NonFiniteError
 from .schedules import Schedule
 
 if TYPE_CHECKING:
     from .graph import Graph
-    from .trainer import Epoch, Trainer
+    from .history import Epoch
+    from .trainer import Trainer
 
 app = typer.Typer(
     name="twinkernels",
@@ -63,9 +65,18 @@ def list_recipes() -> None:
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A name that `twinkernels list` shows.")],
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="RECIPE", help="A name that `twinkernels list` shows.", show_default=False)
+    ] = None,
     backend: Backend = None,
-    data: Data = "strokes",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="strokes|mnist|PATH",
+            help="Data: a name, or a folder of IDX or CSV files.",
+            show_default="strokes",
+        ),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the training images.", show_default=False)
     ] = None,
@@ -73,26 +84,53 @@ def train(
         int | None, typer.Option(min=1, help="Optimizer steps, instead of epochs.", show_default=False)
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step.", show_default=False)] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of first weights, order and dropout.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of first weights, order and dropout.", show_default="0")
+    ] = None,
     threads: Threads = None,
     out: Annotated[
         Path | None, typer.Option(metavar="RUN", help="New folder to keep the run in.", show_default=False)
     ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on with a run, to the same bits; other options may repeat its own.",
+            show_default=False,
+        ),
+    ] = None,
+    checkpoint_steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps between checkpoints within an epoch.", show_default=False)
+    ] = None,
+    checkpoint_seconds: Annotated[
+        float | None, typer.Option(min=0, help="Seconds between checkpoints within an epoch.", show_default="60")
+    ] = None,
 ) -> None:
     """Train by a recipe; print the accuracy on the test images."""
-    _set_threads(threads)
+    given: dict[str, Any] = {
+        "recipe": recipe,
+        "backend": backend,
+        "seed": seed,
+        "epochs": epochs,
+        "iterations": iterations,
+        "batch_size": batch_size,
+        "checkpoint_steps": checkpoint_steps,
+        "checkpoint_seconds": checkpoint_seconds,
+    }
     with contextlib.closing(_Report()) as report:
-        outcome = recipes.run(
-            recipe,
-            data,
-            backend=backend,
-            seed=seed,
-            epochs=epochs,
-            iterations=iterations,
-            batch_size=batch_size,
-            out=out,
-            callbacks=[report],
-        )
+        if resume is not None:
+            if out is not None and out.absolute() != resume.absolute():
+                raise ValueError(f"--out {out} and --resume {resume} name two runs, expected one")
+            outcome = recipes.resume(resume, data, threads=threads, callbacks=[report], **given)
+            if not report.began:
+                print(f"{resume} has ended, nothing to resume")
+            out = resume
+        else:
+            if recipe is None:
+                raise ValueError("Missing argument 'RECIPE': a name that `twinkernels list` shows")
+            _set_threads(threads)
+            options = {name: value for name, value in given.items() if value is not None}
+            outcome = recipes.run(options.pop("recipe"), data or "strokes", out=out, callbacks=[report], **options)
     print(f"kept in {out}" if out else "model not kept: --out RUN keeps it")
     print(f"test accuracy {outcome.test.accuracy:.4f}")
 
@@ -183,6 +221,7 @@ class _Report(Callback):
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+        self.began = False
         console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -200,14 +239,19 @@ class _Report(Callback):
         self._progress.stop()
 
     def on_fit_begin(self, trainer: Trainer, total_steps: int) -> None:
+        self.began, self._trainer = True, trainer
         model = trainer.model
         count = sum(array.size for array in model.parameters().values())
         print(f"{count:,} parameters, {model.backend} backend, {total_steps:,} steps of {trainer.batch_size} images")
         self._task = self._progress.add_task("training", total=total_steps)
         self._progress.start()  # no sooner: loading data may show a bar of its own
 
-    def on_step_end(self, trainer: Trainer, loss: float) -> None:
-        self._progress.update(self._task, advance=1)
+    def restore(self, state: dict[str, Any]) -> None:
+        print(f"going on after {self._trainer.progress.done:,} steps")
+        self._progress.update(self._task, completed=self._trainer.progress.done)
+
+    def on_progress(self, trainer: Trainer) -> None:
+        self._progress.update(self._task, completed=trainer.progress.done)
 
     def on_epoch_end(self, trainer: Trainer, epoch: Epoch) -> None:
         line = f"epoch {epoch.epoch:3}  loss {epoch.loss:.4f}  accuracy {epoch.accuracy:.4f}"
@@ -219,7 +263,8 @@ class _Report(Callback):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit: 0, or 2 after a user's mistake and 130 after Ctrl-C, each with one line on stderr.
 
-    The library answers a mistake with a ValueError or an OSError that names it, so these are the user's here.
+    The library answers a mistake with a ValueError or an OSError that names it, so these are the user's here; so
+    is a training whose numbers are no longer finite.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     message = ""
@@ -229,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         status, message = 2, error.format_message()
     except OSError as error:
         status, message = 2, f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    except ValueError as error:
+    except (ValueError, NonFiniteError) as error:
         status, message = 2, str(error)
     except KeyboardInterrupt:
         status = 130

@@ -41,9 +41,10 @@ class Calls:
 
 
 class _Bound(NamedTuple):
-    """A plan at one batch size: its steps, and the arrays that its inputs and outputs are."""
+    """A plan at one batch size: its steps, those last that change the model, and its inputs' and outputs' arrays."""
 
-    program: Program
+    computing: Program
+    updating: Program
     inputs: dict[str, np.ndarray]
     outputs: dict[str, np.ndarray]
 
@@ -85,7 +86,7 @@ class Executor:
                 self._arrays[value] = used.view(dtype).reshape(shape)
         steps = (*self.plan.constants, *self.plan.steps)
         self._scratch = memory.empty(max((self._scratch_size(s, batch_size) for s in steps), default=0), plan.dtype)
-        self.compiled = compiled and all(isinstance(step.kernel, str) for step in steps)
+        self.compiled = compiled and kernels.compiles and all(isinstance(step.kernel, str) for step in steps)
         self._constants: Program | None = None
         self._version: int | None = None
         self._bounds: dict[int, _Bound] = {}
@@ -130,10 +131,16 @@ class Executor:
         return [self._call(step, n) for step in self.plan.steps]
 
     def run(
-        self, inputs: Mapping[str, np.ndarray], n: int, version: int = 0, **scalars: float
+        self,
+        inputs: Mapping[str, np.ndarray],
+        n: int,
+        accept: Callable[[dict[str, np.ndarray]], bool] | None = None,
+        version: int = 0,
+        **scalars: float,
     ) -> dict[str, np.ndarray]:
         """Copy the inputs in, run all steps on n samples, and copy the outputs out. Safe from several threads.
 
+        accept: is handed the outputs before the first step that changes the model, and decides whether those steps run.
         version: of the parameters and running statistics; where it is another than in the last run, the plan's
         constants are computed anew.
         """
@@ -141,14 +148,19 @@ class Executor:
             bound = self._bound(n)
             for name, array in inputs.items():
                 bound.inputs[name][...] = array
-            self.run_in_place(n, version, **scalars)
-            return {name: array.copy() for name, array in bound.outputs.items()}
+            self._renew_constants(version)
+            rounds = {name: [value] for name, value in scalars.items()}
+            bound.computing.run(1, rounds)
+            outputs = {name: array.copy() for name, array in bound.outputs.items()}
+            if accept is None or accept(outputs):
+                bound.updating.run(1, rounds)
+            return outputs
 
     def run_in_place(self, n: int, version: int = 0, /, **scalars: float) -> None:
         """Run all steps on the n samples that lie in the input buffers."""
         bound = self._bound(n)
         self._renew_constants(version)
-        bound.program.run(1, {name: [value] for name, value in scalars.items()})
+        (bound.computing + bound.updating).run(1, {name: [value] for name, value in scalars.items()})
 
     def epoch(
         self,
@@ -198,7 +210,7 @@ class Executor:
                 if labelled:
                     found, target = bound.outputs["output"], bound.inputs["target"]
                     after.append((count, [found, target, _BATCH, counts[first:]]))
-                program = self._program(before) + bound.program + self._program(after)
+                program = self._program(before) + bound.computing + bound.updating + self._program(after)
                 own = {name: values[first:last] for name, values in scalars.items()}
                 program.run(last - first, own | {_BATCH.name: range(last - first)})
         return losses, counts if labelled else None
@@ -221,9 +233,14 @@ class Executor:
         if n not in self._bounds:
             if len(self._bounds) > 8:  # batch sizes vary without bound where a model serves requests
                 self._bounds.clear()
-            plan = self.plan
+            plan, calls = self.plan, self.calls(n)
+            parts = calls[: plan.updates], calls[plan.updates :]
+            computing, updating = map(self._program, parts)
+            if not self.compiled:
+                computing, updating = map(Calls, parts)
             self._bounds[n] = _Bound(
-                self._program(self.calls(n)),
+                computing,
+                updating,
                 {name: self.array(value, n) for name, value in plan.inputs.items()},
                 {name: self.array(value, n) for name, value in plan.outputs.items()},
             )

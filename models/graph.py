@@ -179,7 +179,8 @@ class Graph:
         batch_size: int | None = None,
         input_gradient: bool = False,
     ) -> Plan:
-        """The plan of a training step: forward, loss, backward in reverse, and the optimizer's update.
+        """The plan of a training step: forward, loss, backward in reverse; then the updates of running
+        statistics and the optimizer's.
 
         Without an optimizer the step ends with the gradients; `input_gradient` asks for the input's too.
         """
@@ -227,17 +228,17 @@ class Graph:
             flat: Shape = (self.parameter_layout.size,)
             state = [Value(f"optimizer.{name}", flat) for name in optimizer.state]
             optimizer.lower(plan, Value("parameters", flat), Value("gradients", flat), state)
-        return Plan(tuple(plan.steps), {INPUT: x, "target": target}, outputs, batch_size, self.dtype)
+        return Plan(plan.updates_last(), {INPUT: x, "target": target}, outputs, batch_size, self.dtype)
 
     # Arrays ------------------------------------------------------------------------------------------------
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The persistent arrays by value name, writable: for executors alone."""
-        return (
-            {"parameters": self._parameters}
-            | self.parameter_layout.views(self._parameters)
-            | self.statistic_layout.views(self._statistics)
-        )
+        return {"parameters": self._parameters} | self.parameter_layout.views(self._parameters) | self.statistic_views()
+
+    def statistic_views(self) -> dict[str, np.ndarray]:
+        """The running statistics by name, writable: for trainers alone."""
+        return self.statistic_layout.views(self._statistics)
 
     def parameters(self) -> dict[str, np.ndarray]:
         """Read-only views of the trained arrays, by "node.name"."""

@@ -44,6 +44,9 @@ class Value:
         return tuple(n if size == BATCH else int(size) for size in self.shape)
 
 
+UPDATES = ("statistics", "optimizer")
+"""The phases that change the model; all others fill buffers and gradients alone."""
+
 STEP = Scalar("step", int)
 LEARNING_RATE = Scalar("learning_rate", float)
 
@@ -52,13 +55,15 @@ LEARNING_RATE = Scalar("learning_rate", float)
 class Step:
     """One kernel call: the arguments in the contract's order, without scratch.
 
-    A fused step carries the steps that it `replaces`, fused ones perhaps: they are its definition.
+    A fused step carries the steps that it `replaces`, fused ones perhaps: they are its definition. `node` names the layer
+    that wrote it.
     """
 
     kernel: str | Kernel
     arguments: tuple[Any, ...]
     phase: str
     replaces: tuple[Step, ...] = ()
+    node: str = ""
 
     @property
     def name(self) -> str:
@@ -139,6 +144,11 @@ class Plan:
     batch_size: int | None = None
     dtype: np.dtype = field(default_factory=lambda: np.dtype(np.float32))
     constants: tuple[Step, ...] = ()
+
+    @property
+    def updates(self) -> int:
+        """Where the steps begin that change parameters, statistics and optimizer state; the plan's end if none does."""
+        return next((i for i, step in enumerate(self.steps) if step.phase in UPDATES), len(self.steps))
 
     def values(self) -> list[Value]:
         """Every value of the plan, bases before their other shapes, in order of first appearance."""
@@ -243,6 +253,7 @@ class Lowering:
         self._nodes = 0
         self._names: dict[str, int] = {}
         self._parameters: dict[Value, Value] = {}
+        self._statistics: set[Value] = set()
         self._wanted: set[Value] = set()
 
     def begin(self, node: str) -> None:
@@ -271,7 +282,7 @@ class Lowering:
 
     def call(self, kernel: str | Kernel, *arguments: Any) -> None:
         """Append a step; the arguments stand in the contract's order, without scratch."""
-        self.steps.append(Step(kernel, arguments, self.phase))
+        self.steps.append(Step(kernel, arguments, self.phase, node=self.node))
 
     def parameters(self, shapes: Mapping[str, Shape], gradients: bool = True) -> SimpleNamespace:
         """The current node's parameters (or, without gradients, its running statistics) as values."""
@@ -281,7 +292,30 @@ class Lowering:
             if gradients:
                 self._parameters[values[name]] = Value(f"d{self.node}.{name}", shape)
                 self.want(values[name])
+            else:
+                self._statistics.add(values[name])
         return SimpleNamespace(**values)
+
+    def updates_last(self) -> tuple[Step, ...]:
+        """The steps, those that change running statistics behind all that compute: a step can be given up until then.
+
+        One stays where it is if a later step uses what it writes, or writes what it reads.
+        """
+        computing: list[Step] = []
+        updating: list[Step] = []
+        used: set[Value] = set()
+        written: set[Value] = set()
+        for step in reversed(self.steps):
+            changed, read = set(step.outputs.values()), set(step.inputs.values())
+            if step.phase in UPDATES:
+                updating.append(step)
+            elif changed & self._statistics and not changed & used and not read & written:
+                updating.append(replace(step, phase="statistics"))
+            else:
+                computing.append(step)
+                used |= read | changed
+                written |= changed
+        return tuple(reversed(computing)) + tuple(reversed(updating))
 
     def want(self, value: Value) -> None:
         """The loss's gradient by this value is needed."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 import numpy as np
 
 from .graph import INPUT, Graph, Node
+from .history import History
 from .layers import (
     Add,
     AvgPool2d,
@@ -32,7 +33,6 @@ from .layers import (
     MeanNorm,
 )
 from .schedules import Schedule
-from .trainer import History
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,10 +16,10 @@ import kernels
 
 from . import checkpoint, page, plots, recipes, schedules
 from .graph import Graph
+from .history import Epoch, History
 from .layers import Conv2d
 from .losses import SoftmaxCrossEntropy
 from .schedules import Schedule
-from .trainer import Epoch, History
 
 SHOWN = 24
 _SCHEDULES = {name: cls for name, cls in vars(schedules).items() if isinstance(cls, type) and issubclass(cls, Schedule)}

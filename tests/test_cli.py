@@ -125,7 +125,13 @@ def test_train_prints_a_line_an_epoch_and_the_accuracy_of_the_kept_model_last(fo
 
 
 def test_out_keeps_configuration_history_and_model(kept, folder):
-    assert sorted(path.name for path in kept.iterdir()) == ["config.json", "history.jsonl", "model.safetensors"]
+    assert sorted(str(path.relative_to(kept)) for path in kept.rglob("*.*")) == [
+        "checkpoints/step-00000005.safetensors",
+        "checkpoints/step-00000010.safetensors",
+        "config.json",
+        "history.jsonl",
+        "model.safetensors",
+    ]
     config = json.loads((kept / "config.json").read_text())
     expected = {
         "recipe": "mlp-512",
@@ -309,11 +315,11 @@ def test_a_mistake_leaves_no_traceback_and_no_folder(folder, tmp_path):
 
 
 def test_out_onto_an_existing_run_is_refused_and_changes_nothing(run, kept, folder):
-    before = {path: path.read_bytes() for path in kept.iterdir()}
+    before = {path: path.read_bytes() for path in kept.rglob("*.*")}
     status, out, err = run(*TRAIN, "--data", folder, "--epochs", 1, "--out", kept)
     assert (status, out, len(err)) == (2, [], 1)
     assert f"{kept} exists already" in err[0]
-    assert {path: path.read_bytes() for path in kept.iterdir()} == before
+    assert {path: path.read_bytes() for path in kept.rglob("*.*")} == before
 
 
 def test_data_that_does_not_fit_is_refused_before_training(run, digits, tmp_path):
