@@ -55,8 +55,8 @@ LEARNING_RATE = Scalar("learning_rate", float)
 class Step:
     """One kernel call: the arguments in the contract's order, without scratch.
 
-    A fused step carries the steps that it `replaces`, fused ones perhaps: they are its definition. `node` names the layer
-    that wrote it.
+    A fused step carries the steps that it `replaces`, fused ones perhaps: they are its definition. `node` names the
+    layer that wrote it.
     """
 
     kernel: str | Kernel
