@@ -64,7 +64,7 @@ def test_a_pass_is_measured_without_gaps(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(profile.time, "perf_counter", lambda: float(next(ticks)))
     calls: list[str] = []
     program = [(lambda name: calls.append(name), ["a"]), (lambda name: calls.append(name), ["b"])]
-    executor = SimpleNamespace(_bind=lambda n: (program, []), run_in_place=lambda n, **scalars: calls.append("whole"))
+    executor = SimpleNamespace(calls=lambda n: program, run_in_place=lambda n, **scalars: calls.append("whole"))
     passes: list[np.ndarray] = []
     whole: list[float] = []
     profile._measure(executor, 1, 0.0, passes, whole)  # type: ignore[arg-type]

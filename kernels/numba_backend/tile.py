@@ -1,4 +1,4 @@
-"""The register tile: a small matrix that compiled kernels keep in vector registers. The only file with LLVM IR.
+"""The register tile: a small matrix that compiled kernels keep in vector registers. LLVM IR is here and in `program`.
 
 LLVM leaves the accumulators of a plain loop nest in memory, which costs a factor of twenty. A `Tile` is a value that
 it cannot put there: `shape.rows` by `shape.vectors` hardware vectors of float32 or float64, each vector of as many
