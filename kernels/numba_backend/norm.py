@@ -14,7 +14,7 @@ import numpy as np
 
 from ..interface import InPlace, Input, Output, Scratch
 from ..shapes import ChannelDims
-from .chunks import chunk, chunks, elementwise, load, run, store
+from .chunks import chunk, chunks, clear, elementwise, load, run, store
 from .jit import disjoint, inline, kernel, prange, region, serial
 from .tile import (
     REGISTERS,
@@ -27,29 +27,28 @@ from .tile import (
     tile_multiply_add,
     tile_subtract,
     tile_vectors,
-    tile_zeros,
 )
 
 # Four values a channel, for the gradient, fill half the registers.
 STRIP, REST = Shape(1, REGISTERS // 8, 1), Shape(1, 1, 1)
 
-SHORTEST, LONGEST, CHUNKS = 1 << 13, 1 << 16, 64
-"""A chunk's elements, about, and how many chunks there are as long as these allow: joining many takes long."""
+WIDTH = REGISTERS // 8 * VECTOR_BYTES // 4
+"""Elements of a strip of float32."""
 
-FEW = 8
-"""Periods whose mean stands for a chunk's."""
+SAMPLE = 512
+"""Elements, about, whose mean stands for a chunk's."""
 
 
 def period(channels: int) -> int:
-    """The smallest multiple of the channels that fills a strip of float32."""
-    width = REGISTERS // 8 * VECTOR_BYTES // 4
-    return -(-width // channels) * channels
+    """A multiple of the channels: whole vectors that fill a strip; the channels alone if that would be far too long."""
+    vectors = math.lcm(channels, VECTOR_BYTES // 4)
+    return channels if vectors > 16 * WIDTH else -(-WIDTH // vectors) * vectors
 
 
 def span(size: int, channels: int) -> int:
-    """Elements of a chunk: whole periods."""
-    length = min(max(size // CHUNKS, SHORTEST), LONGEST)
-    return -(-length // period(channels)) * period(channels)
+    """Elements of a chunk: whole periods, so many that it pays to fold them, and that there are few chunks to join."""
+    periods = max(32, min(max(size // 32, 1 << 13), 1 << 16) // period(channels))
+    return periods * period(channels)
 
 
 def parts(size: int, channels: int) -> int:
@@ -64,14 +63,17 @@ def part(x, c, length):
 
 
 @inline
-def by_strip(work, period, like, arguments):
-    """work(shape, first, columns, *arguments) for every strip of a period: from `first` on, so many columns."""
+def by_strip(work, size, period, like, arguments):
+    """work(shape, first, columns, places, *arguments) for every strip of a period: from `first` on, so many columns,
+    at `places` of the array."""
     width = tile_vectors(STRIP) * lanes(like)
-    rest = period // width * width
+    rest, whole = period // width * width, size // period * period
     for first in range(0, rest, width):
-        work(STRIP, first, width, *arguments)
+        work(STRIP, first, width, range(first, whole, period), *arguments)
     for first in range(rest, period, lanes(like)):
-        work(REST, first, period - first, *arguments)
+        work(REST, first, period - first, range(first, whole, period), *arguments)
+    for first in range(0, size - whole, lanes(like)):
+        work(REST, first, size - whole - first, range(whole + first, size, period), *arguments)
 
 
 @disjoint
@@ -108,26 +110,27 @@ def spread(values, channels):
 
 
 @inline
-def strip_sums(shape, first, columns, x, size, period, sums):
-    total = tile_zeros(shape, x)
-    for i in range(first, size, period):
-        total = tile_add(total, load(shape, x, i, 0, min(columns, size - i)))
+def strip_sums(shape, first, columns, places, x, sums):
+    total = load(shape, sums, first, 0, columns)
+    for i in places:
+        total = tile_add(total, load(shape, x, i, 0, columns))
     store(shape, total, sums, first, 0, columns)
 
 
 @serial
 def add_up(x, channels, sums):
     """sums[:channels] = Σ x."""
-    by_strip(strip_sums, sums.size, x, (flat(x), x.size, sums.size, flat(sums)))
+    clear(sums)
+    by_strip(strip_sums, x.size, sums.size, x, (flat(x), flat(sums)))
     fold(sums, channels)
 
 
 @inline
-def strip_squares(shape, first, columns, x, size, period, shift, sums, squares):
-    total, total_squares = tile_zeros(shape, x), tile_zeros(shape, x)
-    for i in range(first, size, period):
-        few = min(columns, size - i)  # of the shift as well: what lies beyond the end counts zero
-        difference = tile_subtract(load(shape, x, i, 0, few), load(shape, shift, first, 0, few))
+def strip_squares(shape, first, columns, places, x, shift, sums, squares):
+    total, total_squares = load(shape, sums, first, 0, columns), load(shape, squares, first, 0, columns)
+    shifts = load(shape, shift, first, 0, columns)
+    for i in places:
+        difference = tile_subtract(load(shape, x, i, 0, columns), shifts)
         total = tile_add(total, difference)
         total_squares = tile_multiply_add(total_squares, difference, difference)
     store(shape, total, sums, first, 0, columns)
@@ -138,28 +141,30 @@ def strip_squares(shape, first, columns, x, size, period, shift, sums, squares):
 def add_up_squares(x, channels, shift, sums, squares):
     """sums, squares[:channels] = Σ (x − shift), Σ (x − shift)².
 
-    The shift is the mean over the first few periods. However the data lie, it is off the mean by no more than the
-    standard deviation times the root of how often these go into the chunk, which bounds what is lost when Σ² is
-    subtracted; and a second pass is saved.
+    The shift is the mean over the first periods. However the data lie, it is off the mean by no more than the standard
+    deviation times the root of how often these go into the chunk, which bounds what is lost when Σ² is subtracted; and
+    a second pass is saved.
     """
-    sample = x[: FEW * shift.size]
+    sample = x[: max(SAMPLE // shift.size, 1) * shift.size]
     add_up(sample, channels, shift)
     for channel in range(channels):
         mean = shift[channel] / (sample.size // channels)
         shift[channel] = mean if abs(mean) < np.inf else shift.dtype.type(0)
     spread(shift.reshape(1, -1), channels)
-    by_strip(strip_squares, sums.size, x, (flat(x), x.size, sums.size, flat(shift), flat(sums), flat(squares)))
+    clear(sums)
+    clear(squares)
+    by_strip(strip_squares, x.size, sums.size, x, (flat(x), flat(shift), flat(sums), flat(squares)))
     fold(sums, channels)
     fold(squares, channels)
 
 
 @inline
-def strip_products(shape, first, columns, dy, x, size, period, mean, sums, products):
-    total, total_products = tile_zeros(shape, x), tile_zeros(shape, x)
-    for i in range(first, size, period):
-        few = min(columns, size - i)
-        gradient = load(shape, dy, i, 0, few)
-        difference = tile_subtract(load(shape, x, i, 0, few), load(shape, mean, first, 0, few))
+def strip_products(shape, first, columns, places, dy, x, mean, sums, products):
+    total, total_products = load(shape, sums, first, 0, columns), load(shape, products, first, 0, columns)
+    means = load(shape, mean, first, 0, columns)
+    for i in places:
+        gradient = load(shape, dy, i, 0, columns)
+        difference = tile_subtract(load(shape, x, i, 0, columns), means)
         total = tile_add(total, gradient)
         total_products = tile_multiply_add(total_products, gradient, difference)
     store(shape, total, sums, first, 0, columns)
@@ -169,49 +174,48 @@ def strip_products(shape, first, columns, dy, x, size, period, mean, sums, produ
 @serial
 def add_up_products(dy, x, mean, channels, sums, products):
     """sums, products[:channels] = Σ dy, Σ dy (x − mean), with the mean over a period."""
-    arguments = flat(dy), flat(x), x.size, sums.size, flat(mean), flat(sums), flat(products)
-    by_strip(strip_products, sums.size, x, arguments)
+    clear(sums)
+    clear(products)
+    by_strip(strip_products, x.size, sums.size, x, (flat(dy), flat(x), flat(mean), flat(sums), flat(products)))
     fold(sums, channels)
     fold(products, channels)
 
 
 @inline
-def strip_affine(shape, first, columns, x, size, period, factors, y):
+def strip_affine(shape, first, columns, places, x, period, factors, y):
     minus = load(shape, factors, first, 0, columns)
     times = load(shape, factors, period + first, 0, columns)
     plus = load(shape, factors, 2 * period + first, 0, columns)
-    for i in range(first, size, period):
-        few = min(columns, size - i)
-        difference = tile_subtract(load(shape, x, i, 0, few), minus)
-        store(shape, tile_multiply_add(plus, difference, times), y, i, 0, few)
+    for i in places:
+        difference = tile_subtract(load(shape, x, i, 0, columns), minus)
+        store(shape, tile_multiply_add(plus, difference, times), y, i, 0, columns)
 
 
 @serial
 def affine(x, factors, y):
     """y = (x − minus) times + plus, with those over a period."""
     period = factors.shape[1]
-    by_strip(strip_affine, period, x, (flat(x), x.size, period, flat(factors), flat(y)))
+    by_strip(strip_affine, x.size, period, x, (flat(x), period, flat(factors), flat(y)))
 
 
 @inline
-def strip_gradient(shape, first, columns, dy, x, size, period, factors, dx):
+def strip_gradient(shape, first, columns, places, dy, x, period, factors, dx):
     mean = load(shape, factors, first, 0, columns)
     slope = load(shape, factors, period + first, 0, columns)
     level = load(shape, factors, 2 * period + first, 0, columns)
     scale = load(shape, factors, 3 * period + first, 0, columns)
-    for i in range(first, size, period):
-        few = min(columns, size - i)
-        gradient = tile_subtract(load(shape, dy, i, 0, few), level)
-        difference = tile_subtract(load(shape, x, i, 0, few), mean)
+    for i in places:
+        gradient = tile_subtract(load(shape, dy, i, 0, columns), level)
+        difference = tile_subtract(load(shape, x, i, 0, columns), mean)
         gradient = tile_subtract(gradient, tile_multiply(slope, difference))
-        store(shape, tile_multiply(scale, gradient), dx, i, 0, few)
+        store(shape, tile_multiply(scale, gradient), dx, i, 0, columns)
 
 
 @serial
 def input_gradient(dy, x, factors, dx):
     """dx = scale (dy − level − slope (x − mean)), with those over a period."""
     period = factors.shape[1]
-    by_strip(strip_gradient, period, x, (flat(dy), flat(x), x.size, period, flat(factors), flat(dx)))
+    by_strip(strip_gradient, x.size, period, x, (flat(dy), flat(x), period, flat(factors), flat(dx)))
 
 
 @inline
