@@ -13,6 +13,8 @@ import typer
 
 import data as datasets
 import kernels
+from data.files import regular
+from data.pictures import read_picture
 
 from . import checkpoint, profile, recipes
 from .callbacks import Callback
@@ -134,7 +136,7 @@ def read_images(path: Path, shape: Sequence[int]) -> np.ndarray:
     if len(shape) != 3 or shape[2] != 1:
         raise ValueError(f"predict: the model takes inputs {tuple(shape)}, expected grey images (H, W, 1)")
     height, width, _ = shape
-    with open(path, "rb") as file:
+    with regular(path) as file:
         start = file.read(2)
     if start != b"\0\0" and path.suffix != ".gz":
         return _read_picture(path, height, width)[np.newaxis, ..., np.newaxis]
@@ -151,14 +153,8 @@ def _read_picture(path: Path, height: int, width: int) -> np.ndarray:
         raise ValueError(
             f"{path} is no IDX file, and pictures need Pillow: pip install 'twinkernels[images]'"
         ) from None
-    try:
-        with Image.open(path) as file:
-            paper = Image.new("RGBA", file.size, "white")
-            grey = ImageOps.grayscale(Image.alpha_composite(paper, file.convert("RGBA")))
-    # Pillow reports some broken files as a SyntaxError.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: not a readable picture ({error})") from None
-    pixels = np.asarray(grey)
+    pixels = read_picture(path)
+    grey = Image.fromarray(pixels)
     if np.median(np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])) > 127:
         grey = ImageOps.invert(grey)
     if grey.size == (width, height):
