@@ -14,6 +14,7 @@ from data.csv import read_csv
 from data.errors import DataFormatError, DataNotFoundError
 from data.folder import read_folder
 from data.idx import read_idx, write_idx
+from data.pictures import read_picture
 from data.splits import Dataset, Split, normalise, split, standardise, statistics
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "normalise",
     "read_csv",
     "read_idx",
+    "read_picture",
     "split",
     "standardise",
     "statistics",

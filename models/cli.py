@@ -14,7 +14,6 @@ import typer
 import data as datasets
 import kernels
 from data.files import regular
-from data.pictures import read_picture
 
 from . import checkpoint, profile, recipes
 from .callbacks import Callback
@@ -153,7 +152,7 @@ def _read_picture(path: Path, height: int, width: int) -> np.ndarray:
         raise ValueError(
             f"{path} is no IDX file, and pictures need Pillow: pip install 'twinkernels[images]'"
         ) from None
-    pixels = read_picture(path)
+    pixels = datasets.read_picture(path)
     grey = Image.fromarray(pixels)
     if np.median(np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])) > 127:
         grey = ImageOps.invert(grey)
