@@ -25,7 +25,7 @@ from .sequential import Sequential
 FORMAT = "twinkernels-model-1"
 CODES = {"float32": "F32", "float64": "F64"}  # safetensors' names
 
-# What a file may ask for. `save` keeps to the same, so that what is saved can be loaded.
+# What a file may ask for. `save` keeps to all but the first, which `load` can be told to exceed.
 MAX_BYTES = 100_000_000  # 25 million float32 weights
 MAX_HEADER = 1 << 22
 MAX_METADATA = 1 << 20
@@ -265,6 +265,8 @@ def _fits(value: Any, annotation: Any) -> bool:
         return type(value) is int and abs(value) <= MAX_INTEGER
     if annotation is float:
         return type(value) is float or _fits(value, int)
-    if annotation in (bool, str, NoneType, init.Initialiser):
+    if annotation is bool:
+        return isinstance(value, int)
+    if annotation in (str, NoneType, init.Initialiser):
         return isinstance(value, annotation)
     return True

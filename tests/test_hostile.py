@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from rich.progress import Progress
 
 import data
 import models
-from data import files
+from data import files, mnist
 from fuzz.__main__ import CORPUS, MEMORY
 from fuzz.targets import TARGETS, answer, seeds, with_architecture
 from models import ModelFormatError, checkpoint
@@ -196,6 +197,14 @@ def test_a_larger_model_is_loaded_where_the_caller_allows_it(tmp_path: Path) -> 
         models.load(path, "numpy", max_bytes=size - 1)
 
 
+def test_a_download_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mnist, "MAX_DOWNLOAD", 100)
+    bar = mnist._Bar(Progress(disable=True), "train-images-idx3-ubyte")
+    bar.update(60)
+    with pytest.raises(data.DataFormatError, match=r"train-images-idx3-ubyte.gz is larger than 100 bytes"):
+        bar.update(60)
+
+
 # What is no file ----------------------------------------------------------------------------------------------------
 
 SPECIAL = """
@@ -303,7 +312,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "dtype as a list": ({"dtype": [["a", "f4"]]}, "not a readable model"),
     "text for a number": (linear(outputs="3"), "Linear: outputs is '3', expected <class 'int'>"),
     "truth for a number": (linear(outputs=True), "Linear: outputs is True"),
-    "number for truth": (linear(bias=1), "Linear: bias is 1"),
+    "text for truth": (linear(bias="no"), "Linear: bias is 'no'"),
     "fraction": (linear(outputs=3.0), "Linear: outputs is 3.0"),
     "layer for an initialiser": (linear(init={"type": "ReLU"}), r"Linear: init is ReLU\("),
     "text for a gain": (linear(init={"type": "HeNormal", "gain": "x"}), "HeNormal: gain is 'x'"),
