@@ -1,33 +1,42 @@
-"""Data sets of small images: loading, splitting, normalising, batching.
+"""Data sets of small images: loading, splitting, normalising, batching, augmenting.
 
 train, test = data.load("strokes")                       # or "mnist", or a folder
 train, validation = data.split(train, 5_000, seed=0)
 train, validation, test = data.normalise(train, validation, test)
 for images, labels in data.batches(train, 128, seed=0, epoch=0): ...
+data.Augment(rotation=10, elastic_alpha=34)              # for Trainer.fit(..., augment=)
 """
 
 import os
 
 from data import mnist
+from data.augment import Augment
 from data.batches import batches, epoch_order
 from data.csv import read_csv
 from data.errors import DataFormatError, DataNotFoundError
 from data.folder import read_folder
+from data.frame import frame
 from data.idx import read_idx, write_idx
+from data.images import holds_pictures, read_images, read_labelled
 from data.pictures import read_picture
 from data.splits import Dataset, Split, normalise, split, standardise, statistics
 
 __all__ = [
+    "Augment",
     "DataFormatError",
     "DataNotFoundError",
     "Dataset",
     "Split",
     "batches",
     "epoch_order",
+    "frame",
     "load",
+    "load_test",
     "normalise",
     "read_csv",
     "read_idx",
+    "read_images",
+    "read_labelled",
     "read_picture",
     "split",
     "standardise",
@@ -62,3 +71,13 @@ def load(source: str | os.PathLike[str]) -> Dataset:
         return read_folder(source)
     except DataNotFoundError as error:
         raise DataNotFoundError(f'load: source is neither "strokes" nor "mnist", and {error}') from None
+
+
+def load_test(source: str | os.PathLike[str], height: int = 28, width: int = 28) -> Split:
+    """The test images of what `load` takes, or the labelled images of a file or a folder of pictures.
+
+    Those are read by `read_labelled`, in the size (height, width). Raises what either raises.
+    """
+    if source not in ("strokes", "mnist") and (os.path.isfile(source) or holds_pictures(source)):
+        return read_labelled(source, height, width)
+    return load(source).test

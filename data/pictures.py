@@ -1,4 +1,4 @@
-"""Pictures (PNG, JPEG and the like) as grey pixels. Needs Pillow, the extra ``images``."""
+"""Pictures (PNG, JPEG) as grey pixels. Needs Pillow, the extra ``images``."""
 
 import os
 import warnings
@@ -11,16 +11,15 @@ from numpy.typing import NDArray
 from data.errors import DataFormatError
 from data.files import regular
 
-# No others: some of Pillow's formats start programs (EPS), some allocate before their size can be looked at (WebP).
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM")
-MAX_PIXELS = 1 << 24  # 4096 x 4096; each takes up to 20 bytes on the way
+FORMATS = ("PNG", "JPEG")
+MAX_PIXELS = 1 << 24  # 4096 x 4096
 
 
 def read_picture(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Read a picture: its brightness (H, W) uint8, 255 is white; what is transparent shows white paper.
+    """Read a picture as it is to be looked at: its brightness (H, W) uint8, 255 is white.
 
-    Raises DataFormatError for a file that is no picture in one of FORMATS, damaged, of more than MAX_PIXELS or no
-    regular file, and ImportError without Pillow.
+    What is transparent shows white paper; a photograph is turned as its camera says. Raises DataFormatError for a
+    file that is no picture in one of FORMATS, is damaged, or has more than MAX_PIXELS.
     """
     path = Path(path)
     with regular(path) as stream:
@@ -29,14 +28,19 @@ def read_picture(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
 def parse(stream: BinaryIO, path: Path) -> NDArray[np.uint8]:
     """What `read_picture` returns, from an open stream; ``path`` is for the messages."""
-    from PIL import Image, ImageOps
-
+    try:
+        from PIL import Image, ImageOps
+    except ImportError:
+        raise ValueError(f"{path}: pictures need Pillow: pip install 'twinkernels[images]'") from None
     try:
         # Pillow warns of odd but readable metadata.
         with warnings.catch_warnings(action="ignore"), Image.open(stream, formats=FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise DataFormatError(f"{picture.width} x {picture.height} pixels, at most {MAX_PIXELS} are read")
-            drawn = picture.convert("RGBA")
+            drawn = ImageOps.exif_transpose(picture)
+            if drawn.mode.startswith("I"):  # grey in 16 bits
+                return np.right_shift(np.asarray(drawn).astype(np.uint16), 8).astype(np.uint8)
+            drawn = drawn.convert("RGBA")
         paper = Image.new("RGBA", drawn.size, "white")
         return np.array(ImageOps.grayscale(Image.alpha_composite(paper, drawn)))
     # Decoders raise whatever a damaged file makes them meet: SyntaxError, EOFError, struct.error, IndexError.

@@ -6,7 +6,8 @@ arrays that its caller made and returns nothing.
 * `Input` arrays are never written. `Output` arrays are overwritten in full, never accumulated into, and do not
   overlap inputs. `InPlace` arrays (optimizers, running averages) are updated. Some outputs and the bias may be
   None: then nobody wants them, and nothing is spent on them.
-* Arrays are C-contiguous and share one dtype, float32 or float64, labels (int64), masks (bool) and argmax aside.
+* Arrays are C-contiguous and share one dtype, float32 or float64, labels and indices (int64), masks (bool) and argmax
+  aside.
   No axis is empty. The facade in `ops` and the plan in `models` see to it; backends check nothing.
 * `scratch` is the backend's private workspace, a flat array of the common dtype, undefined on entry. A kernel
   with scratch has dims `d`, and its backend has `<kernel>_scratch(d, n)`: the elements needed for n samples.
@@ -19,14 +20,14 @@ arrays that its caller made and returns nothing.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Protocol, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Protocol, Self, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from .shapes import ChannelDims, Conv2dDims, LinearDims, Pool2dDims
+from .shapes import ChannelDims, Conv2dDims, ImageDims, LinearDims, Pool2dDims
 
 Input = Annotated[np.ndarray, "input"]
 Output = Annotated[np.ndarray, "output"]
@@ -34,7 +35,8 @@ InPlace = Annotated[np.ndarray, "in place"]
 Scratch = Annotated[np.ndarray, "scratch"]
 
 SPLITMIX64 = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-"""Increment and multipliers of SplitMix64 (Steele, Lea, Flood 2014), the generator of dropout's masks."""
+"""Increment and multipliers of SplitMix64 (Steele, Lea, Flood 2014), the generator of dropout's masks and
+of `uniform`."""
 
 
 class Backend(Protocol):
@@ -324,6 +326,39 @@ class Backend(Protocol):
     def concat_backward(dy: Input, da: Output, db: Output) -> None:
         """da, db = the two parts of dy along the last axis."""
 
+    # Augmentation ------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def uniform(indices: Input, seed: int, step: int, u: Output) -> None:
+        """u[n] = random numbers in [−1, 1] of sample indices[n], which depend on (seed, step, index) and their place j.
+
+        indices (N,) int64, at least 0; u (N, ...). In the terms of `dropout`, with key its key of (seed, step):
+        sample = mix(key + (indices[n] + 1) g), and u[n, j] at the flat place j is the upper half of
+        mix(sample + (j + 1) g) as a signed 32-bit integer, divided by 2³¹, and rounded to the dtype.
+        """
+
+    @staticmethod
+    def smooth2d(x: Input, weights: Input, d: ImageDims, scratch: Scratch, y: Output) -> None:
+        """y[n, h, w, c] = Σ weights[|h − k|] weights[|w − l|] x[n, k, l, c], over |h − k|, |w − l| <= R.
+
+        x, y (N, H, W, C), weights (R + 1,): one half of a symmetric filter, its middle first. Places outside x count
+        as zero. Columns are filtered first, their sums then along the rows.
+        """
+
+    @staticmethod
+    def warp(
+        x: Input, matrix: Input, field: Input | None, fill: float, d: ImageDims, scratch: Scratch, y: Output
+    ) -> None:
+        """y[n, h, w, c] = x[n, r, s, c] by bilinear interpolation, at the place (r, s) that the output is fetched from.
+
+        x, y (N, H, W, C). With the centre (h₀, w₀) = ((H − 1) / 2, (W − 1) / 2) and A = matrix[n], of (N, 2, 3),
+        (r, s) = (h₀, w₀) + A (h − h₀, w − w₀, 1) + field[n, h, w], in float64. field (N, H, W, 2) or None, for zero.
+        Pixels outside x have the value fill, and where r is not in [−1, H] or s not in [−1, W] so has y. With
+        (a, b) = (r, s) − (i, j), (i, j) = ⌊(r, s)⌋, and all four products taken, zeros too,
+        y = (1 − a) [(1 − b) x[i, j] + b x[i, j + 1]] + a [(1 − b) x[i + 1, j] + b x[i + 1, j + 1]].
+        y is NaN where r or s is.
+        """
+
     # Optimizers, in place over flat vectors ----------------------------------------------------------------
     # Weight decay, coupled: g + weight_decay p takes the gradient's place everywhere. Decoupled (Loshchilov and
     # Hutter 2019): p loses learning_rate · weight_decay · p, and the gradient is left alone. State that has
@@ -517,12 +552,15 @@ class Fused(Protocol):
         packed: Input,
         bias: Input,
         relu: bool,
-        pool: Pool2dDims | None,
+        pool: Pool2dDims,
         d: Conv2dDims,
         scratch: Scratch,
         y: Output,
     ) -> None:
-        """`conv2d`, `batchnorm_inference`, `relu` if wanted, `maxpool2d` if wanted, of the folded filters."""
+        """`conv2d`, `batchnorm_inference`, `relu` if wanted and `maxpool2d`, of the folded filters.
+
+        Windows of 1 by 1 stand for no pooling.
+        """
 
     @staticmethod
     def linear_fold(w: Input, b: Input | None, d: LinearDims, packed: Output, bias: Output) -> None:
@@ -565,6 +603,27 @@ class Kernel:
     def scratch_size(self, backend: str, d: Any, n: int) -> int:
         """Elements of scratch that n samples of dims d need."""
         return 0 if self.scratch is None else self.scratch(backend, d, n)
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A number that a sequence of calls is given anew at each run, in the place of an argument.
+
+    It allows no arithmetic: a kernel that takes one passes it on, untouched, to compiled code.
+    """
+
+    name: str
+    type: type[int] | type[float]
+
+
+class Program(Protocol):
+    """A sequence of calls that runs as one."""
+
+    def run(self, rounds: int, scalars: Mapping[str, Sequence[float] | np.ndarray]) -> None:
+        """All calls, `rounds` times over. Scalars have a value a round, by name."""
+
+    def __add__(self, other: Self) -> Self:
+        """The calls of both, one after the other."""
 
 
 @cache

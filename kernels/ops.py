@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from . import memory, shapes
-from .interface import Backend, Kernel
+from .interface import Backend, Kernel, Program
 from .shapes import Pair, Shape
 
 Array = np.ndarray
@@ -43,6 +44,20 @@ class Kernels:
             return kernel.scratch_size(self.name, d, n)
         size: Callable[[Any, int], int] = getattr(self.backend, f"{kernel}_scratch")
         return size(d, n)
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the backend makes programs."""
+        return hasattr(self.backend, "record")
+
+    def program(self, calls: Iterable[tuple[Callable[..., None], Sequence[Any]]]) -> Program | None:
+        """Fill functions with their arguments, some of them a `Scalar`, as one compiled call.
+
+        None where the backend has no such thing, or a function does more than to call the backend's kernels. The
+        arrays have to stay where they are.
+        """
+        record: Callable[..., Program | None] | None = getattr(self.backend, "record", None)
+        return None if record is None else record(calls)
 
     # Contractions ------------------------------------------------------------------------------------------
 
@@ -356,6 +371,39 @@ class Kernels:
         db = memory.empty((*dy.shape[:-1], dy.shape[-1] - split), dtype)
         self.backend.concat_backward(dy, da, db)
         return da, db
+
+    # Augmentation ------------------------------------------------------------------------------------------
+
+    def uniform(
+        self, indices: Array, shape: tuple[int, ...], seed: int = 0, step: int = 0, dtype: DTypeLike = np.float32
+    ) -> Array:
+        indices = shapes.indices("uniform", indices)
+        sizes = [shapes.integer("uniform", f"shape[{at}]", size, 1) for at, size in enumerate(shape)]
+        seed, step = shapes.integer("uniform", "seed", seed, 0), shapes.integer("uniform", "step", step, 0)
+        if (dtype := np.dtype(dtype)) not in shapes.FLOAT_DTYPES:
+            raise TypeError(f"uniform: dtype is {dtype}, expected float32 or float64")
+        u = memory.empty((len(indices), *sizes), dtype)
+        self.backend.uniform(indices, seed, step, u)
+        return u
+
+    def smooth2d(self, x: Array, weights: Array) -> Array:
+        shapes.arrays("smooth2d", x=x, weights=weights)
+        d = shapes.image(x.shape, "smooth2d")
+        shapes.rank("smooth2d", "weights", weights.shape, 1, "distances from the middle")
+        y = _like(x)
+        self.backend.smooth2d(x, weights, d, self._scratch("smooth2d", d, x), y)
+        return y
+
+    def warp(self, x: Array, matrix: Array, field: Array | None = None, fill: float = 0.0) -> Array:
+        shapes.arrays("warp", x=x, matrix=matrix, **_given(field=field))
+        d = shapes.image(x.shape, "warp")
+        shapes.equal("warp", "matrix", matrix.shape, (len(x), 2, 3), f"x {shapes.text(x.shape)}")
+        if field is not None:
+            shapes.equal("warp", "field", field.shape, (len(x), d.h, d.w, 2), f"x {shapes.text(x.shape)}")
+        y = _like(x)
+        fill = shapes.number("warp", "fill", fill)
+        self.backend.warp(x, matrix, field, fill, d, self._scratch("warp", d, x), y)
+        return y
 
     # Optimizers --------------------------------------------------------------------------------------------
 

@@ -85,6 +85,14 @@ class ChannelDims(NamedTuple):
     channels: int
 
 
+class ImageDims(NamedTuple):
+    """An image of h by w pixels with c channels."""
+
+    h: int
+    w: int
+    c: int
+
+
 def output_size(size: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> int:
     """Number of windows along one axis: floor((size + 2 padding - dilation (kernel - 1) - 1) / stride) + 1."""
     return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
@@ -174,6 +182,20 @@ def labels(kernel: str, value: object, rows: int, classes: int) -> np.ndarray:
     if outside.size:
         at = int(outside[0])
         raise ValueError(f"{kernel}: labels[{at}] is {value[at]}, expected 0 to {classes - 1} for {classes} classes")
+    return np.ascontiguousarray(value, dtype=np.int64)
+
+
+def indices(kernel: str, value: object) -> np.ndarray:
+    """`value` as int64 sample indices, each at least 0."""
+    if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.integer):
+        got = f"of dtype {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+        raise TypeError(f"{kernel}: indices is {got}, expected an array of integers")
+    rank(kernel, "indices", value.shape, 1, "samples")
+    if value.size == 0:
+        raise ValueError(f"{kernel}: indices has an empty batch (shape {value.shape}), expected at least one element")
+    if value.min() < 0:
+        at = int(np.argmax(value < 0))
+        raise ValueError(f"{kernel}: indices[{at}] is {value[at]}, expected 0 or more")
     return np.ascontiguousarray(value, dtype=np.int64)
 
 
@@ -286,6 +308,12 @@ def pool2d(x: Shape, size: Pair, stride: Pair | None, padding: Pair, kernel: str
     if oh < 1 or ow < 1:
         raise ValueError(f"{kernel}: size {(kh, kw)} does not fit into x {text(x)} with padding {(ph, pw)}")
     return Pool2dDims(height, width, channels, kh, kw, sh, sw, ph, pw, oh, ow)
+
+
+def image(x: Shape, kernel: str) -> ImageDims:
+    """Dims of images x (N, H, W, C)."""
+    rank(kernel, "x", x, 4, "samples, height, width, channels")
+    return ImageDims(*(int(size) for size in x[1:]))
 
 
 def channels(x: Shape, kernel: str, name: str = "x") -> ChannelDims:

@@ -11,6 +11,7 @@ from .callbacks import Callback, EarlyStopping
 from .checkpoint import ModelFormatError, load
 from .gradcheck import GradientCheck, gradcheck
 from .graph import DEFAULT_BACKEND, Evaluation, Graph, accuracy
+from .history import Epoch, History
 from .init import Constant, HeNormal, HeUniform, Initialiser, XavierNormal, XavierUniform, Zeros
 from .layers import (
     ELU,
@@ -39,11 +40,13 @@ from .layers import (
     Tanh,
 )
 from .losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
+from .nonfinite import NonFiniteError
 from .optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
 from .plan import Lowering, Plan, Step, Value
 from .schedules import Cosine, Exponential, LinearWarmup, MultiStep, OneCycle, Schedule, StepDecay
 from .sequential import Sequential
-from .trainer import Epoch, History, Trainer
+from .snapshots import Checkpoints
+from .trainer import Trainer
 from .zoo import NETWORKS, build
 
 __all__ = [
@@ -59,6 +62,7 @@ __all__ = [
     "AvgPool2d",
     "BatchNorm",
     "Callback",
+    "Checkpoints",
     "Concat",
     "Constant",
     "Conv2d",
@@ -89,6 +93,7 @@ __all__ = [
     "MeanSquaredError",
     "ModelFormatError",
     "MultiStep",
+    "NonFiniteError",
     "OneCycle",
     "Optimizer",
     "Plan",

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from kernels import shapes
 
 if TYPE_CHECKING:
-    from .trainer import Epoch, Trainer
+    from .history import Epoch
+    from .trainer import Trainer
 
 
 class Callback:
@@ -23,11 +22,27 @@ class Callback:
     def on_step_end(self, trainer: Trainer, loss: float) -> None:
         """After every optimizer step, with the batch's loss."""
 
+    def on_progress(self, trainer: Trainer) -> None:
+        """Several times an epoch, for displays: `trainer.progress` tells where the fit stands.
+
+        Unlike `on_step_end` it does not keep the trainer from running several steps in one compiled call.
+        """
+
     def on_epoch_end(self, trainer: Trainer, epoch: Epoch) -> None:
         """After every epoch, with its record."""
 
     def on_fit_end(self, trainer: Trainer) -> None:
         """After the last step."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint has to keep of this callback: numbers, strings and arrays by name.
+
+        Names, types and shapes must be the same from `on_fit_begin` on. A callback without a `state` keeps nothing.
+        """
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back what `state` gave: the fit goes on from a checkpoint. Called after `on_fit_begin`."""
 
 
 @dataclass
@@ -50,7 +65,7 @@ class EarlyStopping(Callback):
     def on_fit_begin(self, trainer: Trainer, total_steps: int) -> None:
         self._best = math.inf
         self._waited = 0
-        self._weights: dict[str, np.ndarray] = {}
+        self._keep(trainer)
 
     def on_epoch_end(self, trainer: Trainer, epoch: Epoch) -> None:
         value = getattr(epoch, self.monitor, None)
@@ -59,12 +74,23 @@ class EarlyStopping(Callback):
         score = -value if self.monitor.endswith("accuracy") else value
         if score < self._best - self.minimum_change:
             self._best, self._waited = score, 0
-            state = trainer.model.parameters() | trainer.model.statistics()
-            self._weights = {name: array.copy() for name, array in state.items()}
+            self._keep(trainer)
             return
         self._waited += 1
         trainer.stop = trainer.stop or self._waited >= self.patience
 
     def on_fit_end(self, trainer: Trainer) -> None:
-        if self.restore_best and self._weights:
+        if self.restore_best and self._best < math.inf:
             trainer.model.set_parameters(self._weights)
+
+    def _keep(self, trainer: Trainer) -> None:
+        arrays = trainer.model.parameters() | trainer.model.statistics()
+        self._weights = {name: array.copy() for name, array in arrays.items()}
+
+    def state(self) -> dict[str, Any]:
+        return {"best": self._best, "waited": self._waited} | self._weights
+
+    def restore(self, state: dict[str, Any]) -> None:
+        weights = dict(state)
+        self._best, self._waited = weights.pop("best"), weights.pop("waited")
+        self._weights = weights

@@ -23,6 +23,7 @@ from .graph import DEFAULT_BACKEND, Graph, Node, ordered
 from .sequential import Sequential
 
 FORMAT = "twinkernels-model-1"
+PART = ".part"
 CODES = {"float32": "F32", "float64": "F64"}  # safetensors' names
 
 # What a file may ask for. `save` keeps to all but the first, which `load` can be told to exceed.
@@ -55,16 +56,7 @@ def save(model: Graph, path: str | os.PathLike[str]) -> None:
     """Write the model; see `Graph.save`."""
     from safetensors.numpy import save as serialise
 
-    architecture = {
-        "format": FORMAT,
-        "kind": type(model).__name__,
-        "nodes": [[n.name, encode(n.layer), list(n.inputs)] for n in model.nodes],
-        "output": model.output,
-        "input_shape": list(model.input_shape),
-        "dtype": model.dtype.name,
-        "seed": model.seed,
-        "normalisation": encode(model.normalisation),
-    }
+    architecture = describe(model)
     text = json.dumps(architecture)
     if len(text) > MAX_METADATA:
         raise ModelFormatError(f"{len(text)} characters of architecture, expected at most {MAX_METADATA}")
@@ -74,17 +66,52 @@ def save(model: Graph, path: str | os.PathLike[str]) -> None:
     write_atomically(Path(path), serialise(tensors, metadata={"twinkernels": text}))
 
 
+def describe(model: Graph) -> dict[str, Any]:
+    """A model without its arrays, as JSON."""
+    return {
+        "format": FORMAT,
+        "kind": type(model).__name__,
+        "nodes": [[n.name, encode(n.layer), list(n.inputs)] for n in model.nodes],
+        "output": model.output,
+        "input_shape": list(model.input_shape),
+        "dtype": model.dtype.name,
+        "seed": model.seed,
+        "normalisation": encode(model.normalisation),
+    }
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write beside, flush to the disk, and rename: a reader sees the old file or the new one, whole."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = path.with_name(f".{path.name}.{os.getpid()}{PART}")
     try:
         with open(beside, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        if error.errno and error.filename is None:  # a full disk says no name
+            error.filename = os.fspath(path)
+        raise
     finally:
         beside.unlink(missing_ok=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Bring a folder's entries to the disk, so that a new name outlives a power cut."""
+    if os.name != "nt":  # where folders cannot be opened
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_parts(path: Path) -> None:
+    """Remove what writers that were killed left in a folder."""
+    for part in path.glob(f".*{PART}"):
+        part.unlink(missing_ok=True)
 
 
 def load(

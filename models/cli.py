@@ -6,22 +6,23 @@ import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import numpy as np
 import typer
 
 import data as datasets
 import kernels
-from data.files import regular
 
-from . import checkpoint, profile, recipes
+from . import checkpoint, explore, profile, recipes, report
 from .callbacks import Callback
+from .classify import probabilities
+from .nonfinite import NonFiniteError
 from .schedules import Schedule
 
 if TYPE_CHECKING:
     from .graph import Graph
-    from .trainer import Epoch, Trainer
+    from .history import Epoch
+    from .trainer import Trainer
 
 app = typer.Typer(
     name="twinkernels",
@@ -33,6 +34,13 @@ app = typer.Typer(
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors, or the folder of a run.")]
 Backend = Annotated[str | None, typer.Option(metavar="numba|numpy", help="Whose kernels compute.", show_default=False)]
 Data = Annotated[str, typer.Option(metavar="strokes|mnist|PATH", help="Data: a name, or a folder of IDX or CSV files.")]
+TestData = Annotated[
+    str,
+    typer.Option(
+        metavar="strokes|mnist|PATH",
+        help="As for train; or a CSV or IDX file, or a folder with a folder of pictures for each label.",
+    ),
+]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads that compute; all cores if left out.", show_default=False)
 ]
@@ -57,9 +65,18 @@ def list_recipes() -> None:
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A name that `twinkernels list` shows.")],
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="RECIPE", help="A name that `twinkernels list` shows.", show_default=False)
+    ] = None,
     backend: Backend = None,
-    data: Data = "strokes",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="strokes|mnist|PATH",
+            help="Data: a name, or a folder of IDX or CSV files.",
+            show_default="strokes",
+        ),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the training images.", show_default=False)
     ] = None,
@@ -67,36 +84,63 @@ def train(
         int | None, typer.Option(min=1, help="Optimizer steps, instead of epochs.", show_default=False)
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step.", show_default=False)] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of first weights, order and dropout.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of first weights, order and dropout.", show_default="0")
+    ] = None,
     threads: Threads = None,
     out: Annotated[
         Path | None, typer.Option(metavar="RUN", help="New folder to keep the run in.", show_default=False)
     ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on with a run, to the same bits; other options may repeat its own.",
+            show_default=False,
+        ),
+    ] = None,
+    checkpoint_steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps between checkpoints within an epoch.", show_default=False)
+    ] = None,
+    checkpoint_seconds: Annotated[
+        float | None, typer.Option(min=0, help="Seconds between checkpoints within an epoch.", show_default="60")
+    ] = None,
 ) -> None:
     """Train by a recipe; print the accuracy on the test images."""
-    _set_threads(threads)
+    given: dict[str, Any] = {
+        "recipe": recipe,
+        "backend": backend,
+        "seed": seed,
+        "epochs": epochs,
+        "iterations": iterations,
+        "batch_size": batch_size,
+        "checkpoint_steps": checkpoint_steps,
+        "checkpoint_seconds": checkpoint_seconds,
+    }
     with contextlib.closing(_Report()) as report:
-        outcome = recipes.run(
-            recipe,
-            data,
-            backend=backend,
-            seed=seed,
-            epochs=epochs,
-            iterations=iterations,
-            batch_size=batch_size,
-            out=out,
-            callbacks=[report],
-        )
+        if resume is not None:
+            if out is not None and out.absolute() != resume.absolute():
+                raise ValueError(f"--out {out} and --resume {resume} name two runs, expected one")
+            outcome = recipes.resume(resume, data, threads=threads, callbacks=[report], **given)
+            if not report.began:
+                print(f"{resume} has ended, nothing to resume")
+            out = resume
+        else:
+            if recipe is None:
+                raise ValueError("Missing argument 'RECIPE': a name that `twinkernels list` shows")
+            _set_threads(threads)
+            options = {name: value for name, value in given.items() if value is not None}
+            outcome = recipes.run(options.pop("recipe"), data or "strokes", out=out, callbacks=[report], **options)
     print(f"kept in {out}" if out else "model not kept: --out RUN keeps it")
     print(f"test accuracy {outcome.test.accuracy:.4f}")
 
 
 @app.command()
-def evaluate(model: Model, backend: Backend = None, data: Data = "strokes", threads: Threads = None) -> None:
-    """Print a model's loss and accuracy on the test images."""
+def evaluate(model: Model, backend: Backend = None, data: TestData = "strokes", threads: Threads = None) -> None:
+    """Print a model's loss and accuracy on the test images, or on labelled images of your own."""
     _set_threads(threads)
     network = _load(model, backend)
-    loss, accuracy = network.evaluate(*datasets.load(data).test)
+    loss, accuracy = network.evaluate(*datasets.load_test(data, *_image_size(network)))
     print(f"test loss {loss:.4f}")
     print(f"test accuracy {accuracy:.4f}")
 
@@ -105,7 +149,7 @@ def evaluate(model: Model, backend: Backend = None, data: Data = "strokes", thre
 def predict(
     model: Model,
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="IDX files of images, or PNG, JPEG, ... files.")
+        list[Path], typer.Argument(metavar="IMAGE...", help="PNG, JPEG, IDX or CSV files, or folders of pictures.")
     ],
     backend: Backend = None,
     threads: Threads = None,
@@ -113,66 +157,46 @@ def predict(
     """Print a line for each image: file, digit, probability; tabs between."""
     _set_threads(threads)
     network = _load(model, backend)
-    for path in images:
-        pixels = read_images(path, network.input_shape)
-        probabilities = network.kernels.softmax(network.predict(pixels))
-        for at, row in enumerate(probabilities):
-            name = str(path) if len(pixels) == 1 else f"{path}[{at}]"
+    read = [datasets.read_images(path, *_image_size(network)) for path in images]
+    for names, pixels in read:
+        for name, row in zip(names, probabilities(network, pixels), strict=True):
             print(name, row.argmax(), f"{row.max():.4f}", sep="\t")
 
 
-app.command("profile")(profile.command)
-
-
-def read_images(path: Path, shape: Sequence[int]) -> np.ndarray:
-    """The images of a file as (N, H, W, 1) uint8, bright ink on a dark ground, for a model that takes `shape`.
-
-    An IDX file (N, H, W) or (H, W), plain or .gz, is taken as it is. A picture needs Pillow: it is turned to grey, and
-    to its negative where its edge is bright (ink on paper). One that is not H x W is framed as MNIST is: the ink
-    scaled to fit 5/7 of the frame, its centre of mass in the middle. Raises ValueError for any other file, OSError
-    for one that cannot be read.
-    """
-    if len(shape) != 3 or shape[2] != 1:
-        raise ValueError(f"predict: the model takes inputs {tuple(shape)}, expected grey images (H, W, 1)")
-    height, width, _ = shape
-    with regular(path) as file:
-        start = file.read(2)
-    if start != b"\0\0" and path.suffix != ".gz":
-        return _read_picture(path, height, width)[np.newaxis, ..., np.newaxis]
-    pixels = datasets.read_idx(path)
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[-2:] != (height, width):
-        raise ValueError(f"{path}: holds {pixels.shape} {pixels.dtype}, expected (N, {height}, {width}) uint8")
-    return pixels.reshape(-1, height, width, 1)
-
-
-def _read_picture(path: Path, height: int, width: int) -> np.ndarray:
+@app.command()
+def draw(
+    model: Annotated[
+        Path | None,
+        typer.Argument(metavar="MODEL", help="A model, or a run; the one that ships with it if left out."),
+    ] = None,
+    backend: Backend = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of 127.0.0.1; 0 takes any that is free.")] = 8028,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that compute; one image is little to share.")] = 1,
+) -> None:
+    """Serve a page on which you draw a digit and watch a network read it."""
     try:
-        from PIL import Image, ImageOps
+        from .draw import server
     except ImportError:
-        raise ValueError(
-            f"{path} is no IDX file, and pictures need Pillow: pip install 'twinkernels[images]'"
-        ) from None
-    pixels = datasets.read_picture(path)
-    grey = Image.fromarray(pixels)
-    if np.median(np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])) > 127:
-        grey = ImageOps.invert(grey)
-    if grey.size == (width, height):
-        return np.asarray(grey)
+        raise ValueError("draw needs starlette and uvicorn: pip install 'twinkernels[draw]'") from None
+    from .draw import SHIPPED, Reader
 
-    box = grey.point([255 * (level > 50) for level in range(256)]).getbbox()
-    if box is None:
-        raise ValueError(f"{path}: no ink in the picture")
-    digit = np.asarray(ImageOps.contain(grey.crop(box), (width * 5 // 7, height * 5 // 7)))
-    frame = np.zeros((height, width), np.uint8)
-    top, left = (
-        min(
-            max(round(room / 2 - np.average(np.arange(size) + 0.5, weights=digit.sum(1 - axis, dtype=float))), 0),
-            room - size,
-        )
-        for axis, (room, size) in enumerate(zip(frame.shape, digit.shape, strict=True))
-    )
-    frame[top : top + digit.shape[0], left : left + digit.shape[1]] = digit
-    return frame
+    _set_threads(threads)
+    with server.listen(port) as listener:
+        path = _model_file(model or SHIPPED)
+        reader = Reader(_load(path, backend))
+        print(f"http://{server.HOST}:{listener.getsockname()[1]}/ is open for drawing; Ctrl-C ends", flush=True)
+        server.build(reader, listener, server.describe(path, reader)).run(sockets=[listener])
+
+
+app.command("profile")(profile.command)
+app.command("report")(report.command)
+app.command("explore")(explore.command)
+
+
+def _image_size(network: Graph) -> tuple[int, int]:
+    if len(network.input_shape) != 3 or network.input_shape[2] != 1:
+        raise ValueError(f"the model takes inputs {network.input_shape}, expected grey images (H, W, 1)")
+    return network.input_shape[0], network.input_shape[1]
 
 
 def _set_threads(threads: int | None) -> None:
@@ -183,7 +207,11 @@ def _set_threads(threads: int | None) -> None:
 def _load(path: Path, backend: str | None) -> Graph:
     if backend is not None:
         kernels.get(backend)  # so that a mistake here is not blamed on the file
-    return checkpoint.load(path / "model.safetensors" if path.is_dir() else path, backend)
+    return checkpoint.load(_model_file(path), backend)
+
+
+def _model_file(path: Path) -> Path:
+    return path / "model.safetensors" if path.is_dir() else path
 
 
 class _Report(Callback):
@@ -193,6 +221,7 @@ class _Report(Callback):
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+        self.began = False
         console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -210,14 +239,19 @@ class _Report(Callback):
         self._progress.stop()
 
     def on_fit_begin(self, trainer: Trainer, total_steps: int) -> None:
+        self.began, self._trainer = True, trainer
         model = trainer.model
         count = sum(array.size for array in model.parameters().values())
         print(f"{count:,} parameters, {model.backend} backend, {total_steps:,} steps of {trainer.batch_size} images")
         self._task = self._progress.add_task("training", total=total_steps)
         self._progress.start()  # no sooner: loading data may show a bar of its own
 
-    def on_step_end(self, trainer: Trainer, loss: float) -> None:
-        self._progress.update(self._task, advance=1)
+    def restore(self, state: dict[str, Any]) -> None:
+        print(f"going on after {self._trainer.progress.done:,} steps")
+        self._progress.update(self._task, completed=self._trainer.progress.done)
+
+    def on_progress(self, trainer: Trainer) -> None:
+        self._progress.update(self._task, completed=trainer.progress.done)
 
     def on_epoch_end(self, trainer: Trainer, epoch: Epoch) -> None:
         line = f"epoch {epoch.epoch:3}  loss {epoch.loss:.4f}  accuracy {epoch.accuracy:.4f}"
@@ -229,7 +263,8 @@ class _Report(Callback):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit: 0, or 2 after a user's mistake and 130 after Ctrl-C, each with one line on stderr.
 
-    The library answers a mistake with a ValueError or an OSError that names it, so these are the user's here.
+    The library answers a mistake with a ValueError or an OSError that names it, so these are the user's here; so
+    is a training whose numbers are no longer finite.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     message = ""
@@ -239,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         status, message = 2, error.format_message()
     except OSError as error:
         status, message = 2, f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    except ValueError as error:
+    except (ValueError, NonFiniteError) as error:
         status, message = 2, str(error)
     except KeyboardInterrupt:
         status = 130

@@ -1,20 +1,52 @@
-"""Runs a plan: binds every step to a backend's kernel and to views of buffers that are allocated once."""
+"""Runs a plan: binds every step to a backend's kernel and to views of buffers that are allocated once.
+
+Where the backend can, the bound steps become a program: one call from Python for a whole step, or for a whole epoch.
+"""
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
+import data
 from kernels import Kernels, memory
-from kernels.interface import roles
+from kernels.interface import Program, Scalar, roles
 
-from .plan import Plan, Scalar, Step, Value
+from .plan import Plan, Step, Value
 
-Program = list[tuple[Callable[..., None], list[Any]]]
+Call = tuple[Callable[..., None], list[Any]]
+
+_BATCH = Scalar("batch", int)
+
+
+class Calls:
+    """The plain program: its functions called from Python, one after the other."""
+
+    def __init__(self, calls: Sequence[Call]) -> None:
+        self._calls = calls
+
+    def __add__(self, other: Calls) -> Calls:
+        return Calls([*self._calls, *other._calls])
+
+    def run(self, rounds: int, scalars: Mapping[str, Sequence[float] | np.ndarray]) -> None:
+        """All calls, `rounds` times over. Scalars have a value a round, by name."""
+        for i in range(rounds):
+            for function, arguments in self._calls:
+                function(*(scalars[a.name][i] if isinstance(a, Scalar) else a for a in arguments))
+
+
+class _Bound(NamedTuple):
+    """A plan at one batch size: its steps, those last that change the model, and its inputs' and outputs' arrays."""
+
+    computing: Program
+    updating: Program
+    inputs: dict[str, np.ndarray]
+    outputs: dict[str, np.ndarray]
 
 
 class Executor:
@@ -22,18 +54,28 @@ class Executor:
 
     `arrays` holds the persistent arrays by value name (parameters, gradients, statistics, optimizer state);
     the others get buffers, shared by values that are never needed at once. A smaller batch runs the same steps on
-    shorter views.
+    shorter views. Fused steps whose kernel the backend lacks give way to those that they replace.
+
+    `compiled` False runs the steps from Python, one by one, for debugging. On a backend that cannot compile a sequence,
+    and for plans with kernels that are not the backend's own, it becomes False at the first run.
     """
 
-    def __init__(self, plan: Plan, kernels: Kernels, batch_size: int, arrays: Mapping[str, np.ndarray]) -> None:
-        self.plan = plan
+    def __init__(
+        self,
+        plan: Plan,
+        kernels: Kernels,
+        batch_size: int,
+        arrays: Mapping[str, np.ndarray],
+        compiled: bool = True,
+    ) -> None:
+        self.plan = plan.expanded(partial(hasattr, kernels.backend))
         self.kernels = kernels
         self.batch_size = batch_size
         self._lock = threading.Lock()
         self._arrays: dict[Value, np.ndarray] = {}
         buffers = self._share_memory(arrays)
         self._buffers = list(buffers.values())
-        for value in plan.values():
+        for value in self.plan.values():
             if value.base is not None:
                 self._arrays[value] = self._arrays[value.base].reshape(value.sized(batch_size))
             elif value.name in arrays:
@@ -42,20 +84,23 @@ class Executor:
                 dtype, shape = value.dtype or plan.dtype, value.sized(batch_size)
                 used = buffers[value][: math.prod(shape) * dtype.itemsize]
                 self._arrays[value] = used.view(dtype).reshape(shape)
-        self._scratch = memory.empty(
-            max((self._scratch_size(step, batch_size) for step in plan.steps), default=0), plan.dtype
-        )
-        self._programs: dict[int, tuple[Program, list[tuple[list[Any], int, str]]]] = {}
+        steps = (*self.plan.constants, *self.plan.steps)
+        self._scratch = memory.empty(max((self._scratch_size(s, batch_size) for s in steps), default=0), plan.dtype)
+        self.compiled = compiled and kernels.compiles and all(isinstance(step.kernel, str) for step in steps)
+        self._constants: Program | None = None
+        self._version: int | None = None
+        self._bounds: dict[int, _Bound] = {}
 
     def _share_memory(self, arrays: Mapping[str, np.ndarray]) -> dict[Value, np.ndarray]:
         """Bytes for every value without an array: those whose lives do not overlap share them.
 
-        A value lives from the first step that mentions it to the last; inputs and outputs live throughout. The memory
-        freed last is taken first, since it still lies in the caches.
+        A value lives from the first step that mentions it to the last; inputs, outputs and constants live throughout.
+        The memory freed last is taken first, since it still lies in the caches.
         """
-        steps = self.plan.steps
-        throughout = {_origin(v) for v in (*self.plan.inputs.values(), *self.plan.outputs.values())}
-        mentioned = [[_origin(v) for v in step.arguments if isinstance(v, Value)] for step in steps]
+        plan = self.plan
+        made = (value for step in plan.constants for value in step.outputs.values())
+        throughout = {value.origin for value in (*plan.inputs.values(), *plan.outputs.values(), *made)}
+        mentioned = [[v.origin for v in step.arguments if isinstance(v, Value)] for step in plan.steps]
         last = {value: i for i, values in enumerate(mentioned) for value in values}
         buffers: dict[Value, np.ndarray] = {}
         free: list[np.ndarray] = []
@@ -63,7 +108,7 @@ class Executor:
             for value in dict.fromkeys(values):
                 if value in buffers or value.name in arrays:
                     continue
-                size = math.prod(value.sized(self.batch_size)) * (value.dtype or self.plan.dtype).itemsize
+                size = math.prod(value.sized(self.batch_size)) * (value.dtype or plan.dtype).itemsize
                 fitting = [j for j, buffer in enumerate(free) if size <= buffer.size <= 2 * size]
                 buffers[value] = free.pop(fitting[-1]) if fitting else memory.empty(size, np.uint8)
             ended = (v for v in dict.fromkeys(values) if v in buffers and v not in throughout and last[v] == i)
@@ -81,49 +126,150 @@ class Executor:
         whole = self._arrays[value]
         return whole if value.sized(n) == whole.shape else whole[:n]
 
-    def run(self, inputs: Mapping[str, np.ndarray], n: int, **scalars: float) -> dict[str, np.ndarray]:
-        """Copy the inputs in, run all steps on n samples, and copy the outputs out. Safe from several threads."""
+    def calls(self, n: int) -> list[Call]:
+        """The steps on n samples as functions with their arguments, each `Scalar` in its place."""
+        return [self._call(step, n) for step in self.plan.steps]
+
+    def run(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        n: int,
+        accept: Callable[[dict[str, np.ndarray]], bool] | None = None,
+        version: int = 0,
+        **scalars: float,
+    ) -> dict[str, np.ndarray]:
+        """Copy the inputs in, run all steps on n samples, and copy the outputs out. Safe from several threads.
+
+        accept: is handed the outputs before the first step that changes the model, and decides whether those steps run.
+        version: of the parameters and running statistics; where it is another than in the last run, the plan's
+        constants are computed anew.
+        """
         with self._lock:
+            bound = self._bound(n)
             for name, array in inputs.items():
-                self.array(self.plan.inputs[name], n)[...] = array
-            self.run_in_place(n, **scalars)
-            return {name: self.array(value, n).copy() for name, value in self.plan.outputs.items()}
+                bound.inputs[name][...] = array
+            self._renew_constants(version)
+            rounds = {name: [value] for name, value in scalars.items()}
+            bound.computing.run(1, rounds)
+            outputs = {name: array.copy() for name, array in bound.outputs.items()}
+            if accept is None or accept(outputs):
+                bound.updating.run(1, rounds)
+            return outputs
 
-    def run_in_place(self, n: int, **scalars: float) -> None:
+    def run_in_place(self, n: int, version: int = 0, /, **scalars: float) -> None:
         """Run all steps on the n samples that lie in the input buffers."""
-        if n not in self._programs:
-            if len(self._programs) > 8:  # batch sizes vary without bound where a model serves requests
-                self._programs.clear()
-            self._programs[n] = self._bind(n)
-        program, patches = self._programs[n]
-        for arguments, position, name in patches:
-            arguments[position] = scalars[name]
-        for function, arguments in program:
-            function(*arguments)
+        bound = self._bound(n)
+        self._renew_constants(version)
+        (bound.computing + bound.updating).run(1, {name: [value] for name, value in scalars.items()})
 
-    def _bind(self, n: int) -> tuple[Program, list[tuple[list[Any], int, str]]]:
-        program: Program = []
-        patches = []
-        for step in self.plan.steps:
-            given = iter(step.arguments)
-            arguments: list[Any] = []
-            for role in roles(step.kernel).values():
-                if role == "scratch":
-                    arguments.append(self._scratch[: self._scratch_size(step, n)])
+    def epoch(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        order: np.ndarray,
+        normalisation: tuple[float, float] | None = None,
+        version: int = 0,
+        **scalars: Sequence[float] | np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Run all steps on one batch of a data set after the other, bit for bit as `run` does with each of them.
+
+        inputs: the whole set by name, "input" (S, ...) and "target" (S, ...); arrays that are not contiguous and of
+        the plan's dtypes are copied first. Images of uint8 are normalised by (mean, std) as they are read.
+        order: indices of samples; every batch_size of them make a batch, the last may be smaller.
+        scalars: `step` and `learning_rate`, each with one value a batch.
+
+        Returns the loss of every batch, float64, and the number of its correct predictions, int64, or None where the
+        targets are no labels. Raises IndexError for an index out of range, ValueError for uint8 images without a
+        normalisation and for scalars of another number than the batches'.
+        """
+        order = np.ascontiguousarray(order, np.int64)
+        for name, array in inputs.items():
+            if len(order) and not 0 <= order.min() <= order.max() < len(array):
+                raise IndexError(f"epoch: order holds {order.min()} to {order.max()}, {name} has {len(array)} samples")
+        size = self.batch_size
+        full, rest = divmod(len(order), size)
+        batches = full + (rest > 0)
+        for name, values in scalars.items():
+            if len(values) != batches:
+                raise ValueError(f"epoch: {name} has {len(values)} values, expected {batches}, one a batch")
+        losses, counts = np.empty(batches), np.empty(batches, np.int64)
+        labelled = len(self.plan.inputs["target"].shape) == 1 and len(self.plan.outputs["output"].shape) == 2
+        with self._lock:
+            sources = [self._source(name, array, normalisation) for name, array in inputs.items()]
+            for first, last, n in ((0, full, size), (full, batches, rest)):
+                if first == last:
                     continue
-                value = next(given)
-                if isinstance(value, Scalar):
-                    patches.append((arguments, len(arguments), value.name))
-                arguments.append(self.array(value, n) if isinstance(value, Value) else value)
-            program.append((self.kernels.function(step.kernel), arguments))
-        return program, patches
+                bound = self._bound(n)
+                self._renew_constants(version)
+                chosen = order[first * size :]
+                gather, keep, count = (self.kernels.function(name) for name in ("gather", "keep", "count_correct"))
+                before: list[Call] = [
+                    (gather, [source, chosen, _BATCH, levels, bound.inputs[name]])
+                    for name, (source, levels) in zip(inputs, sources, strict=True)
+                ]
+                after: list[Call] = [(keep, [bound.outputs["loss"], _BATCH, losses[first:]])]
+                if labelled:
+                    found, target = bound.outputs["output"], bound.inputs["target"]
+                    after.append((count, [found, target, _BATCH, counts[first:]]))
+                program = self._program(before) + bound.computing + bound.updating + self._program(after)
+                own = {name: values[first:last] for name, values in scalars.items()}
+                program.run(last - first, own | {_BATCH.name: range(last - first)})
+        return losses, counts if labelled else None
+
+    def _source(
+        self, name: str, array: np.ndarray, normalisation: tuple[float, float] | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """A set as batches are gathered from it; and for uint8 images, what each level becomes."""
+        dtype = self.plan.inputs[name].dtype or self.plan.dtype
+        if array.dtype != np.uint8 or dtype.kind != "f":
+            return np.ascontiguousarray(array, dtype), None
+        if normalisation is None:
+            raise ValueError(f"epoch: {name} holds uint8 images, expected a normalisation with them")
+        levels = data.standardise(np.arange(256, dtype=np.uint8), *normalisation)
+        return np.ascontiguousarray(array), levels.astype(dtype)
+
+    def _bound(self, n: int) -> _Bound:
+        if self._constants is None:
+            self._constants = self._program([self._call(step, self.batch_size) for step in self.plan.constants])
+        if n not in self._bounds:
+            if len(self._bounds) > 8:  # batch sizes vary without bound where a model serves requests
+                self._bounds.clear()
+            plan, calls = self.plan, self.calls(n)
+            parts = calls[: plan.updates], calls[plan.updates :]
+            computing, updating = map(self._program, parts)
+            if not self.compiled:
+                computing, updating = map(Calls, parts)
+            self._bounds[n] = _Bound(
+                computing,
+                updating,
+                {name: self.array(value, n) for name, value in plan.inputs.items()},
+                {name: self.array(value, n) for name, value in plan.outputs.items()},
+            )
+        return self._bounds[n]
+
+    def _program(self, calls: list[Call]) -> Program:
+        """The calls as a compiled program, or a plain one; all of an executor's are of the same kind."""
+        program = self.kernels.program(calls) if self.compiled else None
+        self.compiled = program is not None
+        return program or Calls(calls)
+
+    def _renew_constants(self, version: int) -> None:
+        if self.plan.constants and version != self._version:
+            assert self._constants is not None
+            self._constants.run(1, {})
+            self._version = version
+
+    def _call(self, step: Step, n: int) -> Call:
+        given = iter(step.arguments)
+        arguments: list[Any] = []
+        for role in roles(step.kernel).values():
+            if role == "scratch":
+                arguments.append(self._scratch[: self._scratch_size(step, n)])
+                continue
+            value = next(given)
+            arguments.append(self.array(value, n) if isinstance(value, Value) else value)
+        return self.kernels.function(step.kernel), arguments
 
     def _scratch_size(self, step: Step, n: int) -> int:
         if "scratch" not in roles(step.kernel).values():
             return 0
         return self.kernels.scratch_size(step.kernel, step.dims["d"], n)
-
-
-def _origin(value: Value) -> Value:
-    """The value whose memory this one is."""
-    return value if value.base is None else _origin(value.base)

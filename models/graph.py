@@ -6,7 +6,7 @@ import graphlib
 import math
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from .layers import Array, Layer
 from .losses import Loss, SoftmaxCrossEntropy
 from .optimizers import Optimizer
 from .plan import BATCH, Backward, Layout, Lowering, Plan, Value, table
+from .rewrite import checked, rewrite
 
 DEFAULT_BACKEND = "numba"
 INPUT = "input"
@@ -58,6 +59,9 @@ class Graph:
     normalisation: (mean, std) in pixel units, by which uint8 images are normalised; float images are taken as
     they are.
 
+    `model.plan` is the plan of inference as the layers wrote it; `model.rewrites` are the rewrites with which it runs.
+    `model.version` counts the changes of parameters and running statistics.
+
     Raises ValueError for a cycle, an unknown input, a node that leads nowhere, or shapes that do not fit.
     """
 
@@ -87,6 +91,8 @@ class Graph:
         self._inference: Executor | None = None
         self._inference_lock = threading.Lock()
         self.plan = self._lower_inference()
+        self.rewrites = None
+        self.version = 0
 
     @property
     def normalisation(self) -> tuple[float, float] | None:
@@ -100,6 +106,17 @@ class Graph:
             mean = shapes.number("normalisation", "mean", mean)
             value = mean, shapes.number("normalisation", "std", std, 0.0, above=True)
         self._normalisation = value
+
+    @property
+    def rewrites(self) -> tuple[str, ...] | None:
+        """Names of the rewrites (`models.rewrite.REWRITES`) with which inference runs; None stands for all."""
+        return self._rewrites
+
+    @rewrites.setter
+    def rewrites(self, names: Iterable[str] | None) -> None:
+        self._rewrites = checked(names)
+        with self._inference_lock:
+            self._inference = None
 
     # Structure ---------------------------------------------------------------------------------------------
 
@@ -167,7 +184,8 @@ class Graph:
         batch_size: int | None = None,
         input_gradient: bool = False,
     ) -> Plan:
-        """The plan of a training step: forward, loss, backward in reverse, and the optimizer's update.
+        """The plan of a training step: forward, loss, backward in reverse; then the updates of running
+        statistics and the optimizer's.
 
         Without an optimizer the step ends with the gradients; `input_gradient` asks for the input's too.
         """
@@ -215,17 +233,17 @@ class Graph:
             flat: Shape = (self.parameter_layout.size,)
             state = [Value(f"optimizer.{name}", flat) for name in optimizer.state]
             optimizer.lower(plan, Value("parameters", flat), Value("gradients", flat), state)
-        return Plan(tuple(plan.steps), {INPUT: x, "target": target}, outputs, batch_size, self.dtype)
+        return Plan(plan.updates_last(), {INPUT: x, "target": target}, outputs, batch_size, self.dtype)
 
     # Arrays ------------------------------------------------------------------------------------------------
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The persistent arrays by value name, writable: for executors alone."""
-        return (
-            {"parameters": self._parameters}
-            | self.parameter_layout.views(self._parameters)
-            | self.statistic_layout.views(self._statistics)
-        )
+        return {"parameters": self._parameters} | self.parameter_layout.views(self._parameters) | self.statistic_views()
+
+    def statistic_views(self) -> dict[str, np.ndarray]:
+        """The running statistics by name, writable: for trainers alone."""
+        return self.statistic_layout.views(self._statistics)
 
     def parameters(self) -> dict[str, np.ndarray]:
         """Read-only views of the trained arrays, by "node.name"."""
@@ -248,6 +266,7 @@ class Graph:
             shapes.equal("set_parameters", name, np.shape(array), views[name].shape)
         for name, array in {name: np.asarray(array, self.dtype) for name, array in new.items()}.items():
             views[name][...] = array
+        self.version += 1
 
     # Use ---------------------------------------------------------------------------------------------------
 
@@ -284,12 +303,12 @@ class Graph:
         with self._inference_lock:
             wanted = min(len(x), PREDICT_BATCH)
             if self._inference is None or self._inference.batch_size < wanted:
-                self._inference = Executor(self.plan, self.kernels, wanted, self.arrays())
+                plan = rewrite(self.plan, self.kernels, self.rewrites)
+                self._inference = Executor(plan, self.kernels, wanted, self.arrays())
             inference = self._inference
+        parts = (x[start : start + inference.batch_size] for start in range(0, len(x), inference.batch_size))
         outputs = [
-            inference.run({INPUT: self.prepare(x[start : start + inference.batch_size])}, n=n)["output"]
-            for start in range(0, len(x), inference.batch_size)
-            for n in [min(inference.batch_size, len(x) - start)]
+            inference.run({INPUT: self.prepare(part)}, n=len(part), version=self.version)["output"] for part in parts
         ]
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
@@ -305,6 +324,7 @@ class Graph:
         """A copy with the same weights on another backend, or in another dtype."""
         twin = self._rebuilt(backend, self.dtype if dtype is None else dtype)
         twin.set_parameters(self.parameters() | self.statistics())
+        twin.rewrites = self.rewrites
         return twin
 
     def _rebuilt(self, backend: str, dtype: DTypeLike) -> Graph:

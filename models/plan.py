@@ -8,14 +8,14 @@ training step: forward, loss, backward in reverse, optimizer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from kernels.interface import Kernel, roles
+from kernels.interface import Kernel, Scalar, roles
 from kernels.shapes import Shape, text
 
 BATCH = "N"
@@ -34,60 +34,80 @@ class Value:
     dtype: np.dtype | None = None
     base: Value | None = None
 
+    @property
+    def origin(self) -> Value:
+        """The value whose memory this one is."""
+        return self if self.base is None else self.base.origin
+
     def sized(self, n: int) -> tuple[int, ...]:
         """The shape at batch size n."""
         return tuple(n if size == BATCH else int(size) for size in self.shape)
 
 
-@dataclass(frozen=True)
-class Scalar:
-    """A number that the executor is given anew at each run: "step" or "learning_rate"."""
+UPDATES = ("statistics", "optimizer")
+"""The phases that change the model; all others fill buffers and gradients alone."""
 
-    name: str
-
-
-STEP = Scalar("step")
-LEARNING_RATE = Scalar("learning_rate")
+STEP = Scalar("step", int)
+LEARNING_RATE = Scalar("learning_rate", float)
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
     """One kernel call: the arguments in the contract's order, without scratch.
 
-    A fused step carries the steps that it `replaces`: they are its definition.
+    A fused step carries the steps that it `replaces`, fused ones perhaps: they are its definition. `node` names the
+    layer that wrote it.
     """
 
     kernel: str | Kernel
     arguments: tuple[Any, ...]
     phase: str
     replaces: tuple[Step, ...] = ()
+    node: str = ""
 
     @property
     def name(self) -> str:
         """The kernel's name."""
         return self.kernel if isinstance(self.kernel, str) else self.kernel.name
 
-    def _named(self) -> Iterable[tuple[str, str, Any]]:
-        parameters = [(name, role) for name, role in roles(self.kernel).items() if role != "scratch"]
-        return ((name, role, value) for (name, role), value in zip(parameters, self.arguments, strict=True))
+    @property
+    def named(self) -> dict[str, Any]:
+        """The arguments by parameter name."""
+        parameters = (name for name, role in roles(self.kernel).items() if role != "scratch")
+        return dict(zip(parameters, self.arguments, strict=True))
+
+    def _of_role(self, *wanted: str) -> dict[str, Any]:
+        by_role = roles(self.kernel)
+        return {name: value for name, value in self.named.items() if by_role[name] in wanted}
 
     @property
     def inputs(self) -> dict[str, Value]:
         """Arrays that the kernel reads, by parameter name."""
-        return {name: v for name, role, v in self._named() if role in ("input", "in place") and v is not None}
+        return {name: value for name, value in self._of_role("input", "in place").items() if value is not None}
 
     @property
     def outputs(self) -> dict[str, Value]:
         """Arrays that the kernel writes, by parameter name."""
-        return {name: v for name, role, v in self._named() if role in ("output", "in place") and v is not None}
+        return {name: value for name, value in self._of_role("output", "in place").items() if value is not None}
 
     @property
     def dims(self) -> dict[str, Any]:
         """Everything else: dims tuples and numbers, by parameter name."""
-        return {name: v for name, role, v in self._named() if role == "attribute"}
+        return self._of_role("attribute")
+
+    def expanded(self, available: Callable[[str], bool]) -> tuple[Step, ...]:
+        """This step, or what it replaces where its kernel is not available."""
+        if not self.replaces or available(self.name):
+            return (self,)
+        return tuple(inner for step in self.replaces for inner in step.expanded(available))
 
     def flops(self, n: int) -> int:
-        """Useful floating-point operations of a contraction on n samples (an FMA counts two); 0 elsewhere."""
+        """Useful floating-point operations of a contraction on n samples (an FMA counts two); 0 elsewhere.
+
+        A fused step's are those of the steps that it replaces.
+        """
+        if self.replaces:
+            return sum(step.flops(n) for step in self.replaces)
         macs = getattr(self.dims.get("d"), "macs", 0)
         gradients = [name for name in self.outputs if name in ("dx", "dw")]
         return int(2 * n * macs * (len(gradients) if self.name.endswith("_backward") else 1))
@@ -102,23 +122,40 @@ class Step:
         outputs = ", ".join(v.name for v in self.outputs.values())
         return f"{outputs} = {self.name}({inputs})"
 
+    def definition(self) -> list[tuple[Step, str]]:
+        """The steps that this one replaces and, below each, what that replaces: each with its indented line."""
+        lines: list[tuple[Step, str]] = []
+        for step in self.replaces:
+            lines += [(step, f"    {step}"), *((inner, f"    {line}") for inner, line in step.definition())]
+        return lines
+
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps in the order of execution, over `inputs` that the caller fills and `outputs` that it reads."""
+    """Steps in the order of execution, over `inputs` that the caller fills and `outputs` that it reads.
+
+    `constants` are steps that depend on parameters and running statistics alone. They run before the others, once and
+    again when those have changed; what they write is kept between runs.
+    """
 
     steps: tuple[Step, ...]
     inputs: Mapping[str, Value]
     outputs: Mapping[str, Value]
     batch_size: int | None = None
     dtype: np.dtype = field(default_factory=lambda: np.dtype(np.float32))
+    constants: tuple[Step, ...] = ()
+
+    @property
+    def updates(self) -> int:
+        """Where the steps begin that change parameters, statistics and optimizer state; the plan's end if none does."""
+        return next((i for i, step in enumerate(self.steps) if step.phase in UPDATES), len(self.steps))
 
     def values(self) -> list[Value]:
         """Every value of the plan, bases before their other shapes, in order of first appearance."""
         seen: dict[Value, None] = {}
         mentioned = [
             *self.inputs.values(),
-            *(v for s in self.steps for v in s.arguments),
+            *(v for s in (*self.constants, *self.steps) for v in s.arguments),
             *self.outputs.values(),
         ]
         for value in mentioned:
@@ -133,24 +170,36 @@ class Plan:
         """Useful floating-point operations of the contractions, for n samples or the plan's batch."""
         return sum(step.flops(n or self.batch_size or 1) for step in self.steps)
 
+    def expanded(self, available: Callable[[str], bool]) -> Plan:
+        """The same plan in available kernels: fused steps whose kernel is not give way to what they replace.
+
+        Kernels that hand values to each other, such as a fused forward and its backward, are available together or
+        not at all.
+        """
+        steps = tuple(inner for step in self.steps for inner in step.expanded(available))
+        read = {value for step in steps for value in step.inputs.values()}
+        constants = tuple(step for step in self.constants if not read.isdisjoint(step.outputs.values()))
+        return replace(self, steps=steps, constants=constants)
+
     def __str__(self) -> str:
         n = self.batch_size or 1
         batch = f"batch of {n}" if self.batch_size else "a sample (N = 1)"
-        rows = [
-            (
-                str(i),
-                step.phase,
-                str(step),
-                " ".join(text(v.sized(n) if self.batch_size else v.shape) for v in step.outputs.values()),
-                f"{step.flops(n) / 1e6:,.2f}" if step.flops(n) else "",
-                f"{step.bytes(n, self.dtype.itemsize) / 1e3:,.1f}",
-            )
-            for i, step in enumerate(self.steps)
-        ]
+        count = f"{len(self.constants)} constants, " if self.constants else ""
+        rows = [self._row("", step.phase, step, str(step)) for step in self.constants]
+        for i, step in enumerate(self.steps):
+            flops = f"{step.flops(n) / 1e6:,.2f}" if step.flops(n) else ""
+            size = f"{step.bytes(n, self.dtype.itemsize) / 1e3:,.1f}"
+            rows.append(self._row(str(i), step.phase, step, str(step), flops, size))
+            rows += [self._row("", "", inner, line) for inner, line in step.definition()]
         total = sum(step.bytes(n, self.dtype.itemsize) for step in self.steps)
         rows.append(("", "", "total", "", f"{self.flops(n) / 1e6:,.2f}", f"{total / 1e3:,.1f}"))
         head = ("", "phase", "step", "shapes written", "MFLOP", "kB")
-        return f"{len(self.steps)} steps, {batch}, {self.dtype}\n" + table([head, *rows], right=(0, 4, 5))
+        return f"{count}{len(self.steps)} steps, {batch}, {self.dtype}\n" + table([head, *rows], right=(0, 4, 5))
+
+    def _row(self, number: str, phase: str, step: Step, line: str, flops: str = "", size: str = "") -> tuple[str, ...]:
+        n = self.batch_size
+        shapes = " ".join(text(v.sized(n) if n else v.shape) for v in step.outputs.values())
+        return (number, phase, line, shapes, flops, size)
 
 
 def table(rows: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> str:
@@ -204,6 +253,7 @@ class Lowering:
         self._nodes = 0
         self._names: dict[str, int] = {}
         self._parameters: dict[Value, Value] = {}
+        self._statistics: set[Value] = set()
         self._wanted: set[Value] = set()
 
     def begin(self, node: str) -> None:
@@ -232,7 +282,7 @@ class Lowering:
 
     def call(self, kernel: str | Kernel, *arguments: Any) -> None:
         """Append a step; the arguments stand in the contract's order, without scratch."""
-        self.steps.append(Step(kernel, arguments, self.phase))
+        self.steps.append(Step(kernel, arguments, self.phase, node=self.node))
 
     def parameters(self, shapes: Mapping[str, Shape], gradients: bool = True) -> SimpleNamespace:
         """The current node's parameters (or, without gradients, its running statistics) as values."""
@@ -242,7 +292,30 @@ class Lowering:
             if gradients:
                 self._parameters[values[name]] = Value(f"d{self.node}.{name}", shape)
                 self.want(values[name])
+            else:
+                self._statistics.add(values[name])
         return SimpleNamespace(**values)
+
+    def updates_last(self) -> tuple[Step, ...]:
+        """The steps, those that change running statistics behind all that compute: a step can be given up until then.
+
+        One stays where it is if a later step uses what it writes, or writes what it reads.
+        """
+        computing: list[Step] = []
+        updating: list[Step] = []
+        used: set[Value] = set()
+        written: set[Value] = set()
+        for step in reversed(self.steps):
+            changed, read = set(step.outputs.values()), set(step.inputs.values())
+            if step.phase in UPDATES:
+                updating.append(step)
+            elif changed & self._statistics and not changed & used and not read & written:
+                updating.append(replace(step, phase="statistics"))
+            else:
+                computing.append(step)
+                used |= read | changed
+                written |= changed
+        return tuple(reversed(computing)) + tuple(reversed(updating))
 
     def want(self, value: Value) -> None:
         """The loss's gradient by this value is needed."""

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
+from numpy.typing import DTypeLike
 
 import kernels
 from kernels import Kernels, memory
-from kernels.interface import roles
+from kernels.interface import Scalar, roles
 from kernels.shapes import text
 
-from . import recipes
+from . import plots, recipes
 from .execute import Executor
 from .graph import INPUT
-from .plan import Plan, Step, table
+from .plan import Plan, Step, Value, table
 from .recipes import Recipe
 from .trainer import Trainer
 from .zoo import build
@@ -42,7 +45,7 @@ class Line:
 
     limit: the least seconds this machine could take. errors: the largest |result − truth| of an output, over the
     largest value of that output or of the step's first input, since some gradients are sums that cancel; the truth is
-    computed in float64 from the same inputs.
+    computed in float64 from the same inputs. NumPy runs the steps that a fused step replaces.
     """
 
     step: Step
@@ -79,6 +82,7 @@ class Profile:
             start = (str(i), line.step.phase, str(line.step), line.shapes)
             errors = tuple(f"{line.errors[backend]:.0e}" for backend in BACKENDS)
             rows.append(start + _figures(line.flops, line.bytes, line.limit, line.seconds) + errors)
+            rows += [("", "", replaced, *[""] * (len(head) - 3)) for _, replaced in line.step.definition()]
         flops, size, limit = (sum(getattr(line, name) for line in self.lines) for name in ("flops", "bytes", "limit"))
         largest = tuple(f"{max(line.errors[backend] for line in self.lines):.0e}" for backend in BACKENDS)
         totals = {backend: self.seconds(backend) for backend in BACKENDS}
@@ -93,8 +97,7 @@ class Profile:
 
     def figure(self) -> Figure:
         """A picture: the steps under the roofline, and each backend's time as a stacked bar. Needs matplotlib."""
-        figure_class = _figure_class()
-        figure: Figure = figure_class(figsize=(13, 5), layout="constrained")
+        figure = plots.figure_class()(figsize=(13, 5), layout="constrained")
         roofline, bars = figure.subplots(1, 2)
         self._draw_roofline(roofline)
         self._draw_bars(bars)
@@ -147,14 +150,6 @@ def _figures(flops: int, size: int, limit: float, seconds: dict[str, float]) -> 
     return (*cells, f"{seconds['numpy'] / seconds['numba']:.1f}")
 
 
-def _figure_class() -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ValueError("the picture needs matplotlib: pip install 'twinkernels[plots]'") from None
-    return Figure
-
-
 def profile(
     recipe: str | Recipe,
     batch_size: int | None = None,
@@ -162,11 +157,13 @@ def profile(
     seed: int = 0,
     seconds: float = 1.0,
     limits: Limits | None = None,
+    rewrites: Iterable[str] | None = None,
 ) -> Profile:
     """Measure a recipe's training step on random images, kernel by kernel, on both backends.
 
     batch_size: in place of the recipe's. seconds: how long each backend is measured. limits: the machine's, measured
-    unless given. A backend runs for a while, then all rest, then the other runs: their idle threads never meet.
+    unless given. rewrites: as in `Trainer`, for Numba; NumPy runs the steps that they replace. A backend runs for a
+    while, then all rest, then the other runs: their idle threads never meet.
 
     Raises ValueError for an unknown recipe or a batch size below 1.
     """
@@ -175,13 +172,14 @@ def profile(
     trainers = {}
     for backend in BACKENDS:
         model = build(recipe.network, backend, seed)
-        trainers[backend] = Trainer(model, recipe.optimizer, recipe.loss, n, recipe.schedule)
+        trainers[backend] = Trainer(model, recipe.optimizer, recipe.loss, n, recipe.schedule, rewrites)
     if limits is None:
         from . import limits as machine
 
         limits = machine.measure()
-    executors = {backend: _filled(trainer, seed) for backend, trainer in trainers.items()}
-    errors = _errors(executors["numpy"], trainers["numba"].model.kernels, n, recipe.optimizer.learning_rate)
+    plan = trainers["numba"].plan
+    executors = {backend: _filled(plan, trainer, seed) for backend, trainer in trainers.items()}
+    errors = _errors(plan, executors["numpy"], trainers["numba"].model.kernels, n, recipe.optimizer.learning_rate)
     passes: dict[str, list[np.ndarray]] = {backend: [] for backend in BACKENDS}
     whole: dict[str, list[float]] = {backend: [] for backend in BACKENDS}
     for _ in range(_ROUNDS):
@@ -189,8 +187,10 @@ def profile(
             time.sleep(_PAUSE)
             _measure(executor, n, seconds / _ROUNDS, passes[backend], whole[backend])
 
-    plan: Plan = trainers["numpy"].plan
-    steps = {backend: _typical(passes[backend]) for backend in BACKENDS}
+    steps = {
+        backend: np.add.reduceat(_typical(passes[backend]), _starts(plan, executor.kernels))
+        for backend, executor in executors.items()
+    }
     lines = tuple(
         Line(
             step,
@@ -207,17 +207,28 @@ def profile(
     return Profile(recipe.name, n, kernels.get_threads(), limits, lines, totals)
 
 
-def _filled(trainer: Trainer, seed: int) -> Executor:
-    """The trainer's executor with a random batch in its inputs."""
+def _filled(plan: Plan, trainer: Trainer, seed: int) -> Executor:
+    """The plan in the kernels of the trainer's backend and on its arrays, with a random batch in the inputs."""
     rng = np.random.default_rng(seed)
-    executor, n = trainer._executor, trainer.batch_size
-    for name, value in trainer.plan.inputs.items():
+    k, n = trainer.model.kernels, trainer.batch_size
+    executor = Executor(plan.expanded(_available(k)), k, n, trainer.arrays())
+    for name, value in plan.inputs.items():
         array = executor.array(value, n)
         if name == INPUT or array.dtype.kind == "f":
             array[...] = rng.standard_normal(array.shape)
         else:
             array[...] = rng.integers(0, int(trainer.model.output_shape[-1]), array.shape)
     return executor
+
+
+def _available(k: Kernels) -> Callable[[str], bool]:
+    return partial(hasattr, k.backend)
+
+
+def _starts(plan: Plan, k: Kernels) -> list[int]:
+    """Where each step of the plan begins among those that the backend runs."""
+    counts = [len(step.expanded(_available(k))) for step in plan.steps]
+    return [0, *accumulate(counts[:-1])]
 
 
 def _measure(executor: Executor, n: int, seconds: float, passes: list[np.ndarray], whole: list[float]) -> None:
@@ -240,9 +251,10 @@ def _measure(executor: Executor, n: int, seconds: float, passes: list[np.ndarray
 
 def _program(executor: Executor, n: int, learning_rate: float) -> tuple[list[tuple[Any, list[Any]]], dict[str, float]]:
     scalars = {"step": 1, "learning_rate": learning_rate}
-    program, patches = executor._bind(n)
-    for arguments, position, name in patches:
-        arguments[position] = scalars[name]
+    program = [
+        (function, [scalars[a.name] if isinstance(a, Scalar) else a for a in arguments])
+        for function, arguments in executor.calls(n)
+    ]
     return program, scalars
 
 
@@ -253,42 +265,73 @@ def _typical(passes: Sequence[np.ndarray]) -> np.ndarray:
     return typical
 
 
-def _errors(executor: Executor, twin: Kernels, n: int, learning_rate: float) -> list[dict[str, float]]:
-    """Each step's error on both backends, all of them given the inputs that NumPy's pass makes."""
+def _errors(plan: Plan, executor: Executor, twin: Kernels, n: int, learning_rate: float) -> list[dict[str, float]]:
+    """Each step's error on both backends, all of them given the inputs that NumPy's pass makes.
+
+    What fused steps hand to each other (a window's maximum and its place) and what the steps that they replace hand
+    to each other, each side takes from itself.
+    """
     definition = executor.kernels
-    program, _ = _program(executor, n, learning_rate)
+    program, scalars = _program(executor, n, learning_rate)
+    calls = iter(program)
+    sides: dict[str, tuple[Kernels, DTypeLike]] = {
+        "numpy": (definition, np.float32),
+        "numba": (twin, np.float32),
+        "truth": (definition, np.float64),
+    }
+    handed: dict[str, dict[Value, np.ndarray]] = {side: {} for side in sides}
+
+    def given(side: str) -> Callable[[Value], np.ndarray]:
+        return lambda value: handed[side][value] if value in handed[side] else executor.array(value, n)
+
     errors = []
-    for step, (function, arguments) in zip(executor.plan.steps, program, strict=True):
-        results = {
-            "numpy": _results(step, arguments, definition, n),
-            "numba": _results(step, arguments, twin, n),
-            "truth": _results(step, arguments, definition, n, np.float64),
-        }
-        terms = next(a for a, role in zip(arguments, roles(step.kernel).values(), strict=True) if role.startswith("in"))
+    for step in plan.steps:
+        originals = step.expanded(_available(definition))
+        terms = executor.array(next(iter(step.inputs.values())), n)
         size = float(np.abs(terms).max())
-        errors.append({backend: _largest(results[backend], results["truth"], size) for backend in BACKENDS})
-        function(*arguments)
+        results = {
+            side: _results(step.expanded(_available(k)), given(side), k, n, dtype, scalars)
+            for side, (k, dtype) in sides.items()
+        }
+        indices_too = not step.replaces  # where a ReLU is off, a fused step may find its maximum elsewhere
+        compared = [v for v in step.outputs.values() if v in results["truth"] and (indices_too or v.dtype is None)]
+        found = {side: [written[value] for value in compared] for side, written in results.items()}
+        errors.append({backend: _largest(found[backend], found["truth"], size) for backend in BACKENDS})
+        for side, written in results.items():
+            handed[side] |= {value: array for value, array in written.items() if value not in compared}
+        for _ in originals:
+            function, arguments = next(calls)
+            function(*arguments)
     return errors
 
 
 def _results(
-    step: Step, arguments: Sequence[Any], k: Kernels, n: int, dtype: type[np.floating[Any]] = np.float32
-) -> list[np.ndarray]:
-    """What a step writes on arrays of its own."""
-    own, written = [], []
-    for role, value in zip(roles(step.kernel).values(), arguments, strict=True):
-        copy = value
-        if role == "scratch":
-            copy = memory.empty(k.scratch_size(step.kernel, step.dims["d"], n), dtype)
-        elif isinstance(value, np.ndarray):
-            copy = memory.empty(value.shape, dtype if value.dtype.kind == "f" else value.dtype)
-            if role != "output":
-                copy[...] = value
-            if role != "input":
-                written.append(copy)
-        own.append(copy)
-    k.function(step.kernel)(*own)
-    return written
+    steps: Iterable[Step],
+    given: Callable[[Value], np.ndarray],
+    k: Kernels,
+    n: int,
+    dtype: DTypeLike,
+    scalars: Mapping[str, float],
+) -> dict[Value, np.ndarray]:
+    """What steps write, on arrays of their own; `given` has what they read of others."""
+    own: dict[Value, np.ndarray] = {}
+    for step in steps:
+        arguments: list[Any] = []
+        for name, role in roles(step.kernel).items():
+            value = step.named.get(name)
+            if role == "scratch":
+                value = memory.empty(k.scratch_size(step.kernel, step.dims["d"], n), dtype)
+            elif isinstance(value, Scalar):
+                value = scalars[value.name]
+            elif isinstance(value, Value):
+                if value not in own:
+                    own[value] = memory.empty(value.sized(n), dtype if value.dtype is None else value.dtype)
+                    if role != "output":
+                        own[value][...] = given(value)
+                value = own[value]
+            arguments.append(value)
+        k.function(step.kernel)(*arguments)
+    return {value: own[value] for step in steps for value in step.outputs.values()}
 
 
 def _largest(results: Sequence[np.ndarray], truths: Sequence[np.ndarray], terms: float) -> float:
@@ -321,7 +364,7 @@ def command(
     if threads is not None:
         kernels.set_threads(threads)
     if out is not None:
-        _figure_class()  # what was asked for must not fail after the measuring
+        plots.figure_class()  # what was asked for must not fail after the measuring
     measured = profile(recipe, batch_size, seed=seed)
     print(measured)
     path = out or Path(f"profile-{recipe}.png")

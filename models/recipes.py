@@ -12,22 +12,33 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import data
 import kernels
 from kernels import shapes
 
+from . import losses, optimizers, schedules
 from .callbacks import Callback
-from .checkpoint import encode, write_atomically
-from .graph import Evaluation, Graph
+from .checkpoint import PART, ModelFormatError, decode, encode, load, remove_parts, sync_folder, write_atomically
+from .graph import DEFAULT_BACKEND, Evaluation, Graph
+from .history import Epoch, History
 from .losses import Loss, SoftmaxCrossEntropy
 from .optimizers import SGD, Adam, Optimizer, RMSProp
 from .schedules import Cosine, OneCycle, Schedule
-from .trainer import Epoch, History, Trainer
+from .snapshots import Checkpoints, versions
+from .trainer import Trainer
 from .zoo import build
+
+CONFIG, HISTORY, MODEL = "config.json", "history.jsonl", "model.safetensors"
+
+_KNOWN = {
+    cls.__name__: cls
+    for module in (losses, optimizers, schedules)
+    for cls in vars(module).values()
+    if isinstance(cls, type) and issubclass(cls, (Loss, Optimizer, Schedule))
+} | {"Augment": data.Augment}
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,7 @@ class Recipe:
     schedule: Schedule = Schedule()
     loss: Loss = SoftmaxCrossEntropy()
     validation: float = 0.0
+    augment: data.Augment | None = None
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.iterations is None):
@@ -124,6 +136,17 @@ RECIPES = {
             published="0.9885",
             floor=0.9885,
         ),
+        Recipe(
+            name="cnn-fast",
+            description="cnn-bn in two epochs, in seconds",
+            network="cnn-bn",
+            optimizer=Adam(2e-2),
+            schedule=OneCycle(),
+            batch_size=64,
+            epochs=2,
+            published="none",
+            floor=0.99,
+        ),
     )
 }
 
@@ -153,27 +176,107 @@ def run(
     iterations: int | None = None,
     batch_size: int | None = None,
     out: str | os.PathLike[str] | None = None,
+    checkpoint_steps: int | None = None,
+    checkpoint_seconds: float | None = 60.0,
     callbacks: Sequence[Callback] = (),
 ) -> Outcome:
     """Train by a recipe, and evaluate on the test images once, after the last epoch.
 
     recipe: a name in RECIPES, or a Recipe of your own. source: what `data.load` takes, or a loaded Dataset.
     epochs or iterations, and batch_size: in place of the recipe's; its schedule stretches over the new length.
-    out: a new folder, which then holds config.json, history.jsonl (a line an epoch) and, at the end,
-    model.safetensors.
+    out: a new folder, which then holds config.json, history.jsonl (a line an epoch), checkpoints and, at the end,
+    model.safetensors. checkpoint_steps, checkpoint_seconds: how often within an epoch, see `Checkpoints`.
 
     Raises ValueError for an unknown name and for data that does not fit the network, FileExistsError where `out`
     is there already, and what `data.load` raises; all of it before training begins.
     """
-    recipe = _with_length(get(recipe) if isinstance(recipe, str) else recipe, epochs, iterations, batch_size)
-    model = build(recipe.network, backend, seed)
-    folder = None if out is None else RunFolder(Path(out), recipe, source)
+    options = Options(
+        _with_length(get(recipe) if isinstance(recipe, str) else recipe, epochs, iterations, batch_size),
+        data=_source_name(source),
+        backend=DEFAULT_BACKEND if backend is None else backend,
+        seed=seed,
+        threads=kernels.get_threads(),
+        checkpoint_steps=checkpoint_steps,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    model = build(options.recipe.network, options.backend, seed)
+    folder = None if out is None else RunFolder(Path(out), options)
+    return _train(model, options, source, callbacks, folder)
+
+
+def resume(
+    path: str | os.PathLike[str],
+    source: str | os.PathLike[str] | data.Dataset | None = None,
+    *,
+    recipe: str | Recipe | None = None,
+    callbacks: Sequence[Callback] = (),
+    **given: Any,
+) -> Outcome:
+    """Go on with a run that `run(..., out=path)` began, on as many threads: it ends with the bits it would have had.
+
+    A run without a checkpoint starts over; of one that has ended, the model, history and test figures are given.
+    source: the data set, where the run was handed a loaded one. callbacks: those of the run. recipe, given: options of
+    `run`, and `threads`, that must be the run's own; None stands for any.
+
+    Raises FileNotFoundError where there is no run, ValueError for options that differ from the run's,
+    ModelFormatError for damaged files.
+    """
+    path = Path(path)
+    if not (path / CONFIG).is_file():
+        return _begin(path, source, recipe, callbacks, given)
+    options = read_options(path)
+    if source is not None and not isinstance(source, data.Dataset):
+        given = given | {"data": _source_name(source)}
+    config = options.encoded()
+    if isinstance(recipe, Recipe):
+        if recipe != options.recipe:
+            raise ValueError(f"{path}: recipe of this run is {options.recipe}, {recipe} was asked for")
+        recipe = recipe.name
+    for name, value in (given | {"recipe": recipe}).items():
+        if value is not None and value != config[name]:
+            raise ValueError(f"{path}: {name} of this run is {config[name]!r}, {value!r} was asked for")
+    if source is None and options.data is None:
+        raise ValueError(f"{path}: the run was handed its data; pass it as source")
+    source = options.data if source is None else source
+    assert source is not None
+    kernels.set_threads(options.threads)
+    if (path / MODEL).is_file():
+        model = load(path / MODEL, options.backend)
+        _, test = source if isinstance(source, data.Dataset) else data.load(source)
+        return Outcome(model, read_history(path), model.evaluate(test.images, test.labels))
+    model = build(options.recipe.network, options.backend, options.seed)
+    return _train(model, options, source, callbacks, RunFolder(path, options, resume=True))
+
+
+def _begin(
+    path: Path, source: Any, recipe: str | Recipe | None, callbacks: Sequence[Callback], given: dict[str, Any]
+) -> Outcome:
+    """A run that ended before its configuration was written."""
+    if not _is_free(path, missing=False):
+        raise FileNotFoundError(f"{path}: no run there, it has no {CONFIG}")
+    if recipe is None:
+        raise ValueError(f"{path}: the run had not begun; expected its recipe, to start it")
+    options = {name: value for name, value in given.items() if value is not None}
+    if threads := options.pop("threads", None):
+        kernels.set_threads(threads)
+    return run(recipe, "strokes" if source is None else source, out=path, callbacks=callbacks, **options)
+
+
+def _train(
+    model: Graph,
+    options: Options,
+    source: str | os.PathLike[str] | data.Dataset,
+    callbacks: Sequence[Callback],
+    folder: RunFolder | None,
+) -> Outcome:
+    recipe = options.recipe
+    kernels.set_threads(options.threads)  # BLAS's too, since its sums depend on them
     train, test = source if isinstance(source, data.Dataset) else data.load(source)
     model.check_images(test.images, "test images")
     recipe.loss.check(test.labels, len(test.images), model.output_shape)
     validation = None
     if held_out := round(recipe.validation * len(train.labels)):
-        train, validation = data.split(train, held_out, seed)
+        train, validation = data.split(train, held_out, options.seed)
 
     trainer = Trainer(model, recipe.optimizer, recipe.loss, recipe.batch_size, recipe.schedule)
     history = trainer.fit(
@@ -183,6 +286,9 @@ def run(
         iterations=recipe.iterations,
         validation=validation,
         callbacks=[*callbacks, *([folder] if folder else [])],
+        augment=recipe.augment,
+        checkpoints=folder.checkpoints if folder else None,
+        resume=folder is not None and folder.resume,
     )
     return Outcome(model, history, model.evaluate(test.images, test.labels))
 
@@ -193,44 +299,87 @@ def _with_length(recipe: Recipe, epochs: int | None, iterations: int | None, bat
     return recipe if batch_size is None else replace(recipe, batch_size=batch_size)
 
 
+def _source_name(source: str | os.PathLike[str] | data.Dataset) -> str | None:
+    """What config.json calls the data: a name, or a path that leads there from any folder; None for a loaded one."""
+    if isinstance(source, data.Dataset):
+        return None
+    return str(source) if source in ("strokes", "mnist") else os.path.abspath(source)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run's config.json holds: all that its result follows from, and how often it is kept."""
+
+    recipe: Recipe
+    data: str | None
+    backend: str
+    seed: int
+    threads: int
+    checkpoint_steps: int | None
+    checkpoint_seconds: float | None
+
+    def encoded(self) -> dict[str, Any]:
+        """As JSON, the recipe's fields beside the others."""
+        recipe = {name: encode(getattr(self.recipe, name)) for name in Recipe.__dataclass_fields__}
+        options = {name: getattr(self, name) for name in Options.__dataclass_fields__}
+        return recipe | options | {"recipe": recipe.pop("name"), "versions": versions()}
+
+
+def read_options(path: Path) -> Options:
+    """The options of the run in a folder; ModelFormatError for a damaged config.json."""
+    try:
+        config = json.loads((path / CONFIG).read_bytes())
+        recipe = {name: decode(config[name], _KNOWN) for name in Recipe.__dataclass_fields__ if name != "name"}
+        options = {name: config[name] for name in Options.__dataclass_fields__ if name != "recipe"}
+        return Options(Recipe(name=config["recipe"], **recipe), **options)
+    except (LookupError, RecursionError, TypeError, ValueError) as error:
+        raise ModelFormatError(f"{path / CONFIG}: not a readable configuration ({error})") from error
+
+
+def read_history(path: Path) -> History:
+    """The epochs that a run has kept; ModelFormatError for a damaged history.jsonl."""
+    try:
+        records = [json.loads(line) for line in (path / HISTORY).read_text().splitlines()]
+        for record in records:  # NaN is no JSON, null stands for it
+            record |= {name: math.nan for name in ("loss", "accuracy") if record[name] is None}
+        return History([Epoch.checked(record) for record in records])
+    except (LookupError, RecursionError, TypeError, ValueError) as error:
+        raise ModelFormatError(f"{path / HISTORY}: not a readable history ({error})") from error
+
+
+def _is_free(path: Path, missing: bool = True) -> bool:
+    """Whether a run can begin in a folder: nothing is in it but what a killed writer left."""
+    if not path.exists():
+        return missing
+    return path.is_dir() and all(entry.name.endswith(PART) for entry in path.iterdir())
+
+
 class RunFolder(Callback):
     """Keeps a run in a folder, which is made when training begins; every file appears whole or not at all."""
 
-    def __init__(self, path: Path, recipe: Recipe, source: object) -> None:
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    def __init__(self, path: Path, options: Options, resume: bool = False) -> None:
+        if not resume and not _is_free(path):
             raise FileExistsError(f"{path} exists already; expected a new folder for the run")
         self.path = path
-        self._recipe = recipe
-        self._source = source
-        self._lines: list[str] = []
+        self.resume = resume
+        self.checkpoints = Checkpoints(path / "checkpoints", options.checkpoint_steps, options.checkpoint_seconds)
+        self._options = options
 
     def on_fit_begin(self, trainer: Trainer, total_steps: int) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        config = {
-            "recipe": self._recipe.name,
-            "network": self._recipe.network,
-            "data": "given" if isinstance(self._source, data.Dataset) else os.fspath(str(self._source)),
-            "backend": trainer.model.backend,
-            "seed": trainer.model.seed,
-            "threads": kernels.get_threads(),
-            "epochs": self._recipe.epochs,
-            "iterations": self._recipe.iterations,
-            "batch_size": trainer.batch_size,
-            "validation": self._recipe.validation,
-            "optimizer": encode(trainer.optimizer),
-            "loss": encode(trainer.loss),
-            "schedule": encode(trainer.schedule),
-            "versions": {name: version(name) for name in ("numpy", "numba")},
-        }
-        write_atomically(self.path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+        if not self.path.is_dir():
+            self.path.mkdir(parents=True)
+            sync_folder(self.path.parent)
+        remove_parts(self.path)
+        if not self.resume:
+            content = json.dumps(self._options.encoded(), indent=2) + "\n"
+            write_atomically(self.path / CONFIG, content.encode())
 
     def on_epoch_end(self, trainer: Trainer, epoch: Epoch) -> None:
-        # NaN is no JSON; a loss that diverged is null.
-        numbers = {
-            name: None if value is None or not math.isfinite(value) else value for name, value in asdict(epoch).items()
-        }
-        self._lines.append(json.dumps(numbers) + "\n")
-        write_atomically(self.path / "history.jsonl", "".join(self._lines).encode())
+        lines = []
+        for record in trainer.progress.history.epochs:
+            finite = {k: None if v is None or not math.isfinite(v) else v for k, v in asdict(record).items()}
+            lines.append(json.dumps(finite) + "\n")
+        write_atomically(self.path / HISTORY, "".join(lines).encode())
 
     def on_fit_end(self, trainer: Trainer) -> None:
-        trainer.model.save(self.path / "model.safetensors")
+        trainer.model.save(self.path / MODEL)

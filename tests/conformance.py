@@ -7,7 +7,7 @@ written outside the outputs. `assert_close` compares the results.
 
 from __future__ import annotations
 
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -122,6 +122,10 @@ def reduction_length(call: Call) -> int:
             return n * d.channels
         case "mse":
             return arguments["prediction"].size
+        case "smooth2d":
+            return (2 * len(arguments["weights"]) - 1) ** 2
+        case "warp":
+            return 4
     if d is not None and "pool" in call.kernel:
         return d.kh * d.kw
     if d is not None:
@@ -162,12 +166,23 @@ def _errors(got: np.ndarray, truth: np.ndarray, where: str) -> np.ndarray:
     return np.where(finite, np.abs(np.where(finite, got, 0.0) - np.where(finite, truth, 0.0)), 0.0)
 
 
-def assert_close(call: Call, got: Results, truth: Results, ulps: float, baseline: Results | None = None) -> None:
-    """Every output within `ulps` √(reduction length) units of its scale, plus 4 times the baseline's error if given.
+class Closeness(NamedTuple):
+    """An output's error and its budget, element by element, in the output's own unit and in ulp of its scale."""
 
-    Integer and bool outputs must be equal.
+    error: np.ndarray
+    budget: np.ndarray
+    ulp: np.ndarray
+
+
+def closeness(
+    call: Call, got: Results, truth: Results, ulps: float, baseline: Results | None = None
+) -> dict[str, Closeness]:
+    """Of every output of floats; the budget is `ulps` √(reduction length) ulp, plus 4 times the baseline's error.
+
+    Integer and bool outputs must be equal, NaN and infinities in their places: asserted here.
     """
     assert got.keys() == truth.keys()
+    found = {}
     for name, value in got.items():
         where = f"{call.kernel}: {name}"
         expected = truth[name]
@@ -177,10 +192,17 @@ def assert_close(call: Call, got: Results, truth: Results, ulps: float, baseline
             continue
         information = np.finfo(value.dtype)
         error = _errors(value, expected, where)
-        rounding = ulps * information.eps * np.sqrt(reduction_length(call)) * scales(call, name, expected)
-        budget = rounding + float(information.tiny)
+        ulp = information.eps * scales(call, name, expected)
+        budget = ulps * np.sqrt(reduction_length(call)) * ulp + float(information.tiny)
         if baseline is not None:
             own = _errors(baseline[name], expected, where)
             budget = budget + 4.0 * (own if is_elementwise(call.kernel) else own.max())
+        found[name] = Closeness(error, budget, np.maximum(ulp, float(information.smallest_subnormal)))
+    return found
+
+
+def assert_close(call: Call, got: Results, truth: Results, ulps: float, baseline: Results | None = None) -> None:
+    """Every output within the budget of `closeness`."""
+    for name, (error, budget, _) in closeness(call, got, truth, ulps, baseline).items():
         excess = np.max(error - budget)
-        assert excess <= 0.0, f"{where}: error {error.max():.3g}, {excess:.3g} beyond its budget"
+        assert excess <= 0.0, f"{call.kernel}: {name}: error {error.max():.3g}, {excess:.3g} beyond its budget"

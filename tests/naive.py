@@ -464,6 +464,52 @@ def concat_backward(dy, da, db):
             db[(*row, c - da.shape[-1])] = dy.item(*row, c)
 
 
+# Augmentation --------------------------------------------------------------------------------------------------
+
+
+def uniform(indices, seed, step, u):
+    g = 0x9E3779B97F4A7C15
+    key = _mix((_mix(seed & WORD) + (step + 1) * g) & WORD)
+    for n in range(len(indices)):
+        sample = _mix((key + (indices.item(n) + 1) * g) & WORD)
+        for j, place in enumerate(np.ndindex(u.shape[1:])):
+            upper = _mix((sample + (j + 1) * g) & WORD) >> 32
+            u[(n, *place)] = (upper - (1 << 32) if upper >= 1 << 31 else upper) / 2**31
+
+
+def smooth2d(x, weights, d, scratch, y):
+    for n, h, w, c in np.ndindex(y.shape):
+        y[n, h, w, c] = total(
+            [
+                weights.item(abs(h - k)) * weights.item(abs(w - v)) * x.item(n, k, v, c)
+                for k in range(d.h)
+                for v in range(d.w)
+                if abs(h - k) < len(weights) and abs(w - v) < len(weights)
+            ]
+        )
+
+
+def warp(x, matrix, field, fill, d, scratch, y):
+    def pixel(n: int, i: int, j: int, c: int) -> float:
+        return x.item(n, i, j, c) if 0 <= i < d.h and 0 <= j < d.w else fill
+
+    for n, h, w, c in np.ndindex(y.shape):
+        output = (h - (d.h - 1) / 2, w - (d.w - 1) / 2, 1.0)
+        r, s = (sum(matrix.item(n, axis, k) * output[k] for k in range(3)) for axis in (0, 1))
+        r += (d.h - 1) / 2 + (field.item(n, h, w, 0) if field is not None else 0.0)
+        s += (d.w - 1) / 2 + (field.item(n, h, w, 1) if field is not None else 0.0)
+        if math.isnan(r) or math.isnan(s):
+            y[n, h, w, c] = math.nan
+        elif not (-1 <= r <= d.h and -1 <= s <= d.w):
+            y[n, h, w, c] = fill
+        else:
+            i, j = math.floor(r), math.floor(s)
+            a, b = r - i, s - j
+            above = (1 - b) * pixel(n, i, j, c) + b * pixel(n, i, j + 1, c)
+            below = (1 - b) * pixel(n, i + 1, j, c) + b * pixel(n, i + 1, j + 1, c)
+            y[n, h, w, c] = (1 - a) * above + a * below
+
+
 # Optimizers ----------------------------------------------------------------------------------------------------
 
 

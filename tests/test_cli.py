@@ -125,7 +125,13 @@ def test_train_prints_a_line_an_epoch_and_the_accuracy_of_the_kept_model_last(fo
 
 
 def test_out_keeps_configuration_history_and_model(kept, folder):
-    assert sorted(path.name for path in kept.iterdir()) == ["config.json", "history.jsonl", "model.safetensors"]
+    assert sorted(str(path.relative_to(kept)) for path in kept.rglob("*.*")) == [
+        "checkpoints/step-00000005.safetensors",
+        "checkpoints/step-00000010.safetensors",
+        "config.json",
+        "history.jsonl",
+        "model.safetensors",
+    ]
     config = json.loads((kept / "config.json").read_text())
     expected = {
         "recipe": "mlp-512",
@@ -194,20 +200,46 @@ def test_predict_reads_idx_and_pictures(run, kept, digits, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
-def test_a_picture_of_another_size_is_framed_as_mnist_is(digits, tmp_path, mode):
+def test_predict_reads_folders_and_csv_files_as_it_reads_idx_files(run, kept, digits, tmp_path):
     from PIL import Image
 
-    digit = Image.fromarray(255 - digits.test.images[0, ..., 0]).resize((280, 280))
-    page = Image.new("L", (700, 500), 255)
-    page.paste(digit, (390, 40))
-    page.convert(mode).save(tmp_path / "page.png")
-    (image,) = cli.read_images(tmp_path / "page.png", (28, 28, 1))
-    mass = image[..., 0].astype(float)
-    centre = [np.average(np.arange(28) + 0.5, weights=mass.sum(axis)) for axis in (1, 0)]
-    assert centre == pytest.approx([14, 14], abs=0.6)
-    inked = np.argwhere(mass > 50)
-    assert max(np.ptp(inked, axis=0)) in (18, 19, 20)
+    images, labels = digits.test.images[:4], digits.test.labels[:4]
+    data.write_idx(tmp_path / "digits-idx3-ubyte", images[..., 0])
+    np.savetxt(tmp_path / "digits.csv", np.c_[labels, images.reshape(4, -1)], fmt="%d", delimiter=",")
+    (tmp_path / "folder" / "deep").mkdir(parents=True)
+    names = ["a.png", "b.PNG", "deep/c.png", "deep/d.png"]
+    for name, image in zip(names, images[..., 0], strict=True):
+        Image.fromarray(image).save(tmp_path / "folder" / name)
+    (tmp_path / "folder" / "notes.txt").write_text("no picture")
+
+    _, expected, _ = run("predict", kept, tmp_path / "digits-idx3-ubyte")
+    readings = [line.split("\t", 1)[1] for line in expected]
+    status, out, err = run("predict", kept, tmp_path / "digits.csv", tmp_path / "folder")
+    assert (status, err) == (0, [])
+    assert out == [
+        *(f"{tmp_path / 'digits.csv'}[{at}]\t{reading}" for at, reading in enumerate(readings)),
+        *(f"{tmp_path / 'folder' / name}\t{reading}" for name, reading in zip(names, readings, strict=True)),
+    ]
+
+
+def test_evaluate_reads_labelled_files_and_folders(run, kept, digits, tmp_path):
+    from PIL import Image
+
+    images, labels = digits.test
+    data.write_idx(tmp_path / "my-images-idx3-ubyte.gz", images[..., 0])
+    data.write_idx(tmp_path / "my-labels-idx1-ubyte.gz", labels)
+    np.savetxt(tmp_path / "digits.csv", np.c_[labels, images.reshape(len(images), -1)], fmt="%d", delimiter=",")
+    for at, (image, label) in enumerate(zip(images[..., 0], labels, strict=True)):
+        folder = tmp_path / "pictures" / str(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{at}.png")
+
+    accuracy = models.load(kept / "model.safetensors").evaluate(images, labels).accuracy
+    assert 0.2 < accuracy < 1
+    for source in ("my-images-idx3-ubyte.gz", "digits.csv", "pictures"):
+        status, out, err = run("evaluate", kept, "--data", tmp_path / source)
+        assert (status, err) == (0, []), source
+        assert out[-1] == f"test accuracy {accuracy:.4f}", source
 
 
 # What it refuses ---------------------------------------------------------------------------------------------
@@ -240,6 +272,16 @@ TRAIN = ("train", "mlp-512", "--backend", "numpy")
         (["predict", "kept", "damaged.safetensors"], "damaged.safetensors: not a readable picture"),
         (["predict", "kept", "labels-idx1-ubyte"], "expected (N, 28, 28) uint8"),
         (["predict", "kept", "blank.png"], "blank.png: no ink"),
+        (["predict", "kept", "empty"], "empty holds no pictures"),
+        (["predict", "kept", "mixed"], "cut.png: not a readable picture"),
+        (["predict", "kept", "small-images-idx3-ubyte"], "holds (2, 14, 14) uint8, expected (N, 28, 28)"),
+        (["predict", "kept", "bad.csv"], "bad.csv: line 1: 3 columns"),
+        (["evaluate", "kept", "--data", "empty"], "holds no data"),
+        (["evaluate", "kept", "--data", "mixed"], "mixed holds no labels"),
+        (["evaluate", "kept", "--data", "small-images-idx3-ubyte"], "has no labels"),
+        (["evaluate", "kept", "--data", "blank.png"], "blank.png has no labels"),
+        (["evaluate", "kept", "--data", "bad.csv"], "bad.csv: line 1: 3 columns"),
+        (["evaluate", "kept", "--data", "labelled"], "11"),
     ],
 )
 def test_a_mistake_ends_with_status_2_and_one_line(run, kept, tmp_path, monkeypatch, arguments, words):
@@ -250,6 +292,13 @@ def test_a_mistake_ends_with_status_2_and_one_line(run, kept, tmp_path, monkeypa
     Path("damaged.safetensors").write_bytes(b"\x10\x27" * 20)
     data.write_idx("labels-idx1-ubyte", np.zeros(4, np.uint8))
     Image.new("L", (40, 40), 255).save("blank.png")
+    data.write_idx("small-images-idx3-ubyte", np.zeros((2, 14, 14), np.uint8))
+    Path("bad.csv").write_text("7,0,0\n")
+    for name in ("empty", "mixed", "labelled/0", "labelled/11"):
+        Path(name).mkdir(parents=True)
+    for name in ("mixed/a.png", "labelled/0/a.png", "labelled/11/a.png"):
+        Image.fromarray(np.eye(28, dtype=np.uint8) * 255).save(name)
+    Path("mixed/cut.png").write_bytes(Path("mixed/a.png").read_bytes()[:50])
     status, out, err = run(*arguments)
     assert (status, out) == (2, [])
     assert len(err) == 1
@@ -266,11 +315,11 @@ def test_a_mistake_leaves_no_traceback_and_no_folder(folder, tmp_path):
 
 
 def test_out_onto_an_existing_run_is_refused_and_changes_nothing(run, kept, folder):
-    before = {path: path.read_bytes() for path in kept.iterdir()}
+    before = {path: path.read_bytes() for path in kept.rglob("*.*")}
     status, out, err = run(*TRAIN, "--data", folder, "--epochs", 1, "--out", kept)
     assert (status, out, len(err)) == (2, [], 1)
     assert f"{kept} exists already" in err[0]
-    assert {path: path.read_bytes() for path in kept.iterdir()} == before
+    assert {path: path.read_bytes() for path in kept.rglob("*.*")} == before
 
 
 def test_data_that_does_not_fit_is_refused_before_training(run, digits, tmp_path):

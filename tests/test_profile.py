@@ -15,6 +15,9 @@ from kernels import Kernels
 from models import profile, recipes
 from models.limits import Limits
 from models.profile import BACKENDS, Profile
+from models.rewrite import rewrite
+
+from . import fused
 
 LIMITS = Limits(1e11, {1 << 14: 1e11, 1 << 26: 1e10})
 NUMPY = kernels.get("numpy")
@@ -28,13 +31,13 @@ def measured() -> Profile:
 def test_its_lines_are_the_plan(measured: Profile) -> None:
     listing = str(measured)
     assert "batch of 4" in listing
-    kernels_named = [line.step.name for line in measured.lines]
+    kernels_named = [step.name for line in measured.lines for step in (line.step.replaces or (line.step,))]
     assert kernels_named[0] == "conv2d"
     assert kernels_named[-1] == "adam"
     assert "softmax_cross_entropy" in kernels_named
     for line in measured.lines:
         assert str(line.step) in listing
-    assert listing.count("\n") == len(measured.lines) + 4
+    assert listing.count("\n") == sum(1 + len(line.step.definition()) for line in measured.lines) + 4
     assert "(4, 24, 24, 16)" in listing
 
 
@@ -84,10 +87,35 @@ def test_a_wrong_kernel_shows_in_its_own_line() -> None:
     twin = Kernels("numba", SimpleNamespace(**{**names, "relu": relu}))
     recipe = recipes.get("mlp-512")
     trainer = profile.Trainer(profile.build(recipe.network, "numpy"), recipe.optimizer, recipe.loss, 4)
-    errors = profile._errors(profile._filled(trainer, 0), twin, 4, 1e-3)
+    executor = profile._filled(trainer.plan, trainer, 0)
+    errors = profile._errors(trainer.plan, executor, twin, 4, 1e-3)
     for step, found in zip(trainer.plan.steps, errors, strict=True):
         assert found["numpy"] < 1e-5
         assert (found["numba"] > 5e-4) == (step.name == "relu"), step
+
+
+def test_a_fused_step_is_held_to_what_it_replaces() -> None:
+    """NumPy has no fused kernel and runs the steps instead; a wrong kernel shows in its line, a wrong place of a
+    maximum in the line that scatters the gradient there."""
+
+    def wrong(*arguments: Any) -> None:
+        fused.conv2d_batchnorm_relu_maxpool2d(*arguments)
+        arguments[-1][...] = 0
+
+    kernel = "conv2d_batchnorm_relu_maxpool2d"
+    twins = {name: fused.backend(NUMPY.backend, fused.NAMES) for name in ("right", "wrong")}
+    setattr(twins["wrong"], kernel, wrong)
+    recipe = recipes.get("cnn-bn")
+    trainer = profile.Trainer(profile.build(recipe.network, "numpy"), recipe.optimizer, recipe.loss, 4)
+    plan = rewrite(trainer.plan, fused.REFERENCE)
+    assert profile._starts(plan, fused.REFERENCE) == list(range(len(plan.steps)))
+    assert profile._starts(plan, NUMPY) == [0, 4, 5, 6, 10, 11, 12, 13, 14, 15, 19, 23]
+    for kind, twin in twins.items():
+        executor = profile._filled(plan, trainer, 0)
+        errors = profile._errors(plan, executor, Kernels("numba", twin), 4, 1e-3)
+        for step, found in zip(plan.steps, errors, strict=True):
+            assert found["numpy"] < 1e-5
+            assert (found["numba"] > 1e-3) == (kind == "wrong" and step.name == f"{kernel}_backward"), step
 
 
 def test_wrong_indices_and_nan_are_infinite_errors() -> None:

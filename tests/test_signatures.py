@@ -13,11 +13,11 @@ import pytest
 import benchmarks.suite.cases
 import kernels
 from kernels import Backend, Kernels
-from kernels.interface import roles
+from kernels.interface import Fused, roles
 
 from . import naive
 
-MODULES = ("linear", "conv", "pool", "norm", "activation", "loss", "optim", "combine")
+MODULES = ("linear", "conv", "pool", "norm", "activation", "loss", "optim", "combine", "augment")
 BACKENDS = {name: kernels.get(name).backend for name in kernels.names()} | {"naive": naive}
 WITH_SCRATCH = [name for name in kernels.kernel_names() if "scratch" in roles(name)]
 
@@ -43,7 +43,26 @@ def test_scratch_has_its_size(backend: str, kernel: str) -> None:
 @pytest.mark.parametrize("backend", kernels.names())
 def test_no_backend_has_a_scratch_that_nobody_asks_for(backend: str) -> None:
     sizes = {name for name in vars(BACKENDS[backend]) if name.endswith("_scratch")}
-    assert sizes == {f"{kernel}_scratch" for kernel in WITH_SCRATCH}
+    fused = {name for name in fused_kernels(backend) if "scratch" in roles(name)}
+    assert sizes == {f"{kernel}_scratch" for kernel in {*WITH_SCRATCH, *fused}}
+
+
+def fused_kernels(backend: str) -> list[str]:
+    """Those that the backend has."""
+    names = [name for name, value in vars(Fused).items() if isinstance(value, staticmethod)]
+    return [name for name in names if hasattr(BACKENDS[backend], name)]
+
+
+def test_numba_has_every_fused_kernel_and_numpy_none() -> None:
+    names = [name for name, value in vars(Fused).items() if isinstance(value, staticmethod)]
+    assert fused_kernels("numba") == names
+    assert names
+    assert fused_kernels("numpy") == []
+
+
+@pytest.mark.parametrize("kernel", fused_kernels("numba"))
+def test_fused_kernels_have_the_contracts_parameters(kernel: str) -> None:
+    assert parameters(getattr(BACKENDS["numba"], kernel)) == parameters(getattr(Fused, kernel))
 
 
 def homes(backend: str) -> dict[str, str]:
@@ -69,7 +88,7 @@ def test_a_kernel_lives_in_the_same_module_of_every_backend() -> None:
 
 def test_the_facade_has_every_kernel() -> None:
     methods = {name for name in vars(Kernels) if not name.startswith("_")}
-    assert methods == {*kernels.kernel_names(), "adamw", "function", "scratch_size"}
+    assert methods == {*kernels.kernel_names(), "adamw", "function", "program", "scratch_size"}
 
 
 def test_roles_follow_the_contract() -> None:
@@ -86,7 +105,7 @@ def test_roles_follow_the_contract() -> None:
 
 def test_names() -> None:
     assert kernels.names() == ["numpy", "numba"]
-    assert len(kernels.kernel_names()) == len(set(kernels.kernel_names())) == 48
+    assert len(kernels.kernel_names()) == len(set(kernels.kernel_names())) == 51
 
 
 @pytest.mark.parametrize("module", [kernels, benchmarks.suite.cases], ids=lambda module: module.__name__)

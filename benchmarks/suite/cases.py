@@ -32,7 +32,7 @@ class Draw:
         self.dtype = np.dtype(dtype)
         self.rng = np.random.default_rng(seed)
 
-    def normal(self, *shape: int, mean: float = 0.0, std: float = 1.0) -> Array:
+    def normal(self, *shape: int, mean: float | Array = 0.0, std: float | Array = 1.0) -> Array:
         """Normal values."""
         values = mean + std * self.rng.standard_normal(shape)
         return np.asarray(values, np.float32).astype(self.dtype)
@@ -674,3 +674,80 @@ _adam("nan-inf", "edge", 12, 2, values=(np.nan, np.inf, -np.inf))
 _adam("default-decay", "small", 12, 3, method="adamw")
 _adam("cnn-bn", "bench", _CNN_BN, 100)
 _adam("mlp-512", "bench", _MLP_512, 100)
+
+
+# Augmentation ------------------------------------------------------------------------------------------------
+
+
+def _uniform(name: str, tag: str, n: int, *shape: int, seed: int = 0, step: int = 0) -> None:
+    def build(draw: Draw) -> Arguments:
+        indices = draw.rng.integers(0, 60_000, n)
+        return {"indices": indices, "shape": shape, "seed": seed, "step": step, "dtype": draw.dtype}
+
+    _case("uniform", name, tag, build)
+
+
+_uniform("small", "small", 4, 5)
+_uniform("image", "small", 3, 4, 5, 2)
+_uniform("odd", "edge", 7, 17, seed=1, step=2)
+_uniform("one-value", "edge", 1)
+_uniform("large-seed", "edge", 5, 9, seed=2**63 - 1, step=2**40)
+_uniform("affine-b128", "bench", 128, 7)
+_uniform("field-b128", "bench", 128, 28, 28, 2)
+
+
+def _smooth2d(name: str, tag: str, *shape: int, sigma: float = 1.0, radius: int = 3, special: bool = False) -> None:
+    def build(draw: Draw) -> Arguments:
+        x = draw.normal(*shape)
+        if special:
+            x[0, 1, 2, 0], x[-1, 4, 3, 1], x[-1, 0, 0, 0] = np.nan, np.inf, -np.inf
+        weights = np.exp(-np.square(np.arange(radius + 1)) / (2 * sigma**2))
+        weights /= weights[0] + 2 * weights[1:].sum()
+        return {"x": x, "weights": weights.astype(np.float32).astype(draw.dtype)}
+
+    _case("smooth2d", name, tag, build)
+
+
+_smooth2d("small", "small", 2, 6, 7, 2)
+_smooth2d("odd", "edge", 3, 9, 11, 3)
+_smooth2d("beyond-the-image", "edge", 2, 3, 4, 2, sigma=4.0, radius=12)
+_smooth2d("middle-alone", "edge", 2, 4, 5, 1, radius=0)
+_smooth2d("one-value", "edge", 1, 1, 1, 1)
+_smooth2d("nan-inf", "edge", 2, 7, 6, 2, radius=1, special=True)
+_smooth2d("field-b128", "bench", 128, 28, 28, 2, sigma=4.0, radius=12)
+
+
+def _warp(
+    name: str,
+    tag: str,
+    *shape: int,
+    spread: float = 0.2,
+    field: float | None = None,
+    fill: float = 0.0,
+    pixels: tuple[float, ...] = (),
+    places: tuple[float, ...] = (),
+) -> None:
+    def build(draw: Draw) -> Arguments:
+        n, h, w, _ = shape
+        x, matrix = draw.normal(*shape), draw.normal(n, 2, 3, mean=np.eye(2, 3), std=spread * np.array([1, 1, 10]))
+        x.reshape(-1)[: len(pixels)] = pixels
+        matrix[-1, :, 2].flat[: len(places)] = places
+        displaced = None if field is None else draw.normal(n, h, w, 2, std=field)
+        return {"x": x, "matrix": matrix, "field": displaced, "fill": fill}
+
+    _case("warp", name, tag, build)
+
+
+_warp("small", "small", 3, 6, 7, 2)
+_warp("field", "small", 3, 6, 7, 2, field=1.0)
+_warp("fill", "edge", 2, 5, 8, 1, fill=-0.4)
+_warp("odd", "edge", 3, 11, 5, 3, spread=0.5, field=2.0)
+_warp("identity", "edge", 2, 5, 6, 2, spread=0.0)
+_warp("far", "edge", 4, 6, 5, 2, spread=100.0, fill=0.5)
+_warp("one-value", "edge", 1, 1, 1, 1)
+_warp("nan-inf", "edge", 2, 6, 7, 2, pixels=(np.nan, np.inf, -np.inf))
+_warp("nan-place", "edge", 2, 5, 6, 2, places=(np.nan, 0.0))
+_warp("infinite-place", "edge", 2, 5, 6, 2, places=(0.0, -np.inf), fill=1.5)
+_warp("mnist-b128", "bench", 128, 28, 28, 1)
+_warp("mnist-field-b128", "bench", 128, 28, 28, 1, field=1.0)
+_warp("color-b64", "bench", 64, 32, 32, 3)

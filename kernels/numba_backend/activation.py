@@ -180,22 +180,32 @@ def mix(z):
     return z ^ (z >> np.uint64(31))
 
 
+@inline
+def stream(seed, step):
+    """The key of a step's random words."""
+    return draw(mix(seed), step)
+
+
+@inline
+def draw(key, i):
+    """Word i of the words that a key stands for."""
+    return mix(key + (i + np.uint64(1)) * np.uint64(SPLITMIX64[0]))
+
+
 @kernel
 def _dropout(x, scale, seed, step, threshold, y, mask):
-    zero, scale = x.dtype.type(0), x.dtype.type(scale)
-    increment = np.uint64(SPLITMIX64[0])
-    key = mix(mix(seed) + (step + np.uint64(1)) * increment)
+    zero, scale, key = x.dtype.type(0), x.dtype.type(scale), stream(seed, step)
     for c in prange(chunks(x)):
         xs, ys, kept = chunk(x, c), chunk(y, c), chunk(mask, c)
-        first = np.uint64(c) * np.uint64(CHUNK) + np.uint64(1)
+        first = np.uint64(c) * np.uint64(CHUNK)
         for i in range(xs.size):
-            kept[i] = mix(key + (first + np.uint64(i)) * increment) >> np.uint64(32) >= threshold
+            kept[i] = draw(key, first + np.uint64(i)) >> np.uint64(32) >= threshold
             ys[i] = xs[i] * scale if kept[i] else zero
 
 
 def dropout(x: Input, rate: float, seed: int, step: int, y: Output, mask: Output) -> None:
-    seed, step, threshold = np.uint64(seed % 2**64), np.uint64(step % 2**64), np.uint64(int(rate * 2**32))
-    run(_dropout, x.size, x.reshape(-1), 1 / (1 - rate), seed, step, threshold, y.reshape(-1), mask.reshape(-1))
+    chances = 1 / (1 - rate), np.uint64(seed % 2**64), step, np.uint64(int(rate * 2**32))
+    run(_dropout, x.size, x.reshape(-1), *chances, y.reshape(-1), mask.reshape(-1))
 
 
 @elementwise

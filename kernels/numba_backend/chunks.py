@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .jit import Kernel, disjoint, inline
+from .tile import lanes, tile_load, tile_load_partial, tile_store, tile_store_partial, tile_vectors
 
 CHUNK = 4096
 """Elements of a chunk: 16 KiB of float32, long enough to pay for its start, short enough to share out evenly."""
@@ -34,6 +35,25 @@ def clear(x):
     """x = 0."""
     for i in range(x.size):
         x[i] = 0
+
+
+@inline
+def load(shape, array, offset, stride, columns):
+    """A tile of rows `stride` apart, of which the first `columns` columns are wanted."""
+    if columns >= tile_vectors(shape) * lanes(array):
+        tile = tile_load(shape, array, offset, stride)
+    else:
+        tile = tile_load_partial(shape, array, offset, stride, columns)
+    return tile
+
+
+@inline
+def store(shape, tile, array, offset, stride, columns):
+    """The tile's rows to places `stride` apart, the first `columns` columns."""
+    if columns >= tile_vectors(shape) * lanes(array):
+        tile_store(tile, array, offset, stride)
+    else:
+        tile_store_partial(tile, array, offset, stride, columns)
 
 
 def run(kernel: Kernel, size: int, *args: Any) -> None:

@@ -1,6 +1,7 @@
 """Convolutions as tile contractions. Formulas and shapes: `kernels.interface`.
 
-Forward, and the gradient of the input, are the same operation, `correlate_row`: the latter slides the flipped filters
+Forward, and the gradient of the input, are the same operation, `correlate_rows`: the latter slides the flipped
+filters
 over dy, and where the forward has a stride it has a divisor. Each output position meets exactly the taps whose source
 exists, so padding costs nothing. The rows of a tile are images, since those share the taps of a position; small
 batches take neighbouring positions with equal taps instead.
@@ -21,12 +22,15 @@ from kernels.numba_backend.contract import (
     HALF,
     NARROW,
     ONE,
+    SHORT,
     contract,
+    few,
     pack_columns,
     pack_rows,
     panel_size,
     panel_width,
     product,
+    rows_side_by_side,
     rows_times_panel,
     sum_rows,
 )
@@ -158,9 +162,19 @@ def pack_filters(w: Flat, d: Conv2dDims, flipped: bool, packed: Flat, po: int) -
 
 
 @region
+def is_plane(d, like):
+    """Whether `correlate_plane` takes the positions that meet all taps of a row."""
+    w = axis(d.w, d.ow, d.kw, d.stride_w, d.pad_w, d.dilation_w, int64(1))
+    unit = d.c == 1 and d.stride_w == 1 and d.dilation_w == 1
+    return unit and d.f <= lanes(like) and w.inner_end - w.inner >= tile_rows(SHORT)
+
+
+@region
 def images_together(d, n, flipped, like):
     """How many images are the rows of tiles: those of a full tile, or 1 where a batch is too small for half of one."""
     narrow = (d.c if flipped else d.f) // d.groups <= lanes(like)
+    if not flipped and is_plane(d, like):
+        return 1
     if narrow and n >= tile_rows(NARROW):
         return tile_rows(NARROW)
     return tile_rows(FULL) if n >= tile_rows(HALF) else 1
@@ -193,78 +207,123 @@ def interleave(x: Flat, n: int, image: int, block: int, size: int, out: Flat, st
 
 
 @separate
-def correlate_row(
-    x: Flat, xo: int, block_size: int, n: int, item: int, d: Conv2dDims, flipped: bool, packed: Flat, po: int,
-    bias: Flat, y: Flat,
+def correlate_plane(
+    x: Flat, xo: int, low: int, high: int, d: Conv2dDims, packed: Flat, po: int, bias: Flat, relu: bool, y: Flat,
+    yo: int, y_image: int,
 ) -> None:  # fmt: skip
-    """Output row number `item`, counting through the rows of every block of images, in every channel.
+    """What `correlate_rows` does, for images of a single channel and the positions that meet all taps of a row.
+
+    Their tiles have neighbouring pixels as rows, and so little to do that what surrounds them counts.
+    """
+    c = correlation(d, False)
+    first, count, row_step = c.w.inner, c.w.inner_end - c.w.inner, d.dilation_h * d.w
+    for item in range(low, high):
+        image, row = item // d.oh, item % d.oh
+        tap, source, number = real_taps(c.h, row)
+        ao, bo = xo + (image * d.h + source) * d.w + first - d.pad_w, po + tap * d.kw * lanes(y)
+        to = yo + image * y_image + (row * d.ow + first) * d.f
+        if d.kw == 5:
+            rows_side_by_side(count, x, ao, row_step, packed, bo, number, 5, bias, d.f, relu, y, to, d.f)
+        elif d.kw == 3:
+            rows_side_by_side(count, x, ao, row_step, packed, bo, number, 3, bias, d.f, relu, y, to, d.f)
+        else:
+            rows_side_by_side(count, x, ao, row_step, packed, bo, number, d.kw, bias, d.f, relu, y, to, d.f)
+
+
+@separate
+def correlate_rows(
+    x: Flat, xo: int, block_size: int, n: int, low: int, high: int, d: Conv2dDims, flipped: bool, packed: Flat,
+    po: int, bias: Flat, relu: bool, y: Flat, yo: int, y_image: int,
+) -> None:  # fmt: skip
+    """Output rows number `low` to `high`, counted through every block of images, in every channel, with `relu` or not.
 
     y[i, oh, ow, f] = bias[f] + the sum over the real taps (kh, kw) and c of x[i, ih, iw, c] * packed[kh, kw, c, f].
-    x begins at `xo`, in `interleave`d blocks if their size is not 0; the packed filters begin at `po`.
+    x begins at `xo`, in `interleave`d blocks if their size is not 0; the packed filters begin at `po`; y begins at `yo`
+    and its images lie `y_image` apart.
     """
     c = correlation(d, flipped)
     h, w = c.h, c.w
-    x_image, y_image = h.sources * w.sources * c.source, h.outputs * w.outputs * c.output
-    block, row, together = item // h.outputs, item % h.outputs, images_together(d, n, flipped, y)
-    first = block * together
-    unit = 1
-    if block_size > 0:
-        first = min(first, n - together)
-        unit = interleaved_width(y)
-        xo += block * block_size
-    else:
-        if together > 1:
-            first = min(first, n - together // 2)  # a short last block takes in images that are done already
-        xo += first * x_image
-    images = min(together, n - first)
-    tap_h, source_h, number_h = real_taps(h, row)
+    x_image, together = h.sources * w.sources * c.source, images_together(d, n, flipped, y)
     size, panels = panel_size(h.taps * w.taps * c.group_source, y), panel_count(c.group_output, y)
-    for p in range(c.groups * panels):
-        group, column = p // panels, p % panels * 2 * lanes(y)
-        width, left = panel_width(column, c.group_output, y), c.group_output - column
-        channel = group * c.group_output + column
-        output = 0
-        while output < w.outputs:
-            tap_w, source_w, number_w = real_taps(w, output)
-            alike = w.inner_end - output if w.inner <= output < w.inner_end else 1  # outputs with these same taps
-            along_w, run = number_w, c.group_source
-            if c.groups == 1 and w.tap_step == 1 and w.source_step == 1:  # all real (kw, c) lie in one run
-                along_w, run = 1, number_w * c.group_source
-            nest = (
-                number_h, h.source_step * w.sources * c.source * unit, h.tap_step * w.taps * c.group_source * width,
-                along_w, w.source_step * c.source * unit, w.tap_step * c.group_source * width,
-                run, unit, width,
-            )  # fmt: skip
-            ao = xo + ((source_h * w.sources + source_w) * c.source + group * c.group_source) * unit
-            bo = po + p * size + (tap_h * w.taps + tap_w) * c.group_source * width
-            yo = first * y_image + (row * w.outputs + output) * c.output + channel
-            next_x, next_y = w.stride * c.source * unit, c.output
-            count, x_row, y_row, steps = images, x_image, y_image, alike
-            if together == 1:
-                count, x_row, y_row, steps = alike, next_x, next_y, 1
-            for o in range(steps):
-                at, to = ao + o * next_x, yo + o * next_y
-                if block_size == 0:
-                    rows_times_panel(count, x, at, x_row, packed, bo, width, nest, bias, channel, left, y, to, y_row)
-                elif along_w == 1 and run == 5:
-                    # A known length unrolls: 15 % faster on single-channel images, the only ones with so short a run
-                    five = (number_h, nest[1], nest[2], 1, 0, 0, 5, interleaved_width(y), lanes(y))
-                    product(NARROW, x, at, 1, packed, bo, five, bias, channel, left, y, to, y_image)
-                else:
-                    product(NARROW, x, at, 1, packed, bo, nest, bias, channel, left, y, to, y_image)
-            output += alike
+    plane = not flipped and is_plane(d, y)
+    if plane:
+        correlate_plane(x, xo, low, high, d, packed, po, bias, relu, y, yo, y_image)
+    for item in range(low, low if plane and w.inner_end - w.inner == w.outputs else high):
+        block, row = item // h.outputs, item % h.outputs
+        first = first_image(block, together, n, block_size)
+        if block_size > 0:
+            xs, unit = xo + block * block_size, interleaved_width(y)
+        else:
+            xs, unit = xo + first * x_image, 1
+        images = min(together, n - first)
+        tap_h, source_h, number_h = real_taps(h, row)
+        for p in range(c.groups * panels):
+            group, column = p // panels, p % panels * 2 * lanes(y)
+            width, left = panel_width(column, c.group_output, y), c.group_output - column
+            channel = group * c.group_output + column
+            output = 0
+            while output < w.outputs:
+                if plane and output == w.inner:
+                    output = w.inner_end
+                    continue
+                tap_w, source_w, number_w = real_taps(w, output)
+                alike = w.inner_end - output if w.inner <= output < w.inner_end else 1  # outputs with these same taps
+                along_w, run = number_w, c.group_source
+                if c.groups == 1 and w.tap_step == 1 and w.source_step == 1:  # all real (kw, c) lie in one run
+                    along_w, run = 1, number_w * c.group_source
+                nest = (
+                    number_h, h.source_step * w.sources * c.source * unit, h.tap_step * w.taps * c.group_source * width,
+                    along_w, w.source_step * c.source * unit, w.tap_step * c.group_source * width,
+                    run, unit, width,
+                )  # fmt: skip
+                ao = xs + ((source_h * w.sources + source_w) * c.source + group * c.group_source) * unit
+                bo = po + p * size + (tap_h * w.taps + tap_w) * c.group_source * width
+                yp = yo + first * y_image + (row * w.outputs + output) * c.output + channel
+                next_x, next_y = w.stride * c.source * unit, c.output
+                count, x_row, y_row, steps = images, x_image, y_image, alike
+                if together == 1:
+                    count, x_row, y_row, steps = alike, next_x, next_y, 1
+                for o in range(steps):
+                    at, to = ao + o * next_x, yp + o * next_y
+                    if block_size > 0:
+                        product(NARROW, x, at, 1, packed, bo, nest, bias, channel, left, relu, y, to, y_image)
+                    else:
+                        rows_times_panel(
+                            count, x, at, x_row, packed, bo, width, nest, bias, channel, left, relu, y, to, y_row
+                        )
+                output += alike
+
+
+@region
+def first_image(block, together, n, block_size):
+    """The first image of a block; the last block may take in images that are done already, to be high enough."""
+    first = block * together
+    if block_size > 0:
+        return min(first, n - together)
+    return min(first, n - together // 2) if together > 1 else first
 
 
 @region
 def row_count(d, n, flipped, like):
-    """Rows for `correlate_row`."""
+    """Rows for `correlate_rows`."""
     return -(-n // images_together(d, n, flipped, like)) * (d.h if flipped else d.oh)
+
+
+def packed_size(taps: int, group_source: int, group_output: int, groups: int) -> int:
+    """Elements of all packed filters, in either dtype."""
+    widest = VECTOR_BYTES // 4
+    return groups * (taps * group_source + widest) * (group_output + 2 * widest)
+
+
+def filters_size(d: Conv2dDims) -> int:
+    """`packed_size` of a forward convolution."""
+    return packed_size(d.kh * d.kw, d.c // d.groups, d.f // d.groups, d.groups)
 
 
 def correlation_scratch(taps: int, group_source: int, group_output: int, groups: int, image: int, n: int) -> int:
     """Elements of scratch for all packed filters and interleaved images of `image` elements, in either dtype."""
     widest, most = VECTOR_BYTES // 4, tile_rows(NARROW)
-    packed = groups * (taps * group_source + widest) * (group_output + 2 * widest)
+    packed = packed_size(taps, group_source, group_output, groups)
     if group_output > widest or n < most:
         return packed
     return packed + -(-n // most) * (most + widest) * (image + widest)
@@ -274,8 +333,10 @@ def correlation_scratch(taps: int, group_source: int, group_output: int, groups:
 
 # Few channels give few rows side by side; with 5 or 3 of them, rows of several kh make one tile.
 SIDE5, SIDE3 = Shape(25 if REGISTERS == 32 else 10, 1, 5), Shape(9, 1, 3)
+SEVEN = Shape(7, 2, 7)  # 21 rows, those of 7x7 filters over colours, are no multiple of 8
 _PIXELS = 128  # positions summed in registers before the sums go to memory; their part of dy stays in the first cache
-_CHUNKS = 16
+CHUNKS = 16
+ITEMS = 128  # shares of rows: enough to even out among threads, few enough that each is worth its start
 
 
 @region
@@ -295,6 +356,9 @@ def add_rows(count, x, xo, dy, do, width, nest, dw, wo, w_row, columns):
             at = min(r, count - tile_rows(NARROW))
             add_tile(NARROW, x, xo + at, 1, 0, dy, do, nest, r - at, dw, wo + at * w_row, w_row, columns)
             r = at + tile_rows(NARROW)
+        elif count % tile_rows(SEVEN) == 0 and count % tile_rows(FULL) != 0 and width > lanes(dw):
+            add_tile(SEVEN, x, xo + r, 1, 0, dy, do, nest, r - r, dw, wo + r * w_row, w_row, columns)
+            r += tile_rows(SEVEN)
         elif left > tile_rows(HALF) and count >= tile_rows(FULL):
             at = min(r, count - tile_rows(FULL))
             add_tile(FULL, x, xo + at, 1, 0, dy, do, nest, r - at, dw, wo + at * w_row, w_row, columns)
@@ -399,6 +463,25 @@ def _chunk_layout(d, pad):
 needs_padding, chunk_layout = region(_needs_padding), region(_chunk_layout)
 
 
+def _images_summed(d, pad):
+    """How many small images `sum_chunk` takes at once."""
+    return 1 if pad else max(1, _PIXELS // (d.oh * d.ow))
+
+
+images_summed = region(_images_summed)
+
+
+def most_images_summed(d: Conv2dDims) -> int:
+    """`images_summed`, for Python."""
+    return int(_images_summed(d, _needs_padding(d)))
+
+
+@region
+def chunk_size(d):
+    """Elements of a chunk's scratch."""
+    return chunk_layout(d, needs_padding(d))[3]
+
+
 @separate
 def copy_padded(x: Flat, xo: int, d: Conv2dDims, out: Flat, oo: int) -> None:
     """An image with its border of zeros."""
@@ -413,11 +496,15 @@ def copy_padded(x: Flat, xo: int, d: Conv2dDims, out: Flat, oo: int) -> None:
 
 @separate
 def sum_chunk(
-    x: Flat, dy: Flat, d: Conv2dDims, first: int, end: int, sums_wanted: bool, scratch: Flat, start: int
-) -> None:
-    """dw, and the sums of dy, of images `first` to `end`, at `start` of scratch."""
+    x: Flat, dy: Flat, do: int, d: Conv2dDims, first: int, end: int, begin: bool, sums_wanted: bool, scratch: Flat,
+    start: int,
+) -> None:  # fmt: skip
+    """Add the part of images `first` to `end` to dw at `start` of scratch, which begins at zero; and sum dy.
+
+    The dy of image 0 lies, or would lie, at `do`.
+    """
     sums, packed, padded, _ = chunk_layout(d, needs_padding(d))
-    for i in range(start, start + sums):
+    for i in range(start, start + sums if begin else start):
         scratch[i] = 0
     packed, padded = start + packed, start + padded
     pad = needs_padding(d)
@@ -428,8 +515,7 @@ def sum_chunk(
             d.h + 2 * d.pad_h, d.w + 2 * d.pad_w, d.c, d.kh, d.kw, d.f, d.stride_h, d.stride_w, none, none,
             d.dilation_h, d.dilation_w, d.groups, d.oh, d.ow,
         )  # fmt: skip
-    rows = min(d.oh, -(-_PIXELS // d.ow))
-    together = max(1, _PIXELS // (d.oh * d.ow)) if rows == d.oh and not pad else 1
+    rows, together = min(d.oh, -(-_PIXELS // d.ow)), images_summed(d, pad)
     filters = d.f // d.groups
     square = square_rows(e) > 0
     step = lanes(dy) if square else 2 * lanes(dy)
@@ -439,7 +525,7 @@ def sum_chunk(
             copy_padded(x, image * d.h * d.w * d.c, d, scratch, padded)
         for low in range(0, d.oh, rows):
             high = min(low + rows, d.oh)
-            at, dy_image = (image * d.oh + low) * d.ow * d.f, d.oh * d.ow * d.f
+            at, dy_image = do + (image * d.oh + low) * d.ow * d.f, d.oh * d.ow * d.f
             for group in range(d.groups):
                 for column in range(0, filters, step):
                     width = min(step, panel_width(column, filters, dy))
@@ -465,7 +551,7 @@ def sum_chunk(
         pixels = d.oh * d.ow
         for column in range(0, d.f, 2 * lanes(dy)):
             to = start + sums + column
-            sum_rows(dy, first * pixels * d.f + column, d.f, (end - first) * pixels, d.f - column, scratch, to)
+            sum_rows(dy, do + first * pixels * d.f + column, d.f, (end - first) * pixels, d.f - column, scratch, to)
 
 
 @separate
@@ -489,7 +575,7 @@ def is_depthwise(d):
 
 @separate
 def depthwise_row(x: Flat, item: int, d: Conv2dDims, flipped: bool, filters: Flat, bias: Flat, y: Flat) -> None:
-    """`correlate_row` of a single image with one filter a channel."""
+    """`correlate_rows` of a row of a single image with one filter a channel."""
     c = correlation(d, flipped)
     h, w, channels = c.h, c.w, d.c
     image, row = item // h.outputs, item % h.outputs
@@ -547,13 +633,24 @@ def conv2d_scratch(d: Conv2dDims, n: int) -> int:
 def conv2d_backward_scratch(d: Conv2dDims, n: int) -> int:
     """Elements of scratch that `conv2d_backward` needs."""
     correlation = correlation_scratch(d.kh * d.kw, d.f // d.groups, d.c // d.groups, d.groups, d.oh * d.ow * d.f, n)
-    return correlation + min(n, _CHUNKS) * _chunk_layout(d, _needs_padding(d))[-1]
+    return correlation + min(n, CHUNKS) * _chunk_layout(d, _needs_padding(d))[-1]
 
 
-@kernel(optional={"b": 1})
+@region
+def share(rows, item, items):
+    """Rows of an item, shared out evenly: (first, end)."""
+    return item * rows // items, (item + 1) * rows // items
+
+
+def small(n: int, d: Conv2dDims, weights: int) -> bool:
+    """Whether a convolution of n images is faster without threads."""
+    return few(n * d.oh * d.ow * weights, weights)
+
+
+@kernel(optional={"b": 1}, small=lambda x, w, b, d, *_: small(len(x), d, w.size))
 def conv2d(x, w, b, d, scratch, y):
     """y = x * w + b."""
-    n = x.shape[0]
+    n, y_image = x.shape[0], d.oh * d.ow * d.f
     depthwise, size, rows, filters = is_depthwise(d), 0, n * d.oh, 0
     if not depthwise:
         rows, size = row_count(d, n, False, y), interleaved_size(d, n, False, y)
@@ -562,21 +659,42 @@ def conv2d(x, w, b, d, scratch, y):
         if size > 0:
             for block in prange(rows // d.oh):
                 interleave(flat(x), n, d.h * d.w * d.c, block, size, flat(scratch), 0)
-    for item in prange(rows):
+    items = min(rows, ITEMS)
+    for i in prange(items):
+        low, high = share(rows, int64(i), items)  # prange counts unsigned, and unsigned with signed makes floats
         if depthwise:
-            depthwise_row(flat(x), item, d, False, flat(w), flat(b), flat(y))
+            for row in range(low, high):
+                depthwise_row(flat(x), row, d, False, flat(w), flat(b), flat(y))
         elif size > 0:
-            correlate_row(flat(scratch), 0, size, n, item, d, False, flat(scratch), filters, flat(b), flat(y))
+            correlate_rows(
+                flat(scratch),
+                0,
+                size,
+                n,
+                low,
+                high,
+                d,
+                False,
+                flat(scratch),
+                filters,
+                flat(b),
+                False,
+                flat(y),
+                0,
+                y_image,
+            )
         else:
-            correlate_row(flat(x), 0, size, n, item, d, False, flat(scratch), filters, flat(b), flat(y))
+            correlate_rows(
+                flat(x), 0, size, n, low, high, d, False, flat(scratch), filters, flat(b), False, flat(y), 0, y_image
+            )
 
 
-@kernel(optional={"dx": 4, "db": 1})
+@kernel(optional={"dx": 4, "db": 1}, small=lambda dy, x, w, d, *_: small(len(x), d, w.size))
 def conv2d_backward(dy, x, w, d, scratch, dx, dw, db):
     """dx, dw and db = the sum of dy over images and positions."""
-    n, none = x.shape[0], scratch[:0]
+    n, none, dx_image = x.shape[0], scratch[:0], d.h * d.w * d.c
     sums, _, _, chunk_size = chunk_layout(d, needs_padding(d))
-    chunks, depthwise = min(n, _CHUNKS), is_depthwise(d)
+    chunks, depthwise = min(n, CHUNKS), is_depthwise(d)
     images = chunks * chunk_size
     rows, size, blocks, filters = 0, 0, 0, 0
     if dx.size:
@@ -588,27 +706,46 @@ def conv2d_backward(dy, x, w, d, scratch, dx, dw, db):
             filters = images + blocks * size
             pack_filters(flat(w), d, True, flat(scratch), filters)
     for c in prange(chunks):
-        chunk = int64(c)  # prange counts unsigned, and unsigned with signed makes floats
-        first, end = chunk * n // chunks, (chunk + 1) * n // chunks
+        chunk = int64(c)
+        first, end = share(n, chunk, chunks)
         if depthwise:
             sum_depthwise_chunk(flat(x), flat(dy), d, first, end, db.size > 0, flat(scratch), chunk * chunk_size)
         else:
-            sum_chunk(flat(x), flat(dy), d, first, end, db.size > 0, flat(scratch), chunk * chunk_size)
-        for block in range(chunk * blocks // chunks, (chunk + 1) * blocks // chunks):
+            sum_chunk(flat(x), flat(dy), 0, d, first, end, True, db.size > 0, flat(scratch), chunk * chunk_size)
+        first, end = share(blocks, chunk, chunks)
+        for block in range(first, end):
             interleave(flat(dy), n, d.oh * d.ow * d.f, block, size, flat(scratch), images)
     if db.size:
         add_chunks(flat(scratch), sums, chunk_size, chunks, flat(db), 0, db.size)
-    items = max(rows, _CHUNKS)
+    items = max(min(rows, ITEMS), CHUNKS)
     for i in prange(items):
         item = int64(i)  # each with its share of dw, so that every thread gets as much of either
-        first, end = item * dw.size // items, (item + 1) * dw.size // items
+        first, end = share(dw.size, item, items)
         add_chunks(flat(scratch), 0, chunk_size, chunks, flat(dw), first, end)
-        if item < rows:
-            if depthwise:
-                depthwise_row(flat(dy), item, d, True, flat(w), flat(none), flat(dx))
-            elif size > 0:
-                correlate_row(
-                    flat(scratch), images, size, n, item, d, True, flat(scratch), filters, flat(none), flat(dx)
-                )  # fmt: skip
-            else:
-                correlate_row(flat(dy), 0, size, n, item, d, True, flat(scratch), filters, flat(none), flat(dx))
+        low, high = share(rows, item, items)
+        if depthwise:
+            for row in range(low, high):
+                depthwise_row(flat(dy), row, d, True, flat(w), flat(none), flat(dx))
+        elif size > 0:
+            correlate_rows(
+                flat(scratch), images, size, n, low, high, d, True, flat(scratch), filters, flat(none), False,
+                flat(dx), 0, dx_image,
+            )  # fmt: skip
+        else:
+            correlate_rows(
+                flat(dy),
+                0,
+                size,
+                n,
+                low,
+                high,
+                d,
+                True,
+                flat(scratch),
+                filters,
+                flat(none),
+                False,
+                flat(dx),
+                0,
+                dx_image,
+            )

@@ -23,7 +23,7 @@ import inspect
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
 from typing import Any, ClassVar
@@ -43,16 +43,20 @@ from ..threads import available_cores, get_threads
 
 __all__ = [
     "DISABLED",
+    "Bytes",
     "Flat",
     "cache_directory",
     "disjoint",
     "exact",
+    "forked",
     "inline",
     "kernel",
     "prange",
+    "recording",
     "region",
     "separate",
     "serial",
+    "turn",
     "use_threads",
 ]
 
@@ -99,6 +103,10 @@ class Flat:
     """
 
 
+class Bytes:
+    """`Flat` for an array of unsigned bytes."""
+
+
 class _Separate:
     """What stands behind a `separate` function: its compiled variants, one a dtype, as symbols for other code."""
 
@@ -116,11 +124,8 @@ class _Separate:
     def provide(self, dtype: types.Type) -> str:
         """Name of the symbol under which compiled code finds the variant of this dtype; compiled or loaded if new."""
         if dtype not in self.symbols:
-            arguments = self.types(dtype)
-            self.dispatcher.compile(types.void(*arguments))
-            result = self.dispatcher.overloads[arguments]
             symbol = f"{self.name}.{dtype}"
-            llvm.add_symbol(symbol, result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+            llvm.add_symbol(symbol, _address(self.dispatcher, self.types(dtype)))
             self.symbols[dtype] = symbol
         return self.symbols[dtype]
 
@@ -128,9 +133,19 @@ class _Separate:
 _separate: dict[Any, _Separate] = {}
 
 
+def _address(dispatcher: Any, arguments: tuple[types.Type, ...]) -> int:
+    """Where the machine code for these argument types lies; compiled or loaded if new."""
+    dispatcher.compile(types.void(*arguments))
+    result = dispatcher.overloads[arguments]
+    address: int = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
+    return address
+
+
 def _declared(annotation: Any, dtype: types.Type) -> types.Type:
     if annotation is Flat:
         return types.CPointer(dtype)
+    if annotation is Bytes:
+        return types.CPointer(types.uint8)
     if annotation in (int, bool):
         return {int: types.int64, bool: types.boolean}[annotation]
     return types.NamedUniTuple(types.int64, len(annotation._fields), annotation)
@@ -145,7 +160,7 @@ def separate(function: FunctionType) -> FunctionType:
     """Decorator for a large helper, called from compiled code: compiled once a dtype, and linked by name.
 
     Numba otherwise optimises a function again in each of its callers, at three levels for every ``prange`` loop.
-    The arguments are declared: `Flat`, int, bool or a NamedTuple of ints. Nothing is returned.
+    The arguments are declared: `Flat`, `Bytes`, int, bool or a NamedTuple of ints. Nothing is returned.
     """
     if DISABLED:
         return function
@@ -186,14 +201,16 @@ class Kernel:
     """A compiled function with ``prange`` loops, called from Python in the way that the threads of this process allow.
 
     `parallel` and `serial` are the Numba dispatchers behind it, for calls from compiled code. Arguments named in
-    `optional` (name: number of axes) may be None in a call from Python; the function sees an empty array.
+    `optional` (name: number of axes) may be None in a call from Python; the function sees an empty array. Calls whose
+    arguments are `small` run without threads.
     """
 
-    def __init__(self, function: FunctionType, optional: Mapping[str, int]) -> None:
+    def __init__(self, function: FunctionType, optional: Mapping[str, int], small: Callable[..., bool] | None) -> None:
         self.__name__, self.__doc__, self.__wrapped__ = function.__name__, function.__doc__, function
         self.__module__, self.__qualname__ = function.__module__, function.__qualname__
         names = list(inspect.signature(function).parameters)
         self._optional = tuple((names.index(name), ndim) for name, ndim in optional.items())
+        self._small = small
         self._serial: Callable[..., None] | None = None
         self.parallel = _compiled(function, parallel=_PARALLEL)
 
@@ -209,26 +226,31 @@ class Kernel:
         return self._serial
 
     def __call__(self, *args: Any) -> None:
+        if self._small is not None and self._small(*args):
+            self.alone(*args)
+            return
         args = self._prepared(args)
-        if _this_thread.settings is not _settings:
-            _enter_thread()
-        if DISABLED:
+        if _this_thread.recorded is not None:
+            _this_thread.recorded.append((self, True, args))
+        elif DISABLED:
             _plainly(self.__wrapped__, args)
-        elif _concurrent:
-            self.parallel(*args)
-        elif _forked:
-            self.serial(*args)
         else:
-            with _one_at_a_time:
-                self.parallel(*args)
+            with turn():
+                (self.serial if _forked else self.parallel)(*args)
 
     def alone(self, *args: Any) -> None:
         """The call without threads."""
         args = self._prepared(args)
-        if DISABLED:
+        if _this_thread.recorded is not None:
+            _this_thread.recorded.append((self, False, args))
+        elif DISABLED:
             _plainly(self.__wrapped__, args)
         else:
             self.serial(*args)
+
+    def address(self, threads: bool, arguments: tuple[types.Type, ...]) -> int:
+        """Where the machine code for these argument types lies, with or without threads; compiled or loaded if new."""
+        return _address(self.parallel if threads else self.serial, arguments)
 
     def _prepared(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """None as an empty array, and read-only arrays as others: each mix of either would be compiled anew."""
@@ -244,15 +266,34 @@ class Kernel:
         return f"<kernel {self.__name__}{inspect.signature(self.__wrapped__)}>"
 
 
-def kernel(function: FunctionType | None = None, *, optional: Mapping[str, int] | None = None) -> Any:
+Call = tuple[Kernel, bool, tuple[Any, ...]]
+"""A kernel, whether it is called with threads, and its arguments."""
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[list[Call]]:
+    """The calls of kernels that this Python thread makes within: noted, not carried out."""
+    _this_thread.recorded = calls = []
+    try:
+        yield calls
+    finally:
+        _this_thread.recorded = None
+
+
+def kernel(
+    function: FunctionType | None = None,
+    *,
+    optional: Mapping[str, int] | None = None,
+    small: Callable[..., bool] | None = None,
+) -> Any:
     """Decorator for a function with ``prange`` loops that Python calls; gives a `Kernel`.
 
     `optional` names the arguments that may be None and their number of axes. They arrive as arrays of size 0, so
-    that one compiled variant serves both.
+    that one compiled variant serves both. `small` is asked, with a call's arguments, whether threads would not pay.
     """
     if function is None:
-        return lambda decorated: Kernel(decorated, optional or {})
-    return Kernel(function, optional or {})
+        return lambda decorated: Kernel(decorated, optional or {}, small)
+    return Kernel(function, optional or {}, small)
 
 
 def _plainly(function: Callable[..., None], args: tuple[Any, ...]) -> None:
@@ -388,6 +429,7 @@ class _Settings:
 
 class _ThisThread(threading.local):
     settings: _Settings | None = None
+    recorded: list[Call] | None = None
 
 
 _settings = _Settings(get_threads())
@@ -423,6 +465,21 @@ def use_threads(n: int) -> None:
     """Use n threads from now on, whichever Python thread calls; `kernels.set_threads` checks n and calls this."""
     global _settings
     _settings = _Settings(n)
+
+
+_nothing = contextlib.nullcontext()
+
+
+def turn() -> contextlib.AbstractContextManager[object]:
+    """What to hold while code with threads runs; brings this Python thread up to date."""
+    if _this_thread.settings is not _settings:
+        _enter_thread()
+    return _nothing if _concurrent or _forked else _one_at_a_time
+
+
+def forked() -> bool:
+    """Whether this process is the child of one whose threads did not survive the fork: parallel code would kill it."""
+    return _forked
 
 
 def _enter_thread() -> None:

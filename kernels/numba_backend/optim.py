@@ -31,8 +31,17 @@ def flushed(state):
 
 
 @elementwise
-@kernel
-def _sgd(p, g, v, learning_rate, momentum, nesterov, weight_decay, decoupled):
+@kernel(optional={"v": 1})
+def sgd(
+    p: InPlace,
+    g: Input,
+    v: InPlace | None,
+    learning_rate: float,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+    decoupled: bool,
+) -> None:
     real = p.dtype.type
     rate, keep, decay = real(learning_rate), real(momentum), real(weight_decay)
     for c in prange(chunks(p)):
@@ -45,19 +54,6 @@ def _sgd(p, g, v, learning_rate, momentum, nesterov, weight_decay, decoupled):
         for i in range(0 if vs.size else ps.size):
             parameter, gradient = decayed(ps[i], gs[i], rate, decay, decoupled)
             ps[i] = parameter - rate * gradient
-
-
-def sgd(
-    p: InPlace,
-    g: Input,
-    v: InPlace | None,
-    learning_rate: float,
-    momentum: float,
-    nesterov: bool,
-    weight_decay: float,
-    decoupled: bool,
-) -> None:
-    _sgd(p, g, p[:0] if v is None else v, learning_rate, momentum, nesterov, weight_decay, decoupled)
 
 
 # 1 − rho and its like are arguments: of a difference that it sees, LLVM makes g² + rho (v − g²), which is NaN for an
@@ -94,11 +90,12 @@ def rmsprop(
 
 @elementwise
 @kernel
-def _adam(p, g, m, v, rate_m, root_v, learning_rate, beta1, gain_m, beta2, gain_v, eps, weight_decay, decoupled):
+def _adam(p, g, m, v, step, learning_rate, beta1, gain_m, beta2, gain_v, eps, weight_decay, decoupled):
     real = p.dtype.type
     rate, small, decay = real(learning_rate), real(eps), real(weight_decay)
-    keep_m, gain_m, rate_m = real(beta1), real(gain_m), real(rate_m)
-    keep_v, gain_v, root_v = real(beta2), real(gain_v), real(root_v)
+    # The corrections are factors of the rate and of √v: two numbers instead of two divisions an element.
+    rate_m, root_v = real(learning_rate / (1 - beta1**step)), real(1 / math.sqrt(1 - beta2**step))
+    keep_m, gain_m, keep_v, gain_v = real(beta1), real(gain_m), real(beta2), real(gain_v)
     for c in prange(chunks(p)):
         ps, gs, ms, vs = chunk(p, c), chunk(g, c), chunk(m, c), chunk(v, c)
         for i in range(ps.size):
@@ -122,6 +119,5 @@ def adam(
     weight_decay: float,
     decoupled: bool,
 ) -> None:
-    # The corrections are factors of the rate and of √v: two numbers instead of two divisions an element.
-    rate_m, root_v = learning_rate / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
-    _adam(p, g, m, v, rate_m, root_v, learning_rate, beta1, 1 - beta1, beta2, 1 - beta2, eps, weight_decay, decoupled)
+    given = step, learning_rate, beta1, 1 - beta1, beta2, 1 - beta2, eps, weight_decay, decoupled
+    _adam(p, g, m, v, *given)

@@ -1,16 +1,38 @@
-"""Pooling: window after window, with all channels of one position in the innermost loop.
+"""Pooling: window after window, with a vector of one position's channels in registers.
 
 Images are taken as their rows, (N·H, W, C), and cut by rows of windows; backwards by images, since windows may overlap.
+Positions in a window are counted in the images' dtype, so that they lie in registers of the same kind: whole numbers
+up to 2²⁴.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numpy import int64
 
 from ..interface import Input, Output
 from ..shapes import Pool2dDims
-from .chunks import clear, run
-from .jit import disjoint, inline, kernel, prange, serial
+from .chunks import clear, load, run, store
+from .jit import inline, kernel, prange
+from .tile import (
+    Shape,
+    flat,
+    lanes,
+    tile_add,
+    tile_fill,
+    tile_load_integers,
+    tile_multiply,
+    tile_multiply_add,
+    tile_rows,
+    tile_store_integers,
+    tile_where_equal,
+    tile_where_exceeds,
+    tile_zeros,
+)
+
+WINDOW = Shape(1, 1, 1)
+WINDOWS = Shape(4, 1, 4)
+"""Neighbouring windows in one row, a vector each: what it takes to go through their positions is shared."""
 
 
 @inline
@@ -21,186 +43,153 @@ def window(index, stride, padding, size, length):
 
 
 @inline
-def beats(value, best):
-    """Whether a later value takes the maximum: by being greater, or as the first NaN."""
-    return not (value <= best) and best == best
+def along(row, d, work, arguments):
+    """work(shape, d, window, place, bounds, *arguments) for a row of windows, several at once where they are whole.
 
-
-@disjoint
-def first_maximum(x, position, y, argmax):
-    """The first position of a window leads."""
-    for c in range(y.size):
-        y[c], argmax[c] = x[c], position
-
-
-@disjoint
-def next_maximum(x, position, y, argmax):
-    """Another position may take the lead."""
-    for c in range(y.size):
-        best, at = y[c], argmax[c]
-        if beats(x[c], best):
-            best, at = x[c], position
-        y[c], argmax[c] = best, at
-
-
-@serial
-def maxima(x, row, d, y, argmax):
-    """One row of windows."""
-    top, upper, lower = window(row % d.oh, d.stride_h, d.pad_h, d.kh, d.h)
-    top += row // d.oh * d.h
-    for q in range(d.ow):
+    `window` is the number of the first one, `place` where it starts in the images' memory, by channels, and `bounds`
+    are those of the positions that lie in the image.
+    """
+    image, p = row // d.oh, row % d.oh
+    top, upper, lower = window(p, d.stride_h, d.pad_h, d.kh, d.h)
+    whole = (d.w + d.pad_w - d.kw) // d.stride_w + 1
+    q = 0
+    while q < d.ow:
         left, first, last = window(q, d.stride_w, d.pad_w, d.kw, d.w)
-        position = argmax.dtype.type
-        first_maximum(x[top + upper, left + first], position(upper * d.kw + first), y[q], argmax[q])
+        number, place = row * d.ow + q, (image * d.h + top) * d.w + left
+        if left >= 0 and q + tile_rows(WINDOWS) <= whole:
+            if d.kh == 2 and d.kw == 2 and lower - upper == 2:  # the usual size, to the compiler a constant
+                work(WINDOWS, d, number, place, (0, 2, 0, 2), *arguments)
+            else:
+                work(WINDOWS, d, number, place, (upper, lower, 0, d.kw), *arguments)
+            q += tile_rows(WINDOWS)
+        else:
+            work(WINDOW, d, number, place, (upper, lower, first, last), *arguments)
+            q += 1
+
+
+@inline
+def maxima(shape, d, number, place, bounds, x, y, argmax):
+    """The greatest of each window, and its position."""
+    upper, lower, first, last = bounds
+    stride = d.stride_w * d.c
+    for c in range(0, d.c, lanes(x)):
+        at = tile_fill(shape, x, upper * d.kw + first)
+        best = tile_fill(shape, x, -np.inf)
         for i in range(upper, lower):
             for j in range(first, last):
-                next_maximum(x[top + i, left + j], position(i * d.kw + j), y[q], argmax[q])
-
-
-@disjoint
-def maximum_2x2(x00, x01, x10, x11, y, argmax):
-    """One window of 2 by 2 in a single pass."""
-    position = argmax.dtype.type
-    for c in range(y.size):
-        best, at = x00[c], position(0)
-        if beats(x01[c], best):
-            best, at = x01[c], position(1)
-        if beats(x10[c], best):
-            best, at = x10[c], position(2)
-        if beats(x11[c], best):
-            best, at = x11[c], position(3)
-        y[c], argmax[c] = best, at
+                value = load(shape, x, (place + i * d.w + j) * d.c + c, stride, d.c - c)
+                at = tile_where_exceeds(value, best, tile_fill(shape, x, i * d.kw + j), at)
+                best = tile_where_exceeds(value, best, value, best)
+        store(shape, best, y, number * d.c + c, d.c, d.c - c)
+        tile_store_integers(at, argmax, number * d.c + c, d.c, d.c - c)
 
 
 @kernel
 def _maxpool2d(x, d, y, argmax):
-    for row in prange(y.shape[0]):
-        maxima(x, row, d, y[row], argmax[row])
-
-
-@kernel
-def _maxpool2d_2x2(x, d, y, argmax):
-    """Windows of 2 by 2 without padding."""
-    for row in prange(y.shape[0]):
-        top = row // d.oh * d.h + row % d.oh * d.stride_h
-        above, below, ys, at = x[top], x[top + 1], y[row], argmax[row]
-        for q in range(d.ow):
-            left = q * d.stride_w
-            maximum_2x2(above[left], above[left + 1], below[left], below[left + 1], ys[q], at[q])
-
-
-@disjoint
-def add_where(dy, argmax, position, dx):
-    """dx += dy where the maximum came from a position."""
-    for c in range(dy.size):
-        dx[c] += dy[c] if argmax[c] == position else dy.dtype.type(0)
-
-
-@kernel
-def _maxpool2d_backward(dy, argmax, d, dx):
-    for n in prange(dy.shape[0] // d.oh):
-        image = dx[n * d.h : (n + 1) * d.h]
-        clear(image.reshape(-1))
-        for p in range(d.oh):
-            top, upper, lower = window(p, d.stride_h, d.pad_h, d.kh, d.h)
-            for q in range(d.ow):
-                left, first, last = window(q, d.stride_w, d.pad_w, d.kw, d.w)
-                dys, at = dy[n * d.oh + p, q], argmax[n * d.oh + p, q]
-                for i in range(upper, lower):
-                    for j in range(first, last):
-                        add_where(dys, at, i * d.kw + j, image[top + i, left + j])
-
-
-@disjoint
-def share_2x2(dy, argmax, dx00, dx01, dx10, dx11):
-    """One window of 2 by 2."""
-    zero = dy.dtype.type(0)
-    for c in range(dy.size):
-        dx00[c] = dy[c] if argmax[c] == 0 else zero
-        dx01[c] = dy[c] if argmax[c] == 1 else zero
-        dx10[c] = dy[c] if argmax[c] == 2 else zero
-        dx11[c] = dy[c] if argmax[c] == 3 else zero
-
-
-@kernel
-def _maxpool2d_backward_2x2(dy, argmax, d, dx):
-    """Windows of 2 by 2 side by side: each place is written once."""
-    for row in prange(dy.shape[0]):
-        n, p = row // d.oh, row % d.oh
-        top = n * d.h + 2 * p
-        dys, at, above, below = dy[row], argmax[row], dx[top], dx[top + 1]
-        for q in range(d.ow):
-            share_2x2(dys[q], at[q], above[2 * q], above[2 * q + 1], below[2 * q], below[2 * q + 1])
-        for q in range(2 * d.ow, d.w):
-            clear(above[q])
-            clear(below[q])
-        if p == d.oh - 1:
-            for rest in range(top + 2, (n + 1) * d.h):
-                for q in range(d.w):
-                    clear(dx[rest, q])
+    for row in prange(y.size // (d.ow * d.c)):
+        along(int64(row), d, maxima, (flat(x), flat(y), flat(argmax)))
 
 
 @inline
-def share(d, count_include_pad, height, width):
-    """What each position counts for in a window with so many of them inside the image."""
-    return 1 / (d.kh * d.kw if count_include_pad else height * width)
+def averages(shape, d, number, place, bounds, count_include_pad, x, y):
+    """The mean of each window."""
+    upper, lower, first, last = bounds
+    scale = tile_fill(shape, x, weight(d, count_include_pad, bounds))
+    for c in range(0, d.c, lanes(x)):
+        mean = tile_zeros(shape, x)
+        for i in range(upper, lower):
+            for j in range(first, last):
+                value = load(shape, x, (place + i * d.w + j) * d.c + c, d.stride_w * d.c, d.c - c)
+                mean = tile_multiply_add(mean, value, scale)
+        store(shape, mean, y, number * d.c + c, d.c, d.c - c)
 
 
-@disjoint
-def add_scaled(x, scale, y):
-    """y += x scale."""
-    for c in range(x.size):
-        y[c] += x[c] * scale
+@inline
+def weight(d, count_include_pad, bounds):
+    """What each position of a window counts for."""
+    upper, lower, first, last = bounds
+    return 1 / (d.kh * d.kw if count_include_pad else (lower - upper) * (last - first))
 
 
 @kernel
 def _avgpool2d(x, d, count_include_pad, y):
-    for row in prange(y.shape[0]):
-        top, upper, lower = window(row % d.oh, d.stride_h, d.pad_h, d.kh, d.h)
-        top += row // d.oh * d.h
-        for q in range(d.ow):
-            clear(y[row, q])
-            left, first, last = window(q, d.stride_w, d.pad_w, d.kw, d.w)
-            scale = y.dtype.type(share(d, count_include_pad, lower - upper, last - first))
-            for i in range(upper, lower):
-                for j in range(first, last):
-                    add_scaled(x[top + i, left + j], scale, y[row, q])
+    for row in prange(y.size // (d.ow * d.c)):
+        along(int64(row), d, averages, (count_include_pad, flat(x), flat(y)))
+
+
+@inline
+def give(shape, d, share, dx, place, columns):
+    """Write what windows give to a position each, or add it where windows overlap."""
+    stride = d.stride_w * d.c
+    if d.stride_h < d.kh or d.stride_w < d.kw:
+        share = tile_add(share, load(shape, dx, place, stride, columns))
+    store(shape, share, dx, place, stride, columns)
+
+
+@inline
+def to_maxima(shape, d, number, place, bounds, dy, argmax, dx):
+    """Give each window's gradient to its maximum."""
+    upper, lower, first, last = bounds
+    for c in range(0, d.c, lanes(dy)):
+        gradient = load(shape, dy, number * d.c + c, d.c, d.c - c)
+        at = tile_load_integers(shape, dy, argmax, number * d.c + c, d.c, d.c - c)
+        for i in range(upper, lower):
+            for j in range(first, last):
+                position = tile_fill(shape, dy, i * d.kw + j)
+                share = tile_where_equal(at, position, gradient)
+                give(shape, d, share, dx, (place + i * d.w + j) * d.c + c, d.c - c)
+
+
+@inline
+def to_all(shape, d, number, place, bounds, count_include_pad, dy, dx):
+    """Share each window's gradient out to its positions."""
+    upper, lower, first, last = bounds
+    scale = tile_fill(shape, dy, weight(d, count_include_pad, bounds))
+    for c in range(0, d.c, lanes(dy)):
+        share = tile_multiply(load(shape, dy, number * d.c + c, d.c, d.c - c), scale)
+        for i in range(upper, lower):
+            for j in range(first, last):
+                give(shape, d, share, dx, (place + i * d.w + j) * d.c + c, d.c - c)
+
+
+@inline
+def backward(image, d, work, arguments, dx):
+    """`along` all rows of an image. Rows of dx are cleared just before they are written to, while they are cached."""
+    start, row = image * d.h * d.w * d.c, d.w * d.c
+    covered = d.stride_h == d.kh and d.stride_w == d.kw and d.oh * d.kh == d.h and d.ow * d.kw == d.w
+    cleared = d.h if covered else 0
+    for p in range(d.oh):
+        top, _, lower = window(p, d.stride_h, d.pad_h, d.kh, d.h)
+        reached = d.h if p == d.oh - 1 else top + lower
+        if reached > cleared:
+            clear(dx[start + cleared * row : start + reached * row])
+            cleared = reached
+        along(image * d.oh + p, d, work, arguments)
+
+
+@kernel
+def _maxpool2d_backward(dy, argmax, d, dx):
+    for image in prange(dx.size // (d.h * d.w * d.c)):
+        backward(int64(image), d, to_maxima, (flat(dy), flat(argmax), flat(dx)), dx)
 
 
 @kernel
 def _avgpool2d_backward(dy, d, count_include_pad, dx):
-    for n in prange(dy.shape[0] // d.oh):
-        windows, image = dy[n * d.oh : (n + 1) * d.oh], dx[n * d.h : (n + 1) * d.h]
-        clear(image.reshape(-1))
-        for p in range(d.oh):
-            top, upper, lower = window(p, d.stride_h, d.pad_h, d.kh, d.h)
-            for q in range(d.ow):
-                left, first, last = window(q, d.stride_w, d.pad_w, d.kw, d.w)
-                scale = dx.dtype.type(share(d, count_include_pad, lower - upper, last - first))
-                for i in range(upper, lower):
-                    for j in range(first, last):
-                        add_scaled(windows[p, q], scale, image[top + i, left + j])
+    for image in prange(dx.size // (d.h * d.w * d.c)):
+        backward(int64(image), d, to_all, (count_include_pad, flat(dy), flat(dx)), dx)
 
 
 def maxpool2d(x: Input, d: Pool2dDims, y: Output, argmax: Output) -> None:
-    pairs = d.kh == d.kw == 2 and not (d.pad_h or d.pad_w)
-    run(_maxpool2d_2x2 if pairs else _maxpool2d, x.size, by_rows(x), d, by_rows(y), by_rows(argmax))
+    run(_maxpool2d, x.size, x.reshape(-1), d, y.reshape(-1), argmax.reshape(-1))
 
 
 def maxpool2d_backward(dy: Input, argmax: Input, d: Pool2dDims, dx: Output) -> None:
-    pairs = d.kh == d.kw == d.stride_h == d.stride_w == 2 and not (d.pad_h or d.pad_w)
-    backward = _maxpool2d_backward_2x2 if pairs else _maxpool2d_backward
-    run(backward, dx.size, by_rows(dy), by_rows(argmax), d, by_rows(dx))
+    run(_maxpool2d_backward, dx.size, dy.reshape(-1), argmax.reshape(-1), d, dx.reshape(-1))
 
 
 def avgpool2d(x: Input, d: Pool2dDims, count_include_pad: bool, y: Output) -> None:
-    run(_avgpool2d, x.size, by_rows(x), d, count_include_pad, by_rows(y))
+    run(_avgpool2d, x.size, x.reshape(-1), d, count_include_pad, y.reshape(-1))
 
 
 def avgpool2d_backward(dy: Input, d: Pool2dDims, count_include_pad: bool, dx: Output) -> None:
-    run(_avgpool2d_backward, dx.size, by_rows(dy), d, count_include_pad, by_rows(dx))
-
-
-def by_rows(images: np.ndarray) -> np.ndarray:
-    """(N, H, W, C) as (N·H, W, C)."""
-    return images.reshape(-1, *images.shape[2:])
+    run(_avgpool2d_backward, dx.size, dy.reshape(-1), d, count_include_pad, dx.reshape(-1))

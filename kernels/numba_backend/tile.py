@@ -142,17 +142,17 @@ class _Code:
         return self.builder.load(self.builder.bitcast(pointer, self.tile.vector.as_pointer()), align=self.align)
 
     def load_partial(self, pointer: ir.Value, mask: ir.Value) -> ir.Value:
-        vector, align = self.tile.vector, ir.Constant(ir.IntType(32), self.align)
+        vector = ir.VectorType(pointer.type.pointee, self.lanes)
         pointer, zeros = self.builder.bitcast(pointer, vector.as_pointer()), ir.Constant(vector, None)
-        return self.call(f"llvm.masked.load.{self.suffix}.p0", vector, pointer, align, mask, zeros)
+        return self.call(f"llvm.masked.load.{self.suffix(vector)}.p0", vector, pointer, self.one(vector), mask, zeros)
 
     def store_partial(self, value: ir.Value, pointer: ir.Value, mask: ir.Value) -> None:
-        align = ir.Constant(ir.IntType(32), self.align)
-        pointer = self.builder.bitcast(pointer, value.type.as_pointer())
-        self.call(f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), value, pointer, align, mask)
+        vector, pointer = value.type, self.builder.bitcast(pointer, value.type.as_pointer())
+        name = f"llvm.masked.store.{self.suffix(vector)}.p0"
+        self.call(name, ir.VoidType(), value, pointer, self.one(vector), mask)
 
     def store(self, value: ir.Value, pointer: ir.Value) -> None:
-        self.builder.store(value, self.builder.bitcast(pointer, value.type.as_pointer()), align=self.align)
+        self.builder.store(value, self.builder.bitcast(pointer, value.type.as_pointer()), align=self.bytes(value.type))
 
     def shuffle(self, left: ir.Value, right: ir.Value, picks: list[int]) -> ir.Value:
         mask = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), picks)
@@ -168,11 +168,19 @@ class _Code:
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, intrinsic), args)
 
     def multiply_add(self, left: ir.Value, right: ir.Value, sum_: ir.Value) -> ir.Value:
-        return self.call(f"llvm.fmuladd.{self.suffix}", self.tile.vector, left, right, sum_)
+        return self.call(f"llvm.fmuladd.{self.suffix(self.tile.vector)}", self.tile.vector, left, right, sum_)
 
-    @property
-    def suffix(self) -> str:
-        return f"v{self.lanes}f{self.tile.dtype.bitwidth}"
+    def bytes(self, vector: ir.VectorType) -> int:
+        """Bytes of one element."""
+        return vector.element.width // 8 if isinstance(vector.element, ir.IntType) else self.align
+
+    def one(self, vector: ir.VectorType) -> ir.Value:
+        """The alignment of one element, as an argument."""
+        return ir.Constant(ir.IntType(32), self.bytes(vector))
+
+    def suffix(self, vector: ir.VectorType) -> str:
+        """How intrinsics name the vector's type."""
+        return f"v{self.lanes}{'i' if isinstance(vector.element, ir.IntType) else 'f'}{8 * self.bytes(vector)}"
 
     def mask(self, columns: ir.Value, vector: int) -> ir.Value:
         """Which lanes of a row's `vector` lie before column number `columns`."""
@@ -497,3 +505,152 @@ def _(code: _Code, array: Any, offset: Any, row_stride: Any, rows: Any, columns:
             above, below = vectors[row], vectors[row + half]
             vectors[row], vectors[row + half] = code.shuffle(above, below, low), code.shuffle(above, below, high)
     return code.pack(vectors)
+
+
+# --- Elementwise ----------------------------------------------------------------------------------------------------
+
+
+def tile_fill(shape: Shape, like: np.ndarray, value: float) -> Tile:
+    """A tile of one number, in the array's dtype."""
+    return Tile(shape, np.full((shape.rows, shape.vectors * lanes(like)), value, like.dtype))
+
+
+@_operation(tile_fill, lambda shape, like, value: TileType(shape.shape, like.dtype))
+def _(code: _Code, shape: ir.Value, like: Any, value: ir.Value) -> ir.Value:
+    element = code.tile.element
+    if isinstance(value.type, ir.IntType):
+        value = code.builder.sitofp(value, element)
+    elif value.type != element:
+        value = (code.builder.fptrunc if element == ir.FloatType() else code.builder.fpext)(value, element)
+    return code.pack([code.splat(value)] * (code.rows * code.vectors))
+
+
+def tile_subtract(tile: Tile, other: Tile) -> Tile:
+    """tile − other."""
+    return Tile(tile.shape, tile.values - other.values)
+
+
+@_operation(tile_subtract, lambda tile, other: tile)
+def _(code: _Code, tile: ir.Value, other: ir.Value) -> ir.Value:
+    pairs = zip(code.unpack(tile), code.unpack(other), strict=True)
+    return code.pack([code.builder.fsub(left, right) for left, right in pairs])
+
+
+def tile_multiply(tile: Tile, other: Tile) -> Tile:
+    """tile * other, element by element."""
+    return Tile(tile.shape, tile.values * other.values)
+
+
+@_operation(tile_multiply, lambda tile, other: tile)
+def _(code: _Code, tile: ir.Value, other: ir.Value) -> ir.Value:
+    pairs = zip(code.unpack(tile), code.unpack(other), strict=True)
+    return code.pack([code.builder.fmul(left, right) for left, right in pairs])
+
+
+def tile_where_exceeds(value: Tile, best: Tile, yes: Tile, no: Tile) -> Tile:
+    """`yes` where a value takes the lead, by being greater than the best or as the first NaN; else `no`."""
+    exceeds = ~(value.values <= best.values) & (best.values == best.values)
+    return Tile(yes.shape, np.where(exceeds, yes.values, no.values))
+
+
+@_operation(tile_where_exceeds, lambda value, best, yes, no: yes)
+def _(code: _Code, value: ir.Value, best: ir.Value, yes: ir.Value, no: ir.Value) -> ir.Value:
+    builder, vectors = code.builder, []
+    for challenger, leader, new, old in zip(*(code.unpack(tile) for tile in (value, best, yes, no)), strict=True):
+        greater = builder.fcmp_unordered(">", challenger, leader)
+        number = builder.fcmp_ordered("ord", leader, leader)
+        vectors.append(builder.select(builder.and_(greater, number), new, old))
+    return code.pack(vectors)
+
+
+def tile_where_equal(left: Tile, right: Tile, yes: Tile) -> Tile:
+    """`yes` where left == right, else 0."""
+    return Tile(yes.shape, np.where(left.values == right.values, yes.values, yes.values.dtype.type(0)))
+
+
+@_operation(tile_where_equal, lambda left, right, yes: yes)
+def _(code: _Code, left: ir.Value, right: ir.Value, yes: ir.Value) -> ir.Value:
+    zeros, vectors = ir.Constant(code.tile.vector, None), []
+    for first, second, value in zip(*(code.unpack(tile) for tile in (left, right, yes)), strict=True):
+        vectors.append(code.builder.select(code.builder.fcmp_ordered("==", first, second), value, zeros))
+    return code.pack(vectors)
+
+
+def tile_where_positive(value: Tile, new: Tile) -> Tile:
+    """`new` unless the value is 0 or less, then 0."""
+    return Tile(value.shape, np.where(value.values <= 0, value.values.dtype.type(0), new.values))
+
+
+@_operation(tile_where_positive, lambda value, new: value)
+def _(code: _Code, value: ir.Value, new: ir.Value) -> ir.Value:
+    builder, zeros, chosen = code.builder, ir.Constant(code.tile.vector, None), []
+    for v, n in zip(*map(code.unpack, (value, new)), strict=True):
+        chosen.append(builder.select(builder.fcmp_ordered("<=", v, zeros), zeros, n))
+    return code.pack(chosen)
+
+
+def tile_sign(tile: Tile) -> Tile:
+    """1 where an element is positive, -1 where it is negative, else 0."""
+    return Tile(tile.shape, (tile.values > 0).astype(tile.values.dtype) - (tile.values < 0))
+
+
+@_operation(tile_sign, lambda tile: tile)
+def _(code: _Code, tile: ir.Value) -> ir.Value:
+    builder, zeros = code.builder, ir.Constant(code.tile.vector, None)
+    one, minus = (code.splat(ir.Constant(code.tile.element, number)) for number in (1, -1))
+    signs = []
+    for vector in code.unpack(tile):
+        negative = builder.select(builder.fcmp_ordered("<", vector, zeros), minus, zeros)
+        signs.append(builder.select(builder.fcmp_ordered(">", vector, zeros), one, negative))
+    return code.pack(signs)
+
+
+def tile_load_integers(
+    shape: Shape, like: np.ndarray, array: np.ndarray, offset: int, row_stride: int, columns: int
+) -> Tile:
+    """`tile_load_partial` of an array of integers, in the dtype of `like`."""
+    tile = tile_zeros(shape, like)
+    columns = min(columns, tile.values.shape[1])
+    tile.values[:, :columns] = _rows(array, offset, row_stride, shape.rows, columns)
+    return tile
+
+
+@_operation(
+    tile_load_integers, lambda shape, like, array, offset, row_stride, columns: TileType(shape.shape, like.dtype)
+)
+def _(code: _Code, shape: Any, like: Any, array: Any, offset: Any, row_stride: Any, columns: Any) -> ir.Value:
+    pointer, vectors = code.address(array, offset), []
+    masks = [code.mask(columns, v) for v in range(code.vectors)]
+    convert = code.builder.sitofp if array[0].dtype.signed else code.builder.uitofp
+    for row in range(code.rows):
+        start = code.builder.gep(pointer, [code.builder.mul(row_stride, code.index(row))])
+        for v in range(code.vectors):
+            place = code.builder.gep(start, [code.index(v * code.lanes)])
+            vectors.append(convert(code.load_partial(place, masks[v]), code.tile.vector))
+    return code.pack(vectors)
+
+
+def tile_store_integers(tile: Tile, array: np.ndarray, offset: int, row_stride: int, columns: int) -> None:
+    """`tile_store_partial` of whole numbers to an array of integers."""
+    columns = min(columns, tile.values.shape[1])
+    _rows(array, offset, row_stride, tile.values.shape[0], columns)[:] = tile.values[:, :columns]
+
+
+@_operation(tile_store_integers, lambda tile, array, offset, row_stride, columns: types.void)
+def _(code: _Code, tile: Any, array: Any, offset: ir.Value, row_stride: ir.Value, columns: ir.Value) -> ir.Value:
+    builder, pointer = code.builder, code.address(array, offset)
+    integers = ir.VectorType(pointer.type.pointee, code.lanes)
+    convert = builder.fptosi if array[0].dtype.signed else builder.fptoui
+    full = builder.icmp_signed(">=", columns, code.index(code.vectors * code.lanes))
+    with builder.if_else(full) as branches:  # AMD's narrowing stores are slow under a mask, even one of ones
+        for branch, whole in zip(branches, (True, False), strict=True):
+            with branch:
+                for i, vector in enumerate(code.unpack(tile)):
+                    row, v = divmod(i, code.vectors)
+                    start = builder.gep(pointer, [builder.mul(row_stride, code.index(row))])
+                    place = builder.gep(start, [code.index(v * code.lanes)])
+                    if whole:
+                        code.store(convert(vector, integers), place)
+                    else:
+                        code.store_partial(convert(vector, integers), place, code.mask(columns, v))
+    return code.context.get_dummy_value()

@@ -20,6 +20,18 @@ from .activation import (
     tanh,
     tanh_backward,
 )
+from .augment import (
+    smooth2d,
+    smooth2d_scratch,
+    uniform,
+    warp,
+    warp_scratch,
+)
+from .batches import (
+    count_correct,
+    gather,
+    keep,
+)
 from .combine import (
     add,
     add_backward,
@@ -96,13 +108,16 @@ __all__ = [
     "conv2d_backward",
     "conv2d_backward_scratch",
     "conv2d_scratch",
+    "count_correct",
     "dropout",
     "dropout_backward",
     "elu",
     "elu_backward",
     "ema_update",
+    "gather",
     "gelu",
     "gelu_backward",
+    "keep",
     "leaky_relu",
     "leaky_relu_backward",
     "linear",
@@ -130,6 +145,8 @@ __all__ = [
     "sigmoid_backward",
     "silu",
     "silu_backward",
+    "smooth2d",
+    "smooth2d_scratch",
     "softmax",
     "softmax_backward",
     "softmax_cross_entropy",
@@ -138,4 +155,7 @@ __all__ = [
     "softplus_backward",
     "tanh",
     "tanh_backward",
+    "uniform",
+    "warp",
+    "warp_scratch",
 ]

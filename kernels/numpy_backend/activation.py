@@ -154,13 +154,7 @@ def softplus_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
 
 
 def dropout(x: Input, rate: float, seed: int, step: int, y: Output, mask: Output) -> None:
-    increment = SPLITMIX64[0]
-    key = int(_mix(np.array([seed % 2**64], np.uint64))[0]) + (step + 1) * increment
-    key = int(_mix(np.array([key % 2**64], np.uint64))[0])
-    counter = np.arange(1, x.size + 1, dtype=np.uint64)
-    counter *= np.uint64(increment)
-    counter += np.uint64(key)
-    random = _mix(counter)
+    random = draw(stream(seed, step), np.arange(x.size, dtype=np.uint64))
     random >>= np.uint64(32)
     np.greater_equal(random.reshape(mask.shape), np.uint64(math.floor(rate * 2**32)), out=mask)
     dropout_backward(x, mask, rate, y)
@@ -169,6 +163,19 @@ def dropout(x: Input, rate: float, seed: int, step: int, y: Output, mask: Output
 def dropout_backward(dy: Input, mask: Input, rate: float, dx: Output) -> None:
     np.divide(dy, 1 - rate, out=dx)
     keep(dx, mask, dx)
+
+
+def stream(seed: int, step: int) -> np.ndarray:
+    """The key (1,) of a step's random words."""
+    seed_, step_ = np.array([[seed % 2**64], [step % 2**64]], np.uint64)
+    return draw(_mix(seed_), step_)
+
+
+def draw(key: np.ndarray, i: np.ndarray) -> np.ndarray:
+    """mix(key + (i + 1) g): word i of the words that a key stands for, uint64."""
+    z = i + np.uint64(1)
+    z *= np.uint64(SPLITMIX64[0])
+    return _mix(z + key)
 
 
 def _mix(z: np.ndarray) -> np.ndarray:

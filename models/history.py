@@ -1,0 +1,80 @@
+"""What a fit has come to: the record of its epochs, and where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import NoneType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Record of one epoch. Loss and accuracy are means over its batches, seen while training.
+
+    skipped: batches whose loss or gradients were not finite, and that changed nothing.
+    """
+
+    epoch: int
+    step: int
+    loss: float
+    accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+    learning_rate: float
+    seconds: float
+    skipped: int = 0
+
+    @classmethod
+    def checked(cls, fields: Mapping[str, Any]) -> Epoch:
+        """The record with these fields as they came out of a file; TypeError or ValueError if it cannot be one."""
+        types = {"int": (int,), "float": (int, float), "float | None": (int, float, NoneType)}
+        epoch = cls(**fields)
+        for name, value in vars(epoch).items():
+            if isinstance(value, bool) or not isinstance(value, types[str(cls.__dataclass_fields__[name].type)]):
+                raise ValueError(f"an epoch's {name} is {value!r}")
+        return epoch
+
+
+@dataclass
+class History:
+    """The epochs of a fit; `history.loss` and the other fields give one list each."""
+
+    epochs: list[Epoch] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> list[float]:
+        if name.startswith("_") or name not in Epoch.__dataclass_fields__:
+            raise AttributeError(f"History has no {name!r}; expected one of {', '.join(Epoch.__dataclass_fields__)}")
+        return [getattr(epoch, name) for epoch in self.epochs]
+
+
+@dataclass
+class Progress:
+    """Where a fit stands: batches done of the fit and of the running epoch, and that epoch's sums over samples.
+
+    Order of samples, dropout and learning rate follow from these numbers and the model's seed, so that a fit can go on
+    from here.
+    """
+
+    done: int = 0
+    position: int = 0
+    samples: int = 0
+    loss_sum: float = 0.0
+    accuracy_sum: float = 0.0
+    skipped: int = 0
+    seconds: float = 0.0
+    history: History = field(default_factory=History)
+
+    def add(self, loss: float, accuracy: float, samples: int) -> None:
+        """One more batch, with the mean loss and accuracy of its samples."""
+        self.done += 1
+        self.position += 1
+        self.samples += samples
+        self.loss_sum += loss * samples
+        self.accuracy_sum += accuracy * samples
+
+    def skip(self) -> None:
+        """One more batch, which was left out."""
+        self.done += 1
+        self.position += 1
+        self.skipped += 1

@@ -1,0 +1,285 @@
+"""Report: a kept run as one self-contained page, with its curves, its network, its answers and its mistakes."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+import data as datasets
+import kernels
+
+from . import checkpoint, page, plots, recipes, schedules
+from .graph import Graph
+from .history import Epoch, History
+from .layers import Conv2d
+from .losses import SoftmaxCrossEntropy
+from .schedules import Schedule
+
+SHOWN = 24
+_SCHEDULES = {name: cls for name, cls in vars(schedules).items() if isinstance(cls, type) and issubclass(cls, Schedule)}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run's folder holds: how it was set up, how it went, and the trained model."""
+
+    path: Path
+    config: dict[str, Any]
+    history: History
+    model: Graph
+    schedule: Schedule
+    peak: float
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in an epoch."""
+        return self.history.epochs[0].step
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps that the run was set up for; one that stopped early took less."""
+        epochs, iterations = self.config["epochs"], self.config["iterations"]
+        return int(iterations or epochs * self.steps_per_epoch)
+
+
+def read_run(path: Path, backend: str | None = None) -> Run:
+    """Read the folder of a finished run; the model on the backend it was trained on unless told.
+
+    Raises ValueError that names the file which is missing or broken, and what `models.load` raises.
+    """
+    if not path.is_dir():
+        raise ValueError(f"no run at {path}; expected the folder that train --out made")
+    for name in ("config.json", "history.jsonl", "model.safetensors"):
+        if not (path / name).is_file():
+            raise ValueError(f"{path} is no finished run: it lacks {name}")
+    config = _parse(path / "config.json", (path / "config.json").read_bytes())
+    try:
+        schedule = checkpoint.decode(config["schedule"], _SCHEDULES)
+        peak = float(config["optimizer"]["learning_rate"])
+        numbers = (config["epochs"], config["iterations"])
+        if not isinstance(schedule, Schedule) or not any(isinstance(n, int) and n > 0 for n in numbers):
+            raise ValueError("schedule, epochs and iterations make no training")
+        trained_on = str(config["backend"])
+        config["recipe"], config["data"], config["batch_size"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path / 'config.json'} is not a run's configuration ({error!r})") from None
+    history = History()
+    for number, line in enumerate((path / "history.jsonl").read_bytes().splitlines(), start=1):
+        record = _parse(path / f"history.jsonl:{number}", line)
+        try:
+            history.epochs.append(Epoch(**{name: _number(name, value) for name, value in record.items()}))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path / 'history.jsonl'}:{number} is not an epoch's record ({error})") from None
+    if not history.epochs:
+        raise ValueError(f"{path} is no finished run: history.jsonl holds no epoch")
+    model = checkpoint.load(path / "model.safetensors", trained_on if backend is None else backend)
+    return Run(path, config, history, model, schedule, peak)
+
+
+def _parse(path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds {type(value).__name__}, expected an object")
+    return value
+
+
+def _number(name: str, value: object) -> Any:
+    """A field of an epoch's record; null stands for none held out, and for a loss that was not finite."""
+    if value is None:
+        return None if name.startswith("validation") else math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} is {value!r}, expected a number")
+    return value
+
+
+def report(run: Run, source: str | None = None, profiled: bool = True) -> str:
+    """The page. source: the data to test on, in place of the run's own. profiled: measure the training step too.
+
+    Raises ValueError where the model is no classifier of these images, and what `data.load` raises.
+    """
+    model, config = run.model, run.config
+    source = str(config["data"]) if source is None else source
+    if source == "given":
+        raise ValueError(f"{run.path} was trained on arrays given from Python; name the images to test on with --data")
+    if len(model.output_shape) != 2:
+        raise ValueError(f"report: the model's output is {model.output_shape}, expected (N, classes)")
+    images, labels = datasets.load(source).test
+    model.check_images(images, "test images")
+    logits = model.predict(images)
+    labels = SoftmaxCrossEntropy().check(labels, len(images), model.output_shape)
+    answers = logits.argmax(axis=1)
+    wrong = int(np.count_nonzero(answers != labels))
+    last = run.history.epochs[-1]
+    seconds = sum(epoch.seconds for epoch in run.history.epochs)
+    facts = {
+        "test accuracy": f"{1 - wrong / len(labels):.2%}",
+        f"of {len(labels):,} test images read wrongly": f"{wrong:,}",
+        "parameters": f"{sum(array.size for array in model.parameters().values()):,}",
+        f"steps of {config['batch_size']} images": f"{last.step:,}",
+        "of training": _duration(seconds),
+    }
+    sections = [
+        _training(run),
+        _network(run),
+        _answers(images, logits, labels),
+        _inside(model, images[0]),
+    ]
+    if profiled:
+        sections.append(_speed(run))
+    tested = "and tested" if source == config["data"] else f"on {config['data']} and tested"
+    lead = f"Trained {tested} on {source}, with the {config['backend']} backend."
+    return page.page(f"{config['recipe']} on {source}", lead, facts, [part for part in sections if part])
+
+
+def _training(run: Run) -> str:
+    held_out = any(value is not None for value in run.history.validation_loss)
+    averaged = "Means over an epoch's batches, taken while the weights still changed"
+    caption = f"{averaged}; validation after each epoch, on images never trained on." if held_out else f"{averaged}."
+    rates = "What the optimizer's learning rate was at each step."
+    curve = plots.learning_rate(run.schedule, run.peak, run.steps_per_epoch, run.total_steps)
+    return page.section("Training", page.picture(plots.curves(run.history), caption), page.picture(curve, rates))
+
+
+def _network(run: Run) -> str:
+    config = run.config
+    length = f"{config['epochs']} epochs" if config["epochs"] else f"{config['iterations']:,} iterations"
+    rows: dict[str, object] = {
+        "optimizer": _configured(config["optimizer"]),
+        "schedule": "constant" if type(run.schedule) is Schedule else _configured(config["schedule"]),
+        "loss": _configured(config.get("loss")),
+        "batch size": config["batch_size"],
+        "length": length,
+        "held out": f"{held_out:.0%} of the training images" if (held_out := config.get("validation")) else "nothing",
+        "seed": config.get("seed"),
+        "data": config["data"],
+        "backend": f"{config['backend']}, {config.get('threads')} threads",
+        "versions": ", ".join(f"{name} {version}" for name, version in (config.get("versions") or {}).items()),
+    }
+    drawn = page.picture(
+        plots.network(run.model), "Each layer with the shape that it gives on, and its parameters.", True
+    )
+    return page.section("Network", page.beside(drawn, page.table(rows)))
+
+
+def _configured(value: object) -> str:
+    """A dataclass that `checkpoint.encode` wrote, as one would write it."""
+    if not isinstance(value, dict):
+        return str(value)
+    fields = ", ".join(f"{name}={_configured(field)}" for name, field in value.items() if name != "type")
+    return f"{value.get('type')}({fields})"
+
+
+def _answers(images: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> str:
+    first, classes, answers = slice(0, SHOWN), logits.shape[1], logits.argmax(axis=1)
+    bars = "bars are the logits, all on one scale; the percentage is the probability of the answer"
+    parts = [
+        page.picture(
+            plots.predictions(images[first], logits[first], labels[first]),
+            f"The first test images: {bars}. The answer's bar is blue, or orange where it is wrong.",
+        ),
+        page.beside(
+            page.picture(
+                plots.confusion(labels, answers, classes),
+                "What the test images are (rows) and what they are read as (columns). The shades weigh mistakes alone.",
+                natural=True,
+            ),
+            page.table(
+                {f"{truth} read as {answer}": f"{count:,}" for truth, answer, count in _commonest(labels, answers)}
+            ),
+        ),
+    ]
+    worst = plots.mistakes(logits, labels, SHOWN)
+    if worst.size:
+        caption = (
+            "The worst mistakes, the least probable truth first. Orange is the answer, the other strong bar the truth."
+        )
+        parts.append(page.picture(plots.predictions(images[worst], logits[worst], labels[worst]), caption))
+    else:
+        parts.append(page.paragraph("Not one test image is read wrongly."))
+    return page.section("Answers", *parts)
+
+
+def _commonest(labels: np.ndarray, answers: np.ndarray, most: int = 12) -> list[tuple[int, int, int]]:
+    """The mistakes made most often, as (truth, answer, count)."""
+    pairs, counts = np.unique(np.stack([labels, answers])[:, labels != answers], axis=1, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:most]
+    return [(int(pairs[0, at]), int(pairs[1, at]), int(counts[at])) for at in order]
+
+
+def _inside(model: Graph, image: np.ndarray) -> str:
+    signs = "Blue is negative, orange positive"
+    parts = []
+    for node in model.nodes:
+        if isinstance(node.layer, Conv2d):
+            caption = (
+                f"Convolution {node.name}, {node.layer}: its responses to the first test image, before "
+                f"normalisation and activation, and its filters. {signs}."
+            )
+            parts.append(page.picture(plots.convolution(model, node.name, image), caption))
+    if plots.first_linear(model) is not None:
+        caption = f"The first layer's weights as images, the units of the largest norms first. {signs}."
+        parts.append(page.picture(plots.weights(model), caption))
+    return page.section("Inside", *parts) if parts else ""
+
+
+def _speed(run: Run) -> str:
+    from . import profile
+
+    name, size = run.config["recipe"], run.config["batch_size"]
+    if name not in recipes.RECIPES:
+        return page.section(
+            "Speed", page.paragraph(f"Not measured: {name} is none of the recipes that come with this package.")
+        )
+    measured = profile.profile(name, size)
+    caption = (
+        f"A training step of {size} images by layer, with Numba on {measured.threads} threads of the machine that made "
+        f"this page: {measured.whole['numba'] * 1e3:,.1f} ms, with NumPy {measured.whole['numpy'] * 1e3:,.1f} ms. "
+        "The mark is the least time in which the machine could compute the layer and move its arrays; the last column, "
+        "how much longer NumPy takes."
+    )
+    return page.section("Speed", page.picture(plots.layer_times(measured), caption))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that train --out made.")],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="strokes|mnist|PATH", help="Images to test on; those of the run if left out.", show_default=False
+        ),
+    ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(metavar="numba|numpy", help="Whose kernels answer; the run's if left out.", show_default=False),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads that compute; all cores if left out.", show_default=False)
+    ] = None,
+    profile: Annotated[bool, typer.Option(help="Measure the training step by layer, on both backends.")] = True,
+    out: Annotated[
+        Path | None, typer.Option(metavar="PAGE", help="Where the page goes; RUN/report.html if left out.")
+    ] = None,
+) -> None:
+    """Show a run as one page: curves, network, answers, mistakes, filters, and where the time goes."""
+    if threads is not None:
+        kernels.set_threads(threads)
+    kept = read_run(run, backend)
+    path = run / "report.html" if out is None else out
+    page.check_target(path)
+    checkpoint.write_atomically(path, report(kept, data, profile).encode())
+    print(f"report in {path}")

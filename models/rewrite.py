@@ -1,0 +1,325 @@
+"""Plan → Plan: steps that one kernel does in one go become one fused step, which carries them.
+
+A rewrite finds its steps by following values from writer to reader, and keeps off where the result could differ: where
+somebody else reads a value that would vanish, where the geometry does not fit, where another step has to run between.
+It is applied only on a backend that has its kernels (`kernels.interface.Fused`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import wraps
+from typing import Any
+
+from kernels import Kernels
+from kernels.interface import roles
+from kernels.shapes import Pool2dDims, Shape, pool2d
+
+from .plan import Plan, Step, Value
+
+REWRITES: dict[str, Callable[[Plan, Kernels], Plan]] = {}
+"""Every rewrite by name, in the order in which they are applied: some build on the fused steps of others."""
+
+
+def rewrite(plan: Plan, kernels: Kernels, names: Iterable[str] | None = None) -> Plan:
+    """The plan after the rewrites of these names, all of them if None; ValueError for an unknown name."""
+    chosen = checked(names)
+    for name, apply in REWRITES.items():
+        if chosen is None or name in chosen:
+            plan = apply(plan, kernels)
+    return plan
+
+
+def checked(names: Iterable[str] | None) -> tuple[str, ...] | None:
+    """Names of rewrites as a tuple, None for all of them; ValueError for an unknown one."""
+    if names is None:
+        return None
+    names = (names,) if isinstance(names, str) else tuple(names)
+    for name in names:
+        if name not in REWRITES:
+            raise ValueError(f"rewrites: unknown name {name!r}; expected some of {', '.join(REWRITES)}")
+    return names
+
+
+# Following values ----------------------------------------------------------------------------------------------
+
+
+class _Flow:
+    """Who reads and who writes each value of a plan."""
+
+    def __init__(self, plan: Plan, kernels: Kernels) -> None:
+        self.plan = plan
+        self.backend = kernels.backend
+        self._names = {value.name for value in plan.values()}
+        self._outputs = {value.origin for value in plan.outputs.values()}
+        self._readers: dict[Value, list[Step]] = {}
+        for step in plan.steps:
+            for value in step.inputs.values():
+                self._readers.setdefault(value.origin, []).append(step)
+
+    def only(self, value: Value, *readers: Step) -> bool:
+        """Whether nobody but these steps reads the value, in whatever shape."""
+        return value.origin not in self._outputs and set(self._readers.get(value.origin, ())) == set(readers)
+
+    def next(self, value: Value | None, kernel: str, parameter: str) -> Step | None:
+        """The one step of this kernel that reads the value as this parameter."""
+        readers = self._readers.get(value.origin, []) if value else []
+        found = [step for step in readers if step.kernel == kernel and step.named[parameter] is value]
+        return found[0] if len(found) == 1 else None
+
+    def sole(self, value: Value, kernel: str, parameter: str) -> Step | None:
+        """The one reader of the value, if it is of this kernel."""
+        step = self.next(value, kernel, parameter)
+        return step if step and self.only(value, step) else None
+
+    def chain(self, step: Step, *links: tuple[str, str, str]) -> tuple[Step, ...]:
+        """The step and those after it along links (output, next kernel, its parameter); () if one is missing."""
+        steps = [step]
+        for output, kernel, parameter in links:
+            following = self.next(steps[-1].named[output], kernel, parameter)
+            if following is None:
+                return ()
+            steps.append(following)
+        return tuple(steps)
+
+    def constant(self, *values: Value | None) -> bool:
+        """Whether these are parameters or statistics of a plan of inference: nothing in it can change them."""
+        changing = {value.origin for step in self.plan.steps for value in step.outputs.values()}
+        changing |= {value.origin for value in self.plan.inputs.values()}
+        inference = all(step.phase == "forward" for step in self.plan.steps)
+        return inference and all(value is None or value.origin not in changing for value in values)
+
+    def value(self, sibling: Value, name: str, shape: Shape) -> Value:
+        """A new value of the node that another belongs to."""
+        name = f"{sibling.name.rpartition('.')[0]}.{name}"
+        while name in self._names:
+            name += "'"
+        return Value(name, shape)
+
+
+def _step(kernel: str, replaces: Sequence[Step], phase: str, named: dict[str, Any]) -> Step:
+    """A step whose arguments are picked by the kernel's parameter names."""
+    parameters = (name for name, role in roles(kernel).items() if role != "scratch")
+    return Step(kernel, tuple(named[name] for name in parameters), phase, tuple(replaces))
+
+
+def _agree(one: Step, other: Step, *parameters: str) -> bool:
+    return all(one.named[name] == other.named[name] for name in parameters)
+
+
+def _side_by_side(d: Pool2dDims) -> bool:
+    return (d.stride_h, d.stride_w, d.pad_h, d.pad_w) == (d.kh, d.kw, 0, 0)
+
+
+# Putting fused steps into a plan ---------------------------------------------------------------------------------
+
+Match = Callable[[_Flow, Step], Iterable[Step]]
+
+
+def _rewrite(**needs: str) -> Callable[[Match], Callable[[Plan, Kernels], Plan]]:
+    """Makes a rewrite of a function that is shown each step of the kernels `needs` names, if the backend has what
+    each of them needs, and yields new steps: fused ones, and constants where a step replaces nothing."""
+
+    def decorate(match: Match) -> Callable[[Plan, Kernels], Plan]:
+        @wraps(match)
+        def apply(plan: Plan, kernels: Kernels) -> Plan:
+            starts = [k for k, names in needs.items() if all(hasattr(kernels.backend, n) for n in names.split())]
+            for step in plan.steps:
+                if step.kernel in starts:
+                    plan = _with(plan, tuple(match(_Flow(plan, kernels), step)))
+            return plan
+
+        REWRITES[match.__name__] = apply
+        return apply
+
+    return decorate
+
+
+def _with(plan: Plan, new: Sequence[Step]) -> Plan:
+    """The plan with the new steps, all or none of them."""
+    steps: tuple[Step, ...] | None = plan.steps
+    for step in new:
+        if step.replaces and steps is not None:
+            steps = _in_place(steps, step)
+    if steps is None:
+        return plan
+    return replace(plan, steps=steps, constants=plan.constants + tuple(s for s in new if not s.replaces))
+
+
+def _in_place(steps: tuple[Step, ...], fused: Step) -> tuple[Step, ...] | None:
+    """The steps with `fused` in place of what it replaces, the steps between moved before or after it.
+
+    None where one of those depends on a replaced step and another replaced step on it.
+    """
+    places = [steps.index(step) for step in fused.replaces]
+    first, end = min(places), max(places) + 1
+    before: list[Step] = []
+    replaced: list[Step] = []
+    after: list[Step] = []
+    for step in steps[first:end]:
+        waits = any(_ordered(other, step) for other in after)
+        if step in fused.replaces:
+            if waits:
+                return None
+            replaced.append(step)
+        elif waits or any(_ordered(other, step) for other in replaced):
+            after.append(step)
+        else:
+            before.append(step)
+    return (*steps[:first], *before, fused, *after, *steps[end:])
+
+
+def _ordered(one: Step, other: Step) -> bool:
+    """Whether two steps must keep their order: one writes what the other reads or writes."""
+    (reads, writes), (others_reads, others_writes) = (
+        ({v.origin for v in step.inputs.values()}, {v.origin for v in step.outputs.values()}) for step in (one, other)
+    )
+    return not (writes.isdisjoint(others_reads | others_writes) and reads.isdisjoint(others_writes))
+
+
+# Training --------------------------------------------------------------------------------------------------------
+
+
+@_rewrite(batchnorm="batchnorm_relu_maxpool2d batchnorm_relu_maxpool2d_backward")
+def pool_first(flow: _Flow, norm: Step) -> Iterator[Step]:
+    """Batch-norm, ReLU and max-pooling: the maximum is taken first, so that less is left to normalise."""
+    forward = flow.chain(norm, ("y", "relu", "x"), ("y", "maxpool2d", "x"))
+    if not forward:
+        return
+    _, relu, pool = forward
+    backward = flow.chain(
+        pool,
+        ("argmax", "maxpool2d_backward", "argmax"),
+        ("dx", "relu_backward", "dy"),
+        ("dx", "batchnorm_backward", "dy"),
+    )[1:]
+    if not backward:
+        return
+    pool_backward, relu_backward, norm_backward = backward
+    legal = (
+        _side_by_side(pool.named["d"])
+        and pool.named["d"].argmax_dtype.itemsize == 1
+        and flow.only(norm.named["y"], relu, relu_backward)
+        and flow.only(relu.named["y"], pool, relu_backward)
+        and flow.only(pool.named["argmax"], pool_backward)
+        and flow.only(pool_backward.named["dx"], relu_backward)
+        and flow.only(relu_backward.named["dx"], norm_backward)
+        and _agree(pool, pool_backward, "d")
+        and _agree(relu, relu_backward, "x", "y")
+        and _agree(norm, norm_backward, "x", "gamma", "mean", "inv_std")
+    )
+    if not legal:
+        return
+    x, beta, y = norm.named["x"], norm.named["beta"], pool.named["y"]
+    common = {"x": x, "beta": beta, "peak": flow.value(norm.named["y"], "peak", y.shape)}
+    name = "batchnorm_relu_maxpool2d"
+    yield _step(name, forward, norm.phase, norm.named | pool.named | common)
+    own = common | {"dx": norm_backward.named["dx"]}
+    yield _step(f"{name}_backward", backward, pool_backward.phase, norm_backward.named | pool_backward.named | own)
+
+
+@_rewrite(conv2d="conv2d_batchnorm_relu_maxpool2d conv2d_batchnorm_relu_maxpool2d_backward")
+def convolution_statistics(flow: _Flow, conv: Step) -> Iterator[Step]:
+    """A convolution and the block of `pool_first` after it: the statistics are summed while the output is at hand."""
+    forward = flow.chain(conv, ("y", "batchnorm_relu_maxpool2d", "x"))
+    backward = flow.chain(conv, ("y", "batchnorm_relu_maxpool2d_backward", "x"), ("dx", "conv2d_backward", "dy"))[1:]
+    if not forward or not backward:
+        return
+    (_, block), (block_backward, conv_backward) = forward, backward
+    legal = (
+        conv.named["d"].groups == 1
+        and flow.only(conv.named["y"], block, block_backward)
+        and flow.only(block_backward.named["dx"], conv_backward)
+        and _agree(conv, conv_backward, "x", "w", "d")
+    )
+    if not legal:
+        return
+    name, common = "conv2d_batchnorm_relu_maxpool2d", {"z": conv.named["y"], "pool": block.named["d"]}
+    yield _step(name, forward, conv.phase, block.named | conv.named | common | {"y": block.named["y"]})
+    own = common | {"dy": block_backward.named["dy"]}
+    yield _step(f"{name}_backward", backward, block_backward.phase, block_backward.named | conv_backward.named | own)
+
+
+# Inference -------------------------------------------------------------------------------------------------------
+
+
+@_rewrite(conv2d="conv2d_fold conv2d_fold_size conv2d_folded")
+def fold_batchnorm(flow: _Flow, conv: Step) -> Iterator[Step]:
+    """Batch-norm of inference goes into the filters of the convolution before it."""
+    norm = flow.sole(conv.named["y"], "batchnorm_inference", "x")
+    if norm and flow.constant(*(norm.named[name] for name in ("gamma", "beta", "mean", "var"))):
+        yield from _packed_convolution(flow, conv, norm)
+
+
+@_rewrite(
+    conv2d="conv2d_fold conv2d_fold_size conv2d_folded",
+    linear="linear_fold linear_fold_size linear_folded",
+)
+def pack_weights(flow: _Flow, contraction: Step) -> Iterator[Step]:
+    """Weights of inference are laid out once in the order in which the kernel reads them."""
+    if contraction.kernel == "conv2d":
+        yield from _packed_convolution(flow, contraction, None)
+    else:
+        yield from _packed_linear(flow, contraction)
+
+
+def _packed_convolution(flow: _Flow, conv: Step, norm: Step | None) -> Iterator[Step]:
+    d = conv.named["d"]
+    if d.groups > 1 or not flow.constant(conv.named["w"], conv.named["b"]):
+        return
+    steps = [conv, norm] if norm else [conv]
+    relu = flow.sole(steps[-1].named["y"], "relu", "x")
+    if relu:
+        steps.append(relu)
+    pool = flow.sole(steps[-1].named["y"], "maxpool2d", "x")
+    if pool and not (_side_by_side(pool.named["d"]) and flow.only(pool.named["argmax"])):
+        pool = None
+    if pool:
+        steps.append(pool)
+    nothing = {"gamma": None, "beta": None, "mean": None, "var": None, "eps": 0.0}
+    packed = _packed(flow, conv, flow.backend.conv2d_fold_size(d), d.f)
+    yield _step("conv2d_fold", (), "constant", (norm.named if norm else nothing) | conv.named | packed)
+    windows = pool.named["d"] if pool else pool2d(conv.named["y"].shape, 1, None, 0, "conv2d_folded")
+    tail = {"relu": relu is not None, "pool": windows, "y": steps[-1].named["y"]}
+    yield _step("conv2d_folded", steps, conv.phase, conv.named | packed | tail)
+
+
+def _packed_linear(flow: _Flow, linear: Step) -> Iterator[Step]:
+    d = linear.named["d"]
+    if not flow.constant(linear.named["w"], linear.named["b"]):
+        return
+    relu = flow.sole(linear.named["y"], "relu", "x")
+    steps = [linear, relu] if relu else [linear]
+    packed = _packed(flow, linear, flow.backend.linear_fold_size(d), d.m)
+    yield _step("linear_fold", (), "constant", linear.named | packed)
+    tail = {"relu": relu is not None, "y": steps[-1].named["y"]}
+    yield _step("linear_folded", steps, linear.phase, linear.named | packed | tail)
+
+
+def _packed(flow: _Flow, contraction: Step, size: int, outputs: int) -> dict[str, Value]:
+    y = contraction.named["y"]
+    return {"packed": flow.value(y, "packed", (size,)), "bias": flow.value(y, "bias", (outputs,))}
+
+
+# Both ------------------------------------------------------------------------------------------------------------
+
+
+@_rewrite(linear="linear_relu linear_relu_backward")
+def linear_relu(flow: _Flow, linear: Step) -> Iterator[Step]:
+    """A linear layer and the ReLU after it; their backward needs the output alone."""
+    forward = flow.chain(linear, ("y", "relu", "x"))
+    if not forward:
+        return
+    _, relu = forward
+    backward = flow.chain(linear, ("y", "relu_backward", "x"), ("dx", "linear_backward", "dy"))[1:]
+    if not flow.only(linear.named["y"], relu, *backward[:1]):
+        return
+    fused = [_step("linear_relu", forward, linear.phase, linear.named | {"y": relu.named["y"]})]
+    if backward:
+        relu_backward, linear_backward = backward
+        if not (_agree(relu, relu_backward, "x", "y") and flow.only(relu_backward.named["dx"], linear_backward)):
+            return
+        own = {"dy": relu_backward.named["dy"], "y": relu.named["y"]}
+        fused.append(_step("linear_relu_backward", backward, relu_backward.phase, linear_backward.named | own))
+    yield from fused

@@ -1,0 +1,256 @@
+"""Images from pictures, files and folders, and how a digit is framed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import data
+from data import strokes
+from data.frame import ink_of
+
+
+def centre(image: np.ndarray) -> list[float]:
+    return [float(np.average(np.arange(n), weights=image.sum(1 - axis))) for axis, n in enumerate(image.shape)]
+
+
+# The frame -------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_framed_already_stays_where_it_is() -> None:
+    images, _ = strokes.generate(200, seed=5)
+    # The box of the ink that is not FAINT; a faint row at its edge is lost, and its absence may move the centre.
+    whole = [image for image in images if max(np.ptp(np.argwhere(image > 50), axis=0)) == 19]
+    assert len(whole) > 150
+    kept = [np.where(data.frame(image) > 0, image, 0) for image in whole]
+    assert np.mean([np.array_equal(data.frame(image), same) for image, same in zip(whole, kept, strict=True)]) > 0.9
+
+
+@pytest.mark.skipif(not os.environ.get("TWINKERNELS_DATA"), reason="TWINKERNELS_DATA does not say where MNIST is")
+def test_mnist_is_framed_as_mnist() -> None:
+    images = data.load("mnist").test.images[:2000, ..., 0]
+    framed = [data.frame(np.kron(image, np.ones((3, 3), np.uint8))) for image in images]
+    assert np.mean([np.array_equal(*pair) for pair in zip(images, framed, strict=True)]) > 0.6
+    assert (
+        np.mean([np.abs(np.subtract(centre(a), centre(b))).max() < 0.51 for a, b in zip(images, framed, strict=True)])
+        > 0.9
+    )
+
+
+@pytest.mark.parametrize("scale", [1, 3, 10])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_bar_becomes_twenty_pixels_long_and_keeps_its_aspect(scale: int, turned: bool) -> None:
+    page = np.zeros((60 * scale, 90 * scale), np.uint8)
+    page[10 * scale : 50 * scale, 70 * scale : 78 * scale] = 255
+    framed = data.frame(page.T if turned else page)
+    expected = np.zeros((28, 28), np.uint8)
+    expected[4:24, 12:16] = 255
+    np.testing.assert_array_equal(framed, expected.T if turned else expected)
+
+
+def test_a_pixel_is_the_mean_of_what_it_covers() -> None:
+    page = np.zeros((40, 40), np.uint8)
+    page[::2] = 200
+    page[:, 0] = page[0] = page[39] = 200
+    framed = data.frame(page)
+    assert framed.shape == (28, 28)
+    assert framed[10, 10] == 100
+    assert framed.sum() == pytest.approx(page.sum() / 4, rel=0.01)
+
+
+@given(
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    frame_height=st.integers(7, 40),
+    frame_width=st.integers(7, 40),
+    seed=st.integers(0, 1000),
+)
+def test_any_ink_fits_its_box_and_lies_in_the_middle(
+    height: int, width: int, frame_height: int, frame_width: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    page = rng.integers(0, 256, (height, width), dtype=np.uint8)
+    page[rng.random(page.shape) < 0.7] = 0
+    page[rng.integers(height), rng.integers(width)] = 255
+    framed = data.frame(page, frame_height, frame_width)
+    assert framed.shape == (frame_height, frame_width)
+    assert framed.any()
+    rows, columns = (np.flatnonzero(framed.any(axis)) for axis in (1, 0))
+    for used, room in (rows, frame_height), (columns, frame_width):
+        assert np.ptp(used) < max(round(room * 5 / 7), 1) + 1
+    for middle, used, room in zip(centre(framed), (rows, columns), framed.shape, strict=True):
+        at_the_edge = used[0] == 0 or used[-1] == room - 1
+        assert abs(middle - room / 2) <= 0.75 or at_the_edge
+
+
+def test_position_and_size_on_the_page_do_not_matter() -> None:
+    digit = strokes.generate(1, seed=3)[0][0]
+    small = np.kron(digit, np.ones((4, 4), np.uint8))
+    large = np.kron(digit, np.ones((8, 8), np.uint8))
+    page = np.zeros((300, 400), np.uint8)
+    page[20:244, 170:394] = large
+    np.testing.assert_array_equal(data.frame(small), data.frame(page))
+
+
+@pytest.mark.parametrize(
+    "page", [np.zeros((9, 9), np.uint8), np.full((9, 9), 50, np.uint8), np.zeros((0, 4), np.uint8)]
+)
+def test_a_page_without_ink_is_refused(page: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="no ink"):
+        data.frame(page)
+
+
+def test_ink_is_what_differs_from_the_paper() -> None:
+    paper = np.full((20, 20), 200, np.uint8)
+    paper[5:15, 8:12] = 80
+    assert ink_of(paper).max() == 255
+    assert ink_of(paper)[0, 0] == 0
+    board = 255 - paper
+    np.testing.assert_array_equal(ink_of(board), ink_of(paper))
+    shadow = np.full((20, 20), 200, np.uint8)
+    shadow[5:15, 8:12] = 170
+    with pytest.raises(ValueError, match="no ink"):
+        data.frame(ink_of(shadow))
+
+
+# Pictures --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def digit() -> np.ndarray:
+    return strokes.generate(1, seed=8)[0][0]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"])
+@pytest.mark.parametrize("size", [28, 280])
+def test_pictures_of_every_mode_show_the_same_digit(digit: np.ndarray, tmp_path: Path, mode: str, size: int) -> None:
+    page = Image.fromarray(255 - digit).resize((size, size), Image.Resampling.NEAREST)
+    deep = Image.fromarray(np.asarray(page).astype(np.uint16) * 257)
+    picture = deep if mode == "I;16" else page.convert(mode, dither=Image.Dither.NONE)
+    assert picture.mode == mode
+    path = tmp_path / ("page.jpg" if mode == "CMYK" else "page.png")
+    picture.save(path, **({"quality": 100} if mode == "CMYK" else {}))
+    names, images = data.read_images(path)
+    assert names == [str(path)]
+    assert images.shape == (1, 28, 28, 1)
+    assert images.dtype == np.uint8
+    difference = np.abs(images[0, ..., 0].astype(int) - (digit if size == 28 else data.frame(digit)))
+    assert difference.max() <= {"1": 255, "CMYK": 30}.get(mode, 2)
+    assert difference.mean() < 8
+
+
+def test_what_is_transparent_is_paper(digit: np.ndarray, tmp_path: Path) -> None:
+    picture = np.zeros((28, 28, 4), np.uint8)  # black ink, opaque where the digit is
+    picture[..., 3] = digit
+    Image.fromarray(picture).save(tmp_path / "clear.png")
+    np.testing.assert_array_equal(data.read_images(tmp_path / "clear.png")[1][0, ..., 0], digit)
+
+
+def test_a_photograph_is_turned_as_its_camera_says(digit: np.ndarray, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright: turn by 90 degrees clockwise
+    Image.fromarray(np.rot90(digit)).save(tmp_path / "photo.png", exif=exif)
+    np.testing.assert_array_equal(data.read_images(tmp_path / "photo.png")[1][0, ..., 0], digit)
+
+
+def test_a_page_is_framed_wherever_the_digit_is(digit: np.ndarray, tmp_path: Path) -> None:
+    page = Image.new("RGB", (700, 500), (235, 230, 220))
+    page.paste((20, 30, 90), (390, 40), Image.fromarray(digit).resize((280, 280), Image.Resampling.NEAREST))
+    page.save(tmp_path / "page.jpg")
+    image = data.read_images(tmp_path / "page.jpg")[1][0, ..., 0]
+    assert np.abs(image.astype(int) - data.frame(digit)).mean() < 6
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("empty.png", b"", "not a readable picture"),
+        ("text.png", b"hello", "not a readable picture"),
+        ("cut.png", None, "not a readable picture"),
+        ("vector.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not a readable picture"),
+    ],
+)
+def test_a_file_that_is_no_picture_is_named(
+    digit: np.ndarray, tmp_path: Path, name: str, content: bytes | None, words: str
+) -> None:
+    if content is None:
+        Image.fromarray(digit).save(tmp_path / "whole.png")
+        content = (tmp_path / "whole.png").read_bytes()[:-30]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(data.DataFormatError, match=f"{name}: {words}"):
+        data.read_images(tmp_path / name)
+
+
+def test_a_picture_without_end_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    Image.new("1", (100_000, 2_000)).save(tmp_path / "bomb.png")
+    with pytest.raises(data.DataFormatError, match=r"bomb\.png: not a readable picture"):
+        data.read_images(tmp_path / "bomb.png")
+
+
+# Files and folders -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def labelled() -> tuple[np.ndarray, np.ndarray]:
+    images, labels = strokes.generate(30, seed=1)
+    return images, labels
+
+
+def test_labels_are_the_folders_names(labelled: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    images, labels = labelled
+    for at, (image, label) in enumerate(zip(images, labels, strict=True)):
+        folder = tmp_path / f"{label:02}"
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / f"{at:02}.png")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "999").mkdir()
+    split = data.read_labelled(tmp_path)
+    order = np.argsort(labels, kind="stable")
+    np.testing.assert_array_equal(split.labels, labels[order])
+    np.testing.assert_array_equal(split.images[..., 0], images[order])
+    assert split.labels.dtype == np.uint8
+    again = data.load_test(tmp_path)
+    np.testing.assert_array_equal(again.images, split.images)
+
+
+def test_an_idx_file_finds_its_labels_beside_it(labelled: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    images, labels = labelled
+    data.write_idx(tmp_path / "t10k-images.idx3-ubyte.gz", images)
+    with pytest.raises(data.DataNotFoundError, match="has no labels"):
+        data.read_labelled(tmp_path / "t10k-images.idx3-ubyte.gz")
+    data.write_idx(tmp_path / "t10k-labels.idx1-ubyte.gz", labels)
+    split = data.load_test(tmp_path / "t10k-images.idx3-ubyte.gz")
+    np.testing.assert_array_equal(split.images[..., 0], images)
+    np.testing.assert_array_equal(split.labels, labels)
+    data.write_idx(tmp_path / "t10k-labels.idx1-ubyte.gz", labels[:-1])
+    with pytest.raises(data.DataFormatError, match=r"t10k-labels.*holds \(29,\) uint8, expected \(30,\) uint8"):
+        data.load_test(tmp_path / "t10k-images.idx3-ubyte.gz")
+
+
+def test_data_sets_keep_their_names_and_folders(labelled: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    images, labels = labelled
+    for prefix in ("train", "t10k"):
+        data.write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", images)
+        data.write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", labels)
+    np.testing.assert_array_equal(data.load_test(tmp_path).labels, labels)
+    assert len(data.load_test("strokes").labels) == 5_000
+    with pytest.raises(data.DataNotFoundError, match="nowhere does not exist"):
+        data.load_test("nowhere")
+
+
+def test_images_may_have_another_size(labelled: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    Image.fromarray(labelled[0][0]).save(tmp_path / "digit.png")
+    assert data.read_images(tmp_path, 14, 21)[1].shape == (1, 14, 21, 1)
+    data.write_idx(tmp_path / "wide-idx3-ubyte", np.zeros((3, 14, 21), np.uint8))
+    assert data.read_images(tmp_path / "wide-idx3-ubyte", 14, 21)[1].shape == (3, 14, 21, 1)
+    with pytest.raises(data.DataFormatError, match=r"holds \(3, 14, 21\) uint8, expected \(N, 28, 28\)"):
+        data.read_images(tmp_path / "wide-idx3-ubyte")
+    data.write_idx(tmp_path / "none-idx3-ubyte", np.zeros((0, 28, 28), np.uint8))
+    with pytest.raises(data.DataFormatError, match="not empty"):
+        data.read_images(tmp_path / "none-idx3-ubyte")
