@@ -33,25 +33,31 @@ def read_csv(path: str | os.PathLike[str]) -> Split:
 
     Raises DataFormatError, which names the file and the line, for a line with more or fewer than 785
     columns, a value that is no integer from 0 to 255, a blank line, a line or a file beyond the limits, no
-    rows at all, and a damaged gzip container.
+    rows at all, a damaged gzip container or one that inflates beyond reason, and what is no regular file.
     """
     path = Path(path)
     with reading(path) as stream:
-        lines = _lines(path, stream)
-        first = next(lines, "")
-        start = 1
-        if _is_header(first):
-            start = 2
-        elif first:
-            lines = chain([first], lines)
-        blocks = []
-        while block := list(islice(lines, BLOCK_LINES)):
-            blocks.append(_rows(path, start, block))
-            start += len(block)
-    if not blocks:
+        return parse(stream, path)
+
+
+def parse(stream: BinaryIO, path: Path) -> Split:
+    """What `read_csv` returns, from an open stream; ``path`` is for the messages."""
+    lines = _lines(path, stream)
+    first = next(lines, "")
+    start = 1
+    if _is_header(first):
+        start = 2
+    elif first:
+        lines = chain([first], lines)
+    images, labels = bytearray(), bytearray()  # they grow in place: joining blocks would double the memory
+    while block := list(islice(lines, BLOCK_LINES)):
+        rows = _rows(path, start, block)
+        labels += rows[:, 0].tobytes()
+        images += rows[:, 1:].tobytes()
+        start += len(block)
+    if not labels:
         raise DataFormatError(f"{path}: line {start}: no rows")
-    rows = np.concatenate(blocks)
-    return Split(np.ascontiguousarray(rows[:, 1:]).reshape(-1, HEIGHT, WIDTH, 1), rows[:, 0].copy())
+    return Split(np.frombuffer(images, np.uint8).reshape(-1, HEIGHT, WIDTH, 1), np.frombuffer(labels, np.uint8))
 
 
 def _lines(path: Path, stream: BinaryIO) -> Iterator[str]:

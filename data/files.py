@@ -1,31 +1,86 @@
 """Files read with a bound and replaced in one go."""
 
 import gzip
+import io
 import os
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO
 from uuid import uuid4
 
 from data.errors import DataFormatError
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 BLOCK = 1 << 20
+INFLATED = 1 << 26  # bytes that any gzip file may hold, MNIST's largest is 47 MB; a larger file may hold
+RATIO = 16  # times its own size: images shrink to a quarter or a tenth, deflate's limit is 1032
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[BinaryIO]:
     """Open a plain file, or a gzip file whose name ends in .gz, as a stream of its plain bytes.
 
-    Raises DataFormatError where the gzip container is damaged. Its CRC is checked at the end of the stream
-    only, so a caller that cares reads until nothing is left.
+    Raises what `regular` and `plain` raise.
     """
+    with regular(path) as file, plain(file, path) as stream:
+        yield stream
+
+
+@contextmanager
+def regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to read from. A link is followed, but what it leads to is a regular file.
+
+    Raises DataFormatError for any other: a pipe waits for a writer, and a device has no end.
+    """
+    with open(path, "rb", opener=_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise DataFormatError(f"{path}: not a regular file")
+        yield file
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
+
+
+@contextmanager
+def plain(file: BinaryIO, path: Path) -> Iterator[BinaryIO]:
+    """The plain bytes of an open file: inflated on the way if the name of ``path`` ends in .gz.
+
+    Raises DataFormatError where the gzip container is damaged, and where it holds more than INFLATED bytes and RATIO
+    times its size. Its CRC is checked at the end of the stream only, so a caller that cares reads until nothing is
+    left.
+    """
+    if path.suffix != ".gz":
+        yield file
+        return
+    limit = max(INFLATED, RATIO * file.seek(0, os.SEEK_END))
+    file.seek(0)
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
-            yield cast(BinaryIO, stream)
+        with gzip.open(file) as stream:
+            yield io.BufferedReader(_Bounded(stream, path, limit))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataFormatError(f"{path}: damaged gzip file: {error}") from None
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that may give ``limit`` bytes and no more."""
+
+    def __init__(self, stream: gzip.GzipFile, path: Path, limit: int) -> None:
+        self._stream, self._path, self._limit = stream, path, limit
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        count = self._stream.readinto(buffer)
+        if self._stream.tell() > self._limit:
+            raise DataFormatError(f"{self._path}: inflates to more than the limit of {self._limit} bytes")
+        return count
 
 
 def take(stream: BinaryIO, size: int) -> bytearray:

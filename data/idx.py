@@ -9,7 +9,7 @@ import gzip
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,40 +32,46 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
     allocated on the header's word, and no more than one byte past the size it implies is read or inflated.
 
     Raises DataFormatError for a bad magic number, type code or rank, more than MAX_BYTES, missing or trailing
-    bytes, and a damaged gzip container.
+    bytes, a damaged gzip container or one that inflates beyond reason, and what is no regular file.
     """
     path = Path(path)
     with reading(path) as stream:
-        magic = take(stream, 4)
-        if len(magic) < 4 or magic[:2] != b"\0\0":
-            raise DataFormatError(
-                f"{path}: not an IDX file: starts with [{magic.hex(' ')}], expected two "
-                f"zero bytes, a type code and a rank"
-            )
-        code, rank = magic[2:]
-        if code not in DTYPES:
-            raise DataFormatError(
-                f"{path}: IDX type code 0x{code:02x}, expected one of "
-                + ", ".join(f"0x{known:02x} ({DTYPES[known].name})" for known in DTYPES)
-            )
-        if not 1 <= rank <= MAX_RANK:
-            raise DataFormatError(f"{path}: IDX rank {rank}, expected 1 to {MAX_RANK}")
-        dimensions = take(stream, 4 * rank)
-        if len(dimensions) < 4 * rank:
-            raise DataFormatError(f"{path}: IDX header ends after {4 + len(dimensions)} of {4 + 4 * rank} bytes")
-        dtype = DTYPES[code]
-        shape = tuple(int.from_bytes(dimensions[at : at + 4], "big") for at in range(0, 4 * rank, 4))
-        header = f"{path}: IDX header {shape} {dtype.name}"
-        # A zero dimension must not hide others that no array could have.
-        if dtype.itemsize * math.prod(max(n, 1) for n in shape) > MAX_BYTES:
-            raise DataFormatError(f"{header} exceeds the limit of {MAX_BYTES} bytes")
-        size = dtype.itemsize * math.prod(shape)
-        payload = take(stream, size + 1)
+        return parse(stream, path)
+
+
+def parse(stream: BinaryIO, path: Path) -> NDArray[Any]:
+    """What `read_idx` returns, from an open stream; ``path`` is for the messages."""
+    magic = take(stream, 4)
+    if len(magic) < 4 or magic[:2] != b"\0\0":
+        raise DataFormatError(
+            f"{path}: not an IDX file: starts with [{magic.hex(' ')}], expected two zero bytes, a type code and a rank"
+        )
+    code, rank = magic[2:]
+    if code not in DTYPES:
+        raise DataFormatError(
+            f"{path}: IDX type code 0x{code:02x}, expected one of "
+            + ", ".join(f"0x{known:02x} ({DTYPES[known].name})" for known in DTYPES)
+        )
+    if not 1 <= rank <= MAX_RANK:
+        raise DataFormatError(f"{path}: IDX rank {rank}, expected 1 to {MAX_RANK}")
+    dimensions = take(stream, 4 * rank)
+    if len(dimensions) < 4 * rank:
+        raise DataFormatError(f"{path}: IDX header ends after {4 + len(dimensions)} of {4 + 4 * rank} bytes")
+    dtype = DTYPES[code]
+    shape = tuple(int.from_bytes(dimensions[at : at + 4], "big") for at in range(0, 4 * rank, 4))
+    header = f"{path}: IDX header {shape} {dtype.name}"
+    # A zero dimension must not hide others that no array could have.
+    if dtype.itemsize * math.prod(max(n, 1) for n in shape) > MAX_BYTES:
+        raise DataFormatError(f"{header} exceeds the limit of {MAX_BYTES} bytes")
+    size = dtype.itemsize * math.prod(shape)
+    payload = take(stream, size + 1)
     if len(payload) != size:
         found = len(payload) if len(payload) < size else "more"
         raise DataFormatError(f"{header} implies {size} bytes of data, found {found}")
     array: NDArray[Any] = np.ndarray(shape, dtype, payload)
-    return array.astype(dtype.newbyteorder("="), copy=False)
+    if not dtype.isnative:  # swapped where it lies: a copy would double the memory
+        array = array.byteswap(inplace=True).view(dtype.newbyteorder("="))
+    return array
 
 
 def write_idx(path: str | os.PathLike[str], array: NDArray[Any]) -> None:

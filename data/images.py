@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from data.csv import read_csv
 from data.errors import DataFormatError, DataNotFoundError
+from data.files import regular
 from data.frame import frame, ink_of, paper_of
 from data.idx import read_idx
 from data.pictures import read_picture
@@ -87,7 +88,7 @@ def _is_csv(path: Path) -> bool:
 
 
 def _is_idx(path: Path) -> bool:
-    with open(path, "rb") as file:
+    with regular(path) as file:
         return path.suffix == ".gz" or file.read(2) == b"\0\0"
 
 

@@ -25,6 +25,7 @@ SHA256 = {
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
+MAX_DOWNLOAD = 1 << 28  # bytes of a file: the largest of the four has 9.9 MB, and pooch counts part of a piece as whole
 TIMEOUT = 5.0  # seconds of silence after which a mirror is given up
 
 
@@ -133,17 +134,23 @@ def _content_sha256(path: Path) -> str | None:
 
 
 class _Bar:
-    """The progress bar that pooch expects, over a task of rich's."""
+    """The progress bar that pooch expects, over a task of rich's. It sees every piece, and so ends what has no end."""
 
     def __init__(self, progress: "Progress", name: str) -> None:
         self.total = 0  # pooch sets it
+        self._name = name
+        self._received = 0
         self._progress = progress
         self._task = progress.add_task(name, total=None)
 
     def update(self, count: int) -> None:
+        self._received += count
+        if self._received > MAX_DOWNLOAD:
+            raise DataFormatError(f"{self._name}.gz is larger than {MAX_DOWNLOAD} bytes")
         self._progress.update(self._task, total=self.total, advance=count)
 
     def reset(self) -> None:
+        self._received = 0
         self._progress.update(self._task, completed=0)
 
     def close(self) -> None:

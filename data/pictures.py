@@ -3,11 +3,13 @@
 import os
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import DataFormatError
+from data.files import regular
 
 FORMATS = ("PNG", "JPEG")
 MAX_PIXELS = 1 << 24  # 4096 x 4096
@@ -19,23 +21,28 @@ def read_picture(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     What is transparent shows white paper; a photograph is turned as its camera says. Raises DataFormatError for a
     file that is no picture in one of FORMATS, is damaged, or has more than MAX_PIXELS.
     """
+    path = Path(path)
+    with regular(path) as stream:
+        return parse(stream, path)
+
+
+def parse(stream: BinaryIO, path: Path) -> NDArray[np.uint8]:
+    """What `read_picture` returns, from an open stream; ``path`` is for the messages."""
     try:
         from PIL import Image, ImageOps
     except ImportError:
         raise ValueError(f"{path}: pictures need Pillow: pip install 'twinkernels[images]'") from None
-    path = Path(path)
-    with open(path, "rb") as stream:
-        try:
-            # Pillow warns of odd but readable metadata.
-            with warnings.catch_warnings(action="ignore"), Image.open(stream, formats=FORMATS) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
-                    raise DataFormatError(f"{picture.width} x {picture.height} pixels, at most {MAX_PIXELS} are read")
-                drawn = ImageOps.exif_transpose(picture)
-                if drawn.mode.startswith("I"):  # grey in 16 bits
-                    return np.right_shift(np.asarray(drawn).astype(np.uint16), 8).astype(np.uint8)
-                drawn = drawn.convert("RGBA")
-            paper = Image.new("RGBA", drawn.size, "white")
-            return np.array(ImageOps.grayscale(Image.alpha_composite(paper, drawn)))
-        # Decoders raise whatever a damaged file makes them meet: SyntaxError, EOFError, struct.error, IndexError.
-        except Exception as error:
-            raise DataFormatError(f"{path}: not a readable picture ({error})") from None
+    try:
+        # Pillow warns of odd but readable metadata.
+        with warnings.catch_warnings(action="ignore"), Image.open(stream, formats=FORMATS) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise DataFormatError(f"{picture.width} x {picture.height} pixels, at most {MAX_PIXELS} are read")
+            drawn = ImageOps.exif_transpose(picture)
+            if drawn.mode.startswith("I"):  # grey in 16 bits
+                return np.right_shift(np.asarray(drawn).astype(np.uint16), 8).astype(np.uint8)
+            drawn = drawn.convert("RGBA")
+        paper = Image.new("RGBA", drawn.size, "white")
+        return np.array(ImageOps.grayscale(Image.alpha_composite(paper, drawn)))
+    # Decoders raise whatever a damaged file makes them meet: SyntaxError, EOFError, struct.error, IndexError.
+    except Exception as error:
+        raise DataFormatError(f"{path}: not a readable picture ({error})") from None

@@ -28,6 +28,7 @@ from .rewrite import checked, rewrite
 DEFAULT_BACKEND = "numba"
 INPUT = "input"
 PREDICT_BATCH = 512
+MAX_NAME = 200
 
 
 class Evaluation(NamedTuple):
@@ -82,9 +83,9 @@ class Graph:
         self.input_shape = tuple(shapes.integer(type(self).__name__, "input_shape", size, 1) for size in input_shape)
         self.normalisation = normalisation
         self.output = output
-        self.nodes = _ordered(nodes, output)
+        self.nodes = ordered(nodes, output)
 
-        self._lowered_shapes, arrays, statistics = self._infer_shapes()
+        self._lowered_shapes, arrays, statistics = self.infer_shapes(self.nodes, self.input_shape)
         self._parameters, self.parameter_layout = self._initialise(arrays, stream=0)
         self._statistics, self.statistic_layout = self._initialise(statistics, stream=2)
         self._inference: Executor | None = None
@@ -129,18 +130,21 @@ class Graph:
         """Shape of the output with "N" for the batch."""
         return self.plan.outputs["output"].shape
 
-    def _infer_shapes(self) -> tuple[dict[str, Shape], dict[str, Array], dict[str, Array]]:
-        """Output shapes, parameters and statistics of all nodes."""
+    @staticmethod
+    def infer_shapes(
+        nodes: Sequence[Node], input_shape: Sequence[int]
+    ) -> tuple[dict[str, Shape], dict[str, Array], dict[str, Array]]:
+        """Output shapes, parameters and statistics of all nodes, in the order of `ordered`; nothing is allocated."""
         lowering = Lowering(training=False)
-        values = {INPUT: Value(INPUT, (BATCH, *self.input_shape))}
+        values = {INPUT: Value(INPUT, (BATCH, *input_shape))}
         parameters: dict[str, Array] = {}
         statistics: dict[str, Array] = {}
-        for node in self.nodes:
+        for node in nodes:
             inputs = [values[name].shape for name in node.inputs]
             try:
                 parameters |= {f"{node.name}.{k}": v for k, v in node.layer.parameters(*inputs).items()}
                 statistics |= {f"{node.name}.{k}": v for k, v in node.layer.statistics(*inputs).items()}
-                values[node.name], _ = self._lower_node(lowering, node, values)
+                values[node.name], _ = Graph._lower_node(lowering, node, values)
             except (ValueError, TypeError) as error:
                 raise type(error)(f"node {node.name!r} ({node.layer}): {error}") from error
         return {name: value.shape for name, value in values.items()}, parameters, statistics
@@ -155,7 +159,8 @@ class Graph:
 
     # Lowering ----------------------------------------------------------------------------------------------
 
-    def _lower_node(self, plan: Lowering, node: Node, values: Mapping[str, Value]) -> tuple[Value, Backward | None]:
+    @staticmethod
+    def _lower_node(plan: Lowering, node: Node, values: Mapping[str, Value]) -> tuple[Value, Backward | None]:
         inputs = [values[name] for name in node.inputs]
         input_shapes = [value.shape for value in inputs]
         plan.begin(node.name)
@@ -373,12 +378,20 @@ def _read_only(views: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return views
 
 
-def _ordered(nodes: Mapping[str, Sequence[Any]], output: str) -> list[Node]:
+def _is_name(name: object) -> bool:
+    """Whether a node may be called so: names stand in files and in messages, and are no paths to elsewhere."""
+    if not isinstance(name, str) or name == INPUT or "'" in name or not name.isprintable() or len(name) > MAX_NAME:
+        return False
+    first, *others = name.replace("\\", "/").split("/")
+    return bool(first) and ".." not in (first, *others)
+
+
+def ordered(nodes: Mapping[str, Sequence[Any]], output: str) -> list[Node]:
     """The nodes with every input before its readers, after checking names, arity, cycles and reachability."""
     parsed: dict[str, Node] = {}
     for name, entry in nodes.items():
-        if not isinstance(name, str) or not name or name == INPUT or "'" in name:
-            raise ValueError(f"node name {name!r} is not allowed; expected a string other than {INPUT!r}")
+        if not _is_name(name):
+            raise ValueError(f"node name {name!r} is not allowed; expected a printable string other than {INPUT!r}")
         if not isinstance(entry, (tuple, list)) or len(entry) < 2 or not isinstance(entry[0], Layer):
             raise TypeError(f"node {name!r} is {entry!r}, expected (layer, input, ...)")
         layer, *inputs = entry

@@ -238,10 +238,10 @@ def without(name: str) -> Any:
         (lambda t: t | {"extra": np.zeros(3, np.float32)}, "tensors do not match the architecture: extra"),
         (lambda t: t | {"head.b": np.zeros(4, np.float32)}, r"head.b has shape \(4,\), expected \(3,\)"),
         (lambda t: t | {"head.w": t["head.w"].T.copy()}, r"head.w has shape \(3, .*\), expected \(.*, 3\)"),
-        (lambda t: t | {"head.b": np.full(3, np.nan, np.float32)}, "head.b is not finite float32"),
+        (lambda t: t | {"head.b": np.full(3, np.nan, np.float32)}, "head.b is not finite"),
         (lambda t: t | {"norm.running_var": np.full(4, np.inf, np.float32)}, "norm.running_var is not finite"),
-        (lambda t: t | {"head.b": np.zeros(3, np.float64)}, "head.b is not finite float32"),
-        (lambda t: t | {"head.b": np.zeros(3, np.int32)}, "head.b is not finite float32"),
+        (lambda t: t | {"head.b": np.zeros(3, np.float64)}, "head.b has dtype F64, expected F32"),
+        (lambda t: t | {"head.b": np.zeros(3, np.int32)}, "head.b has dtype I32, expected F32"),
     ],
 )
 def test_tensors_that_do_not_match_are_refused(saved: Path, tensors: Any, message: str) -> None:

@@ -1,0 +1,269 @@
+"""What is fuzzed: each reader as a function of bytes, which it takes or refuses with its typed error.
+
+Readers are fed from memory, at thousands of inputs a second. Models are mapped by safetensors and so need a file, which
+lies in memory too where the system can do that.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import random
+import tempfile
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import data
+import models
+from data import csv, idx, pictures
+from data.files import plain
+from models import checkpoint
+
+SAMPLE_LIMIT = 1 << 16  # numbers: an accepted model this small must also predict
+
+
+def answer(target: str, content: bytes) -> str:
+    """The words in which a target refuses the input, or "" if it takes it.
+
+    Any error but the typed one comes through, and so does any warning.
+    """
+    with warnings.catch_warnings(action="error"):
+        try:
+            TARGETS[target](content)
+        except (data.DataFormatError, models.ModelFormatError) as error:
+            return str(error)
+    return ""
+
+
+def _idx(content: bytes, name: str = "input") -> None:
+    path = Path(name)
+    with plain(io.BytesIO(content), path) as stream:
+        array = idx.parse(stream, path)
+    assert array.dtype.isnative
+    assert array.flags.writeable
+    assert array.nbytes <= idx.MAX_BYTES
+
+
+def _idx_gz(content: bytes) -> None:
+    _idx(content, "input.gz")
+
+
+def _csv(content: bytes, name: str = "input") -> None:
+    path = Path(name)
+    with plain(io.BytesIO(content), path) as stream:
+        images, labels = csv.parse(stream, path)
+    assert images.shape == (len(labels), 28, 28, 1)
+    assert images.dtype == labels.dtype == np.uint8
+    assert 2 * images.size <= len(content) or name.endswith(".gz")
+
+
+def _csv_gz(content: bytes) -> None:
+    _csv(content, "input.gz")
+
+
+def _picture(content: bytes) -> None:
+    grey = pictures.parse(io.BytesIO(content), Path("input"))
+    assert grey.ndim == 2
+    assert grey.dtype == np.uint8
+    assert 0 < grey.size <= pictures.MAX_PIXELS
+
+
+def _model(content: bytes) -> None:
+    file, path = _memory()
+    os.truncate(file, 0)
+    os.pwrite(file, content, 0)
+    model = models.load(path, backend="numpy")
+    for array in (model.parameters() | model.statistics()).values():
+        assert np.isfinite(array).all()
+    if sum(np.prod(value.sized(1), dtype=float) for value in model.plan.values()) <= SAMPLE_LIMIT:
+        with np.errstate(all="ignore"):
+            model.predict(np.zeros((1, *model.input_shape), np.float32))
+
+
+def _architecture(content: bytes) -> None:
+    """The metadata alone, before the tensors of a whole model: what bytes at random would seldom get past."""
+    _model(with_architecture(content.decode("utf-8", "replace")))
+
+
+@cache
+def _memory() -> tuple[int, Path]:
+    if hasattr(os, "memfd_create"):
+        file = os.memfd_create("model")
+        return file, Path(f"/proc/self/fd/{file}")
+    file, path = tempfile.mkstemp()
+    return file, Path(path)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "idx": _idx,
+    "idx_gz": _idx_gz,
+    "csv": _csv,
+    "csv_gz": _csv_gz,
+    "picture": _picture,
+    "model": _model,
+    "architecture": _architecture,
+}
+
+
+# Valid inputs to begin with -----------------------------------------------------------------------------------------
+
+
+def seeds(target: str) -> list[bytes]:
+    """Small valid inputs."""
+    return _SEEDS[target]()
+
+
+def _idx_seeds() -> list[bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "array"
+        contents = []
+        for dtype in idx.DTYPES.values():
+            for shape in ((3,), (2, 2, 2)):
+                data.write_idx(path, np.arange(np.prod(shape)).reshape(shape).astype(dtype))
+                contents.append(path.read_bytes())
+    return contents
+
+
+def _csv_seeds() -> list[bytes]:
+    row = ",".join(["7", *["0", "255"] * (csv.COLUMNS // 2)]) + "\n"
+    header = ",".join(["label", *map(str, range(csv.COLUMNS - 1))]) + "\r\n"
+    return [row.encode(), (header + row * 2).encode()]
+
+
+def _picture_seeds() -> list[bytes]:
+    from PIL import Image
+
+    contents = []
+    grey = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    for name in pictures.FORMATS:
+        for mode in ("L", "RGB", "1", "RGBA" if name == "PNG" else "L"):
+            file = io.BytesIO()
+            grey.convert(mode).save(file, name)
+            contents.append(file.getvalue())
+    return contents
+
+
+def _networks() -> list[models.Graph]:
+    m = models
+    stem = m.Conv2d(2, (3, 2), padding=1, groups=1, init=m.HeUniform())
+    pool = m.MaxPool2d((2, 1), stride=(2, 1))
+    return [
+        m.Sequential([m.Flatten(), m.Linear(3), m.ReLU(), m.Linear(2, bias=False)], (2, 2, 1), "numpy"),
+        m.Sequential([stem, m.BatchNorm(), m.ELU(), pool, m.GlobalAvgPool2d(), m.Linear(2)], (6, 6, 1), "numpy"),
+        m.Graph(
+            {
+                "a": (m.Conv2d(2, 1), "input"),
+                "b": (m.MeanNorm(), "a"),
+                "drop": (m.Dropout(0.3), "b"),
+                "sum": (m.Add(), "a", "drop"),
+                "pair": (m.Concat(), "sum", "b"),
+                "mean": (m.AvgPool2d(2), "pair"),
+                "flat": (m.Flatten(), "mean"),
+                "head": (m.Linear(2, init=m.XavierNormal(0.5)), "flat"),
+            },
+            "head",
+            (4, 4, 1),
+            "numpy",
+            dtype=np.float64,
+            normalisation=(33.0, 78.0),
+        ),
+    ]
+
+
+@cache
+def _model_seeds() -> list[bytes]:
+    contents = []
+    with tempfile.TemporaryDirectory() as folder:
+        for model in _networks():
+            model.save(Path(folder) / "model")
+            contents.append((Path(folder) / "model").read_bytes())
+    return contents
+
+
+@cache
+def _parts(content: bytes) -> tuple[dict[str, object], bytes]:
+    """Header and tensors of a model file."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(content[8:end]), content[end:]
+
+
+def _architecture_seeds() -> list[bytes]:
+    return [_parts(content)[0]["__metadata__"]["twinkernels"].encode() for content in _model_seeds()]  # type: ignore
+
+
+def with_architecture(text: str) -> bytes:
+    """A model file with this text as its metadata, and the tensors of the seed that it was made from most likely."""
+    content = _model_seeds()[2 if "Concat" in text else 1 if "BatchNorm" in text else 0]
+    header, tensors = _parts(content)
+    changed = json.dumps(header | {"__metadata__": {"twinkernels": text}}).encode()
+    return len(changed).to_bytes(8, "little") + changed + tensors
+
+
+_SEEDS: dict[str, Callable[[], list[bytes]]] = {
+    "idx": _idx_seeds,
+    "idx_gz": lambda: [gzip.compress(content, mtime=0) for content in _idx_seeds()],
+    "csv": _csv_seeds,
+    "csv_gz": lambda: [gzip.compress(content, mtime=0) for content in _csv_seeds()],
+    "picture": _picture_seeds,
+    "model": _model_seeds,
+    "architecture": _architecture_seeds,
+}
+
+WORDS = {
+    "csv": [b",", b"\n", b"\r", b"255", b"256", b"label", b"+1", b" 0", b'"', b"#"],
+    "architecture": [
+        *(f'"{name}"'.encode() for name in checkpoint.KNOWN),
+        *b'null true NaN -Infinity 1e999 0 1 2 3 -1 0.5 [] {} "../x" 2147483648 1000000'.split(),
+        *b'"Sequential" "Graph" "input" "size" "stride" "padding" "groups" "outputs" "init" "gain" "bias"'.split(),
+    ],
+}
+"""What a format is made of, for mutations."""
+
+
+def mutated_inside(target: str, content: bytes, mutate: Callable[[bytes], bytes], chance: random.Random) -> bytes:
+    """A mutation that stays valid on the outside: in what gzip holds, or of an architecture's parts; else any."""
+    if chance.random() < 0.75:
+        if target.endswith("_gz") and (inner := _inflated(content)) is not None:
+            return gzip.compress(mutate(inner), 1, mtime=0)
+        if target == "architecture" and (other := _rearranged(content, chance)) is not None:
+            return other
+    return mutate(content)
+
+
+def _inflated(content: bytes) -> bytes | None:
+    """What a gzip file holds; None where it is damaged or large."""
+    try:
+        inflater = zlib.decompressobj(wbits=31)
+        plain = inflater.decompress(content, 1 << 16)
+        return plain if inflater.eof else None
+    except zlib.error:
+        return None
+
+
+def _rearranged(content: bytes, chance: random.Random) -> bytes | None:
+    """An architecture with one of its parts replaced by another or by a word; None where it is no JSON."""
+    try:
+        whole = [json.loads(content)]
+        places = list(_places(whole))
+        holder, key = chance.choice(places)
+        other, at = chance.choice(places)
+        word = chance.choice(WORDS["architecture"])
+        holder[key] = json.loads(word) if chance.random() < 0.7 else other[at]
+        return json.dumps(whole[0]).encode()
+    except (ValueError, RecursionError):
+        return None
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield value, key
+        yield from _places(item)
