@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+import data
 import kernels
 from kernels import shapes
 
@@ -98,6 +99,7 @@ class Keeper:
         per_epoch: int,
         total: int,
         arrays: Sequence[np.ndarray],
+        augment: data.Augment | None,
         resume: bool,
     ) -> None:
         """`arrays` are those trained on and evaluated. Raises FileExistsError unless the folder is free or resumed."""
@@ -119,6 +121,7 @@ class Keeper:
                     "optimizer": encode(trainer.optimizer),
                     "loss": encode(trainer.loss),
                     "schedule": encode(schedule),
+                    "augment": encode(augment),
                     "batch_size": trainer.batch_size,
                     "steps": total,
                     "on_nonfinite": trainer.on_nonfinite,

@@ -220,7 +220,7 @@ class Trainer:
         keeper = None
         if checkpoints is not None:
             arrays = (x, target, *(validation or ()))
-            keeper = Keeper(checkpoints, self, callbacks, schedule, per_epoch, total, arrays, resume)
+            keeper = Keeper(checkpoints, self, callbacks, schedule, per_epoch, total, arrays, augment, resume)
         images = np.ascontiguousarray(x, None if x.dtype == np.uint8 else self.model.dtype)
         fit = _Fit(images, target, per_epoch, total, schedule, validation, callbacks, augment, keeper)
         self.stop = False

@@ -194,7 +194,7 @@ def draw(key, i):
 
 @kernel
 def _dropout(x, scale, seed, step, threshold, y, mask):
-    zero, scale, key = x.dtype.type(0), x.dtype.type(scale), stream(seed, step)
+    zero, scale, key = x.dtype.type(0), x.dtype.type(scale), stream(seed, np.uint64(step))
     for c in prange(chunks(x)):
         xs, ys, kept = chunk(x, c), chunk(y, c), chunk(mask, c)
         first = np.uint64(c) * np.uint64(CHUNK)
