@@ -9,13 +9,15 @@ LeVeque 1983).
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
+from numpy import int64
 
 from ..interface import InPlace, Input, Output, Scratch
 from ..shapes import ChannelDims
-from .chunks import chunk, chunks, clear, elementwise, load, run, store
-from .jit import disjoint, inline, kernel, prange, region, serial
+from .chunks import chunk, chunks, elementwise, load, run, store
+from .jit import inline, kernel, prange, region
 from .tile import (
     REGISTERS,
     VECTOR_BYTES,
@@ -39,15 +41,17 @@ SAMPLE = 512
 """Elements, about, whose mean stands for a chunk's."""
 
 
+@cache
 def period(channels: int) -> int:
     """A multiple of the channels: whole vectors that fill a strip; the channels alone if that would be far too long."""
     vectors = math.lcm(channels, VECTOR_BYTES // 4)
     return channels if vectors > 16 * WIDTH else -(-WIDTH // vectors) * vectors
 
 
+@cache
 def span(size: int, channels: int) -> int:
     """Elements of a chunk: whole periods, so many that it pays to fold them, and that there are few chunks to join."""
-    periods = max(32, min(max(size // 32, 1 << 13), 1 << 16) // period(channels))
+    periods = max(32, min(max(size // 32, 1 << 14), 1 << 16) // period(channels))
     return periods * period(channels)
 
 
@@ -57,128 +61,118 @@ def parts(size: int, channels: int) -> int:
 
 
 @inline
-def part(x, c, length):
-    """Chunk c of a flat array."""
-    return x[c * length : (c + 1) * length]
+def by_strip(work, start, stop, period, like, arguments):
+    """work(shape, first, columns, places, *arguments) for the strips of start <= i < stop, which is whole positions.
+
+    A strip is `columns` wide, begins at `first` of a period, and at `places` of the array. What it needs is passed as
+    `flat` memory: threads that share an array would wait for each other to count its references.
+    """
+    width = tile_vectors(STRIP) * lanes(like)
+    rest, whole = period // width * width, start + (stop - start) // period * period
+    for first in range(0, rest, width):
+        work(STRIP, first, width, range(start + first, whole, period), *arguments)
+    for first in range(rest, period, lanes(like)):
+        work(REST, first, period - first, range(start + first, whole, period), *arguments)
+    for first in range(0, stop - whole, lanes(like)):
+        work(REST, first, stop - whole - first, range(whole + first, stop, period), *arguments)
 
 
 @inline
-def by_strip(work, size, period, like, arguments):
-    """work(shape, first, columns, places, *arguments) for every strip of a period: from `first` on, so many columns,
-    at `places` of the array."""
-    width = tile_vectors(STRIP) * lanes(like)
-    rest, whole = period // width * width, size // period * period
-    for first in range(0, rest, width):
-        work(STRIP, first, width, range(first, whole, period), *arguments)
-    for first in range(rest, period, lanes(like)):
-        work(REST, first, period - first, range(first, whole, period), *arguments)
-    for first in range(0, size - whole, lanes(like)):
-        work(REST, first, size - whole - first, range(whole + first, size, period), *arguments)
+def clear(sums, at, size):
+    """sums[at : at + size] = 0."""
+    for i in range(at, at + size):
+        sums[i] = 0
 
 
-@disjoint
-def add_to(x, sums):
-    for i in range(x.size):
-        sums[i] += x[i]
-
-
-@disjoint
-def copy(x, y):
-    for i in range(x.size):
-        y[i] = x[i]
-
-
-@serial
-def fold(sums, channels):
-    """Add the period up into its first `channels` elements, pairwise."""
-    size = sums.size
+@inline
+def fold(sums, at, period, channels):
+    """Add the period at `at` up into its first `channels` elements, pairwise."""
+    size = period
     while size > channels:
         half = size // channels // 2 * channels
-        add_to(sums[size - half : size], sums[:half])
         size -= half
-
-
-@serial
-def spread(values, channels):
-    """Repeat the first `channels` elements of each row over the period."""
-    for row in values:
-        size = channels
-        while size < row.size:
-            more = min(size, row.size - size)
-            copy(row[:more], row[size : size + more])
-            size += more
+        for i in range(at, at + half):
+            sums[i] += sums[i + size]
 
 
 @inline
-def strip_sums(shape, first, columns, places, x, sums):
-    total = load(shape, sums, first, 0, columns)
+def spread(values, at, period, channels):
+    """Repeat the first `channels` elements from `at` on over the period."""
+    for i in range(at + channels, at + period):
+        values[i] = values[i - channels]
+
+
+@inline
+def strip_sums(shape, first, columns, places, x, sums, at):
+    total = load(shape, sums, at + first, 0, columns)
     for i in places:
         total = tile_add(total, load(shape, x, i, 0, columns))
-    store(shape, total, sums, first, 0, columns)
-
-
-@serial
-def add_up(x, channels, sums):
-    """sums[:channels] = Σ x."""
-    clear(sums)
-    by_strip(strip_sums, x.size, sums.size, x, (flat(x), flat(sums)))
-    fold(sums, channels)
+    store(shape, total, sums, at + first, 0, columns)
 
 
 @inline
-def strip_squares(shape, first, columns, places, x, shift, sums, squares):
-    total, total_squares = load(shape, sums, first, 0, columns), load(shape, squares, first, 0, columns)
-    shifts = load(shape, shift, first, 0, columns)
+def add_up(x, start, stop, period, channels, sums, at):
+    """sums[at:][:channels] = Σ x[start:stop]; a period there is written over."""
+    clear(sums, at, period)
+    by_strip(strip_sums, start, stop, period, x, (x, sums, at))
+    fold(sums, at, period, channels)
+
+
+@inline
+def strip_squares(shape, first, columns, places, x, sums, at, squares, shift):
+    total, total_squares = load(shape, sums, at + first, 0, columns), load(shape, sums, squares + first, 0, columns)
+    shifts = load(shape, sums, shift + first, 0, columns)
     for i in places:
         difference = tile_subtract(load(shape, x, i, 0, columns), shifts)
         total = tile_add(total, difference)
         total_squares = tile_multiply_add(total_squares, difference, difference)
-    store(shape, total, sums, first, 0, columns)
-    store(shape, total_squares, squares, first, 0, columns)
+    store(shape, total, sums, at + first, 0, columns)
+    store(shape, total_squares, sums, squares + first, 0, columns)
 
 
-@serial
-def add_up_squares(x, channels, shift, sums, squares):
-    """sums, squares[:channels] = Σ (x − shift), Σ (x − shift)².
+@inline
+def add_up_squares(x, start, stop, period, channels, sums, at):
+    """Three periods from `at` on: Σ (x − shift), Σ (x − shift)² and the shift of each channel, over x[start:stop].
 
     The shift is the mean over the first periods. However the data lie, it is off the mean by no more than the standard
     deviation times the root of how often these go into the chunk, which bounds what is lost when Σ² is subtracted; and
     a second pass is saved.
     """
-    sample = x[: max(SAMPLE // shift.size, 1) * shift.size]
-    add_up(sample, channels, shift)
-    for channel in range(channels):
-        mean = shift[channel] / (sample.size // channels)
-        shift[channel] = mean if abs(mean) < np.inf else shift.dtype.type(0)
-    spread(shift.reshape(1, -1), channels)
-    clear(sums)
-    clear(squares)
-    by_strip(strip_squares, x.size, sums.size, x, (flat(x), flat(shift), flat(sums), flat(squares)))
-    fold(sums, channels)
-    fold(squares, channels)
+    squares, shift = at + period, at + 2 * period
+    sample = min(max(SAMPLE // period, 1) * period, stop - start)
+    add_up(x, start, start + sample, period, channels, sums, shift)
+    for i in range(shift, shift + channels):
+        sums[i] /= sample // channels
+        if not abs(sums[i]) < np.inf:
+            sums[i] = 0
+    spread(sums, shift, period, channels)
+    clear(sums, at, 2 * period)
+    by_strip(strip_squares, start, stop, period, x, (x, sums, at, squares, shift))
+    fold(sums, at, period, channels)
+    fold(sums, squares, period, channels)
 
 
 @inline
-def strip_products(shape, first, columns, places, dy, x, mean, sums, products):
-    total, total_products = load(shape, sums, first, 0, columns), load(shape, products, first, 0, columns)
+def strip_products(shape, first, columns, places, dy, x, mean, sums, at, products):
+    total, total_products = load(shape, sums, at + first, 0, columns), load(shape, sums, products + first, 0, columns)
     means = load(shape, mean, first, 0, columns)
     for i in places:
         gradient = load(shape, dy, i, 0, columns)
         difference = tile_subtract(load(shape, x, i, 0, columns), means)
         total = tile_add(total, gradient)
         total_products = tile_multiply_add(total_products, gradient, difference)
-    store(shape, total, sums, first, 0, columns)
-    store(shape, total_products, products, first, 0, columns)
+    store(shape, total, sums, at + first, 0, columns)
+    store(shape, total_products, sums, products + first, 0, columns)
 
 
-@serial
-def add_up_products(dy, x, mean, channels, sums, products):
-    """sums, products[:channels] = Σ dy, Σ dy (x − mean), with the mean over a period."""
-    clear(sums)
-    clear(products)
-    by_strip(strip_products, x.size, sums.size, x, (flat(dy), flat(x), flat(mean), flat(sums), flat(products)))
-    fold(sums, channels)
-    fold(products, channels)
+@inline
+def add_up_products(dy, x, start, stop, period, channels, mean, sums, at):
+    """Two periods from `at` on: Σ dy and Σ dy (x − mean) of each channel over start:stop; the mean fills a period."""
+    products = at + period
+    clear(sums, at, 2 * period)
+    by_strip(strip_products, start, stop, period, x, (dy, x, mean, sums, at, products))
+    fold(sums, at, period, channels)
+    fold(sums, products, period, channels)
 
 
 @inline
@@ -191,11 +185,10 @@ def strip_affine(shape, first, columns, places, x, period, factors, y):
         store(shape, tile_multiply_add(plus, difference, times), y, i, 0, columns)
 
 
-@serial
-def affine(x, factors, y):
-    """y = (x − minus) times + plus, with those over a period."""
-    period = factors.shape[1]
-    by_strip(strip_affine, x.size, period, x, (flat(x), period, flat(factors), flat(y)))
+@inline
+def affine(x, start, stop, period, factors, y):
+    """y = (x − minus) times + plus over start:stop, the rows of `factors`."""
+    by_strip(strip_affine, start, stop, period, x, (x, period, factors, y))
 
 
 @inline
@@ -211,56 +204,68 @@ def strip_gradient(shape, first, columns, places, dy, x, period, factors, dx):
         store(shape, tile_multiply(scale, gradient), dx, i, 0, columns)
 
 
-@serial
-def input_gradient(dy, x, factors, dx):
-    """dx = scale (dy − level − slope (x − mean)), with those over a period."""
-    period = factors.shape[1]
-    by_strip(strip_gradient, x.size, period, x, (flat(dy), flat(x), period, flat(factors), flat(dx)))
+@inline
+def input_gradient(dy, x, start, stop, period, factors, dx):
+    """dx = scale (dy − level − slope (x − mean)) over start:stop; rows of `factors`: mean, slope, level, scale."""
+    by_strip(strip_gradient, start, stop, period, x, (dy, x, period, factors, dx))
 
 
 @inline
-def joined(sums, channel):
-    """The sum over all chunks."""
+def bounds(c, length, size):
+    """Where chunk c starts and stops."""
+    start = int64(c) * length
+    return start, min(start + length, size)
+
+
+@inline
+def joined(partial, k, channel):
+    """The k-th sum of a channel over all chunks."""
     total = 0.0
-    for c in range(sums.shape[0]):
-        total += float(sums[c, channel])
+    for c in range(partial.shape[0]):
+        total += float(partial[c, k, channel])
     return total
 
 
 @region
 def add_up_all(x, length, partial, divisor, sums):
     """sums = Σ x / divisor by channel."""
-    for c in prange(partial.shape[1]):
-        add_up(part(x, c, length), sums.size, partial[0, c])
+    period = partial.shape[2]
+    for c in prange(partial.shape[0]):
+        start, stop = bounds(c, length, x.size)
+        add_up(flat(x), start, stop, period, sums.size, flat(partial), int64(c) * period)
     for channel in range(sums.size):
-        sums[channel] = joined(partial[0], channel) / divisor
+        sums[channel] = joined(partial, 0, channel) / divisor
 
 
 @region
 def apply(x, length, factors, channels, y):
     """y = (x − minus) times + plus by channel: the rows of `factors`, so far without their repetitions."""
-    spread(factors, channels)
+    period = factors.shape[1]
+    for row in range(3):
+        spread(flat(factors), row * period, period, channels)
     for c in prange((x.size + length - 1) // length):
-        affine(part(x, c, length), factors, part(y, c, length))
+        start, stop = bounds(c, length, x.size)
+        affine(flat(x), start, stop, period, flat(factors), flat(y))
 
 
 @kernel
 def _batchnorm(x, gamma, beta, eps, length, partial, y, mean, inv_std, var):
     channels, m, rows = mean.size, x.size // mean.size, length // mean.size
-    shifts, sums, squares = partial[0], partial[1], partial[2]
-    for c in prange(partial.shape[1]):
-        add_up_squares(part(x, c, length), channels, shifts[c], sums[c], squares[c])
-    factors = np.empty((3, partial.shape[2]), x.dtype)
+    parts, _, period = partial.shape
+    for c in prange(parts):
+        start, stop = bounds(c, length, x.size)
+        add_up_squares(flat(x), start, stop, period, channels, flat(partial), int64(c) * 3 * period)
+    factors = np.empty((3, period), x.dtype)
     for channel in range(channels):
         total = 0.0
-        for c in range(shifts.shape[0]):
+        for c in range(parts):
             count = min(rows, m - c * rows)
-            total += float(shifts[c, channel]) * count + float(sums[c, channel])
+            total += float(partial[c, 2, channel]) * count + float(partial[c, 0, channel])
         average, square = total / m, 0.0
-        for c in range(shifts.shape[0]):
+        for c in range(parts):
             count = min(rows, m - c * rows)
-            offset = float(shifts[c, channel]) - average
-            square += float(squares[c, channel]) + offset * (2 * float(sums[c, channel]) + offset * count)
+            offset = float(partial[c, 2, channel]) - average
+            square += float(partial[c, 1, channel]) + offset * (2 * float(partial[c, 0, channel]) + offset * count)
         square = 0.0 if square < 0 else square
         mean[channel] = average
         inv_std[channel] = 1 / np.sqrt(square / m + eps)
@@ -274,22 +279,26 @@ def _batchnorm(x, gamma, beta, eps, length, partial, y, mean, inv_std, var):
 @kernel(optional={"dx": 1})
 def _batchnorm_backward(dy, x, gamma, mean, inv_std, length, partial, dx, dgamma, dbeta):
     channels, m = mean.size, x.size // mean.size
-    sums, products = partial[0], partial[1]
-    factors = np.empty((4, partial.shape[2]), x.dtype)
+    parts, _, period = partial.shape
+    factors = np.empty((4, period), x.dtype)
     factors[0, :channels] = mean
-    spread(factors[:1], channels)
-    for c in prange(partial.shape[1]):
-        add_up_products(part(dy, c, length), part(x, c, length), factors[0], channels, sums[c], products[c])
+    spread(flat(factors), 0, period, channels)
+    for c in prange(parts):
+        start, stop = bounds(c, length, x.size)
+        at = int64(c) * 2 * period
+        add_up_products(flat(dy), flat(x), start, stop, period, channels, flat(factors), flat(partial), at)
     for channel in range(channels):
-        dbeta[channel] = joined(sums, channel)
-        dgamma[channel] = joined(products, channel) * inv_std[channel]
+        dbeta[channel] = joined(partial, 0, channel)
+        dgamma[channel] = joined(partial, 1, channel) * inv_std[channel]
         factors[1, channel] = inv_std[channel] * dgamma[channel] / m
         factors[2, channel] = dbeta[channel] / m
         factors[3, channel] = gamma[channel] * inv_std[channel]
     if dx.size:
-        spread(factors[1:], channels)
-        for c in prange(partial.shape[1]):
-            input_gradient(part(dy, c, length), part(x, c, length), factors, part(dx, c, length))
+        for row in range(1, 4):
+            spread(flat(factors), row * period, period, channels)
+        for c in prange(parts):
+            start, stop = bounds(c, length, x.size)
+            input_gradient(flat(dy), flat(x), start, stop, period, flat(factors), flat(dx))
 
 
 @kernel
@@ -304,20 +313,23 @@ def _batchnorm_inference(x, gamma, beta, mean, var, eps, length, period, y):
 
 @kernel(optional={"dx": 1})
 def _batchnorm_inference_backward(dy, x, gamma, mean, var, eps, length, partial, dx, dgamma, dbeta):
-    channels, sums, products = mean.size, partial[0], partial[1]
-    factors = np.zeros((4, partial.shape[2]), x.dtype)
+    channels = mean.size
+    parts, _, period = partial.shape
+    means, factors = np.empty(period, x.dtype), np.zeros((3, period), x.dtype)
     for channel in range(channels):
+        means[channel] = mean[channel]
         factors[1, channel] = gamma[channel] / np.sqrt(var[channel] + eps)
-        factors[3, channel] = mean[channel]
-    spread(factors, channels)
-    for c in prange(partial.shape[1]):
-        dys = part(dy, c, length)
-        add_up_products(dys, part(x, c, length), factors[3], channels, sums[c], products[c])
+    spread(flat(means), 0, period, channels)
+    spread(flat(factors), period, period, channels)
+    for c in prange(parts):
+        start, stop = bounds(c, length, x.size)
+        at = int64(c) * 2 * period
+        add_up_products(flat(dy), flat(x), start, stop, period, channels, flat(means), flat(partial), at)
         if dx.size:
-            affine(dys, factors[:3], part(dx, c, length))
+            affine(flat(dy), start, stop, period, flat(factors), flat(dx))
     for channel in range(channels):
-        dbeta[channel] = joined(sums, channel)
-        dgamma[channel] = joined(products, channel) / np.sqrt(var[channel] + eps)
+        dbeta[channel] = joined(partial, 0, channel)
+        dgamma[channel] = joined(partial, 1, channel) / np.sqrt(var[channel] + eps)
 
 
 @region
@@ -354,7 +366,9 @@ def _meannorm_inference(x, beta, mean, length, period, y):
 def _meannorm_inference_backward(dy, length, partial, dx, dbeta):
     add_up_all(dy, length, partial, 1, dbeta)
     for c in prange(chunks(dx)):
-        copy(chunk(dy, c), chunk(dx, c))
+        gradient, copy = chunk(dy, c), chunk(dx, c)
+        for i in range(copy.size):
+            copy[i] = gradient[i]
 
 
 def meannorm_scratch(d: ChannelDims, n: int) -> int:
@@ -379,8 +393,8 @@ def batchnorm_scratch(d: ChannelDims, n: int) -> int:
 
 
 def partial_sums(count: int, scratch: np.ndarray, x: np.ndarray, d: ChannelDims) -> tuple[int, np.ndarray]:
-    """(the length of a chunk, the scratch as (count, chunks, period))."""
-    shape = count, parts(x.size, d.channels), period(d.channels)
+    """(the length of a chunk, the scratch as (chunks, count, period))."""
+    shape = parts(x.size, d.channels), count, period(d.channels)
     return span(x.size, d.channels), scratch[: math.prod(shape)].reshape(shape)
 
 

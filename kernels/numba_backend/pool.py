@@ -156,8 +156,8 @@ def to_all(shape, d, number, place, bounds, count_include_pad, dy, dx):
 def backward(image, d, work, arguments, dx):
     """`along` all rows of an image. Rows of dx are cleared just before they are written to, while they are cached."""
     start, row = image * d.h * d.w * d.c, d.w * d.c
-    covered = d.stride_h == d.kh and d.stride_w == d.kw and d.oh * d.kh == d.h and d.ow * d.kw == d.w
-    cleared = d.h if covered else 0
+    apart = d.stride_h == d.kh and d.stride_w == d.kw and not (d.pad_h or d.pad_w)
+    cleared = d.h if apart and d.oh * d.kh == d.h and d.ow * d.kw == d.w else 0  # windows that leave no gaps need none
     for p in range(d.oh):
         top, _, lower = window(p, d.stride_h, d.pad_h, d.kh, d.h)
         reached = d.h if p == d.oh - 1 else top + lower
