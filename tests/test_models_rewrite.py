@@ -119,9 +119,9 @@ def test_a_convolution_joins_the_block_and_its_gradient_vanishes() -> None:
     forward, backward = STATISTICS
     assert names(plan) == [forward, "mse", backward, *["ema_update"] * 2, "sgd"]
     assert [step.name for step in plan.steps[0].replaces] == ["conv2d", POOL_FIRST[0]]
-    assert [step.name for step in plan.steps[-2].replaces] == [POOL_FIRST[1], "conv2d_backward"]
+    assert [step.name for step in plan.steps[2].replaces] == [POOL_FIRST[1], "conv2d_backward"]
     assert "d0.y" not in {value.name for value in plan.values()}
-    assert sorted(plan.steps[-2].outputs) == ["db", "dbeta", "dgamma", "dw"]  # nobody wants the input's gradient
+    assert sorted(plan.steps[2].outputs) == ["db", "dbeta", "dgamma", "dw"]  # nobody wants the input's gradient
     alone = rewrite(training(BLOCK), REFERENCE, ["convolution_statistics"])
     assert names(alone) == names(training(BLOCK))
 
