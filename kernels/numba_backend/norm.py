@@ -248,7 +248,7 @@ def apply(x, length, factors, channels, y):
         affine(flat(x), start, stop, period, flat(factors), flat(y))
 
 
-# What belongs to channels is computed in loops: np.zeros or an assignment of arrays would be a parallel region of its own.
+# What belongs to channels is computed in loops: np.zeros or an assignment of arrays would be one more parallel region.
 
 
 @kernel
