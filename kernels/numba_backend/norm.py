@@ -248,6 +248,9 @@ def apply(x, length, factors, channels, y):
         affine(flat(x), start, stop, period, flat(factors), flat(y))
 
 
+# What belongs to channels is computed in loops: np.zeros or an assignment of arrays would be one more parallel region.
+
+
 @kernel
 def _batchnorm(x, gamma, beta, eps, length, partial, y, mean, inv_std, var):
     channels, m, rows = mean.size, x.size // mean.size, length // mean.size
@@ -281,7 +284,8 @@ def _batchnorm_backward(dy, x, gamma, mean, inv_std, length, partial, dx, dgamma
     channels, m = mean.size, x.size // mean.size
     parts, _, period = partial.shape
     factors = np.empty((4, period), x.dtype)
-    factors[0, :channels] = mean
+    for channel in range(channels):
+        factors[0, channel] = mean[channel]
     spread(flat(factors), 0, period, channels)
     for c in prange(parts):
         start, stop = bounds(c, length, x.size)
@@ -315,12 +319,15 @@ def _batchnorm_inference(x, gamma, beta, mean, var, eps, length, period, y):
 def _batchnorm_inference_backward(dy, x, gamma, mean, var, eps, length, partial, dx, dgamma, dbeta):
     channels = mean.size
     parts, _, period = partial.shape
-    means, factors = np.empty(period, x.dtype), np.zeros((3, period), x.dtype)
+    means, factors = np.empty(period, x.dtype), np.empty((3, period), x.dtype)
     for channel in range(channels):
         means[channel] = mean[channel]
+        factors[0, channel] = 0
         factors[1, channel] = gamma[channel] / np.sqrt(var[channel] + eps)
+        factors[2, channel] = 0
     spread(flat(means), 0, period, channels)
-    spread(flat(factors), period, period, channels)
+    for row in range(3):
+        spread(flat(factors), row * period, period, channels)
     for c in prange(parts):
         start, stop = bounds(c, length, x.size)
         at = int64(c) * 2 * period
@@ -335,12 +342,11 @@ def _batchnorm_inference_backward(dy, x, gamma, mean, var, eps, length, partial,
 @region
 def apply_mean(x, length, mean, divisor, beta, period, y):
     """y = x − mean / divisor + beta, an empty beta being zero."""
-    factors = np.zeros((3, period), x.dtype)
+    factors = np.empty((3, period), x.dtype)
     for channel in range(mean.size):
         factors[0, channel] = mean[channel] / divisor
         factors[1, channel] = 1
-        if beta.size:
-            factors[2, channel] = beta[channel]
+        factors[2, channel] = beta[channel] if beta.size else 0
     apply(x, length, factors, mean.size, y)
 
 
