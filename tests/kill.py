@@ -31,7 +31,7 @@ from models.zoo import NETWORKS
 
 from .processes import ROOT
 
-NETWORKS["kill"] = lambda: [
+LAYERS = (
     Conv2d(4, 5),
     BatchNorm(),
     ReLU(),
@@ -42,7 +42,7 @@ NETWORKS["kill"] = lambda: [
     ReLU(),
     Dropout(0.2),
     Linear(10),
-]
+)
 RECIPE = Recipe(
     name="kill",
     description="small, with everything that could go astray",
@@ -67,6 +67,7 @@ def digits(train: int = 300, test: int = 60) -> data.Dataset:
 
 def train(out: Path, backend: str, dataset: data.Dataset) -> None:
     """Begin a run, or go on with it."""
+    NETWORKS["kill"] = lambda: list(LAYERS)
     callbacks = [EarlyStopping(patience=3)]
     options: dict[str, Any] = {"backend": backend, "seed": 3, "checkpoint_steps": CHECKPOINT_STEPS}
     if out.exists():
