@@ -4,8 +4,9 @@ Run: python -m benchmarks.results [FILE.json ...]
 
 Each FILE was written by `python -m benchmarks.peers --json FILE`. Where two hold the same case, the later one counts;
 all must come from one machine. They are kept, trimmed, as results/peers.json, from which everything is made again when
-no FILE is given. results/shares.txt (what `python -m benchmarks.shares` printed) and results/calibration.txt (what
-`python -m benchmarks.paired --calibrate 100` printed) become sections of RESULTS.md where they exist.
+no FILE is given. results/shares.txt, rewrites.txt and growth.txt (what `python -m benchmarks.shares` and the like
+printed) and results/calibration.txt (what `python -m benchmarks.paired --calibrate 100` printed) become sections of
+RESULTS.md where they exist.
 """
 
 from __future__ import annotations
@@ -38,6 +39,16 @@ SECTIONS = {
     "shares.txt": (
         "Share of the limit",
         "How close each kernel comes to what the machine can do, as `python -m benchmarks.shares` prints it.",
+    ),
+    "rewrites.txt": (
+        "What each rewrite brings",
+        "Time without a rewrite, and how many times that with all of them, as `python -m benchmarks.rewrites` prints "
+        "it. The networks run dense kernels; nothing makes use of zeros in images.",
+    ),
+    "growth.txt": (
+        "Growth",
+        "Time and memory of training as one size grows, as `python -m benchmarks.growth` prints it; the law is the "
+        "slope of the last half of a curve in logarithms.\n\n![Curves of time and memory](results/growth.png)",
     ),
     "calibration.txt": (
         "False alarms of the paired gate",

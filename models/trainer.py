@@ -116,6 +116,12 @@ class Trainer:
             | {f"optimizer.{name}": array for name, array in self.state.items()}
         )
 
+    @property
+    def bytes(self) -> int:
+        """Memory that training holds: buffers and scratch of a step, parameters, gradients, statistics, state."""
+        flat = (self._gradients, *self._changing().values())
+        return self._executor.bytes + sum(array.nbytes for array in flat)
+
     def gradients(self) -> dict[str, np.ndarray]:
         """Copies of the last step's gradients by parameter name."""
         return {name: view.copy() for name, view in self.model.parameter_layout.views(self._gradients).items()}
