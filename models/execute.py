@@ -74,7 +74,7 @@ class Executor:
         self._lock = threading.Lock()
         self._arrays: dict[Value, np.ndarray] = {}
         buffers = self._share_memory(arrays)
-        self._buffers = list(buffers.values())
+        self._buffers, self._shared = list(buffers.values()), frozenset(buffers)
         for value in self.plan.values():
             if value.base is not None:
                 self._arrays[value] = self._arrays[value.base].reshape(value.sized(batch_size))
@@ -120,6 +120,12 @@ class Executor:
         """Memory of the buffers and the scratch; parameters and other persistent arrays not counted."""
         own = {id(b): b.nbytes for b in self._buffers}
         return sum(own.values()) + self._scratch.nbytes
+
+    @property
+    def bytes_apart(self) -> int:
+        """What `bytes` would be if no two values shared memory."""
+        own = (array for value, array in self._arrays.items() if value.base is None and value in self._shared)
+        return sum(array.nbytes for array in own) + self._scratch.nbytes
 
     def array(self, value: Value, n: int) -> np.ndarray:
         """A value's array at batch size n."""

@@ -59,7 +59,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Profile:
-    """A training step, line by line. `whole`: each backend's time of the step, measured without looking inside."""
+    """A training step, line by line. `whole`: each backend's time of the step, measured without looking inside.
+
+    memory: bytes of each backend's buffers, as they share memory and if they did not.
+    """
 
     name: str
     batch_size: int
@@ -67,6 +70,7 @@ class Profile:
     limits: Limits
     lines: tuple[Line, ...]
     whole: dict[str, float]
+    memory: dict[str, tuple[int, int]]
 
     def seconds(self, backend: str) -> float:
         """The sum of all steps."""
@@ -89,10 +93,15 @@ class Profile:
         rows.append(("", "", "total", "", *_figures(flops, size, limit, totals), *largest))
         rows.append(("", "", "the whole step at once", "", *_figures(flops, size, limit, self.whole), "", ""))
         rates = "  ".join(f"{size >> 10:,} KiB {rate / 1e9:.1f}" for size, rate in self.limits.bandwidths.items())
+        memory = ", ".join(
+            f"{_TITLES[backend]} {shared / 1e6:.1f}, apart they would take {apart / 1e6:.1f}"
+            for backend, (shared, apart) in self.memory.items()
+        )
         return (
             f"{self.name}: a training step, batch of {self.batch_size}, float32, {self.threads} threads\n"
             f"limit: {self.limits.peak / 1e9:.1f} GFLOP/s; copies in GB/s: {rates}\n"
             + table(rows, right=(0, *range(4, len(head))))
+            + f"\nbuffers in MB: {memory}"
         )
 
     def figure(self) -> Figure:
@@ -204,7 +213,8 @@ def profile(
         for i, step in enumerate(plan.steps)
     )
     totals = {backend: float(_typical([np.array([t]) for t in whole[backend]])[0]) for backend in BACKENDS}
-    return Profile(recipe.name, n, kernels.get_threads(), limits, lines, totals)
+    memory = {backend: (executor.bytes, executor.bytes_apart) for backend, executor in executors.items()}
+    return Profile(recipe.name, n, kernels.get_threads(), limits, lines, totals, memory)
 
 
 def _filled(plan: Plan, trainer: Trainer, seed: int) -> Executor:

@@ -133,7 +133,7 @@ def profile() -> Profile:
         Line(step, "", 0, 0, 1e-7 * (at + 1), {"numba": 1e-6 * (at + 1), "numpy": 1e-5 * (at + 1)}, {})
         for at, step in enumerate(plan.steps)
     ]
-    return Profile("cnn-bn", 4, 1, Limits(1e9, {1: 1e9}), tuple(lines), {"numba": 0.0, "numpy": 0.0})
+    return Profile("cnn-bn", 4, 1, Limits(1e9, {1: 1e9}), tuple(lines), {"numba": 0.0, "numpy": 0.0}, {})
 
 
 def test_every_step_counts_for_its_own_layer(profile: Profile):
