@@ -241,7 +241,7 @@ def _by_layer(profile: Profile) -> dict[str, list[Line]]:
     for line in profile.lines:
         touched = [*line.step.inputs.values(), *line.step.outputs.values()]
         found = [ranks[node] for value in touched if (node := value.name.rpartition(".")[0]) in ranks]
-        inside = found and line.step.phase in ("forward", "backward")
+        inside = found and line.step.phase in ("forward", "backward", "statistics")
         layers.setdefault(names[max(found)] if inside else line.step.phase, []).append(line)
     return layers
 

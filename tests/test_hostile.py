@@ -153,16 +153,21 @@ BOMBS: dict[Callable[[Path], None], tuple[str, str]] = {
     huge_file: ("models.load", "1099511627776 bytes, expected at most"),
 }
 
+# Linux hands the largest size of a process on to the program that it starts; VmHWM is the program's own.
 REFUSED = """
-import resource, sys
+import re, resource, sys
+from pathlib import Path
 import data, models
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     {reader}({path!r})
 except (data.DataFormatError, models.ModelFormatError) as error:
     print(error)
-scale = 1 << 20 if sys.platform == "darwin" else 1 << 10
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // scale)
+status = Path("/proc/self/status")
+if status.exists():
+    print(int(re.search("VmHWM: *\\t* *([0-9]+) kB", status.read_text())[1]) >> 10)
+else:
+    scale = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // scale)
 """
 
 

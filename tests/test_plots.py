@@ -140,7 +140,7 @@ def test_every_step_counts_for_its_own_layer(profile: Profile):
     layers = {title: [line.step.name for line in lines] for title, lines in plots._by_layer(profile).items()}
     block = ["conv2d", "conv2d_backward"]
     assert layers["0  conv2d"] == block
-    assert layers["1  batchnorm"] == ["batchnorm", "ema_update", "ema_update", "batchnorm_backward"]
+    assert layers["1  batchnorm"] == ["batchnorm", "batchnorm_backward", "ema_update", "ema_update"]
     assert layers["2  relu"] == ["relu", "relu_backward"]
     assert layers["3  maxpool2d"] == ["maxpool2d", "maxpool2d_backward"]
     assert layers["4  conv2d"] == block

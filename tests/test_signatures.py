@@ -88,7 +88,7 @@ def test_a_kernel_lives_in_the_same_module_of_every_backend() -> None:
 
 def test_the_facade_has_every_kernel() -> None:
     methods = {name for name in vars(Kernels) if not name.startswith("_")}
-    assert methods == {*kernels.kernel_names(), "adamw", "function", "program", "scratch_size"}
+    assert methods == {*kernels.kernel_names(), "adamw", "compiles", "function", "program", "scratch_size"}
 
 
 def test_roles_follow_the_contract() -> None:
