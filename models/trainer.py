@@ -248,7 +248,7 @@ class Trainer:
         order = data.epoch_order(len(fit.x), self.model.seed, self.epochs)
         began = time.perf_counter() - progress.seconds
         while progress.position < batches and not self.stop:
-            together = min(self._together(fit), batches - progress.position)
+            together = max(1, min(self._together(fit), batches - progress.position))
             indices = order[progress.position * self.batch_size :][: together * self.batch_size]
             if together > 1:
                 self._batches(fit, indices, together)

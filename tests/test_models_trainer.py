@@ -17,10 +17,12 @@ from models import (
     Adam,
     BatchNorm,
     Callback,
+    Cosine,
     Dropout,
     Flatten,
     Linear,
     MeanSquaredError,
+    NonFiniteError,
     ReLU,
     Sequential,
     SoftmaxCrossEntropy,
@@ -302,3 +304,32 @@ def test_a_loss_that_diverges_is_reported_where_it_is_ignored(k: Kernels) -> Non
     with np.errstate(all="ignore"):
         losses = [trainer.step(x, y) for _ in range(4)]
     assert not math.isfinite(losses[-1])
+
+
+def test_a_long_fit_is_the_same_in_stretches_and_step_by_step(k: Kernels) -> None:
+    """Over two looks at the gradients, and a smaller last batch; a callback that wants every step forbids stretches."""
+    x, y = problem(1000)
+
+    def trained(*callbacks: Callback) -> tuple[bytes, list[float], list[float], int]:
+        layers = [Linear(6), BatchNorm(), ReLU(), Dropout(0.2), Linear(3)]
+        trainer = Trainer(Sequential(layers, (4,), k.name), Adam(0.01), batch_size=9, schedule=Cosine())
+        history = trainer.fit(x, y, epochs=2, callbacks=callbacks)
+        state = trainer.model.parameters() | trainer.model.statistics() | trainer.state
+        bits = b"".join(np.ascontiguousarray(view).tobytes() for view in state.values())
+        return bits, history.loss, history.accuracy, trainer.steps
+
+    assert trained() == trained(Losses())
+    assert trained()[3] == 2 * 112
+
+
+def test_a_bad_batch_within_a_stretch_is_found_and_nothing_after_it_done(k: Kernels) -> None:
+    x, y = problem(400)
+    x = x.astype(np.float32)
+    x[data.epoch_order(400, 0, 0)[8 * 20]] = np.nan  # in batch 20
+    trainer = Trainer(Sequential([Linear(5), ReLU(), Linear(3)], (4,), k.name), Adam(0.01), batch_size=8)
+    with pytest.raises(NonFiniteError, match=r"step 21.*input"):
+        trainer.fit(x, y, epochs=1)
+    assert trainer.steps == trainer.progress.done == 20
+    twin = Trainer(Sequential([Linear(5), ReLU(), Linear(3)], (4,), k.name), Adam(0.01), batch_size=8)
+    twin.fit(np.nan_to_num(x), y, iterations=20)
+    np.testing.assert_array_equal(trainer.model.parameters()["0.w"], twin.model.parameters()["0.w"])
