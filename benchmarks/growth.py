@@ -98,7 +98,7 @@ def draw(curves: dict[str, list[Point]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, rows = pyplot.subplots(2, len(curves), figsize=(3 * len(curves), 5.2), layout="constrained")
     for column, (title, points) in enumerate(curves.items()):
@@ -107,6 +107,12 @@ def draw(curves: dict[str, list[Point]], path: Path) -> None:
             ax = axes[column]
             ax.loglog(sizes, [getattr(point, field) * scale for point in points], "o-", color="#0072b2", markersize=4)
             ax.annotate(f"slope {law(points, field):.2f}", (0.05, 0.88), xycoords="axes fraction")
+            ax.set_xticks(sizes[::2], [f"{size:,}" if size < 10_000 else f"{size // 1000}k" for size in sizes[::2]])
+            ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            ax.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set_minor_formatter(ticker.NullFormatter())
+                axis.set_minor_locator(ticker.NullLocator())
             ax.grid(True, which="major", alpha=0.25)
             ax.spines[["top", "right"]].set_visible(False)
             if column == 0:
