@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 import kernels
+import models
+from benchmarks import growth, rewrites
 from benchmarks.suite import cases, common
 from kernels import Kernels
 from kernels.interface import roles
@@ -199,3 +201,18 @@ def test_every_round_asks_every_sampler_in_some_order() -> None:
     rounds = [tuple(asked[i : i + 2]) for i in range(0, 60, 2)]
     assert set(rounds) == {("a", "b"), ("b", "a")}
     assert sorted([*seconds["a"], *seconds["b"]]) == list(range(1, 61))
+
+
+def test_the_law_of_growth_is_the_slope_of_the_last_half() -> None:
+    points = [growth.Point(size, (size >= 8) * size**2 + 0.5, 7 * size) for size in (1, 2, 4, 8, 16, 32)]
+    assert growth.law(points, "bytes") == pytest.approx(1)
+    assert growth.law(points, "seconds") == pytest.approx(2, abs=0.01)
+
+
+def test_only_rewrites_that_change_a_plan_are_left_out_in_turn() -> None:
+    model = models.build("cnn-bn", "numba")
+    trainer = models.Trainer(model, models.Adam(1e-3), batch_size=4, rewrites=())
+    training = ["all", "without pool_first", "without convolution_statistics", "none"]
+    assert list(rewrites.choices(trainer.plan, model)) == training
+    inference = ["all", "without fold_batchnorm", "without pack_weights", "none"]
+    assert list(rewrites.choices(model.plan, model)) == inference

@@ -1,10 +1,9 @@
 """Convolutions as tile contractions. Formulas and shapes: `kernels.interface`.
 
 Forward, and the gradient of the input, are the same operation, `correlate_rows`: the latter slides the flipped
-filters
-over dy, and where the forward has a stride it has a divisor. Each output position meets exactly the taps whose source
-exists, so padding costs nothing. The rows of a tile are images, since those share the taps of a position; small
-batches take neighbouring positions with equal taps instead.
+filters over dy, and where the forward has a stride it has a divisor. Each output position meets exactly the taps whose
+source exists, so padding costs nothing. The rows of a tile are images, since those share the taps of a position; small
+batches and images of a single channel take neighbouring positions with equal taps instead.
 
 The gradient of the filters, `sum_chunk`, has (kh, kw, c) taps as rows and sums over images and positions. Chunks of
 images have sums of their own, added in order: the result does not depend on the number of threads.
@@ -171,7 +170,11 @@ def is_plane(d, like):
 
 @region
 def images_together(d, n, flipped, like):
-    """How many images are the rows of tiles: those of a full tile, or 1 where a batch is too small for half of one."""
+    """How many images are the rows of tiles: those of a full tile, or 1 where positions are.
+
+    They are in batches too small for half a tile, and in images of a single channel, whose neighbouring positions read
+    neighbouring pixels.
+    """
     narrow = (d.c if flipped else d.f) // d.groups <= lanes(like)
     if not flipped and is_plane(d, like):
         return 1

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy import int64
 
-from kernels.numba_backend.chunks import SMALL
+from kernels.numba_backend.chunks import SMALL, load, store
 from kernels.numba_backend.contract import (
     NARROW,
     few,
@@ -54,16 +54,13 @@ from kernels.numba_backend.tile import (
     lanes,
     tile_add,
     tile_fill,
-    tile_load,
     tile_load_integers,
     tile_load_partial,
     tile_multiply,
     tile_multiply_add,
     tile_rows,
     tile_sign,
-    tile_store,
     tile_store_integers,
-    tile_store_partial,
     tile_subtract,
     tile_sum,
     tile_where_equal,
@@ -80,18 +77,13 @@ _SHARES = 64  # of rows: each has moments of its own
 @region
 def get(array, offset, left):
     """One vector, of which `left` elements are there."""
-    return (
-        tile_load(LINE, array, offset, 0) if left >= lanes(array) else tile_load_partial(LINE, array, offset, 0, left)
-    )
+    return load(LINE, array, offset, 0, left)
 
 
 @region
 def put(tile, array, offset, left):
     """Store one vector, of which `left` elements are there."""
-    if left >= lanes(array):
-        tile_store(tile, array, offset, 0)
-    else:
-        tile_store_partial(tile, array, offset, 0, left)
+    store(LINE, tile, array, offset, 0, left)
 
 
 # --- Forward --------------------------------------------------------------------------------------------------------
