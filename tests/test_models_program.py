@@ -53,7 +53,7 @@ from .processes import PRELUDE, Process, run
 
 NUMBA = kernels.get("numba")
 SMALL = [case for case in CASES if "bench" not in case.tags]
-OPTIMIZERS = [SGD(0.1, momentum=0.9, nesterov=True), RMSProp(1e-3), Adam(1e-2), AdamW(1e-2), SGD(0.1)]
+OPTIMIZERS = [SGD(0.1, momentum=0.9, nesterov=True), RMSProp(1e-3), Adam(1e-2), AdamW(1e-2), SGD(0.1), Adam(1e-3)]
 CAN_FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 

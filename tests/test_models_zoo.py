@@ -1,4 +1,4 @@
-"""The five networks: their sizes, that each learns, and the mistakes that their models once made."""
+"""The networks: their sizes, that each learns, and the mistakes that their models once made."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 import models
 from kernels import Kernels
-from models import SGD, Adam, Optimizer, RMSProp, Trainer
+from models import SGD, Adam, AdamW, Optimizer, RMSProp, Trainer
 
 SIZES = {
     "mlp-meannorm": 784 * 256 + 256 + 256 * 128 + 128 + 128 * 10 + 10,
@@ -15,6 +15,7 @@ SIZES = {
     "mlp-512": 784 * 512 + 512 + 512 * 10 + 10,
     "mlp-rmsprop": 784 * 256 + 256 + 256 * 10 + 10,
     "cnn-bn": 25 * 16 + 16 + 32 + 25 * 16 * 32 + 32 + 64 + 512 * 10 + 10,
+    "cnn-record": (25 + 3) * 32 + (9 * 32 + 3 + 9 * 48 + 3) * 48 + (9 * 48 + 3 + 9 * 96 + 3) * 96 + 864 * 10 + 10,
 }
 OPTIMIZERS: dict[str, Optimizer] = {
     "mlp-meannorm": SGD(0.1),
@@ -22,6 +23,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "mlp-512": RMSProp(1e-3),
     "mlp-rmsprop": RMSProp(1e-3),
     "cnn-bn": Adam(1e-2),
+    "cnn-record": AdamW(5e-3),
 }
 
 
