@@ -4,9 +4,9 @@ Run: python -m benchmarks.results [FILE.json ...]
 
 Each FILE was written by `python -m benchmarks.peers --json FILE`. Where two hold the same case, the later one counts;
 all must come from one machine. They are kept, trimmed, as results/peers.json, from which everything is made again when
-no FILE is given. results/shares.txt, rewrites.txt and growth.txt (what `python -m benchmarks.shares` and the like
-printed) and results/calibration.txt (what `python -m benchmarks.paired --calibrate 100` printed) become sections of
-RESULTS.md where they exist.
+no FILE is given. results/recipes.md (from `python -m benchmarks.recipes`), results/shares.txt, rewrites.txt and
+growth.txt (what `python -m benchmarks.shares` and the like printed) and results/calibration.txt (what
+`python -m benchmarks.paired --calibrate 100` printed) become sections of RESULTS.md where they exist.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 MARKERS = "<!-- results -->", "<!-- /results -->"
 SECTIONS = {
+    "recipes.md": (
+        "Recipes",
+        "Each recipe in full, as `python -m benchmarks.recipes` measured it and held it to its floor.",
+    ),
     "shares.txt": (
         "Share of the limit",
         "How close each kernel comes to what the machine can do, as `python -m benchmarks.shares` prints it.",
@@ -119,16 +123,26 @@ def read(path: Path) -> list[Run]:
 
 def trimmed(run: Run) -> Run:
     """What tables and charts need, and nothing that tells where on whose machine it was measured."""
-    machine = {key: run["machine"].get(key) for key in MACHINE}
-    # The kernel's local suffix tells about the host and nothing about the figures.
-    machine["system"] = re.sub(r"^(\w+)[- ](\d+(?:\.\d+)?).*", r"\1 \2", machine["system"])
     options = {key: value for key, value in run["options"].items() if key not in LEFT_OUT}
     cases = [
         {key: case[key] for key in ("network", "task", "batch_size")}
         | {"results": [trimmed_result(result) for result in case["results"]]}
         for case in run["cases"]
     ]
-    return {"machine": machine, "options": options, "installed_bytes": run["installed_bytes"], "cases": cases}
+    return {
+        "machine": told(run["machine"]),
+        "options": options,
+        "installed_bytes": run["installed_bytes"],
+        "cases": cases,
+    }
+
+
+def told(machine: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a machine's description."""
+    facts = {key: machine.get(key) for key in MACHINE}
+    # The kernel's local suffix tells about the host and nothing about the figures.
+    facts["system"] = re.sub(r"^(\w+)[- ](\d+(?:\.\d+)?).*", r"\1 \2", facts["system"])
+    return facts
 
 
 def trimmed_result(result: dict[str, Any]) -> dict[str, Any]:
@@ -730,7 +744,7 @@ def page(folder: Path, runs: Sequence[Run], found: Sequence[Case], drawn: Sequen
     for file, (title, opening) in SECTIONS.items():
         if (folder / file).exists():
             text = (folder / file).read_text(encoding="utf-8").strip("\n")
-            parts += [f"## {title}", opening, f"```text\n{text}\n```"]
+            parts += [f"## {title}", opening, text if file.endswith(".md") else f"```text\n{text}\n```"]
     parts += ["## Again", "```sh\n" + "\n".join(reproduce(runs)) + "\n```"]
     return "\n\n".join(parts) + "\n"
 

@@ -135,7 +135,7 @@ def number(
 ) -> float:
     """`value` as a finite float in [minimum, below), or in (minimum, below) with `above`."""
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not real or not np.isfinite(value) or not (minimum < value if above else minimum <= value) or value >= below:
+    if not real or not abs(value) < np.inf or not (minimum < value if above else minimum <= value) or value >= below:
         low = "" if minimum == -np.inf else f" {'>' if above else '>='} {minimum:g}"
         high = "" if below == np.inf else f"{' and' if low else ''} < {below:g}"
         raise ValueError(f"{kernel}: {name} is {value!r}, expected a finite number{low}{high}")

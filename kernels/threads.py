@@ -9,6 +9,9 @@ from pathlib import Path
 
 from . import shapes
 
+MOST_THREADS = 4096
+"""BLAS takes a C int, and a thread has a stack: more than any machine's cores is a mistake."""
+
 _requested: int | None = None
 
 
@@ -37,9 +40,11 @@ def get_threads() -> int:
 
 
 def set_threads(n: int) -> None:
-    """Let every backend's kernels use n threads, in all Python threads of this process; n >= 1."""
+    """Let every backend's kernels use n threads, in all Python threads of this process; 1 <= n <= 4096."""
     global _requested
-    _requested = shapes.integer("set_threads", "n", n, 1)
+    if shapes.integer("set_threads", "n", n, 1) > MOST_THREADS:
+        raise ValueError(f"set_threads: n is {n}, expected at most {MOST_THREADS}")
+    _requested = int(n)
     import threadpoolctl
 
     threadpoolctl.threadpool_limits(limits=_requested, user_api="blas")

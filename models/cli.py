@@ -48,18 +48,20 @@ Threads = Annotated[
 
 @app.command("list")
 def list_recipes() -> None:
-    """Show the recipes that train knows."""
+    """Show the recipes that train knows: what each answers to, its floor, and what it reached on each backend."""
     from rich.console import Console
     from rich.table import Table
 
+    reached = recipes.figures()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("recipe", "network", "training", "published", "floor"):
-        table.add_column(heading, no_wrap=heading == "recipe")
+    for heading in ("recipe", "network", "training", "published", "floor", *kernels.names()):
+        table.add_column(heading, no_wrap=heading not in ("network", "training", "published"))
     for recipe in recipes.RECIPES.values():
         optimizer = f"{type(recipe.optimizer).__name__} {recipe.optimizer.learning_rate:g}"
         schedule = "constant" if type(recipe.schedule) is Schedule else type(recipe.schedule).__name__
         training = f"{optimizer}, {schedule}, batch {recipe.batch_size}, {recipe.length}"
-        table.add_row(recipe.name, recipe.description, training, recipe.published, f"{recipe.floor:g}")
+        ours = [f"{share:.4f}" if (share := reached.get(recipe.name, {}).get(b)) else "–" for b in kernels.names()]
+        table.add_row(recipe.name, recipe.description, training, recipe.published, f"{recipe.floor:g}", *ours)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
@@ -130,7 +132,9 @@ def train(
                 raise ValueError("Missing argument 'RECIPE': a name that `twinkernels list` shows")
             _set_threads(threads)
             options = {name: value for name, value in given.items() if value is not None}
-            outcome = recipes.run(options.pop("recipe"), data or "strokes", out=out, callbacks=[report], **options)
+            outcome = recipes.run(
+                options.pop("recipe"), "strokes" if data is None else data, out=out, callbacks=[report], **options
+            )
     print(f"kept in {out}" if out else "model not kept: --out RUN keeps it")
     print(f"test accuracy {outcome.test.accuracy:.4f}")
 
@@ -264,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit: 0, or 2 after a user's mistake and 130 after Ctrl-C, each with one line on stderr.
 
     The library answers a mistake with a ValueError or an OSError that names it, so these are the user's here; so
-    is a training whose numbers are no longer finite.
+    are a training whose numbers are no longer finite and a size that memory does not hold.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     message = ""
@@ -274,8 +278,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         status, message = 2, error.format_message()
     except OSError as error:
         status, message = 2, f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    except (ValueError, NonFiniteError) as error:
-        status, message = 2, str(error)
+    except (ValueError, NonFiniteError, MemoryError) as error:
+        status, message = 2, str(error) or "out of memory"
     except KeyboardInterrupt:
         status = 130
     if status == 130:

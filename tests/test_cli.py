@@ -85,6 +85,17 @@ def test_list_shows_every_recipe_with_its_figures(run):
         assert f"{recipe.floor:g}" in rows[recipe.name]
 
 
+def test_list_shows_what_was_measured_on_each_backend(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes, "FIGURES", tmp_path / "figures.json")
+    recipes.FIGURES.write_text('{"cnn-bn": {"numba": 0.98912, "numpy": 0.9899}, "mlp-512": {"numba": 0.9812}}')
+    _, out, _ = run("list")
+    ends = {line.split()[0]: line.split()[-2:] for line in out if line[:1].strip()}
+    assert ends["recipe"] == ["numpy", "numba"]
+    assert ends["cnn-bn"] == ["0.9899", "0.9891"]
+    assert ends["mlp-512"] == ["–", "0.9812"]
+    assert ends["cnn-fast"] == ["–", "–"]
+
+
 @pytest.mark.parametrize("recipe", recipes.RECIPES)
 @pytest.mark.parametrize("backend", kernels.names())
 def test_every_recipe_trains(run, folder, recipe, backend):
@@ -259,6 +270,14 @@ TRAIN = ("train", "mlp-512", "--backend", "numpy")
         ([*TRAIN, "--batch-size", "0"], "--batch-size"),
         ([*TRAIN, "--seed", "-1"], "--seed"),
         ([*TRAIN, "--threads", "0"], "--threads"),
+        ([*TRAIN, "--threads", "9" * 30], "expected at most 4096"),
+        ([*TRAIN, "--batch-size", "9" * 15], "Unable to allocate"),
+        ([*TRAIN, "--out", "blank.png"], "blank.png exists already"),
+        ([*TRAIN, "--out", "blank.png/run"], "blank.png/run: Not a directory"),
+        ([*TRAIN, "--data", ""], "holds no data"),
+        ([*TRAIN, "--data", "blank.png"], "blank.png is not a folder"),
+        (["train", "--resume", "half"], "half/config.json: not a readable configuration"),
+        (["list", "cnn-bn"], "unexpected extra argument"),
         ([*TRAIN, "--data", "nowhere"], "nowhere does not exist"),
         ([*TRAIN, "--data", "."], "holds no data"),
         ([*TRAIN, "--speed", "2"], "No such option: --speed"),
@@ -294,16 +313,31 @@ def test_a_mistake_ends_with_status_2_and_one_line(run, kept, tmp_path, monkeypa
     Image.new("L", (40, 40), 255).save("blank.png")
     data.write_idx("small-images-idx3-ubyte", np.zeros((2, 14, 14), np.uint8))
     Path("bad.csv").write_text("7,0,0\n")
+    Path("half").mkdir()
+    Path("half/config.json").write_text('{"recipe": "mlp-512"')
     for name in ("empty", "mixed", "labelled/0", "labelled/11"):
         Path(name).mkdir(parents=True)
     for name in ("mixed/a.png", "labelled/0/a.png", "labelled/11/a.png"):
         Image.fromarray(np.eye(28, dtype=np.uint8) * 255).save(name)
     Path("mixed/cut.png").write_bytes(Path("mixed/a.png").read_bytes()[:50])
     status, out, err = run(*arguments)
-    assert (status, out) == (2, [])
+    assert status == 2
+    assert not any(line.startswith(("epoch", "test")) for line in out)
     assert len(err) == 1
     assert err[0].startswith("twinkernels: ")
     assert words in err[0]
+
+
+@pytest.mark.parametrize("value", [None, "x", -1, 2.5, [], {}, True, 10**30, {"type": "Exception"}], ids=repr)
+def test_a_configuration_that_is_none_ends_with_one_line(run, kept, tmp_path, value):
+    config = json.loads((kept / "config.json").read_text())
+    names = ("optimizer", "schedule", "loss", "batch_size", "network", "backend", "seed", "threads")
+    for name in names:
+        if (name, value) in (("seed", 10**30), ("batch_size", True)):
+            continue  # a seed may be as large as it likes
+        (tmp_path / "config.json").write_text(json.dumps(config | {name: value}))
+        status, out, err = run("train", "--resume", tmp_path)
+        assert (status, out, len(err)) == (2, [], 1), name
 
 
 def test_a_mistake_leaves_no_traceback_and_no_folder(folder, tmp_path):

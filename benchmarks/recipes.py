@@ -1,0 +1,292 @@
+"""The recipes, each trained in full on both backends: does it reach its floor, and how long does it take?
+
+Run: python -m benchmarks.recipes [RECIPE ...] [--only-missing]
+
+A figure is the accuracy on MNIST's test images after the last epoch. A training has a process to itself, since idle
+threads of one backend slow the other, and its time is that of the whole fit, with the evaluation of validation images
+after each epoch, without loading data and without compiling: the same recipe has taken a few steps before. The
+backends take turns, seed by seed; the speed-up is the median over seeds of NumPy's time over Numba's.
+
+Every result is kept in results/recipes.json as it comes, so that this may be done in parts. From there come
+results/recipes.md, which `python -m benchmarks.results` puts into RESULTS.md, and the figures that `twinkernels list`
+shows. Exit status 1 if a recipe misses its floor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import data
+import kernels
+from kernels.threads import available_cores
+from models import recipes
+from models.callbacks import Callback
+from models.checkpoint import encode
+from models.recipes import RECIPES, Recipe
+
+from .peers.__main__ import machine
+from .results import bullet, number, prose, span, table, times, told, write
+
+HERE = Path(__file__).parent
+KEPT = HERE / "results" / "recipes.json"
+PAGE = HERE / "results" / "recipes.md"
+
+SHORTER = [replace(RECIPES["mlp-nobias"], iterations=1_000, published="0.51", floor=0.90)]
+"""Shown before the recipe of their name. The program that mlp-nobias answers to has two published figures."""
+
+SEEDS = 5
+FEWER_SEEDS = {"mlp-meannorm": 1, "cnn-record": 3}
+NUMBA_ALONE = {
+    "cnn-record": "its training takes NumPy hours, and tests hold each of its kernels and its losses to NumPy's"
+}
+"""Recipes that are not trained in full on NumPy, and why."""
+
+BACKENDS = {"numba": "Numba", "numpy": "NumPy"}
+WARM_IMAGES, WARM_STEPS = 1_200, (1, 3)
+"""A fit of one step calls what a single step calls, one of three what a stretch of an epoch calls."""
+
+Run = dict[str, Any]
+
+
+def rows() -> list[Recipe]:
+    """What the table shows, in order."""
+    return [row for recipe in RECIPES.values() for row in (*shorter(recipe.name), recipe)]
+
+
+def shorter(name: str) -> list[Recipe]:
+    """The lengths of a recipe beside its own."""
+    return [recipe for recipe in SHORTER if recipe.name == name]
+
+
+def settings(recipe: Recipe) -> dict[str, Any]:
+    """All that decides a training, as JSON."""
+    told_apart = ("name", "description", "published", "floor")
+    found = {key: encode(getattr(recipe, key)) for key in Recipe.__dataclass_fields__ if key not in told_apart}
+    decoded: dict[str, Any] = json.loads(json.dumps(found))
+    return decoded
+
+
+def of(runs: Iterable[Run], recipe: Recipe, backend: str) -> list[Run]:
+    """The runs of a row on a backend, by seed; those of a recipe as it was before a change are none."""
+    asked = (recipe.name, settings(recipe), backend)
+    found = [run for run in runs if (run["recipe"], run["settings"], run["backend"]) == asked]
+    return sorted(found, key=lambda run: int(run["seed"]))
+
+
+def accuracy(runs: Sequence[Run]) -> float:
+    """Mean over seeds."""
+    return fmean(run["accuracy"] for run in runs)
+
+
+# ------------------------------------------------------------------------------------------------------------- Training
+
+
+class Stopwatch(Callback):
+    """Seconds of a fit."""
+
+    def on_fit_begin(self, trainer: object, total_steps: int) -> None:
+        """Start."""
+        self.start = time.perf_counter()
+
+    def on_fit_end(self, trainer: object) -> None:
+        """Stop."""
+        self.seconds = time.perf_counter() - self.start
+
+
+def train(recipe: Recipe, source: str, backend: str, seed: int, threads: int) -> tuple[float, float]:
+    """Accuracy on the test images, and seconds of the fit."""
+    kernels.set_threads(threads)
+    digits = data.load(source)
+    few = data.Dataset(*(data.Split(split.images[:WARM_IMAGES], split.labels[:WARM_IMAGES]) for split in digits))
+    for steps in WARM_STEPS:
+        recipes.run(recipe, few, backend=backend, iterations=steps)
+    watch = Stopwatch()
+    outcome = recipes.run(recipe, digits, backend=backend, seed=seed, callbacks=[watch])
+    return outcome.test.accuracy, watch.seconds
+
+
+def train_apart(*arguments: Any) -> tuple[float, float]:
+    """`train` in a process of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(train, *arguments).result()
+
+
+# ------------------------------------------------------------------------------------------------------------- Keeping
+
+
+def read(path: Path) -> list[Run]:
+    """The runs in a file that `keep` wrote, none where there is no file."""
+    try:
+        runs: list[Run] = json.loads(path.read_text(encoding="utf-8"))["runs"]
+        for run in runs:
+            float(run["accuracy"]), float(run["seconds"]), run["recipe"], run["settings"], run["backend"], run["seed"]
+            run["machine"]["cpu"], run["machine"]["threads"], run["machine"]["date"]
+        return runs
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a file of benchmarks.recipes: {error!r}") from None
+
+
+def same_machine(path: Path, runs: Iterable[Run], facts: dict[str, Any]) -> None:
+    """Raise ValueError if runs come from another machine than the one described."""
+    for run in runs:
+        for key in ("cpu", "cores", "threads"):
+            if (kept := run["machine"].get(key)) != facts[key]:
+                raise ValueError(
+                    f"{path} holds figures of another machine ({key} {kept!r}, here {facts[key]!r}); "
+                    "expected one machine: remove it, or name another file with --json"
+                )
+
+
+def keep(path: Path, new: Run) -> None:
+    """Add a run to a file, in place of the one before it, and leave out runs of recipes that have changed since."""
+    runs = [
+        run
+        for recipe in rows()
+        for backend in BACKENDS
+        for run in of(read(path), recipe, backend)
+        if any(run[key] != new[key] for key in ("recipe", "settings", "backend", "seed"))
+    ]
+    write(path, [*runs, new])
+
+
+def figures(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
+    """By recipe and backend: the mean accuracy, as `models.recipes.figures` reads it."""
+    found = {
+        recipe.name: {b: round(accuracy(done), 4) for b in BACKENDS if (done := of(runs, recipe, b))}
+        for recipe in RECIPES.values()
+    }
+    return {name: by_backend for name, by_backend in found.items() if by_backend}
+
+
+def publish(runs: Sequence[Run], page: Path, shown: Path) -> None:
+    """Write the table, and what `twinkernels list` shows."""
+    page.write_text(report(runs, rows()) + "\n", encoding="utf-8")
+    shown.write_text(json.dumps(figures(runs), indent=1) + "\n", encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------------------------------------ The table
+
+
+def report(runs: Sequence[Run], shown: Sequence[Recipe]) -> str:
+    """The Markdown table of some rows, and what it was measured on."""
+    lines, used = [], []
+    for recipe in shown:
+        done = {backend: of(runs, recipe, backend) for backend in BACKENDS}
+        used += [run for found in done.values() for run in found]
+        seconds = {b: {run["seed"]: run["seconds"] for run in found} for b, found in done.items()}
+        both = seconds["numpy"].keys() & seconds["numba"].keys()
+        pairs = [seconds["numpy"][seed] / seconds["numba"][seed] for seed in both]
+        lines.append(
+            [
+                f"`{recipe.name}`",
+                recipe.length,
+                recipe.published,
+                f"{recipe.floor:g}",
+                *(spread([run["accuracy"] for run in done[b]]) for b in BACKENDS),
+                *(number(median(seconds[b].values())) if seconds[b] else "–" for b in BACKENDS),
+                times(median(pairs)) if pairs else "–",
+            ]
+        )
+    headings = ["recipe", "length", "published", "floor"]
+    headings += [*BACKENDS.values(), *(f"{name}, s" for name in BACKENDS.values()), "speed-up"]
+    parts = [table(headings, lines, left=2)]
+    if used:
+        first = used[0]["machine"]
+        dates = sorted({run["machine"]["date"][:10] for run in used})
+        parts.append(
+            prose(
+                f"{first['cpu']}, {first['threads']} threads, float32, {span(dates, str)}. Accuracy on MNIST's test "
+                "images after the last epoch; where there are several seeds, their mean, least and greatest. Seconds "
+                "are of the whole fit, without loading data and without compiling, the median over seeds. Each "
+                "training has a process to itself."
+            )
+        )
+    alone = [
+        bullet(f"`{r.name}` is trained on Numba alone: {NUMBA_ALONE[r.name]}.") for r in shown if r.name in NUMBA_ALONE
+    ]
+    return "\n\n".join([*parts, *(["\n".join(alone)] if alone else [])])
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean, and least to greatest where there are several."""
+    if not values:
+        return "–"
+    return f"{fmean(values):.4f}" + (f" ({min(values):.4f} – {max(values):.4f})" if len(values) > 1 else "")
+
+
+def missed(runs: Sequence[Run], shown: Sequence[Recipe]) -> list[str]:
+    """A line for each floor that is not reached."""
+    return [
+        f"{recipe.name}, {recipe.length}, {backend}: {accuracy(done):.4f} is below its floor, {recipe.floor:g}"
+        for recipe in shown
+        for backend in BACKENDS
+        if (done := of(runs, recipe, backend)) and accuracy(done) < recipe.floor
+    ]
+
+
+# -------------------------------------------------------------------------------------------------------------- Command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train, keep, print; 1 if a floor is missed."""
+    parser = argparse.ArgumentParser("python -m benchmarks.recipes", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("recipes", nargs="*", metavar="RECIPE", help=f"default all: {', '.join(RECIPES)}")
+    add("--backend", choices=list(BACKENDS), help="default both")
+    add("--seeds", type=int, metavar="N", help=f"default {SEEDS}, for some recipes fewer")
+    add("--threads", type=int, default=available_cores())
+    add("--data", default="mnist", metavar="mnist|PATH", help="or a folder that holds MNIST")
+    add("--only-missing", action="store_true", help="train what the file does not hold")
+    add("--json", type=Path, default=KEPT, metavar="FILE", help="instead of results/recipes.json and what comes of it")
+    options = parser.parse_args(arguments)
+    try:
+        for name in ("seeds", "threads"):
+            if getattr(options, name) is not None and getattr(options, name) < 1:
+                raise ValueError(f"--{name} is {getattr(options, name)}, expected at least 1")
+        if options.data == "strokes":
+            raise ValueError("--data is strokes, and floors are for MNIST; expected mnist or a folder that holds it")
+        names = [recipes.get(name).name for name in options.recipes] or list(RECIPES)
+        facts = told(machine(options.threads))
+        same_machine(options.json, read(options.json), facts)
+        data.load(options.data)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+
+    shown = [recipe for recipe in rows() if recipe.name in names]
+    for recipe in shown:
+        for seed in range(options.seeds or FEWER_SEEDS.get(recipe.name, SEEDS)):
+            for backend in [options.backend] if options.backend else BACKENDS:
+                if backend == "numpy" and recipe.name in NUMBA_ALONE:
+                    continue
+                done = of(read(options.json), recipe, backend)
+                if options.only_missing and any(run["seed"] == seed for run in done):
+                    continue
+                run = {"recipe": recipe.name, "settings": settings(recipe), "backend": backend, "seed": seed}
+                run["machine"] = told(machine(options.threads))
+                share, seconds = train_apart(recipe, options.data, backend, seed, options.threads)
+                keep(options.json, run | {"accuracy": share, "seconds": float(f"{seconds:.5g}")})
+                line = f"{recipe.name}, {recipe.length}, {backend}, seed {seed}: {share:.4f} after {seconds:.1f} s"
+                print(line, file=sys.stderr, flush=True)
+    runs = read(options.json)
+    if options.json == KEPT:
+        publish(runs, PAGE, recipes.FIGURES)
+    print(report(runs, shown))
+    lines = missed(runs, shown)
+    print(*lines, sep="\n", end="\n" if lines else "", file=sys.stderr)
+    return int(bool(lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
