@@ -223,6 +223,22 @@ def test_workers_are_parted_and_then_free() -> None:
                 worker.join()
 
 
+def test_a_busy_moment_does_not_decide_how_long_a_sample_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, slow = 0.0, 0
+
+    def call() -> None:
+        nonlocal now, slow
+        now += 4e-3 if slow < 3 else 50e-6
+        slow += 1
+
+    monkeypatch.setattr(common, "quiet", lambda: None)
+    monkeypatch.setattr(common, "time", SimpleNamespace(perf_counter=lambda: now))
+    sampler = common.Sampler(call)
+    assert sampler.repetitions == 1
+    assert sampler() == pytest.approx(50e-6)
+    assert sampler.repetitions == 20
+
+
 def test_every_round_asks_every_sampler_in_some_order() -> None:
     asked: list[str] = []
 

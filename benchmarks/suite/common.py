@@ -276,8 +276,16 @@ class Sampler:
     def __init__(self, call: Callable[[], Any]) -> None:
         self.call = call
         call()
-        once = min(self._seconds(1) for _ in range(3))
-        self.repetitions = max(1, math.ceil(_SAMPLE / max(once, 1e-7)))
+        self._once = self._seconds(1)
+
+    @property
+    def repetitions(self) -> int:
+        """Calls a sample, by the fastest call so far.
+
+        A busy moment must not decide it: on a busy machine a sample of one call and one of sixteen, of the same
+        kernel, differ threefold.
+        """
+        return max(1, math.ceil(_SAMPLE / max(self._once, 1e-7)))
 
     def _seconds(self, repetitions: int) -> float:
         start = time.perf_counter()
@@ -291,7 +299,7 @@ class Sampler:
         awake = time.perf_counter() + _WAKING
         with parted():
             while time.perf_counter() < awake:
-                self.call()
+                self._once = min(self._once, self._seconds(1))
         return self._seconds(self.repetitions)
 
 
