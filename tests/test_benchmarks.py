@@ -228,15 +228,15 @@ def test_a_busy_moment_does_not_decide_how_long_a_sample_is(monkeypatch: pytest.
 
     def call() -> None:
         nonlocal now, slow
-        now += 4e-3 if slow < 3 else 50e-6
+        now += 2.0**-8 if slow < 3 else 2.0**-14  # exact in sums
         slow += 1
 
     monkeypatch.setattr(common, "quiet", lambda: None)
     monkeypatch.setattr(common, "time", SimpleNamespace(perf_counter=lambda: now))
     sampler = common.Sampler(call)
     assert sampler.repetitions == 1
-    assert sampler() == pytest.approx(50e-6)
-    assert sampler.repetitions == 20
+    assert sampler() == 2.0**-14
+    assert sampler.repetitions == 17  # of 61 µs, for a millisecond
 
 
 def test_every_round_asks_every_sampler_in_some_order() -> None:
