@@ -191,6 +191,54 @@ def test_quiet_gives_up_on_a_thread_that_never_rests() -> None:
         worker.join()
 
 
+def test_workers_are_parted_and_then_free() -> None:
+    import os
+    import threading
+
+    if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("threads cannot be bound here, or there is one core")
+    allowed, stop = os.sched_getaffinity(0), threading.Event()
+    workers = [threading.Thread(target=stop.wait) for _ in range(3)]
+
+    def cores(thread: threading.Thread) -> set[int]:
+        assert thread.native_id is not None
+        return os.sched_getaffinity(thread.native_id)
+
+    try:
+        workers[0].start()
+        workers[1].start()
+        with common.parted():
+            mine, *theirs = os.sched_getaffinity(0), *(cores(worker) for worker in workers[:2])
+            workers[2].start()  # inherits the one core
+            inherited = cores(workers[2])
+        assert len(mine) == 1
+        assert all(len(worker) == 1 and worker != mine for worker in theirs)
+        assert inherited == mine
+        assert all(cores(worker) == allowed for worker in workers)
+        assert os.sched_getaffinity(0) == allowed
+    finally:
+        stop.set()
+        for worker in workers:
+            if worker.ident is not None:
+                worker.join()
+
+
+def test_a_busy_moment_does_not_decide_how_long_a_sample_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, slow = 0.0, 0
+
+    def call() -> None:
+        nonlocal now, slow
+        now += 2.0**-8 if slow < 3 else 2.0**-14  # exact in sums
+        slow += 1
+
+    monkeypatch.setattr(common, "quiet", lambda: None)
+    monkeypatch.setattr(common, "time", SimpleNamespace(perf_counter=lambda: now))
+    sampler = common.Sampler(call)
+    assert sampler.repetitions == 1
+    assert sampler() == 2.0**-14
+    assert sampler.repetitions == 17  # of 61 µs, for a millisecond
+
+
 def test_every_round_asks_every_sampler_in_some_order() -> None:
     asked: list[str] = []
 

@@ -114,11 +114,29 @@ def test_recorded_floors_are_the_low_ends(tmp_path: Any) -> None:
 
 
 def test_numpy_that_is_slower_beside_numba_fails() -> None:
-    outcome = paired.Outcome(CASE, common.Interval(2.0, 2.1, 2.2), 1.0, 0.5, 2e-6, 1e-6, disturbance=1.3)
-    assert not outcome.failures
-    assert paired.Verdict([outcome], 1.0).passed
-    assert not paired.Verdict([outcome], 1.3).passed
-    assert paired.Outcome(CASE, common.Interval(2.0, 2.1, 2.2), 1.0, 0.5, 2e-6, 1e-6, disturbance=2.5).failures
+    def outcome(*disturbance: float) -> paired.Outcome:
+        speedup = common.Interval(2.0, 2.1, 2.2)
+        return paired.Outcome(CASE, speedup, 1.0, 0.5, 2e-6, 1e-6, common.Interval(*disturbance))
+
+    def verdict(*disturbance: float) -> paired.Verdict:
+        return paired.Verdict([outcome(1.0, 1.1, 1.2)], common.Interval(*disturbance))
+
+    assert not outcome(1.2, 1.3, 1.4).failures
+    assert outcome(2.1, 2.5, 2.9).failures
+    assert not outcome(0.9, 2.5, 7.0).failures
+    assert verdict(0.9, 1.0, 1.1).passed
+    assert not verdict(1.26, 1.3, 1.4).passed
+    assert verdict(0.9, 1.3, 1.4).passed
+
+
+def test_a_verdict_tells_the_median_disturbance(monkeypatch: pytest.MonkeyPatch) -> None:
+    intervals = iter([common.Interval(1.0, 2.0, 9.0), common.Interval(3.0, 4.0, 5.0), common.Interval(2.0, 6.0, 7.0)])
+
+    def measure(case_id: str, *rest: Any) -> paired.Outcome:
+        return paired.Outcome(case_id, common.Interval(1.0, 1.0, 1.0), 1.0, 0.0, 1.0, 1.0, next(intervals))
+
+    monkeypatch.setattr(paired, "measure", measure)
+    assert paired.gate(["a", "b", "c"], (NUMPY, NUMPY), {}, "any").disturbance == (2.0, 4.0, 7.0)
 
 
 def test_numpy_alone_runs_without_numba() -> None:
@@ -144,8 +162,26 @@ def test_calibration_counts_alarms(monkeypatch: pytest.MonkeyPatch) -> None:
     assert paired.calibrate([CASE], NUMPY, runs=1, pairs=30, show=lambda line: None) == 1.0
 
 
+def test_either_backend_is_calibrated(capsys: pytest.CaptureFixture[str]) -> None:
+    assert paired.main(["--calibrate", "1", "--backend", "numba", "--cases", "sgd/mlp-512"]) == 0
+    assert "0 of 1 runs" in capsys.readouterr().out
+
+
+def test_a_disturbance_while_calibrating_is_an_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    with paired.Alone() as alone:
+        monkeypatch.setattr(paired, "CASE_DISTURBED", np.inf)
+        assert paired.calibrate([CASE], NUMPY, 1, 30, alone, lambda line: None) == 0.0
+        monkeypatch.setattr(paired, "CASE_DISTURBED", 0.0)
+        assert paired.calibrate([CASE], NUMPY, 1, 30, alone, lambda line: None) == 1.0
+
+
 def test_mistakes_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, message in (["--pairs", "10"], "at least 30"), (["--cases", "nonesuch"], "no case contains"):
+    for arguments, message in (
+        (["--pairs", "10"], "at least 30"),
+        (["--cases", "nonesuch"], "no case contains"),
+        (["--calibrate", "0"], "at least 1"),
+        (["--backend", "numba"], "for --calibrate alone"),
+    ):
         with pytest.raises(SystemExit) as end:
             paired.main(arguments)
         assert end.value.code == 2

@@ -26,8 +26,10 @@ RATIOS = [id for id in BENCH if id.split("/")[0] in ZOO]
 common.settle()
 
 
-def ready(backend: str) -> None:
-    """Pin the threads; a backend that cannot be loaded here is left out, with the reason."""
+def ready(backend: str, case: str | None = None) -> None:
+    """Pin the threads; what cannot be loaded here, or came with a later commit, is left out, with the reason."""
+    if case is not None and not hasattr(kernels.Kernels, method := cases.get(case).method or cases.get(case).kernel):
+        raise SkipNotImplemented(f"this commit has no kernel {method}")
     try:
         kernels.get(backend)
     except ImportError as error:
@@ -44,7 +46,7 @@ class Kernel:
     timeout = 300
 
     def setup(self, backend: str, case: str, dtype: str) -> None:
-        ready(backend)
+        ready(backend, case)
         self.call = common.prepare(case, backend, dtype)
 
     def time_kernel(self, backend: str, case: str, dtype: str) -> None:
@@ -67,7 +69,7 @@ class KernelError:
     unit = "times NumPy's"
 
     def setup(self, backend: str, case: str, dtype: str) -> None:
-        ready(backend)
+        ready(backend, case)
 
     def track_error(self, backend: str, case: str, dtype: str) -> float:
         call = common.record(cases.get(case), dtype)
@@ -86,7 +88,7 @@ class KernelRatio:
     unit = "times NumPy's"
 
     def setup(self, backend: str, case: str, dtype: str) -> None:
-        ready(backend)
+        ready(backend, case)
         calls = {name: common.prepare(case, name, dtype) for name in ("numpy", backend)}
         self.samplers = {name: common.Sampler(call) for name, call in calls.items()}
 

@@ -6,9 +6,11 @@ import contextlib
 import itertools
 import math
 import os
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 if "ASV_ENV_DIR" in os.environ:  # before numba is loaded: commits share no compiled kernels
@@ -216,14 +218,56 @@ def quiet(limit: float = 2.0) -> None:
     while time.perf_counter() < deadline:
         wall, cpu = time.perf_counter(), time.process_time()
         time.sleep(0.002)
-        if time.process_time() - cpu < 0.1 * (time.perf_counter() - wall):
+        if time.process_time() - cpu < 0.1 * (time.perf_counter() - wall) and not _runnable():
             return
     raise RuntimeError(f"threads of this process keep working for {limit} s while idle; is OMP_WAIT_POLICY=active set?")
 
 
+@contextlib.contextmanager
+def parted() -> Iterator[None]:
+    """Keep the workers of each pool on cores of their own, away from the calling thread's, for as long as this lasts.
+
+    After a pause Linux may wake a worker on the core of the thread that woke it, and leave both there: a call then
+    takes twice to five times as long, or not, by luck. Parted and then left to the scheduler, they stay apart.
+    Pinned for good they would wait for whatever else runs on their core.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    first, *others = sorted(allowed)
+    # Each pool makes its workers in a row, so that in the order of their making they go round the cores.
+    places = {tid: [core] for tid, core in zip(_workers(), itertools.cycle(others or [first]), strict=False)}
+    try:
+        _place({threading.get_native_id(): [first], **places})
+        yield
+    finally:  # threads that were made meanwhile have inherited one core
+        _place(dict.fromkeys([threading.get_native_id(), *_workers()], allowed))
+
+
+def _runnable() -> bool:
+    """Whether a worker wants a core, be it that other programs leave it none; False where that is not told."""
+    for tid in _workers():
+        with contextlib.suppress(OSError):  # a thread that has ended
+            if Path(f"/proc/self/task/{tid}/stat").read_text(encoding="utf-8").rpartition(") ")[2].startswith("R"):
+                return True
+    return False
+
+
+def _workers() -> list[int]:
+    """The process's other threads, oldest first; none where the system does not list them."""
+    tasks = Path("/proc/self/task")
+    return sorted({int(task.name) for task in tasks.iterdir()} - {threading.get_native_id()}) if tasks.exists() else []
+
+
+def _place(cores: Mapping[int, Iterable[int]]) -> None:
+    for tid, allowed in cores.items():
+        with contextlib.suppress(ProcessLookupError):  # a thread that has ended
+            os.sched_setaffinity(tid, allowed)
+
+
 _WAKING = 0.01
-"""Seconds of calls before a sample. After a pause Linux wakes a worker on the core of the thread that woke it, and
-takes some milliseconds to part the two; a run of such calls finds them apart."""
+"""Seconds of calls before a sample: time enough for a worker that sleeps on the wrong core to wake on its own."""
 
 
 class Sampler:
@@ -232,8 +276,16 @@ class Sampler:
     def __init__(self, call: Callable[[], Any]) -> None:
         self.call = call
         call()
-        once = min(self._seconds(1) for _ in range(3))
-        self.repetitions = max(1, math.ceil(_SAMPLE / max(once, 1e-7)))
+        self._once = self._seconds(1)
+
+    @property
+    def repetitions(self) -> int:
+        """Calls a sample, by the fastest call so far.
+
+        A busy moment must not decide it: on a busy machine a sample of one call and one of sixteen, of the same
+        kernel, differ threefold.
+        """
+        return max(1, math.ceil(_SAMPLE / max(self._once, 1e-7)))
 
     def _seconds(self, repetitions: int) -> float:
         start = time.perf_counter()
@@ -245,8 +297,9 @@ class Sampler:
         """Seconds a call."""
         quiet()
         awake = time.perf_counter() + _WAKING
-        while time.perf_counter() < awake:
-            self.call()
+        with parted():
+            while time.perf_counter() < awake:
+                self._once = min(self._once, self._seconds(1))
         return self._seconds(self.repetitions)
 
 
