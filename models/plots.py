@@ -279,16 +279,19 @@ def network(model: Graph) -> Figure:
     nodes = {node.name: node for node in model.nodes}
     places, routes = _layered(model.nodes)
     width, height, column, row = 2.5, 0.42, 2.75, 0.66
+    margin = 0.1
     if all(x == 0 for x, _ in places.values()):
         places = _folded(places)
+        if len({x for x, _ in places.values()}) > 1:
+            margin = 0.3  # for the lines from the foot of a column to the head of the next
     depth = max(y for _, y in places.values())
     left = min(x * column - _half(place) * width for place, (x, _) in places.items()) - 0.15
     right = max(x * column + _half(place) * width for place, (x, _) in places.items()) + 0.15
-    figure = figure_class()(figsize=(right - left, depth * row + height + 0.2))
+    figure = figure_class()(figsize=(right - left, depth * row + height + 2 * margin))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(
         xlim=(left, right),
-        ylim=(depth * row + height / 2 + 0.1, -height / 2 - 0.1),
+        ylim=(depth * row + height / 2 + margin, -height / 2 - margin),
     )
     axes.axis("off")
     counts = dict.fromkeys(nodes, 0)
@@ -305,8 +308,8 @@ def network(model: Graph) -> Figure:
             start, end = y0 + height / 2, y1 - height / 2
             if y1 < y0:  # on to the top of the next column, between the two
                 gap = (x0 + x1) / 2
-                top = end - 0.09
-                vertices += [(x0, start + 0.09), (gap, start + 0.09), (gap, top), (x1, top), (x1, end)]
+                foot, head = start + margin / 2, end - margin + 0.03
+                vertices += [(x0, foot), (gap, foot), (gap, head), (x1, head), (x1, end)]
                 codes += [Path.LINETO] * 5
                 continue
             between = (start + end) / 2

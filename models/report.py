@@ -151,7 +151,7 @@ def _training(run: Run, test: Evaluation) -> str:
     parts = [
         "Training: means over an epoch's batches, taken while the weights still changed.",
         "Validation: after each epoch, on images never trained on." if held_out else "",
-        "Test: in the end. The learning rate is the optimizer's at each step.",
+        "Test, the diamond: in the end. The learning rate is the optimizer's at each step.",
     ]
     size = (3.4, 3.0)
     figures = [plots.curves(run.history, test, [name], size) for name in ("loss", "accuracy")]
