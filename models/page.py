@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -83,8 +84,8 @@ td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere }
 def check_target(path: Path) -> None:
     """Raise ValueError where no page can be written, or none be drawn: before the work, not after it."""
     plots.figure_class()
-    if not path.parent.is_dir() or path.is_dir():
-        raise ValueError(f"cannot write the page {path}; expected a file in a folder that exists")
+    if not path.parent.is_dir() or path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(f"cannot write the page {path}; expected a file in a folder that exists and can be written to")
 
 
 def picture(figure: Figure, caption: str, natural: bool = False) -> str:
