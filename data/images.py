@@ -49,15 +49,21 @@ def read_labelled(path: str | os.PathLike[str], height: int = 28, width: int = 2
     - An IDX file beside that of its labels: those of ``t10k-images-idx3-ubyte`` are in ``t10k-labels-idx1-ubyte``.
     - A folder with a folder of pictures for each label, which is its name: ``0`` to ``255``.
 
-    Raises what `read_images` raises, and DataNotFoundError where there are no labels.
+    Raises what `read_images` raises, DataNotFoundError where there are no labels, and DataFormatError for pictures
+    that lie in no label's folder.
     """
     path = Path(path)
     if path.is_dir():
-        parts = {int(folder.name): _pictures(folder) for folder in _label_folders(path)}
-        if not parts:
+        folders = _label_folders(path)
+        if not folders:
             raise DataNotFoundError(f"{path} holds no labels; expected a folder of pictures for each, named 0, 1, ...")
-        labels = np.repeat(np.array(list(parts), np.uint8), [len(files) for files in parts.values()])
-        return Split(_stack([file for files in parts.values() for file in files], height, width), labels)
+        parts = [_pictures(folder) for folder in folders]
+        for file in _pictures(path):
+            if path / file.relative_to(path).parts[0] not in folders:
+                raise DataFormatError(f"{file} lies in no label's folder; expected folders named 0, 1, ... up to 255")
+        names = np.array([int(folder.name) for folder in folders], np.uint8)
+        labels = np.repeat(names, [len(files) for files in parts])
+        return Split(_stack([file for files in parts for file in files], height, width), labels)
     if _is_csv(path):
         images, labels = read_csv(path)
         return Split(_sized(path, images[..., 0], height, width), labels)

@@ -29,7 +29,7 @@ def read_picture(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 def parse(stream: BinaryIO, path: Path) -> NDArray[np.uint8]:
     """What `read_picture` returns, from an open stream; ``path`` is for the messages."""
     try:
-        from PIL import Image, ImageOps
+        from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
         raise ValueError(f"{path}: pictures need Pillow: pip install 'twinkernels[images]'") from None
     try:
@@ -43,6 +43,8 @@ def parse(stream: BinaryIO, path: Path) -> NDArray[np.uint8]:
             drawn = drawn.convert("RGBA")
         paper = Image.new("RGBA", drawn.size, "white")
         return np.array(ImageOps.grayscale(Image.alpha_composite(paper, drawn)))
+    except UnidentifiedImageError:
+        raise DataFormatError(f"{path}: not a readable picture; expected {' or '.join(FORMATS)}") from None
     # Decoders raise whatever a damaged file makes them meet: SyntaxError, EOFError, struct.error, IndexError.
     except Exception as error:
         raise DataFormatError(f"{path}: not a readable picture ({error})") from None

@@ -86,6 +86,12 @@ def train(
         int | None, typer.Option(min=1, help="Optimizer steps, instead of epochs.", show_default=False)
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step.", show_default=False)] = None,
+    validation: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE", help="Of the training images, held out and read after each epoch.", show_default=False
+        ),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of first weights, order and dropout.", show_default="0")
     ] = None,
@@ -116,6 +122,7 @@ def train(
         "epochs": epochs,
         "iterations": iterations,
         "batch_size": batch_size,
+        "validation": validation,
         "checkpoint_steps": checkpoint_steps,
         "checkpoint_seconds": checkpoint_seconds,
     }

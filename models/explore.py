@@ -49,9 +49,10 @@ def explore(dataset: Dataset, name: str) -> str:
         ),
         page.section(
             "Classes",
-            page.picture(
-                plots.class_counts({"training": train.labels, "test": test.labels}),
+            page.panels(
+                [plots.class_counts({"training": train.labels}), plots.class_counts({"test": test.labels})],
                 "Images of each class. The dashed line is where all classes would have the same number.",
+                least=320,
             ),
         ),
         page.section(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -56,18 +57,26 @@ figure + .beside { margin-top: 24px }
 figcaption { color: var(--muted); font-size: 14.5px; max-width: 76ch; margin-top: 10px }
 figure svg { display: block; width: 100%%; height: auto; overflow: visible }
 figure svg text { font-family: inherit !important }
+.panels > div { display: grid; gap: 28px 32px }
+.panels > div { grid-template-columns: repeat(auto-fit, minmax(min(100%%, var(--least)), 1fr)) }
 .beside { display: grid; grid-template-columns: minmax(0, auto) minmax(260px, 1fr); gap: 40px; align-items: start }
 @media (max-width: 720px) {
   main { padding: 32px 16px 64px }
   .beside { grid-template-columns: minmax(0, 1fr) }
-  .wide div { overflow-x: auto }
+  .wide div {
+    overflow-x: auto;
+    background:
+      linear-gradient(90deg, var(--paper) 40%%, transparent) 0 0 / 36px 100%% no-repeat local,
+      linear-gradient(-90deg, var(--paper) 40%%, transparent) 100%% 0 / 36px 100%% no-repeat local,
+      linear-gradient(90deg, var(--faint), transparent) 0 0 / 14px 100%% no-repeat scroll,
+      linear-gradient(-90deg, var(--faint), transparent) 100%% 0 / 14px 100%% no-repeat scroll;
+  }
   .wide svg { min-width: 680px }
 }
 table { border-collapse: collapse; font-size: 14.5px; margin-top: 22px; width: 100%% }
 th, td { text-align: left; padding: 6px 0; border-bottom: 1px solid var(--faint); vertical-align: top }
 th { font-weight: 400; color: var(--muted); padding-right: 24px; white-space: nowrap }
 td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere }
-footer { margin-top: 64px; color: var(--muted); font-size: 13.5px }
 @media print { main { max-width: none; padding: 0 } figure, tr { break-inside: avoid } }
 """
 
@@ -75,14 +84,23 @@ footer { margin-top: 64px; color: var(--muted); font-size: 13.5px }
 def check_target(path: Path) -> None:
     """Raise ValueError where no page can be written, or none be drawn: before the work, not after it."""
     plots.figure_class()
-    if not path.parent.is_dir() or path.is_dir():
-        raise ValueError(f"cannot write the page {path}; expected a file in a folder that exists")
+    if not path.parent.is_dir() or path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(f"cannot write the page {path}; expected a file in a folder that exists and can be written to")
 
 
 def picture(figure: Figure, caption: str, natural: bool = False) -> str:
     """A figure with its caption; as wide as the page, or of its natural width at most."""
     attributes = f'style="max-width:{96 * figure.get_figwidth():.0f}px"' if natural else 'class="wide"'
     return f"<figure {attributes}><div>{svg(figure, caption)}</div><figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def panels(figures: Sequence[Figure], caption: str, least: int) -> str:
+    """Figures side by side under one caption; below one another where they would be narrower than `least` pixels."""
+    drawn = "".join(svg(figure, f"{caption} ({at} of {len(figures)})") for at, figure in enumerate(figures, start=1))
+    style = f"--least: {least}px"
+    return (
+        f'<figure class="panels" style="{style}"><div>{drawn}</div><figcaption>{escape(caption)}</figcaption></figure>'
+    )
 
 
 def svg(figure: Figure, description: str) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
-from .graph import INPUT, Graph, Node
+from .graph import INPUT, Evaluation, Graph, Node
 from .history import History
 from .layers import (
     Add,
@@ -118,45 +118,56 @@ def _picture(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 @_picture
-def curves(history: History) -> Figure:
+def curves(
+    history: History,
+    test: Evaluation | None = None,
+    names: Sequence[str] = ("loss", "accuracy"),
+    size: tuple[float, float] = (WIDTH, 3.2),
+) -> Figure:
     """Loss and accuracy by epoch, on the images trained on and, where there are some, on those held out.
 
     The training figures are means over an epoch's batches, taken while the weights still change, so the first of
-    them lie below what the epoch ends with. Raises ValueError for a history without epochs.
+    them are worse than what the epoch ends with. test: what came out on the test images in the end, a diamond.
+    names: which of the two to draw. size: inches. Raises ValueError for a history without epochs.
     """
     if not history.epochs:
         raise ValueError("curves: history has no epochs")
     epochs = history.epoch
-    figure = _figure(WIDTH, 3.2)
-    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    figure = _figure(*size)
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        title = name.capitalize()
         lines = {"training": getattr(history, name)}
         held_out = getattr(history, f"validation_{name}")
         if any(value is not None for value in held_out):
             lines["validation"] = held_out
+        if test is not None:
+            lines["test"] = [math.nan] * (len(epochs) - 1) + [getattr(test, name)]
         lines = {key: np.array(values, float) for key, values in lines.items()}
         everything = np.concatenate(list(lines.values()))
         everything = everything[np.isfinite(everything)]
         if name == "loss" and everything.size and everything.min() > 0 and everything.max() > 10 * everything.min():
+            title += ", logarithmic"
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(_ticker().LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_minor_locator(_ticker().NullLocator())
             axes.yaxis.set_major_formatter("{x:g}")
-        ends = {key: values[np.isfinite(values)][-1:] for key, values in lines.items()}
-        for (key, values), colour in zip(lines.items(), (BLUE, ORANGE), strict=False):
-            axes.plot(epochs, values, "o-" if len(epochs) <= 30 else "-", color=colour)
-            if not ends[key].size:
-                continue
-            higher = all(ends[key] >= end for end in ends.values() if end.size)
+        line = "o-" if len(epochs) <= 30 else "-"
+        looks = {"training": (BLUE, line), "validation": (ORANGE, line), "test": (GREEN, "D")}
+        for at, (key, values) in enumerate(lines.items()):
+            colour, look = looks[key]
+            axes.plot(epochs, values, look, color=colour, clip_on=False, zorder=3)
+            end = values[np.isfinite(values)][-1:]
             axes.annotate(
-                f"{key} {ends[key][0]:.4f}",
-                (epochs[-1], ends[key][0]),
-                (6, 0 if len(lines) == 1 else 6 if higher else -6),
+                f"{key}\n{end[0]:.4f}" if end.size else key,
+                (at / 3, 1),
+                (0, 4),
+                xycoords="axes fraction",
                 textcoords="offset points",
                 color=colour,
-                va="center",
-                annotation_clip=False,
+                va="bottom",
             )
-        axes.set(title=name.capitalize(), xlabel="epoch")
+        axes.set_title(title, pad=32)
+        axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(_ticker().MaxNLocator(integer=True))
         axes.margins(x=0.03 if len(epochs) > 1 else 0.5)
         axes.grid(axis="y")
@@ -164,11 +175,17 @@ def curves(history: History) -> Figure:
 
 
 @_picture
-def learning_rate(schedule: Schedule, peak: float, steps_per_epoch: int, total_steps: int) -> Figure:
-    """The learning rate of every step: the optimizer's own, `peak`, times the schedule's factor."""
+def learning_rate(
+    schedule: Schedule,
+    peak: float,
+    steps_per_epoch: int,
+    total_steps: int,
+    size: tuple[float, float] = (WIDTH, 2.0),
+) -> Figure:
+    """The learning rate of every step: the optimizer's own, `peak`, times the schedule's factor. size: inches."""
     steps = np.unique(np.linspace(0, total_steps - 1, min(total_steps, 1000)).astype(int))
     rates = [peak * schedule(int(step), steps_per_epoch, total_steps) for step in steps]
-    figure = _figure(WIDTH, 2.0)
+    figure = _figure(*size)
     axes = figure.subplots()
     axes.plot(steps, rates, color=BLUE, solid_capstyle="round")
     axes.fill_between(steps, rates, color=BLUE, alpha=0.12, linewidth=0)
@@ -183,7 +200,9 @@ def learning_rate(schedule: Schedule, peak: float, steps_per_epoch: int, total_s
     )
     axes.set(title="Learning rate", xlabel="step", ylim=(0, 1.2 * max(rates) or 1))
     axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_major_locator(_ticker().MaxNLocator(4 if size[0] < 5 else 8))
     axes.yaxis.set_major_locator(_ticker().MaxNLocator(3))
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.01)
     axes.grid(axis="y")
     return figure
@@ -196,28 +215,30 @@ def layer_times(profile: Profile) -> Figure:
     Numba's times; the factor tells how much longer NumPy takes.
     """
     layers = _by_layer(profile)
+    slowest = max(sum(line.seconds["numba"] for line in lines) for lines in layers.values())
+    scale, unit, digits = (1e3, "ms", 1) if slowest >= 0.01 else (1e6, "µs", 0)
     figure = _figure(WIDTH, 0.7 + 0.27 * len(layers))
     axes = figure.subplots()
     for row, lines in enumerate(layers.values()):
         start = 0.0
         for backward, colour in (False, SKY), (True, BLUE):
-            width = 1e6 * sum(line.seconds["numba"] for line in lines if (line.step.phase == "backward") == backward)
+            width = scale * sum(line.seconds["numba"] for line in lines if (line.step.phase == "backward") == backward)
             axes.barh(row, width, 0.62, start, color=colour, linewidth=0)
             start += width
-        limit = 1e6 * sum(line.limit for line in lines)
+        limit = scale * sum(line.limit for line in lines)
         axes.plot([limit, limit], [row - 0.42, row + 0.42], color=INK, linewidth=1.6, solid_capstyle="butt")
-        speedup = 1e6 * sum(line.seconds["numpy"] for line in lines) / start
+        speedup = scale * sum(line.seconds["numpy"] for line in lines) / start
         for x, text in zip(
-            (1.09, 1.19, 1.30), (f"{start:,.0f}", f"{limit / start:.0%}", f"{speedup:.1f}×"), strict=True
+            (1.09, 1.19, 1.30), (f"{start:,.{digits}f}", _share(limit / start), f"{speedup:.1f}×"), strict=True
         ):
             axes.text(x, row, text, transform=axes.get_yaxis_transform(), ha="right", va="center")
-    for x, text in zip((1.09, 1.19, 1.30), ("µs", "of limit", "NumPy"), strict=True):
+    for x, text in zip((1.09, 1.19, 1.30), (unit, "of limit", "NumPy"), strict=True):
         axes.text(x, -0.85, text, transform=axes.get_yaxis_transform(), ha="right", va="center", color=MUTED)
     axes.text(0, -0.85, "forward", color=SKY, va="center", weight="bold")
     axes.annotate("backward", (0, -0.85), (48, 0), textcoords="offset points", color=BLUE, va="center", weight="bold")
     axes.annotate("|  the machine's limit", (0, -0.85), (108, 0), textcoords="offset points", va="center")
     axes.set_yticks(range(len(layers)), list(layers), color=INK)
-    axes.set(xlabel="µs a step", ylim=(len(layers) - 0.4, -1.3))
+    axes.set(xlabel=f"{unit} a step", ylim=(len(layers) - 0.4, -1.3))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.margins(x=0)
     axes.grid(axis="x")
@@ -258,14 +279,19 @@ def network(model: Graph) -> Figure:
     nodes = {node.name: node for node in model.nodes}
     places, routes = _layered(model.nodes)
     width, height, column, row = 2.5, 0.42, 2.75, 0.66
-    xs = [x for x, _ in places.values()]
+    margin = 0.1
+    if all(x == 0 for x, _ in places.values()):
+        places = _folded(places)
+        if len({x for x, _ in places.values()}) > 1:
+            margin = 0.3  # for the lines from the foot of a column to the head of the next
     depth = max(y for _, y in places.values())
-    spread = (max(xs) - min(xs)) * column
-    figure = figure_class()(figsize=(spread + width + 0.3, depth * row + height + 0.2))
+    left = min(x * column - _half(place) * width for place, (x, _) in places.items()) - 0.15
+    right = max(x * column + _half(place) * width for place, (x, _) in places.items()) + 0.15
+    figure = figure_class()(figsize=(right - left, depth * row + height + 2 * margin))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(
-        xlim=(min(xs) * column - width / 2 - 0.15, max(xs) * column + width / 2 + 0.15),
-        ylim=(depth * row + height / 2 + 0.1, -height / 2 - 0.1),
+        xlim=(left, right),
+        ylim=(depth * row + height / 2 + margin, -height / 2 - margin),
     )
     axes.axis("off")
     counts = dict.fromkeys(nodes, 0)
@@ -280,6 +306,12 @@ def network(model: Graph) -> Figure:
         vertices, codes = [(centres[0][0], centres[0][1] + height / 2)], [Path.MOVETO]
         for (x0, y0), (x1, y1) in pairwise(centres):
             start, end = y0 + height / 2, y1 - height / 2
+            if y1 < y0:  # on to the top of the next column, between the two
+                gap = (x0 + x1) / 2
+                foot, head = start + margin / 2, end - margin + 0.03
+                vertices += [(x0, foot), (gap, foot), (gap, head), (x1, head), (x1, end)]
+                codes += [Path.LINETO] * 5
+                continue
             between = (start + end) / 2
             vertices += [(x0, start), (x0, between), (x1, between), (x1, end)]
             codes += [Path.LINETO, Path.CURVE4, Path.CURVE4, Path.CURVE4]
@@ -295,7 +327,7 @@ def network(model: Graph) -> Figure:
         )
         box.set(facecolor=(*_rgb(colour), 0.12), edgecolor=colour)
         axes.add_patch(box)
-        title = str(nodes[name].layer) if name in nodes else INPUT
+        title = str(nodes[name].layer).removesuffix("()") if name in nodes else INPUT
         details = [] if name == INPUT else [name]
         details.append(" × ".join(map(str, shape)))
         if counts.get(name):
@@ -352,6 +384,12 @@ def _layered(nodes: Sequence[Node]) -> tuple[dict[Hashable, tuple[float, int]], 
             aims = [middle(sides[place], x[place]) for place in members]
             x |= zip(members, _spaced(aims, [weight[p] for p in members], [_half(p) for p in members]), strict=True)
     return {place: (x[place], row) for place, row in row_of.items()}, routes
+
+
+def _folded(places: Mapping[Hashable, tuple[float, int]], most: int = 13) -> dict[Hashable, tuple[float, int]]:
+    """A chain in as few columns of about one height as keep it to `most` rows each."""
+    height = -(-len(places) // -(-len(places) // most))
+    return {place: (float(row // height), row % height) for place, (_, row) in places.items()}
 
 
 def _half(place: Hashable) -> float:
@@ -462,18 +500,26 @@ def weights(model: Graph, count: int = 64) -> Figure:
 
 
 @_picture
-def predictions(images: np.ndarray, logits: np.ndarray, labels: np.ndarray | None = None, across: int = 6) -> Figure:
+def predictions(
+    images: np.ndarray,
+    logits: np.ndarray,
+    labels: np.ndarray | None = None,
+    across: int = 6,
+    span: tuple[float, float] | None = None,
+) -> Figure:
     """Images, each with its logits as bars: the answer's in blue, or orange where it is wrong and the truth in black.
 
-    images (N, H, W, C), logits (N, classes), labels (N,). All bars have one scale; the percentage is the softmax's.
+    images (N, H, W, C), logits (N, classes), labels (N,). The percentage is the softmax's. All bars have one scale,
+    of the logits in `span`, (lowest, highest): those given if left out.
     """
     count, classes = logits.shape
     probabilities = _softmax(logits)
-    low, high = min(logits.min(), 0.0), max(logits.max(), 0.0)
+    lowest, highest = (logits.min(), logits.max()) if span is None else span
+    low, high = min(lowest, 0.0), max(highest, 0.0)
     rows = -(-count // across)
-    cell = WIDTH / across
-    tall = 0.74
-    figure = figure_class()(figsize=(WIDTH, rows * cell * tall))
+    cell = WIDTH / 6
+    tall, bottom = 0.88, 0.76  # of a cell's width: the cell, and its bars' lower end
+    figure = figure_class()(figsize=(across * cell, rows * cell * tall))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, across), ylim=(rows * tall, 0))
     axes.axis("off")
@@ -483,22 +529,22 @@ def predictions(images: np.ndarray, logits: np.ndarray, labels: np.ndarray | Non
         answer = int(logits[at].argmax())
         truth = answer if labels is None else int(labels[at])
         right = truth == answer
-        _draw_image(axes, images[at], (x + 0.02, x + 0.46, y + 0.62, y + 0.18))
+        _draw_image(axes, images[at], (x + 0.02, x + 0.46, y + bottom, y + 0.18))
         title = f"{answer}" if right else f"{truth} read as {answer}"
         axes.text(x + 0.04, y + 0.13, title, weight="bold", color=INK if right else ORANGE)
         axes.text(x + 0.94, y + 0.13, f"{probabilities[at, answer]:.1%}", color=MUTED, ha="right")
-        zero, thick = x + 0.57 - low * scale, 0.44 / classes
+        zero, thick = x + 0.57 - low * scale, (bottom - 0.18) / classes
         colours = [
             BLUE if c == answer and right else ORANGE if c == answer else INK if c == truth else FAINT
             for c in range(classes)
         ]
         places = y + 0.18 + thick * (np.arange(classes) + 0.5)
         axes.barh(places, logits[at] * scale, 0.78 * thick, zero, color=colours, linewidth=0)
-        axes.plot([zero, zero], [y + 0.18, y + 0.62], color=MUTED, linewidth=0.5)
+        axes.plot([zero, zero], [y + 0.18, y + bottom], color=MUTED, linewidth=0.5)
         if classes <= 12:
             for c, place in enumerate(places):
                 shade = MUTED if colours[c] == FAINT else colours[c]
-                axes.text(x + 0.55, place, str(c), fontsize=5.5, color=shade, ha="right", va="center_baseline")
+                axes.text(x + 0.55, place, str(c), fontsize=6.5, color=shade, ha="right", va="center_baseline")
     return figure
 
 
@@ -579,7 +625,7 @@ def mean_images(images: np.ndarray, labels: np.ndarray) -> Figure:
 def class_counts(labels: Mapping[str, np.ndarray]) -> Figure:
     """How many images of each class every split holds. labels: {split: labels (N,)}."""
     classes = np.unique(np.concatenate(list(labels.values())))
-    figure = _figure(WIDTH, 0.6 + 0.24 * len(classes))
+    figure = _figure(WIDTH / 2 * min(len(labels), 2), 0.6 + 0.24 * len(classes))
     panels = figure.subplots(1, len(labels), sharey=True, squeeze=False)[0]
     for axes, (name, given) in zip(panels, labels.items(), strict=True):
         counts = [int(np.count_nonzero(given == label)) for label in classes]
@@ -705,6 +751,10 @@ def _diverging() -> Colormap:
 def _rgb(colour: str) -> tuple[float, float, float]:
     red, green, blue = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
     return red, green, blue
+
+
+def _share(value: float) -> str:
+    return "<1%" if value < 0.005 else f"{value:.0%}"
 
 
 def _shortened(text: str, most: int) -> str:

@@ -204,6 +204,7 @@ def run(
     epochs: int | None = None,
     iterations: int | None = None,
     batch_size: int | None = None,
+    validation: float | None = None,
     out: str | os.PathLike[str] | None = None,
     checkpoint_steps: int | None = None,
     checkpoint_seconds: float | None = 60.0,
@@ -212,7 +213,8 @@ def run(
     """Train by a recipe, and evaluate on the test images once, after the last epoch.
 
     recipe: a name in RECIPES, or a Recipe of your own. source: what `data.load` takes, or a loaded Dataset.
-    epochs or iterations, and batch_size: in place of the recipe's; its schedule stretches over the new length.
+    epochs or iterations, batch_size and validation: in place of the recipe's; its schedule stretches over the new
+    length.
     out: a new folder, which then holds config.json, history.jsonl (a line an epoch), checkpoints and, at the end,
     model.safetensors. checkpoint_steps, checkpoint_seconds: how often within an epoch, see `Checkpoints`.
 
@@ -220,7 +222,7 @@ def run(
     is there already, and what `data.load` raises; all of it before training begins.
     """
     options = Options(
-        _with_length(get(recipe) if isinstance(recipe, str) else recipe, epochs, iterations, batch_size),
+        _changed(get(recipe) if isinstance(recipe, str) else recipe, epochs, iterations, batch_size, validation),
         data=_source_name(source),
         backend=DEFAULT_BACKEND if backend is None else backend,
         seed=seed,
@@ -322,9 +324,13 @@ def _train(
     return Outcome(model, history, model.evaluate(test.images, test.labels))
 
 
-def _with_length(recipe: Recipe, epochs: int | None, iterations: int | None, batch_size: int | None) -> Recipe:
+def _changed(
+    recipe: Recipe, epochs: int | None, iterations: int | None, batch_size: int | None, validation: float | None
+) -> Recipe:
     if epochs is not None or iterations is not None:
         recipe = replace(recipe, epochs=epochs, iterations=iterations)
+    if validation is not None:
+        recipe = replace(recipe, validation=validation)
     return recipe if batch_size is None else replace(recipe, batch_size=batch_size)
 
 

@@ -14,15 +14,16 @@ import typer
 import data as datasets
 import kernels
 
-from . import checkpoint, page, plots, recipes, schedules
-from .graph import Graph
+from . import checkpoint, losses, page, plots, recipes, schedules
+from .graph import Evaluation, Graph
 from .history import Epoch, History
 from .layers import Conv2d
-from .losses import SoftmaxCrossEntropy
+from .losses import Loss, SoftmaxCrossEntropy
 from .schedules import Schedule
 
 SHOWN = 24
 _SCHEDULES = {name: cls for name, cls in vars(schedules).items() if isinstance(cls, type) and issubclass(cls, Schedule)}
+_LOSSES = {name: cls for name, cls in vars(losses).items() if isinstance(cls, type) and issubclass(cls, Loss)}
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Run:
     model: Graph
     schedule: Schedule
     peak: float
+    loss: Loss
 
     @property
     def steps_per_epoch(self) -> int:
@@ -61,10 +63,12 @@ def read_run(path: Path, backend: str | None = None) -> Run:
     config = _parse(path / "config.json", (path / "config.json").read_bytes())
     try:
         schedule = checkpoint.decode(config["schedule"], _SCHEDULES)
+        loss = checkpoint.decode(config["loss"], _LOSSES)
         peak = float(config["optimizer"]["learning_rate"])
         numbers = (config["epochs"], config["iterations"])
-        if not isinstance(schedule, Schedule) or not any(isinstance(n, int) and n > 0 for n in numbers):
-            raise ValueError("schedule, epochs and iterations make no training")
+        known = isinstance(schedule, Schedule) and isinstance(loss, Loss)
+        if not known or not any(isinstance(n, int) and n > 0 for n in numbers):
+            raise ValueError("schedule, loss, epochs and iterations make no training")
         trained_on = str(config["backend"])
         config["recipe"], config["data"], config["batch_size"]
     except (KeyError, TypeError, ValueError) as error:
@@ -79,7 +83,7 @@ def read_run(path: Path, backend: str | None = None) -> Run:
     if not history.epochs:
         raise ValueError(f"{path} is no finished run: history.jsonl holds no epoch")
     model = checkpoint.load(path / "model.safetensors", trained_on if backend is None else backend)
-    return Run(path, config, history, model, schedule, peak)
+    return Run(path, config, history, model, schedule, peak, loss)
 
 
 def _parse(path: Path, content: bytes) -> dict[str, Any]:
@@ -118,17 +122,19 @@ def report(run: Run, source: str | None = None, profiled: bool = True) -> str:
     labels = SoftmaxCrossEntropy().check(labels, len(images), model.output_shape)
     answers = logits.argmax(axis=1)
     wrong = int(np.count_nonzero(answers != labels))
+    loss = run.loss.value(model.kernels, logits, run.loss.check(labels, len(images), model.output_shape))
+    test = Evaluation(loss, 1 - wrong / len(labels))
     last = run.history.epochs[-1]
     seconds = sum(epoch.seconds for epoch in run.history.epochs)
     facts = {
-        "test accuracy": f"{1 - wrong / len(labels):.2%}",
+        "test accuracy": f"{test.accuracy:.2%}",
         f"of {len(labels):,} test images read wrongly": f"{wrong:,}",
         "parameters": f"{sum(array.size for array in model.parameters().values()):,}",
         f"steps of {config['batch_size']} images": f"{last.step:,}",
         "of training": _duration(seconds),
     }
     sections = [
-        _training(run),
+        _training(run, test),
         _network(run),
         _answers(images, logits, labels),
         _inside(model, images[0]),
@@ -140,13 +146,17 @@ def report(run: Run, source: str | None = None, profiled: bool = True) -> str:
     return page.page(f"{config['recipe']} on {source}", lead, facts, [part for part in sections if part])
 
 
-def _training(run: Run) -> str:
+def _training(run: Run, test: Evaluation) -> str:
     held_out = any(value is not None for value in run.history.validation_loss)
-    averaged = "Means over an epoch's batches, taken while the weights still changed"
-    caption = f"{averaged}; validation after each epoch, on images never trained on." if held_out else f"{averaged}."
-    rates = "What the optimizer's learning rate was at each step."
-    curve = plots.learning_rate(run.schedule, run.peak, run.steps_per_epoch, run.total_steps)
-    return page.section("Training", page.picture(plots.curves(run.history), caption), page.picture(curve, rates))
+    parts = [
+        "Training: means over an epoch's batches, taken while the weights still changed.",
+        "Validation: after each epoch, on images never trained on." if held_out else "",
+        "Test, the diamond: in the end. The learning rate is the optimizer's at each step.",
+    ]
+    size = (3.4, 3.0)
+    figures = [plots.curves(run.history, test, [name], size) for name in ("loss", "accuracy")]
+    figures.append(plots.learning_rate(run.schedule, run.peak, run.steps_per_epoch, run.total_steps, size))
+    return page.section("Training", page.panels(figures, " ".join(filter(None, parts)), least=280))
 
 
 def _network(run: Run) -> str:
@@ -165,7 +175,7 @@ def _network(run: Run) -> str:
         "versions": ", ".join(f"{name} {version}" for name, version in (config.get("versions") or {}).items()),
     }
     drawn = page.picture(
-        plots.network(run.model), "Each layer with the shape that it gives on, and its parameters.", True
+        plots.network(run.model), "Each layer with its name, the shape that it gives on, and its parameters.", True
     )
     return page.section("Network", page.beside(drawn, page.table(rows)))
 
@@ -182,8 +192,10 @@ def _answers(images: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> str:
     first, classes, answers = slice(0, SHOWN), logits.shape[1], logits.argmax(axis=1)
     bars = "bars are the logits, all on one scale; the percentage is the probability of the answer"
     parts = [
-        page.picture(
-            plots.predictions(images[first], logits[first], labels[first]),
+        _read(
+            images[first],
+            logits[first],
+            labels[first],
             f"The first test images: {bars}. The answer's bar is blue, or orange where it is wrong.",
         ),
         page.beside(
@@ -202,10 +214,19 @@ def _answers(images: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> str:
         caption = (
             "The worst mistakes, the least probable truth first. Orange is the answer, the other strong bar the truth."
         )
-        parts.append(page.picture(plots.predictions(images[worst], logits[worst], labels[worst]), caption))
+        parts.append(_read(images[worst], logits[worst], labels[worst], caption))
     else:
         parts.append(page.paragraph("Not one test image is read wrongly."))
     return page.section("Answers", *parts)
+
+
+def _read(images: np.ndarray, logits: np.ndarray, labels: np.ndarray, caption: str) -> str:
+    """Predictions in two panels, of which a narrow page shows one below the other."""
+    across, span = 3, (float(logits.min()), float(logits.max()))
+    half = across * math.ceil(len(images) / 2 / across)
+    halves = [slice(0, half), slice(half, None)] if len(images) > half else [slice(None)]
+    figures = [plots.predictions(images[part], logits[part], labels[part], across, span) for part in halves]
+    return page.panels(figures, caption, least=340)
 
 
 def _commonest(labels: np.ndarray, answers: np.ndarray, most: int = 12) -> list[tuple[int, int, int]]:

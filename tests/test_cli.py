@@ -301,6 +301,9 @@ TRAIN = ("train", "mlp-512", "--backend", "numpy")
         (["evaluate", "kept", "--data", "blank.png"], "blank.png has no labels"),
         (["evaluate", "kept", "--data", "bad.csv"], "bad.csv: line 1: 3 columns"),
         (["evaluate", "kept", "--data", "labelled"], "11"),
+        (["evaluate", "kept", "--data", "strayed"], "strayed/x/a.png lies in no label's folder"),
+        (["predict", "kept", "moving.png"], "moving.png: not a readable picture; expected PNG or JPEG"),
+        ([*TRAIN, "--validation", "1"], "validation is 1.0"),
     ],
 )
 def test_a_mistake_ends_with_status_2_and_one_line(run, kept, tmp_path, monkeypatch, arguments, words):
@@ -315,9 +318,10 @@ def test_a_mistake_ends_with_status_2_and_one_line(run, kept, tmp_path, monkeypa
     Path("bad.csv").write_text("7,0,0\n")
     Path("half").mkdir()
     Path("half/config.json").write_text('{"recipe": "mlp-512"')
-    for name in ("empty", "mixed", "labelled/0", "labelled/11"):
+    Image.new("L", (28, 28)).save("moving.png", "GIF", save_all=True, append_images=[Image.new("L", (28, 28), 255)])
+    for name in ("empty", "mixed", "labelled/0", "labelled/11", "strayed/0", "strayed/x"):
         Path(name).mkdir(parents=True)
-    for name in ("mixed/a.png", "labelled/0/a.png", "labelled/11/a.png"):
+    for name in ("mixed/a.png", "labelled/0/a.png", "labelled/11/a.png", "strayed/0/a.png", "strayed/x/a.png"):
         Image.fromarray(np.eye(28, dtype=np.uint8) * 255).save(name)
     Path("mixed/cut.png").write_bytes(Path("mixed/a.png").read_bytes()[:50])
     status, out, err = run(*arguments)
@@ -436,6 +440,18 @@ def test_validation_images_are_held_out_of_training_and_normalisation(digits):
     assert outcome.model.normalisation == data.statistics(train)
     assert outcome.history.step == [4]  # 500 images in batches of 128
     assert outcome.history.validation_accuracy == [outcome.model.evaluate(*validation).accuracy]
+
+
+def test_validation_can_be_asked_for_and_is_kept(run, folder, tmp_path):
+    out = tmp_path / "run"
+    assert run(*TRAIN, "--data", folder, "--epochs", 1, "--validation", 0.25, "--out", out)[0] == 0
+    assert json.loads((out / "config.json").read_text())["validation"] == 0.25
+    epoch = json.loads((out / "history.jsonl").read_text())
+    assert epoch["step"] == 4  # 450 of 600 images in batches of 128
+    assert 0 < epoch["validation_accuracy"] < 1
+    status, _, err = run("train", "--resume", out, "--validation", 0.5)
+    assert (status, len(err)) == (2, 1)
+    assert "validation of this run is 0.25, 0.5 was asked for" in err[0]
 
 
 def test_a_recipe_has_one_length():

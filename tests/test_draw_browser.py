@@ -21,7 +21,10 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="the page is driven
 @pytest.fixture(scope="module")
 def browser() -> Iterator[sync_api.Browser]:
     """Playwright's own Chromium, or one that is installed."""
-    arguments = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []  # Chromium's own has no root
+    arguments = ["--disable-background-networking", "--disable-quic"]  # it asks nobody but the page's server
+    if getattr(os, "geteuid", lambda: 1)() == 0:
+        arguments.append("--no-sandbox")  # which Chromium demands of root
+    sync_api.expect.set_options(timeout=30_000)  # a busy machine may need more than the usual 5 s
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     with sync_api.sync_playwright() as playwright:
         for path in (None, *filter(None, map(shutil.which, names))):

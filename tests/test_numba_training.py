@@ -1,4 +1,4 @@
-"""One plan, two backends: 100 steps of every recipe's training, loss by loss."""
+"""One plan, two backends: the first steps of every recipe's training under its schedule, loss by loss."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from models import Trainer
 from models.recipes import RECIPES, Recipe
 
 STEPS, BATCH = 100, 32
+FEWER_STEPS = {"cnn-record": 50}  # thirty times the work of cnn-bn's
 
 BUDGETS = {np.float64: 1e-11, np.float32: 5e-2}
 """By how much two losses may differ, of 1 + the loss.
@@ -19,7 +20,10 @@ the gradient's size turns the difference into whole steps. In float64 up to 1e-1
 1e-6 with SGD, 7e-4 with RMSProp, and 5e-3 with Adam at 1e-2 and batch-norm, where losses move by 0.1 from step to step.
 """
 FIRST_STEPS, FIRST_BUDGETS = 10, {np.float64: 1e-13, np.float32: 5e-5}
-"""Before it is amplified: up to 4e-15 and 1e-5 were seen."""
+"""Before it is amplified: up to 5e-15 and 1e-5 were seen."""
+EARLIER_TIES = {"cnn-record": 5e-3}
+"""In float32, where five convolutions bring the first tie in max-pool within the first steps: 1.2e-3 was seen. That
+rounding alone is behind it, float64 shows."""
 
 
 def batches(dtype: type) -> tuple[np.ndarray, np.ndarray]:
@@ -34,12 +38,16 @@ def batches(dtype: type) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
 def test_the_losses_agree(recipe: Recipe, dtype: type) -> None:
+    total = FEWER_STEPS.get(recipe.network, STEPS)
+    rates = [recipe.optimizer.learning_rate * recipe.schedule(step, total, total) for step in range(total)]
     losses = {}
     for backend in ("numpy", "numba"):
         model = models.build(recipe.network, backend, dtype=dtype)
         trainer = Trainer(model, recipe.optimizer, recipe.loss, batch_size=BATCH)
-        losses[backend] = np.array([trainer.step(x, y) for x, y in zip(*batches(dtype), strict=True)])
+        steps = zip(*batches(dtype), rates, strict=False)
+        losses[backend] = np.array([trainer.step(x, y, rate) for x, y, rate in steps])
     assert losses["numpy"][-20:].mean() < 0.95 * losses["numpy"][:3].mean(), "it does not learn"
     difference = np.abs(losses["numba"] - losses["numpy"]) / (1 + losses["numpy"])
-    assert difference[:FIRST_STEPS].max() <= FIRST_BUDGETS[dtype]
+    first = FIRST_BUDGETS[dtype] if dtype is np.float64 else EARLIER_TIES.get(recipe.network, FIRST_BUDGETS[dtype])
+    assert difference[:FIRST_STEPS].max() <= first
     assert difference.max() <= BUDGETS[dtype]

@@ -33,6 +33,7 @@ from models import (
     build,
     plots,
 )
+from models.graph import Evaluation
 from models.limits import Limits
 from models.profile import Line, Profile
 
@@ -100,8 +101,17 @@ def test_curves_are_the_history():
     loss, accuracy = figure.axes
     assert [list(line.get_ydata()) for line in loss.lines] == [[2.0, 1.0, 0.5], [2.5, 1.5, 1.0]]
     assert np.allclose([line.get_ydata() for line in accuracy.lines], [[0.8, 0.9, 0.95], [0.75, 0.85, 0.9]])
-    assert [text.get_text() for text in loss.texts] == ["training 0.5000", "validation 1.0000"]
+    assert [text.get_text() for text in loss.texts] == ["training\n0.5000", "validation\n1.0000"]
     assert loss.get_yscale() == "linear"
+
+
+def test_curves_end_with_the_test_figures_and_may_be_one_of_two():
+    (axes,) = plots.curves(history([2.0, 1.0]), Evaluation(0.75, 0.9), ["accuracy"], (3, 3)).axes
+    training, test = (np.array(line.get_ydata()) for line in axes.lines)
+    assert len(training) == 2
+    assert np.isnan(test[0])
+    assert test[1] == 0.9
+    assert axes.texts[-1].get_text() == "test\n0.9000"
 
 
 def test_curves_without_validation_with_a_wide_range_and_with_a_loss_that_diverged():
@@ -109,7 +119,8 @@ def test_curves_without_validation_with_a_wide_range_and_with_a_loss_that_diverg
     loss = figure.axes[0]
     assert len(loss.lines) == 1
     assert loss.get_yscale() == "log"
-    assert [text.get_text() for text in loss.texts] == ["training 0.0100"]
+    assert [text.get_text() for text in loss.texts] == ["training\n0.0100"]
+    assert loss.get_title(loc="left") == "Loss, logarithmic"
     plots.curves(history([math.nan]))
 
 
@@ -136,6 +147,10 @@ def profile() -> Profile:
     return Profile("cnn-bn", 4, 1, Limits(1e9, {1: 1e9}), tuple(lines), {"numba": 0.0, "numpy": 0.0}, {})
 
 
+def test_a_small_share_is_not_shown_as_none():
+    assert [plots._share(value) for value in (0.0, 0.0051, 0.5)] == ["<1%", "1%", "50%"]
+
+
 def test_every_step_counts_for_its_own_layer(profile: Profile):
     layers = {title: [line.step.name for line in lines] for title, lines in plots._by_layer(profile).items()}
     block = ["conv2d", "conv2d_backward"]
@@ -160,6 +175,19 @@ def test_layer_times_add_up(profile: Profile):
     assert shown.count("10.0×") == layers
 
 
+def test_a_long_chain_is_folded_into_columns():
+    chain: dict[object, tuple[float, int]] = {row: (0.0, row) for row in range(27)}
+    places = plots._folded(chain, most=13)
+    assert len(set(places.values())) == 27
+    assert {x for x, _ in places.values()} == {0.0, 1.0, 2.0}
+    assert max(row for _, row in places.values()) == 8
+    assert plots._folded(dict(list(chain.items())[:13]), most=13) == dict(list(chain.items())[:13])
+    deep = Sequential([*[ReLU()] * 20, Flatten(), Linear(3)], input_shape=(2, 2, 1), backend="numpy")
+    width, height = plots.network(deep).get_size_inches()
+    assert 5 < width < 6
+    assert height < 9
+
+
 # A network ----------------------------------------------------------------------------------------------------
 
 
@@ -168,7 +196,7 @@ def test_the_drawing_names_every_layer_with_its_shape_and_parameters(branching: 
     assert "input" in shown
     assert "6 × 5 × 1" in shown
     for node in branching.nodes:
-        assert str(node.layer) in shown
+        assert str(node.layer).removesuffix("()") in shown
     assert "stem  ·  6 × 5 × 4  ·  40 parameters" in shown
     assert "both  ·  6 × 5 × 5" in shown
     assert "head  ·  10  ·  1,510 parameters" in shown

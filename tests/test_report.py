@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -79,7 +80,8 @@ def check_page(text: str, figures: int) -> None:
     assert "<script" not in text
     assert text.count("<section>") == text.count("</section>")
     drawings = re.findall(r"<svg .*?</svg>", text, re.DOTALL)
-    assert len(drawings) == figures == text.count("<figcaption>")
+    assert len(drawings) == figures
+    assert text.count("<figcaption>") == text.count("<figure ") > 0
     names = []
     for drawing in drawings:
         root = ElementTree.fromstring(drawing.replace("<svg ", '<svg xmlns:xlink="xlink" ', 1))
@@ -96,7 +98,7 @@ def check_page(text: str, figures: int) -> None:
 
 
 def test_the_page_holds_all_it_shows(text: str, folder: Path):
-    check_page(text, figures=8)
+    check_page(text, figures=11)
     assert re.findall(r"<h2>(.*?)</h2>", text) == ["Training", "Network", "Answers", "Inside"]
     assert "<digits>" not in text
     assert "&lt;digits&gt;" in text
@@ -156,16 +158,17 @@ def test_a_perfect_model_has_no_worst_mistakes(kept: Path, folder: Path, tmp_pat
         data.write_idx(flawless / f"{prefix}-images-idx3-ubyte", images[..., 0])
         data.write_idx(flawless / f"{prefix}-labels-idx1-ubyte", model.predict(images).argmax(axis=1).astype(np.uint8))
     text = report.report(report.read_run(kept), str(flawless), profiled=False)
-    check_page(text, figures=7)
+    check_page(text, figures=9)
     assert "Not one test image is read wrongly." in text
 
 
 def test_an_mlp_shows_its_weights(folder: Path, tmp_path: Path):
     recipes.run("mlp-meannorm", str(folder), backend="numpy", epochs=1, out=tmp_path / "run")
     text = report.report(report.read_run(tmp_path / "run"), profiled=False)
-    check_page(text, figures=7)
+    check_page(text, figures=10)
     assert "64 of 256 units" in text
-    assert "validation after each epoch" in text
+    assert "Validation: after each epoch" in text
+    assert len(re.findall(r">validation</tspan>|>validation<", text)) == 2
     assert "17% of the training images" in text
 
 
@@ -185,6 +188,7 @@ def test_a_run_half_written_is_refused_in_one_line(run, broken: Path, name: str)
         ("config.json", {"schedule": {"type": "Sudden"}}, "is not a run's configuration"),
         ("config.json", {"schedule": 3}, "is not a run's configuration"),
         ("config.json", {"epochs": None, "iterations": None}, "is not a run's configuration"),
+        ("config.json", {"loss": {"type": "Sudden"}}, "is not a run's configuration"),
         ("config.json", {"optimizer": {}}, "is not a run's configuration"),
         ("config.json", {"backend": "nonesuch"}, "unknown backend 'nonesuch'"),
         ("history.jsonl", b"", "history.jsonl holds no epoch"),
@@ -264,9 +268,24 @@ def test_explore_prints_the_counts_and_writes_a_page(run, folder: Path, tmp_path
     assert rows["mean"] == [f"{split.images.mean():.2f}" for split in dataset]
     assert out[-1] == "page in explore-<digits>.html"
     text = (tmp_path / "explore-<digits>.html").read_text(encoding="utf-8")
-    check_page(text, figures=3)
+    check_page(text, figures=4)
     assert "<dt>training images</dt><dd>300</dd>" in text
     assert "<h1>&lt;digits&gt;</h1>" in text
+
+
+def test_report_without_matplotlib_says_what_to_install(run, broken: Path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    status, out, err = run("report", broken, "--no-profile")
+    assert (status, out, len(err)) == (2, [], 1)
+    assert "pip install 'twinkernels[plots]'" in err[0]
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_work(run, broken: Path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK)
+    for arguments in (["report", broken], ["explore", "strokes", "--out", broken / "page.html"]):
+        status, out, err = run(*arguments)
+        assert (status, out, len(err)) == (2, [], 1)
+        assert "can be written to" in err[0]
 
 
 def test_explore_without_matplotlib_still_prints(run, folder: Path, tmp_path: Path, monkeypatch):
