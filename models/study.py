@@ -50,6 +50,9 @@ NAME = "twinkernels"
 OPTIONS, KEY, WORKER, DIVERGED = "options", "key", "worker", "diverged"
 """Attributes of the study, and of a trial."""
 
+GIVEN = "given"
+"""What the options call data that were handed over loaded."""
+
 DEFAULTS: dict[str, Any] = {
     "data": "strokes",
     "backend": DEFAULT_BACKEND,
@@ -249,10 +252,11 @@ class Storage:
         optuna = _optuna()
         self._states = optuna.trial.TrialState
         self.path = path
-        if not path.parent.is_dir() or path.is_dir():
-            raise ValueError(f"cannot keep the study in {path}; expected a file in a folder that exists")
+        if path.is_dir():
+            raise ValueError(f"cannot keep the study in {path}, a folder; expected a file")
         if not path.exists():
             check(_settled(given, None, path))
+            path.parent.mkdir(parents=True, exist_ok=True)
         self._id = uuid.uuid4().hex
         with self._alone():  # tables cannot be made by two at once
             self._storage = _open(path)
@@ -287,8 +291,9 @@ class Storage:
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """Keep what a trial came to."""
-        self._storage.set_trial_user_attr(number, DIVERGED, outcome.diverged)
-        self._storage.set_trial_state_values(number, self._states.COMPLETE, [outcome.accuracy])
+        with self._alone():
+            self._storage.set_trial_user_attr(number, DIVERGED, outcome.diverged)
+            self._storage.set_trial_state_values(number, self._states.COMPLETE, [outcome.accuracy])
 
     def outcomes(self, wanted: Mapping[str, Trial]) -> dict[Trial, Outcome]:
         """What those of the wanted trials that are done came to."""
@@ -331,8 +336,9 @@ class Storage:
         """Have those trials fail whose processes are dead, and remove what these left."""
         for path in self.path.parent.iterdir():
             if path.name.startswith(self._worker_file("").name) and path != self._worker_file(self._id):
-                with contextlib.suppress(sqlite3.OperationalError), _Lock(path):
-                    path.unlink()
+                with contextlib.suppress(sqlite3.OperationalError):
+                    _Lock(path).close()
+                    path.unlink(missing_ok=True)
         for kept in self._kept():
             if kept.state == self._states.RUNNING and not self._worker_file(kept.user_attrs[WORKER]).exists():
                 number = self._storage.get_trial_id_from_study_id_trial_number(self._study, kept.number)
@@ -431,7 +437,7 @@ def run(
     chosen = tuple(_named(name) for name in (FACTORS if factors is None else factors))
     shapes.integer("study", "seeds", seeds, 1)
     given = {
-        "data": None if source is None or isinstance(source, datasets.Dataset) else _source_name(source),
+        "data": None if source is None else _source_name(source) or GIVEN,
         "backend": backend,
         "epochs": epochs,
         "images": images,
@@ -443,6 +449,8 @@ def run(
         kernels.get(options["backend"])
         for name in ("epochs", "images", "batch_size"):
             shapes.integer("study", name, options[name], 1)
+        if options["data"] == GIVEN and source is None:
+            raise ValueError(f"{storage}: the study was handed its data; pass it as source")
         if not loaded:
             loaded.append((source if isinstance(source, datasets.Dataset) else datasets.load(options["data"])).train)
         for layers in {trial.setup.training(trial.learning_rate, 1).layers for trial in trials(chosen, 1)}:
@@ -490,7 +498,7 @@ HEADINGS = ("factor", "level", "learning rate", "accuracy, %", "difference, poin
 _METHOD = """\
 One part of a training is changed at a time, and the accuracy compared with the baseline's. The baseline is `cnn-bn`:
 two blocks of 5x5 convolution, batch-norm, ReLU and max-pool; He's initialisation, Adam, a one-cycle schedule, no weight
-decay, no augmentation, no smoothing. Every training takes {epochs} epochs of {images:,} images in batches of
+decay, no augmentation, no smoothing. Every training takes {epochs} of {images:,} images in batches of
 {batch_size}, on the {backend} backend. Data: {data}. Accuracy is that on a sixth of the training images, which is set
 aside; no test image has a say.
 
@@ -537,7 +545,8 @@ def markdown(findings: Findings, pictures: Mapping[str, str]) -> str:
     """The findings as a page of Markdown. pictures: their files by what they show."""
     counts = sorted({len(effect.accuracies) for effect in findings.effects})
     seeds = f"{' or '.join(map(str, counts)) or 'no'} seed{'' if counts == [1] else 's'}"
-    options = {**findings.options, "data": findings.options["data"] or "given"}
+    epochs = findings.options["epochs"]
+    options = {**findings.options, "epochs": f"{epochs} epoch{'' if epochs == 1 else 's'}"}
     lines = ["# What each factor does", ""]
     lines += ["Written by `twinkernels study`, with its pictures.", ""]
     if len(findings.outcomes) < findings.total:
@@ -575,6 +584,7 @@ def _errors(findings: Findings, setup: Setup, rate: float) -> list[float]:
 
 def write(findings: Findings, folder: Path) -> Path:
     """Write study.md and its pictures, study-factors.png and study-rates.png, into a folder; the page's path."""
+    folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for name, figure in pictures(findings).items():
         content = io.BytesIO()
@@ -637,8 +647,8 @@ def command(
     plots.figure_class()
     if threads is not None:
         kernels.set_threads(threads)
-    if not out.is_dir():
-        out.mkdir(parents=True)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file, expected a folder")
     with contextlib.closing(_Watch()) as watch:
         findings = run(
             out / "study.db" if storage is None else storage,
