@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
+import numpy as np
 import typer
 
 import data as datasets
@@ -207,9 +208,11 @@ def fit(trial: Trial, train: datasets.Split, options: Mapping[str, Any]) -> Outc
     trainer = Trainer(model, training.optimizer, training.loss, options["batch_size"], training.schedule)
     try:
         trainer.fit(rest.images, rest.labels, epochs=options["epochs"], augment=training.augment)
+        diverged = False
     except NonFiniteError:
-        return Outcome(model.evaluate(*held_out).accuracy, diverged=True)
-    return Outcome(model.evaluate(*held_out).accuracy)
+        diverged = True
+    with np.errstate(all="ignore"):  # weights on their way to infinity overflow
+        return Outcome(model.evaluate(*held_out).accuracy, diverged)
 
 
 # Storage -----------------------------------------------------------------------------------------------------
@@ -312,6 +315,8 @@ class Storage:
             self._storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], NAME)
             optuna.logging.set_verbosity(before)
         study = self._storage.get_study_id_from_name(NAME)
+        # What reads anew only trials that were not done when it last did.
+        self._read = optuna.load_study(study_name=NAME, storage=self._storage)
         return study, self._storage.get_study_user_attrs(study).get(OPTIONS)
 
     def _template(self, key: str, trial: Trial) -> Any:
@@ -330,7 +335,7 @@ class Storage:
         )
 
     def _kept(self) -> Any:
-        return self._storage.get_all_trials(self._study, deepcopy=False)
+        return self._read.get_trials(deepcopy=False)
 
     def _bury(self) -> None:
         """Have those trials fail whose processes are dead, and remove what these left."""
