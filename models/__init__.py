@@ -12,7 +12,7 @@ from .checkpoint import ModelFormatError, load
 from .gradcheck import GradientCheck, gradcheck
 from .graph import DEFAULT_BACKEND, Evaluation, Graph, accuracy
 from .history import Epoch, History
-from .init import Constant, HeNormal, HeUniform, Initialiser, XavierNormal, XavierUniform, Zeros
+from .init import Constant, HeNormal, HeUniform, Initialiser, Normal, XavierNormal, XavierUniform, Zeros
 from .layers import (
     ELU,
     GELU,
@@ -94,6 +94,7 @@ __all__ = [
     "ModelFormatError",
     "MultiStep",
     "NonFiniteError",
+    "Normal",
     "OneCycle",
     "Optimizer",
     "Plan",

@@ -13,7 +13,7 @@ import typer
 import data as datasets
 import kernels
 
-from . import checkpoint, explore, profile, recipes, report
+from . import checkpoint, explore, profile, progress, recipes, report, study
 from .callbacks import Callback
 from .classify import probabilities
 from .nonfinite import NonFiniteError
@@ -202,6 +202,7 @@ def draw(
 app.command("profile")(profile.command)
 app.command("report")(report.command)
 app.command("explore")(explore.command)
+app.command("study")(study.command)
 
 
 def _image_size(network: Graph) -> tuple[int, int]:
@@ -229,21 +230,8 @@ class _Report(Callback):
     """Prints a line an epoch, and shows a bar on standard error where that is a terminal."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
         self.began = False
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-            redirect_stdout=sys.stdout.isatty(),  # what goes into a file or a pipe stays there
-        )
+        self._progress = progress.bar()
 
     def close(self) -> None:
         """Give the terminal back."""

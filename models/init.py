@@ -47,6 +47,16 @@ class Zeros(Initialiser):
 
 
 @dataclass(frozen=True)
+class Normal(Initialiser):
+    """N(0, std²), whatever the fans."""
+
+    std: float
+
+    def __call__(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        return rng.normal(0, self.std, shape)
+
+
+@dataclass(frozen=True)
 class XavierUniform(Initialiser):
     """U(−a, a), a = gain √(6 / (fan_in + fan_out)). Glorot and Bengio 2010."""
 
