@@ -9,6 +9,8 @@ from pathlib import Path
 
 from . import shapes
 
+MAX_THREADS = 2**31 - 1  # more than a BLAS takes as a C int
+
 _requested: int | None = None
 
 
@@ -37,9 +39,11 @@ def get_threads() -> int:
 
 
 def set_threads(n: int) -> None:
-    """Let every backend's kernels use n threads, in all Python threads of this process; n >= 1."""
+    """Let every backend's kernels use n threads, in all Python threads of this process; 1 <= n < 2^31."""
     global _requested
-    _requested = shapes.integer("set_threads", "n", n, 1)
+    if shapes.integer("set_threads", "n", n, 1) > MAX_THREADS:
+        raise ValueError(f"set_threads: n is {n}, expected at most {MAX_THREADS}")
+    _requested = int(n)
     import threadpoolctl
 
     threadpoolctl.threadpool_limits(limits=_requested, user_api="blas")

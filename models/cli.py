@@ -264,7 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit: 0, or 2 after a user's mistake and 130 after Ctrl-C, each with one line on stderr.
 
     The library answers a mistake with a ValueError or an OSError that names it, so these are the user's here; so
-    is a training whose numbers are no longer finite.
+    is a training whose numbers are no longer finite, or that asks for more memory than there is.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     message = ""
@@ -274,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         status, message = 2, error.format_message()
     except OSError as error:
         status, message = 2, f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    except (ValueError, NonFiniteError) as error:
+    except (ValueError, MemoryError, NonFiniteError) as error:
         status, message = 2, str(error)
     except KeyboardInterrupt:
         status = 130
