@@ -337,9 +337,9 @@ class Options:
 
     def encoded(self) -> dict[str, Any]:
         """As JSON, the recipe's fields beside the others."""
-        recipe = {name: encode(getattr(self.recipe, name)) for name in Recipe.__dataclass_fields__}
+        recipe = {name: encode(getattr(self.recipe, name)) for name in Recipe.__dataclass_fields__ if name != "name"}
         options = {name: getattr(self, name) for name in Options.__dataclass_fields__}
-        return recipe | options | {"recipe": recipe.pop("name"), "versions": dict(self.versions)}
+        return recipe | options | {"recipe": self.recipe.name, "versions": dict(self.versions)}
 
     @classmethod
     def decoded(cls, config: Any) -> Options:
