@@ -1,4 +1,4 @@
-"""Does memory stay flat? Trains, predicts from several threads, saves and loads, again and again.
+"""Does memory stay flat? Trains, keeps and resumes, predicts from several threads, saves and loads, again and again.
 
 `python -m benchmarks.soak --minutes 60` prints a line a minute and exits with status 1 if the process has grown. The
 first quarter of the time is for getting warm.
@@ -22,7 +22,7 @@ import numpy as np
 
 import kernels
 import models
-from models import Adam, Trainer
+from models import Adam, Checkpoints, Trainer
 
 ALLOWED = 8.0  # MiB between the medians of the second quarter and the last; allocators wander by less
 NETWORKS = ("cnn-bn", "mlp-512")
@@ -53,16 +53,20 @@ def turn(network: str, backend: str, seed: int, pool: ThreadPoolExecutor) -> tup
     """One life of a model: (steps trained, images predicted)."""
     rng = np.random.default_rng(seed)
     x, labels = rng.integers(0, 256, (500, 28, 28, 1), np.uint8), rng.integers(0, 10, 500)
-    model = models.build(network, backend, seed)
-    model.normalisation = (128.0, 74.0)
-    trainer = Trainer(model, Adam(1e-3), batch_size=64)
-    trainer.fit(x, labels, epochs=1)
-    answers = list(pool.map(model.predict, (x[:count] for count in REQUESTS)))
-    with tempfile.TemporaryDirectory() as folder:
-        model.save(Path(folder) / "m.safetensors")
-        again = models.load(Path(folder) / "m.safetensors", backend)
-    assert np.array_equal(again.predict(x[: REQUESTS[0]]), answers[0])
-    return trainer.steps, sum(REQUESTS)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        checkpoints = Checkpoints(folder / "checkpoints", every_steps=3)
+        model, again = (models.build(network, backend, seed) for _ in range(2))
+        trainer, resumed = (Trainer(m, Adam(1e-3), batch_size=64) for m in (model, again))
+        trainer.fit(x, labels, epochs=1, checkpoints=checkpoints)
+        checkpoints.files()[0].unlink()  # the end, so that two of its eight steps are done again
+        resumed.fit(x, labels, epochs=1, checkpoints=checkpoints, resume=True)
+        answers = list(pool.map(model.predict, (x[:count] for count in REQUESTS)))
+        model.save(folder / "m.safetensors")
+        loaded = models.load(folder / "m.safetensors", backend)
+    for twin in (again, loaded):
+        assert np.array_equal(twin.predict(x[: REQUESTS[0]]), answers[0])
+    return trainer.steps + 2, sum(REQUESTS)
 
 
 def _one_arena() -> None:

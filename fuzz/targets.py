@@ -15,6 +15,7 @@ import tempfile
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ import data
 import models
 from data import csv, idx, pictures
 from data.files import plain
-from models import checkpoint
+from models import checkpoint, recipes, snapshots
 
 SAMPLE_LIMIT = 1 << 16  # numbers: an accepted model this small must also predict
 
@@ -77,10 +78,7 @@ def _picture(content: bytes) -> None:
 
 
 def _model(content: bytes) -> None:
-    file, path = _memory()
-    os.truncate(file, 0)
-    os.pwrite(file, content, 0)
-    model = models.load(path, backend="numpy")
+    model = models.load(_file(content), backend="numpy")
     for array in (model.parameters() | model.statistics()).values():
         assert np.isfinite(array).all()
     if sum(np.prod(value.sized(1), dtype=float) for value in model.plan.values()) <= SAMPLE_LIMIT:
@@ -91,6 +89,70 @@ def _model(content: bytes) -> None:
 def _architecture(content: bytes) -> None:
     """The metadata alone, before the tensors of a whole model: what bytes at random would seldom get past."""
     _model(with_architecture(content.decode("utf-8", "replace")))
+
+
+def _config(content: bytes) -> None:
+    options = recipes.parse_options(Path("config.json"), content)
+    assert recipes.Options.decoded(json.loads(json.dumps(options.encoded()))).encoded() == options.encoded()
+
+
+def _history(content: bytes) -> None:
+    history = recipes.parse_history(Path("history.jsonl"), content)
+    np.array([history.step, history.epoch, history.skipped], np.int64)
+    np.array([history.loss, history.accuracy, history.learning_rate, history.seconds], np.float64)
+
+
+def _checkpoint(content: bytes) -> None:
+    try:
+        state = _begun().keeper._read(_file(content))
+    except snapshots._OtherFit as error:
+        raise models.ModelFormatError(str(error)) from None
+    _Fit().go_on(state)
+
+
+def _state(content: bytes) -> None:
+    """What a checkpoint says beside its arrays, with right checksums: what bytes at random would never get past."""
+    _checkpoint(with_state(content.decode("utf-8", "replace")))
+
+
+X, Y = np.arange(24.0).reshape(8, 3) / 24, np.arange(8) % 2
+
+
+class _Fit:
+    """A small fit with all that a checkpoint can hold, at its start."""
+
+    def __init__(self) -> None:
+        m = models
+        model = m.Sequential([m.Linear(2), m.BatchNorm(), m.Dropout(0.5), m.Linear(2)], (3,), "numpy", 1, np.float64)
+        self.trainer = m.Trainer(model, m.Adam(0.1), batch_size=3, schedule=m.OneCycle())
+        self.stopping = m.EarlyStopping()
+        self.stopping.on_fit_begin(self.trainer, 6)
+        arrays = [X, self.trainer.loss.check(Y, len(X), model.output_shape), X, Y]
+        self.keeper = snapshots.Keeper(
+            m.Checkpoints("nowhere"), self.trainer, [self.stopping], self.trainer.schedule, 3, 6, arrays, None, True
+        )
+
+    def go_on(self, state: snapshots.State) -> None:
+        """From a state to the end."""
+        fit = self
+
+        class Begin(models.Callback):
+            def on_fit_begin(self, trainer: models.Trainer, total_steps: int) -> None:
+                fit.keeper._apply(state)
+
+        with np.errstate(all="ignore"), suppress(models.NonFiniteError):
+            self.trainer.fit(X, Y, epochs=2, validation=(X, Y), callbacks=[self.stopping, Begin()])
+
+
+_begun = cache(_Fit)
+
+
+def _file(content: bytes) -> Path:
+    """A file of this content, the same each time."""
+    file, path = _memory()
+    os.truncate(file, 0)
+    os.pwrite(file, content, 0)
+    return path
 
 
 @cache
@@ -110,6 +172,10 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "picture": _picture,
     "model": _model,
     "architecture": _architecture,
+    "checkpoint": _checkpoint,
+    "state": _state,
+    "config": _config,
+    "history": _history,
 }
 
 
@@ -195,8 +261,13 @@ def _parts(content: bytes) -> tuple[dict[str, object], bytes]:
     return json.loads(content[8:end]), content[end:]
 
 
+def _text(content: bytes) -> str:
+    """A file's own metadata."""
+    return str(_parts(content)[0]["__metadata__"]["twinkernels"])  # type: ignore
+
+
 def _architecture_seeds() -> list[bytes]:
-    return [_parts(content)[0]["__metadata__"]["twinkernels"].encode() for content in _model_seeds()]  # type: ignore
+    return [_text(content).encode() for content in _model_seeds()]
 
 
 def with_architecture(text: str) -> bytes:
@@ -207,6 +278,61 @@ def with_architecture(text: str) -> bytes:
     return len(changed).to_bytes(8, "little") + changed + tensors
 
 
+@cache
+def _checkpoint_seeds() -> list[bytes]:
+    """In the first epoch, at its end, at the end of the fit."""
+    contents = []
+    with tempfile.TemporaryDirectory() as folder:
+        fit = _Fit()
+        kept = models.Checkpoints(folder, every_steps=2, keep=9)
+        fit.trainer.fit(X, Y, epochs=2, callbacks=[fit.stopping], validation=(X, Y), checkpoints=kept)
+        for path in kept.files():
+            contents.append(path.read_bytes())
+    return contents
+
+
+def _state_seeds() -> list[bytes]:
+    return [_text(content).encode() for content in _checkpoint_seeds()]
+
+
+def with_state(text: str) -> bytes:
+    """A checkpoint with this text as its metadata, and with right checksums."""
+    content = _checkpoint_seeds()[0]
+    header, tensors = _parts(content)
+    with suppress(ValueError, RecursionError, TypeError):
+        text = json.dumps(json.loads(text) | {"arrays": json.loads(_text(content))["arrays"]})
+    held = {"twinkernels": text, "digest": snapshots._digest([text.encode()])}
+    changed = json.dumps(header | {"__metadata__": held}).encode()
+    return len(changed).to_bytes(8, "little") + changed + tensors
+
+
+def _config_seeds() -> list[bytes]:
+    made = [
+        recipes.Recipe("a", "b", "mlp-512", models.SGD(0.1), "c", 0.5, epochs=3),
+        recipes.Recipe(
+            name="a",
+            description="b",
+            network="cnn-bn",
+            optimizer=models.AdamW(0.1),
+            published="c",
+            floor=0.5,
+            iterations=7,
+            schedule=models.LinearWarmup(5, models.MultiStep((1, 2))),
+            loss=models.SoftmaxCrossEntropy(0.1),
+            validation=0.1,
+            augment=data.Augment(rotation=3.0, elastic_alpha=1.0),
+        ),
+    ]
+    options = [recipes.Options(recipe, "strokes", "numpy", 1, 2, 3, 60.0).encoded() for recipe in made]
+    return [json.dumps(each, indent=2).encode() for each in options]
+
+
+def _history_seeds() -> list[bytes]:
+    epoch = dict(zip(models.history.Epoch.__dataclass_fields__, (1, 9, 0.5, 0.9, None, None, 0.1, 2.5, 0), strict=True))
+    held_out = epoch | {"epoch": 2, "loss": None, "validation_loss": 0.3, "validation_accuracy": 0.95}
+    return [b"", "".join(json.dumps(each) + "\n" for each in (epoch, held_out)).encode()]
+
+
 _SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "idx": _idx_seeds,
     "idx_gz": lambda: [gzip.compress(content, mtime=0) for content in _idx_seeds()],
@@ -215,25 +341,37 @@ _SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "picture": _picture_seeds,
     "model": _model_seeds,
     "architecture": _architecture_seeds,
+    "checkpoint": _checkpoint_seeds,
+    "state": _state_seeds,
+    "config": _config_seeds,
+    "history": _history_seeds,
 }
+
+_VALUES = b'null true NaN -Infinity 1e999 0 1 2 3 -1 0.5 [] {} "../x" 2147483648 9223372036854775808 1000000'.split()
 
 WORDS = {
     "csv": [b",", b"\n", b"\r", b"255", b"256", b"label", b"+1", b" 0", b'"', b"#"],
     "architecture": [
         *(f'"{name}"'.encode() for name in checkpoint.KNOWN),
-        *b'null true NaN -Infinity 1e999 0 1 2 3 -1 0.5 [] {} "../x" 2147483648 1000000'.split(),
+        *_VALUES,
         *b'"Sequential" "Graph" "input" "size" "stride" "padding" "groups" "outputs" "init" "gain" "bias"'.split(),
     ],
+    "state": [*_VALUES, *b'"options" "numbers" "progress" "history" "callbacks" "samples" "done" "numpy"'.split()],
+    "config": [*_VALUES, *(f'"{name}"'.encode() for name in recipes.KNOWN), b'"recipe"', b'"numpy"', b'"type"'],
+    "history": [*_VALUES, b"\n", b'"epoch"', b'"loss"'],
 }
 """What a format is made of, for mutations."""
 
 
+_JSON = ("architecture", "state", "config", "history")
+
+
 def mutated_inside(target: str, content: bytes, mutate: Callable[[bytes], bytes], chance: random.Random) -> bytes:
-    """A mutation that stays valid on the outside: in what gzip holds, or of an architecture's parts; else any."""
+    """A mutation that stays valid on the outside: in what gzip holds, or of the parts of JSON; else any."""
     if chance.random() < 0.75:
         if target.endswith("_gz") and (inner := _inflated(content)) is not None:
             return gzip.compress(mutate(inner), 1, mtime=0)
-        if target == "architecture" and (other := _rearranged(content, chance)) is not None:
+        if target in _JSON and (other := _rearranged(content, WORDS[target], chance, target == "history")) is not None:
             return other
     return mutate(content)
 
@@ -248,17 +386,17 @@ def _inflated(content: bytes) -> bytes | None:
         return None
 
 
-def _rearranged(content: bytes, chance: random.Random) -> bytes | None:
-    """An architecture with one of its parts replaced by another or by a word; None where it is no JSON."""
+def _rearranged(content: bytes, words: list[bytes], chance: random.Random, lines: bool) -> bytes | None:
+    """JSON, or lines of it, with one of its parts replaced by another or by a word; None where it is no JSON."""
     try:
-        whole = [json.loads(content)]
+        whole = [json.loads(line) for line in (content.splitlines() if lines else [content])]
         places = list(_places(whole))
         holder, key = chance.choice(places)
         other, at = chance.choice(places)
-        word = chance.choice(WORDS["architecture"])
+        word = chance.choice(words)
         holder[key] = json.loads(word) if chance.random() < 0.7 else other[at]
-        return json.dumps(whole[0]).encode()
-    except (ValueError, RecursionError):
+        return b"\n".join(json.dumps(part).encode() for part in whole)
+    except (IndexError, ValueError, RecursionError):
         return None
 
 

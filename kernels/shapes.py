@@ -7,6 +7,7 @@ place of a batch size, which is how a plan is checked before any batch exists.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -135,7 +136,8 @@ def number(
 ) -> float:
     """`value` as a finite float in [minimum, below), or in (minimum, below) with `above`."""
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not real or not abs(value) < np.inf or not (minimum < value if above else minimum <= value) or value >= below:
+    finite = real and -sys.float_info.max <= value <= sys.float_info.max  # isfinite fails on ints of any length
+    if not finite or not (minimum < value if above else minimum <= value) or value >= below:
         low = "" if minimum == -np.inf else f" {'>' if above else '>='} {minimum:g}"
         high = "" if below == np.inf else f"{' and' if low else ''} < {below:g}"
         raise ValueError(f"{kernel}: {name} is {value!r}, expected a finite number{low}{high}")

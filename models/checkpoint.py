@@ -147,11 +147,11 @@ def load(
                 raise ModelFormatError(f"{name} is not finite")
         model.set_parameters(tensors)
     except (SafetensorError, ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
-        raise ModelFormatError(f"{path}: not a readable model ({_printable(error)})") from error
+        raise ModelFormatError(f"{path}: not a readable model ({printable(error)})") from error
     return model
 
 
-def _printable(error: Exception) -> str:
+def printable(error: Exception) -> str:
     """The message without what could steer a terminal, and without a novel that the file brought."""
     return "".join(c if c.isprintable() else "?" for c in str(error)[:MAX_MESSAGE])
 
@@ -261,7 +261,12 @@ def decode(value: Any, known: dict[str, type]) -> Any:
     name = fields.pop("type", None)
     if name not in known:
         raise ModelFormatError(f"unknown layer {name!r}; pass its class in load(..., layers=[...])")
-    cls = known[name]
+    return construct(known[name], fields, known)
+
+
+def construct(cls: type, fields: Mapping[str, Any], known: dict[str, type]) -> Any:
+    """A dataclass from its encoded fields, each of the type it is annotated with."""
+    name = cls.__name__
     if set(fields) - {f.name for f in dataclasses.fields(cls)}:
         raise ModelFormatError(f"layer {name} has unknown fields {sorted(fields)}")
     decoded = {key: decode(item, known) for key, item in fields.items()}
@@ -294,6 +299,6 @@ def _fits(value: Any, annotation: Any) -> bool:
         return type(value) is float or _fits(value, int)
     if annotation is bool:
         return isinstance(value, int)
-    if annotation in (str, NoneType, init.Initialiser):
+    if annotation in (str, NoneType) or dataclasses.is_dataclass(annotation):
         return isinstance(value, annotation)
     return True

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any
+
+MAX_COUNT = 2**53
+"""Of steps and epochs: what a float still holds."""
+
+MAX_EPOCHS = 40_000
+"""Of a fit that is kept, so that its history fits into what a reader takes."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +38,13 @@ class Epoch:
         types = {"int": (int,), "float": (int, float), "float | None": (int, float, NoneType)}
         epoch = cls(**fields)
         for name, value in vars(epoch).items():
-            if isinstance(value, bool) or not isinstance(value, types[str(cls.__dataclass_fields__[name].type)]):
-                raise ValueError(f"an epoch's {name} is {value!r}")
+            kind = str(cls.__dataclass_fields__[name].type)
+            if isinstance(value, bool) or not isinstance(value, types[kind]):
+                raise ValueError(f"an epoch's {name} is {value!r}, expected {kind}")
+            if isinstance(value, int) and not 0 <= value <= MAX_COUNT:
+                raise ValueError(f"an epoch's {name} is {value}, expected at least 0 and at most {MAX_COUNT}")
+            if name.endswith("accuracy") and value is not None and not (0 <= value <= 1 or math.isnan(value)):
+                raise ValueError(f"an epoch's {name} is {value}, expected a share")
         return epoch
 
 

@@ -10,20 +10,32 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import data
 import kernels
+from data.files import regular
 from kernels import shapes
 
 from . import losses, optimizers, schedules
 from .callbacks import Callback
-from .checkpoint import PART, ModelFormatError, decode, encode, load, remove_parts, sync_folder, write_atomically
+from .checkpoint import (
+    MAX_INTEGER,
+    PART,
+    ModelFormatError,
+    construct,
+    encode,
+    load,
+    printable,
+    remove_parts,
+    sync_folder,
+    write_atomically,
+)
 from .graph import DEFAULT_BACKEND, Evaluation, Graph
-from .history import Epoch, History
+from .history import MAX_EPOCHS, Epoch, History
 from .losses import Loss, SoftmaxCrossEntropy
 from .optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
 from .schedules import Cosine, OneCycle, Schedule
@@ -33,8 +45,11 @@ from .zoo import build
 
 FIGURES = Path(__file__).with_name("figures.json")
 CONFIG, HISTORY, MODEL = "config.json", "history.jsonl", "model.safetensors"
+MAX_CONFIG = 1 << 20  # bytes
+MAX_RECORD = 1 << 10  # bytes of a line of history.jsonl
+MAX_HISTORY = 1 << 24  # bytes
 
-_KNOWN = {
+KNOWN = {
     cls.__name__: cls
     for module in (losses, optimizers, schedules)
     for cls in vars(module).values()
@@ -73,8 +88,9 @@ class Recipe:
                 f"recipe {self.name}: epochs is {self.epochs} and iterations is {self.iterations}, expected one of them"
             )
         for name in ("epochs", "iterations", "batch_size"):
-            if (value := getattr(self, name)) is not None:
-                shapes.integer(f"recipe {self.name}", name, value, 1)
+            value = getattr(self, name)
+            if value is not None and shapes.integer(f"recipe {self.name}", name, value, 1) > MAX_INTEGER:
+                raise ValueError(f"recipe {self.name}: {name} is {value}, expected at most {MAX_INTEGER}")
         shapes.number(f"recipe {self.name}", "validation", self.validation, 0.0, below=1.0)
         for name, kind in (("optimizer", Optimizer), ("schedule", Schedule), ("loss", Loss)):
             if not isinstance(value := getattr(self, name), kind):
@@ -352,6 +368,7 @@ class Options:
     threads: int
     checkpoint_steps: int | None
     checkpoint_seconds: float | None
+    versions: Mapping[str, str] = field(default_factory=versions)
 
     def __post_init__(self) -> None:
         if not isinstance(self.data, str | None):
@@ -363,31 +380,67 @@ class Options:
 
     def encoded(self) -> dict[str, Any]:
         """As JSON, the recipe's fields beside the others."""
-        recipe = {name: encode(getattr(self.recipe, name)) for name in Recipe.__dataclass_fields__}
+        recipe = {name: encode(getattr(self.recipe, name)) for name in Recipe.__dataclass_fields__ if name != "name"}
         options = {name: getattr(self, name) for name in Options.__dataclass_fields__}
-        return recipe | options | {"recipe": recipe.pop("name"), "versions": versions()}
+        return recipe | options | {"recipe": self.recipe.name, "versions": dict(self.versions)}
+
+    @classmethod
+    def decoded(cls, config: Any) -> Options:
+        """The inverse of `encoded`; LookupError, RecursionError, TypeError or ValueError if it cannot be one."""
+        fields = {name: config[name] for name in cls.__dataclass_fields__}
+        seed, held = fields.pop("seed"), fields.pop("versions")
+        shapes.integer("run", "seed", seed, 0)  # of any length, unlike the other numbers
+        if not isinstance(held, dict) or not all(isinstance(version, str) for version in held.values()):
+            raise ValueError(f"versions is {held!r}, expected the names of packages with their versions")
+        recipe = {name: config[name] for name in Recipe.__dataclass_fields__ if name != "name"}
+        fields["recipe"] = {"type": "Recipe", "name": fields["recipe"]} | recipe
+        options: Options = construct(cls, fields | {"seed": 0, "versions": None}, KNOWN | {"Recipe": Recipe})
+        return replace(options, seed=seed, versions=held)
 
 
 def read_options(path: Path) -> Options:
     """The options of the run in a folder; ModelFormatError for a damaged config.json."""
+    return parse_options(path / CONFIG, _bounded(path / CONFIG, MAX_CONFIG))
+
+
+def parse_options(path: Path, content: bytes) -> Options:
+    """The options in a config.json of this path and content; ModelFormatError for a damaged one."""
     try:
-        config = json.loads((path / CONFIG).read_bytes())
-        recipe = {name: decode(config[name], _KNOWN) for name in Recipe.__dataclass_fields__ if name != "name"}
-        options = {name: config[name] for name in Options.__dataclass_fields__ if name != "recipe"}
-        return Options(Recipe(name=config["recipe"], **recipe), **options)
+        return Options.decoded(json.loads(content))
     except (LookupError, RecursionError, TypeError, ValueError) as error:
-        raise ModelFormatError(f"{path / CONFIG}: not a readable configuration ({error})") from error
+        raise ModelFormatError(f"{path}: not a readable configuration ({printable(error)})") from error
 
 
 def read_history(path: Path) -> History:
     """The epochs that a run has kept; ModelFormatError for a damaged history.jsonl."""
+    return parse_history(path / HISTORY, _bounded(path / HISTORY, MAX_HISTORY))
+
+
+def parse_history(path: Path, content: bytes) -> History:
+    """The epochs in a history.jsonl of this path and content; ModelFormatError for a damaged one."""
+    history = History()
+    for number, line in enumerate(content.splitlines(), 1):
+        try:
+            if number > MAX_EPOCHS or len(line) > MAX_RECORD:
+                raise ValueError(f"expected at most {MAX_EPOCHS} lines of at most {MAX_RECORD} bytes")
+            record = json.loads(line)
+            record |= {name: math.nan for name in ("loss", "accuracy") if record[name] is None}  # NaN is no JSON
+            history.epochs.append(Epoch.checked(record))
+        except (LookupError, RecursionError, TypeError, ValueError) as error:
+            raise ModelFormatError(f"{path}:{number}: not an epoch's record ({printable(error)})") from error
+    return history
+
+
+def _bounded(path: Path, most: int) -> bytes:
+    """A regular file's content; ModelFormatError for any other, and for a longer one."""
     try:
-        records = [json.loads(line) for line in (path / HISTORY).read_text().splitlines()]
-        for record in records:  # NaN is no JSON, null stands for it
-            record |= {name: math.nan for name in ("loss", "accuracy") if record[name] is None}
-        return History([Epoch.checked(record) for record in records])
-    except (LookupError, RecursionError, TypeError, ValueError) as error:
-        raise ModelFormatError(f"{path / HISTORY}: not a readable history ({error})") from error
+        with regular(path) as file:
+            content = file.read(most + 1)
+    except data.DataFormatError as error:
+        raise ModelFormatError(str(error)) from None
+    if len(content) > most:
+        raise ModelFormatError(f"{path}: more than {most} bytes")
+    return content
 
 
 def _is_free(path: Path, missing: bool = True) -> bool:

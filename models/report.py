@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -14,16 +13,15 @@ import typer
 import data as datasets
 import kernels
 
-from . import checkpoint, losses, page, plots, recipes, schedules
+from . import checkpoint, page, plots, recipes
 from .graph import Evaluation, Graph
-from .history import Epoch, History
+from .history import History
 from .layers import Conv2d
-from .losses import Loss, SoftmaxCrossEntropy
+from .losses import SoftmaxCrossEntropy
+from .recipes import Options
 from .schedules import Schedule
 
 SHOWN = 24
-_SCHEDULES = {name: cls for name, cls in vars(schedules).items() if isinstance(cls, type) and issubclass(cls, Schedule)}
-_LOSSES = {name: cls for name, cls in vars(losses).items() if isinstance(cls, type) and issubclass(cls, Loss)}
 
 
 @dataclass(frozen=True)
@@ -31,12 +29,9 @@ class Run:
     """What a run's folder holds: how it was set up, how it went, and the trained model."""
 
     path: Path
-    config: dict[str, Any]
+    options: Options
     history: History
     model: Graph
-    schedule: Schedule
-    peak: float
-    loss: Loss
 
     @property
     def steps_per_epoch(self) -> int:
@@ -46,8 +41,8 @@ class Run:
     @property
     def total_steps(self) -> int:
         """Optimizer steps that the run was set up for; one that stopped early took less."""
-        epochs, iterations = self.config["epochs"], self.config["iterations"]
-        return int(iterations or epochs * self.steps_per_epoch)
+        recipe = self.options.recipe
+        return recipe.iterations or (recipe.epochs or 0) * self.steps_per_epoch
 
 
 def read_run(path: Path, backend: str | None = None) -> Run:
@@ -57,52 +52,14 @@ def read_run(path: Path, backend: str | None = None) -> Run:
     """
     if not path.is_dir():
         raise ValueError(f"no run at {path}; expected the folder that train --out made")
-    for name in ("config.json", "history.jsonl", "model.safetensors"):
+    for name in (recipes.CONFIG, recipes.HISTORY, recipes.MODEL):
         if not (path / name).is_file():
             raise ValueError(f"{path} is no finished run: it lacks {name}")
-    config = _parse(path / "config.json", (path / "config.json").read_bytes())
-    try:
-        schedule = checkpoint.decode(config["schedule"], _SCHEDULES)
-        loss = checkpoint.decode(config["loss"], _LOSSES)
-        peak = float(config["optimizer"]["learning_rate"])
-        numbers = (config["epochs"], config["iterations"])
-        known = isinstance(schedule, Schedule) and isinstance(loss, Loss)
-        if not known or not any(isinstance(n, int) and n > 0 for n in numbers):
-            raise ValueError("schedule, loss, epochs and iterations make no training")
-        trained_on = str(config["backend"])
-        config["recipe"], config["data"], config["batch_size"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path / 'config.json'} is not a run's configuration ({error!r})") from None
-    history = History()
-    for number, line in enumerate((path / "history.jsonl").read_bytes().splitlines(), start=1):
-        record = _parse(path / f"history.jsonl:{number}", line)
-        try:
-            history.epochs.append(Epoch(**{name: _number(name, value) for name, value in record.items()}))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path / 'history.jsonl'}:{number} is not an epoch's record ({error})") from None
+    options, history = recipes.read_options(path), recipes.read_history(path)
     if not history.epochs:
-        raise ValueError(f"{path} is no finished run: history.jsonl holds no epoch")
-    model = checkpoint.load(path / "model.safetensors", trained_on if backend is None else backend)
-    return Run(path, config, history, model, schedule, peak, loss)
-
-
-def _parse(path: Path, content: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(content)
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds {type(value).__name__}, expected an object")
-    return value
-
-
-def _number(name: str, value: object) -> Any:
-    """A field of an epoch's record; null stands for none held out, and for a loss that was not finite."""
-    if value is None:
-        return None if name.startswith("validation") else math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} is {value!r}, expected a number")
-    return value
+        raise ValueError(f"{path} is no finished run: {recipes.HISTORY} holds no epoch")
+    model = checkpoint.load(path / recipes.MODEL, options.backend if backend is None else backend)
+    return Run(path, options, history, model)
 
 
 def report(run: Run, source: str | None = None, profiled: bool = True) -> str:
@@ -110,9 +67,9 @@ def report(run: Run, source: str | None = None, profiled: bool = True) -> str:
 
     Raises ValueError where the model is no classifier of these images, and what `data.load` raises.
     """
-    model, config = run.model, run.config
-    source = str(config["data"]) if source is None else source
-    if source == "given":
+    model, options = run.model, run.options
+    source = options.data if source is None else source
+    if source is None:
         raise ValueError(f"{run.path} was trained on arrays given from Python; name the images to test on with --data")
     if len(model.output_shape) != 2:
         raise ValueError(f"report: the model's output is {model.output_shape}, expected (N, classes)")
@@ -122,7 +79,9 @@ def report(run: Run, source: str | None = None, profiled: bool = True) -> str:
     labels = SoftmaxCrossEntropy().check(labels, len(images), model.output_shape)
     answers = logits.argmax(axis=1)
     wrong = int(np.count_nonzero(answers != labels))
-    loss = run.loss.value(model.kernels, logits, run.loss.check(labels, len(images), model.output_shape))
+    loss = options.recipe.loss.value(
+        model.kernels, logits, options.recipe.loss.check(labels, len(images), model.output_shape)
+    )
     test = Evaluation(loss, 1 - wrong / len(labels))
     last = run.history.epochs[-1]
     seconds = sum(epoch.seconds for epoch in run.history.epochs)
@@ -130,7 +89,7 @@ def report(run: Run, source: str | None = None, profiled: bool = True) -> str:
         "test accuracy": f"{test.accuracy:.2%}",
         f"of {len(labels):,} test images read wrongly": f"{wrong:,}",
         "parameters": f"{sum(array.size for array in model.parameters().values()):,}",
-        f"steps of {config['batch_size']} images": f"{last.step:,}",
+        f"steps of {options.recipe.batch_size} images": f"{last.step:,}",
         "of training": _duration(seconds),
     }
     sections = [
@@ -141,9 +100,10 @@ def report(run: Run, source: str | None = None, profiled: bool = True) -> str:
     ]
     if profiled:
         sections.append(_speed(run))
-    tested = "and tested" if source == config["data"] else f"on {config['data']} and tested"
-    lead = f"Trained {tested} on {source}, with the {config['backend']} backend."
-    return page.page(f"{config['recipe']} on {source}", lead, facts, [part for part in sections if part])
+    trained_on = options.data or "arrays given from Python"
+    tested = "and tested" if source == options.data else f"on {trained_on} and tested"
+    lead = f"Trained {tested} on {source}, with the {options.backend} backend."
+    return page.page(f"{options.recipe.name} on {source}", lead, facts, [part for part in sections if part])
 
 
 def _training(run: Run, test: Evaluation) -> str:
@@ -155,37 +115,29 @@ def _training(run: Run, test: Evaluation) -> str:
     ]
     size = (3.4, 3.0)
     figures = [plots.curves(run.history, test, [name], size) for name in ("loss", "accuracy")]
-    figures.append(plots.learning_rate(run.schedule, run.peak, run.steps_per_epoch, run.total_steps, size))
+    recipe, steps = run.options.recipe, (run.steps_per_epoch, run.total_steps)
+    figures.append(plots.learning_rate(recipe.schedule, recipe.optimizer.learning_rate, *steps, size))
     return page.section("Training", page.panels(figures, " ".join(filter(None, parts)), least=280))
 
 
 def _network(run: Run) -> str:
-    config = run.config
-    length = f"{config['epochs']} epochs" if config["epochs"] else f"{config['iterations']:,} iterations"
+    options, recipe = run.options, run.options.recipe
     rows: dict[str, object] = {
-        "optimizer": _configured(config["optimizer"]),
-        "schedule": "constant" if type(run.schedule) is Schedule else _configured(config["schedule"]),
-        "loss": _configured(config.get("loss")),
-        "batch size": config["batch_size"],
-        "length": length,
-        "held out": f"{held_out:.0%} of the training images" if (held_out := config.get("validation")) else "nothing",
-        "seed": config.get("seed"),
-        "data": config["data"],
-        "backend": f"{config['backend']}, {config.get('threads')} threads",
-        "versions": ", ".join(f"{name} {version}" for name, version in (config.get("versions") or {}).items()),
+        "optimizer": recipe.optimizer,
+        "schedule": "constant" if type(recipe.schedule) is Schedule else recipe.schedule,
+        "loss": recipe.loss,
+        "batch size": recipe.batch_size,
+        "length": recipe.length,
+        "held out": f"{recipe.validation:.0%} of the training images" if recipe.validation else "nothing",
+        "seed": options.seed,
+        "data": options.data or "given from Python",
+        "backend": f"{options.backend}, {options.threads} threads",
+        "versions": ", ".join(f"{name} {version}" for name, version in options.versions.items()),
     }
     drawn = page.picture(
         plots.network(run.model), "Each layer with its name, the shape that it gives on, and its parameters.", True
     )
     return page.section("Network", page.beside(drawn, page.table(rows)))
-
-
-def _configured(value: object) -> str:
-    """A dataclass that `checkpoint.encode` wrote, as one would write it."""
-    if not isinstance(value, dict):
-        return str(value)
-    fields = ", ".join(f"{name}={_configured(field)}" for name, field in value.items() if name != "type")
-    return f"{value.get('type')}({fields})"
 
 
 def _answers(images: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> str:
@@ -255,7 +207,7 @@ def _inside(model: Graph, image: np.ndarray) -> str:
 def _speed(run: Run) -> str:
     from . import profile
 
-    name, size = run.config["recipe"], run.config["batch_size"]
+    name, size = run.options.recipe.name, run.options.recipe.batch_size
     if name not in recipes.RECIPES:
         return page.section(
             "Speed", page.paragraph(f"Not measured: {name} is none of the recipes that come with this package.")

@@ -26,8 +26,8 @@ import kernels
 from kernels import shapes
 
 from .callbacks import Callback
-from .checkpoint import ModelFormatError, describe, encode, remove_parts, sync_folder, write_atomically
-from .history import Epoch, History, Progress
+from .checkpoint import ModelFormatError, describe, encode, printable, remove_parts, sync_folder, write_atomically
+from .history import MAX_COUNT, MAX_EPOCHS, Epoch, History, Progress
 
 if TYPE_CHECKING:
     from .schedules import Schedule
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 FORMAT = "twinkernels-run-1"
 MAX_HEADER = 1 << 24
-"""Bytes of a checkpoint beside its arrays: enough for the history of 50,000 epochs."""
+"""Bytes of a checkpoint beside its arrays: enough for the history of MAX_EPOCHS, 335 bytes each at most."""
 
 Part = bytes | memoryview
 
@@ -104,6 +104,8 @@ class Keeper:
     ) -> None:
         """`arrays` are those trained on and evaluated. Raises FileExistsError unless the folder is free or resumed."""
         self._folder, self._checkpoints = Path(checkpoints.folder), checkpoints
+        if (epochs := -(-total // per_epoch)) > MAX_EPOCHS:
+            raise ValueError(f"Trainer.fit: {epochs} epochs, expected at most {MAX_EPOCHS} with checkpoints")
         if not resume and checkpoints.files():
             raise FileExistsError(f"{self._folder} holds the checkpoints of a fit; expected a new folder, or resume")
         remove_parts(self._folder)
@@ -230,7 +232,7 @@ class Keeper:
         except _OtherFit:
             raise
         except (SafetensorError, OSError, LookupError, RecursionError, TypeError, ValueError) as error:
-            raise ModelFormatError(f"{path}: not a readable checkpoint ({error})") from error
+            raise ModelFormatError(f"{path}: not a readable checkpoint ({printable(error)})") from error
         return State(arrays, numbers)
 
     def _compare(self, path: Path, options: Any) -> None:
@@ -243,11 +245,16 @@ class Keeper:
 
     def _check_counts(self, numbers: dict[str, Any]) -> None:
         progress = numbers["progress"]
-        if any(value < 0 for part in (numbers, progress) for value in part.values() if isinstance(value, int)):
-            raise ModelFormatError("a count is negative")
-        if not progress["position"] <= progress["done"] <= self._total or progress["position"] >= self._per_epoch:
+        for part in numbers, progress:
+            for name, value in part.items():
+                if isinstance(value, int) and not 0 <= value <= MAX_COUNT:
+                    raise ModelFormatError(f"{name} is {value}, expected at least 0 and at most {MAX_COUNT}")
+        position, done = progress["position"], progress["done"]
+        if not position <= done <= self._total or position >= self._per_epoch:
+            raise ModelFormatError(f"batch {position} of an epoch, {done} of {self._total} in all")
+        if progress["samples"] > position * self._trainer.batch_size or progress["skipped"] > position:
             raise ModelFormatError(
-                f"batch {progress['position']} of an epoch, {progress['done']} of {self._total} in all"
+                f"{progress['samples']} samples and {progress['skipped']} skipped in {position} batches"
             )
         for epoch in progress["history"]:
             Epoch.checked(epoch)
@@ -257,7 +264,7 @@ class Keeper:
         then = contents["versions"] | {"threads": contents["threads"]}
         if self._trainer.model.backend != "numpy":
             then |= {"threads": now["threads"]}  # NumPy's sums alone depend on them
-        changed = [f"{name} {then.get(name)} (now {now[name]})" for name in now if then.get(name) != now[name]]
+        changed = [f"{name} {_short(then.get(name))} (now {now[name]})" for name in now if then.get(name) != now[name]]
         if changed:
             _log.warning("%s: written with %s: results may differ by rounding", path, ", ".join(changed))
 

@@ -138,7 +138,7 @@ def rows() -> list[list[str]]:
     ]
 
 
-def test_the_page_has_every_kernels_budget() -> None:
+def test_every_kernel_has_a_stated_budget() -> None:
     wanted = [(kernel, dtype) for kernel in kernels.kernel_names() for dtype in budgets.ULPS]
     assert [(kernel, dtype) for kernel, dtype, *_ in rows()] == wanted
     for kernel, dtype, stated, *_ in rows():

@@ -21,7 +21,7 @@ def blocks(language: str) -> list[tuple[int, str]]:
     return [(text.count("\n", 0, block.start(2)), block[2]) for block in FENCE.finditer(text) if block[1] == language]
 
 
-def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
+def test_names_and_arguments_on_this_page_work_as_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "readme"}
     found = blocks("python")

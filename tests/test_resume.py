@@ -330,13 +330,17 @@ def test_without_a_readable_checkpoint_nothing_is_started_over(tmp_path: Path, c
     assert len(caplog.records) == 3
 
 
-def rewritten(path: Path, arrays: Any = None, **numbers: Any) -> None:
-    """Write a checkpoint anew, its checksums right: what a forger could do."""
+def contents_of(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds beside its arrays."""
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
-        contents = json.loads(file.metadata()["twinkernels"])
-    held = load_file(path)
+        return json.loads(file.metadata()["twinkernels"])
+
+
+def rewritten(path: Path, arrays: Any = None, **numbers: Any) -> None:
+    """Write a checkpoint anew, its checksums right: what a forger could do."""
+    contents, held = contents_of(path), load_file(path)
     held = arrays(held) if arrays else held
     for name, value in numbers.items():
         target = contents["numbers"]["progress"] if name in contents["numbers"]["progress"] else contents["numbers"]
@@ -355,7 +359,10 @@ def rewritten(path: Path, arrays: Any = None, **numbers: Any) -> None:
         (lambda a: a | {"model/0.w": a["model/0.w"].T.copy()}, {}, r"model/0\.w is \(6, 4\) F64, expected \(4, 6\)"),
         (lambda a: a | {"optimizer.m/0.b": np.zeros(6, np.float32)}, {}, r"optimizer\.m/0\.b is \(6,\) F32, expected"),
         (lambda a: a | {"callback 0/0.w": np.zeros((4, 5))}, {}, r"callback 0/0\.w is \(4, 5\)"),
-        (None, {"steps": -1}, "a count is negative"),
+        (None, {"steps": -1}, "steps is -1, expected at least 0"),
+        (None, {"epochs": 10**30}, "epochs is 10+, expected at least 0 and at most"),
+        (None, {"samples": 10**9}, "1000000000 samples and 0 skipped in"),
+        (None, {"skipped": 9}, "9 skipped in"),
         (None, {"steps": "many"}, 'steps is "many", expected a int'),
         (None, {"done": 10**9}, "1000000000 of 42 in all"),
         (None, {"position": 7}, "batch 7 of an epoch"),
@@ -546,6 +553,80 @@ def test_what_is_no_run_is_refused(run: Any, folder: Path, tmp_path: Path) -> No
         status, _, err = run("train", "--resume", out)
         assert (status, len(err)) == (2, 1)
         assert "config.json: not a readable configuration" in err[0]
+
+
+@pytest.mark.parametrize("name", ["config.json", "history.jsonl"])
+def test_what_no_run_could_have_written_ends_in_one_line(run: Any, folder: Path, tmp_path: Path, name: str) -> None:
+    """Each field in turn is of another type, or beyond any run: a line that names the file."""
+    out = tmp_path / "a"
+    run("train", *OPTIONS, "--data", folder, "--out", out)
+    text = (out / name).read_text()
+    lines = [text] if name == "config.json" else text.splitlines()
+    record = json.loads(lines[0])
+    never, sometimes = ([], {}, {"type": "Popen"}), ("\x1b[2J", True, -1, 10**400, {"type": "Cosine"})
+    for field in record:
+        for value in (*never, *sometimes):
+            (out / name).write_text("\n".join([json.dumps(record | {field: value}), *lines[1:]]))
+            status, _, err = run("train", "--resume", out)
+            refused = name == "history.jsonl" or (value in never and field != "versions")
+            assert (status, len(err)) in ([(2, 1)] if refused else [(2, 1), (0, 0)]), (field, value, err)
+            assert all(line.isprintable() and len(line) < 1000 for line in err), (field, value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("name", ["config.json", "history.jsonl"])
+def test_what_is_no_file_of_a_run_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
+    begun(folder, tmp_path / "a", 25)
+    read = recipes.read_options if name == "config.json" else recipes.read_history
+    path = tmp_path / "a" / name
+    path.write_bytes(b"[" * (1 << 25))
+    with pytest.raises(ModelFormatError, match=f"{name}: more than [0-9]+ bytes"):
+        read(tmp_path / "a")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ModelFormatError, match=f"{name}: not a regular file"):
+        read(tmp_path / "a")
+
+
+def test_a_history_of_endless_lines_is_refused() -> None:
+    epoch = json.dumps(vars(models.history.Epoch(1, 1, 0.5, 0.5, None, None, 0.1, 1.0))).encode()
+    path = Path("history.jsonl")
+    most = recipes.MAX_EPOCHS
+    assert len(recipes.parse_history(path, (epoch + b"\n") * 3).epochs) == 3
+    for content, number in ((epoch[:-1] + b" " * 2000 + b"}", 1), ((epoch + b"\n") * (most + 1), most + 1)):
+        with pytest.raises(
+            ModelFormatError, match=rf"history\.jsonl:{number}: .*expected at most {most} lines of at m"
+        ):
+            recipes.parse_history(path, content)
+
+
+def test_a_fit_too_long_to_be_kept_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="40001 epochs, expected at most 40000 with checkpoints"):
+        fit(trainer(), epochs=40_001, checkpoints=Checkpoints(tmp_path))
+    worst = models.history.Epoch(40_000, 10**10, *[-2.2250738585072014e-308] * 6, 10**10)
+    assert len(json.dumps(json.dumps(vars(worst)))) * 40_000 < snapshots.MAX_HEADER - (1 << 20)
+
+
+def test_sizes_beyond_any_machine_end_in_one_line(run: Any, folder: Path, tmp_path: Path) -> None:
+    for options, message in (
+        (["--batch-size", 10**9], "Unable to allocate"),
+        (["--batch-size", 10**30], "expected at most 2147483647"),
+        (["--epochs", 10**30], "expected at most 2147483647"),
+        (["--threads", 10**30], "set_threads: n is 10+, expected at most 2147483647"),
+    ):
+        status, _, err = run("train", "mlp-512", "--backend", "numpy", "--data", folder, *options)
+        assert (status, len(err)) == (2, 1)
+        assert re.search(message, err[0])
+
+
+def test_a_checkpoint_cannot_write_to_the_terminal(tmp_path: Path, caplog: Any) -> None:
+    checkpoints = killed(tmp_path, 20)
+    path = checkpoints.files()[0]
+    text = json.dumps(contents_of(path) | {"versions": {"numpy": "\x1b[2J"}})
+    save_file(load_file(path), path, metadata={"twinkernels": text, "digest": snapshots._digest([text.encode()])})
+    fit(trainer(), checkpoints=checkpoints, resume=True)
+    assert "u001b[2J" in caplog.text
+    assert "\x1b" not in caplog.text
 
 
 def test_changed_data_is_noticed(run: Any, folder: Path, tmp_path: Path) -> None:
