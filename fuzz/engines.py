@@ -6,6 +6,7 @@ Both print their statistics as libFuzzer does, on standard error.
 from __future__ import annotations
 
 import faulthandler
+import logging
 import random
 import re
 import resource
@@ -69,10 +70,11 @@ def plain(target: str, seconds: int, seed: int, keep: Path, prefix: str) -> None
     def mutate(content: bytes) -> bytes:
         return mutated(content, known, words, chance)
 
-    count, end = 0, time.monotonic() + seconds
-    while time.monotonic() < end:
-        if count % 256 == 0:
-            faulthandler.dump_traceback_later(TIMEOUT, exit=True)
+    count, watched, end = 0, 0.0, time.monotonic() + seconds
+    while (now := time.monotonic()) < end:
+        if now > watched + 1:  # not at every input: that would take longer than the fastest of them
+            faulthandler.dump_traceback_later(TIMEOUT + 1, exit=True)
+            watched = now
         content = targets.mutated_inside(target, chance.choice(known), mutate, chance)
         try:
             answer = targets.answer(target, content)
@@ -117,5 +119,6 @@ def mutated(content: bytes, others: list[bytes], words: list[bytes], chance: ran
 
 
 if __name__ == "__main__":
+    logging.disable()  # a checkpoint of other versions is worth a line, but not a million
     engine, target, seconds, seed, keep, prefix = sys.argv[1:]
     {"atheris": atheris, "plain": plain}[engine](target, int(seconds), int(seed), Path(keep), prefix)

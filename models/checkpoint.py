@@ -153,7 +153,12 @@ def load(
 
 def printable(error: Exception) -> str:
     """The message without what could steer a terminal, and without a novel that the file brought."""
-    return "".join(c if c.isprintable() else "?" for c in str(error)[:MAX_MESSAGE])
+    return harmless(str(error)[:MAX_MESSAGE])
+
+
+def harmless(text: str) -> str:
+    """Text without what could steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _check_bytes(path: Path, max_bytes: int) -> None:

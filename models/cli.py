@@ -280,5 +280,5 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if status == 130:
         message = "interrupted"
     if message:
-        print("twinkernels:", " ".join(message.split()), file=sys.stderr)
+        print("twinkernels:", checkpoint.harmless(" ".join(message.split())), file=sys.stderr)
     sys.exit(status)
