@@ -512,10 +512,10 @@ order, the same for all levels, so that differences are taken seed by seed. *Acc
 deviation over seeds, *difference* the mean difference from the factor's first level and half its 95 % interval
 (Student's t); a level is better or worse where that leaves out zero.
 
-Every level has the learning rate that suits it, out of three (the learning rate and the optimizers: five): a seed's
-rate is the one with which the other seeds are best. † marks a choice at the end of what was tried; the best may lie
-beyond. *Published* is what the program that `cnn-bn` answers to reported. Its smoothing was in the loss alone and not
-in the gradient, which trains as none does; its augmentation flipped digits.
+Every level has the learning rate that suits it, out of five: a seed's rate is the one with which the other seeds are
+best. † marks a choice at the end of what was tried; the best may lie beyond. *Published* is what the program that `cnn-
+bn` answers to reported. Its smoothing was in the loss alone and not in the gradient, which trains as none does; its
+augmentation flipped digits.
 """
 
 _CAPTIONS = {

@@ -44,7 +44,7 @@ def test_names_and_arguments_on_this_page_work_as_written(tmp_path, monkeypatch,
 def test_shell_blocks_use_commands_and_options_that_exist(capsys):
     lines = [line for _, text in blocks("sh") for line in text.splitlines()]
     calls = [shlex.split(line, comments=True) for line in lines if line.startswith("twinkernels ")]
-    commands = {"list", "train", "evaluate", "predict", "draw", "profile", "report", "explore"}
+    commands = {"list", "train", "evaluate", "predict", "draw", "profile", "report", "explore", "study"}
     assert {call[1] for call in calls} == commands
     for call in calls:
         with pytest.raises(SystemExit) as end:
