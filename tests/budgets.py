@@ -18,6 +18,8 @@ import kernels
 from benchmarks.suite.cases import CASES, Case, select
 from benchmarks.suite.common import record
 
+from kernels.numba_backend.tile import VECTOR_BYTES
+
 from .conformance import MODULES, closeness, execute, reduction_length
 
 PAGE = Path(__file__).parents[1] / "docs" / "determinism.md"
@@ -88,7 +90,8 @@ def main() -> None:
     text = PAGE.read_text(encoding="utf-8")
     before, rest = text.split(START)
     after = rest.split(END)[1]
-    seen = f"\nSeen on {platform.machine()} with NumPy {version('numpy')} and Numba {version('numba')}.\n"
+    unit = f"{platform.machine()}, {8 * VECTOR_BYTES} bits a vector,"
+    seen = f"\nSeen on {unit} with NumPy {version('numpy')} and Numba {version('numba')}.\n"
     PAGE.write_text(before + START + HEAD + "".join(lines) + seen + END + after, encoding="utf-8")
 
 
