@@ -17,7 +17,6 @@ import numpy as np
 import kernels
 from benchmarks.suite.cases import CASES, Case, select
 from benchmarks.suite.common import record
-
 from kernels.numba_backend.tile import VECTOR_BYTES
 
 from .conformance import MODULES, closeness, execute, reduction_length
