@@ -65,7 +65,7 @@ class Checkpoints:
 
     def files(self) -> list[Path]:
         """The checkpoints that are there, newest first."""
-        found = Path(self.folder).glob("step-*.safetensors")
+        found = (path for path in Path(self.folder).glob("step-*.safetensors") if not path.is_dir())
         return sorted(found, key=lambda path: (len(path.name), path.name), reverse=True)
 
 

@@ -318,6 +318,19 @@ history = t.fit(its, t.Kill(22), checkpoints=checkpoints, resume=True)
     assert outcome(resumed, fit(resumed, checkpoints=checkpoints, resume=True)) == expected
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows lets few users make links")
+def test_folders_and_links_in_a_checkpoints_place_are_passed_over(tmp_path: Path, caplog: Any) -> None:
+    whole, resumed = trainer(), trainer()
+    expected = outcome(whole, fit(whole))
+    checkpoints = killed(tmp_path, 20)
+    (tmp_path / "step-00000097.safetensors").mkdir()
+    (tmp_path / "step-00000098.safetensors").symlink_to("step-00000098.safetensors")
+    (tmp_path / "step-00000099.safetensors").symlink_to("/dev/zero")
+    assert outcome(resumed, fit(resumed, checkpoints=checkpoints, resume=True)) == expected
+    assert len(caplog.records) == 2
+    assert names(checkpoints) == [42, 39, 36]
+
+
 def test_without_a_readable_checkpoint_nothing_is_started_over(tmp_path: Path, caplog: Any) -> None:
     checkpoints = killed(tmp_path, 20)
     for path in checkpoints.files():
