@@ -377,7 +377,11 @@ def _open(path: Path) -> Any:
     from sqlalchemy.exc import SQLAlchemyError
 
     def connect() -> sqlite3.Connection:
-        return sqlite3.connect(path, timeout=WAIT, check_same_thread=False)
+        connection = sqlite3.connect(path, timeout=WAIT, check_same_thread=False)
+        # A commit need not wait for the disk: a power cut may take the last trials back, and harms nothing else.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        return connection
 
     try:
         # By a connection of our own, since a path may hold what means something in a URL.
