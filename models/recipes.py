@@ -239,7 +239,7 @@ def run(
     """
     options = Options(
         _changed(get(recipe) if isinstance(recipe, str) else recipe, epochs, iterations, batch_size, validation),
-        data=_source_name(source),
+        data=source_name(source),
         backend=DEFAULT_BACKEND if backend is None else backend,
         seed=seed,
         threads=kernels.get_threads(),
@@ -273,7 +273,7 @@ def resume(
         return _begin(path, source, recipe, callbacks, given)
     options = read_options(path)
     if source is not None and not isinstance(source, data.Dataset):
-        given = given | {"data": _source_name(source)}
+        given = given | {"data": source_name(source)}
     config = options.encoded()
     if isinstance(recipe, Recipe):
         if recipe != options.recipe:
@@ -350,7 +350,7 @@ def _changed(
     return recipe if batch_size is None else replace(recipe, batch_size=batch_size)
 
 
-def _source_name(source: str | os.PathLike[str] | data.Dataset) -> str | None:
+def source_name(source: str | os.PathLike[str] | data.Dataset) -> str | None:
     """What config.json calls the data: a name, or a path that leads there from any folder; None for a loaded one."""
     if isinstance(source, data.Dataset):
         return None

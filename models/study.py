@@ -40,7 +40,7 @@ from .graph import DEFAULT_BACKEND
 from .losses import SoftmaxCrossEntropy
 from .nonfinite import NonFiniteError
 from .progress import bar
-from .recipes import _source_name
+from .recipes import source_name
 from .sequential import Sequential
 from .trainer import Trainer
 
@@ -446,7 +446,7 @@ def run(
     chosen = tuple(_named(name) for name in (FACTORS if factors is None else factors))
     shapes.integer("study", "seeds", seeds, 1)
     given = {
-        "data": None if source is None else _source_name(source) or GIVEN,
+        "data": None if source is None else source_name(source) or GIVEN,
         "backend": backend,
         "epochs": epochs,
         "images": images,
