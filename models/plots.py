@@ -9,7 +9,7 @@ Colours tell apart for every kind of colour vision (Okabe and Ito 2008), and lin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import wraps
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ParamSpec
@@ -272,11 +272,14 @@ def _by_layer(profile: Profile) -> dict[str, list[Line]]:
 
 
 @_picture
-def factors(errors: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+def factors(
+    errors: Mapping[str, Mapping[str, Sequence[float]]], differing: Collection[tuple[str, str]] | None = None
+) -> Figure:
     """The error of every level of each factor: a dot for each seed, and a bar at the mean.
 
     errors: shares, by factor, level and seed; a factor's first level is the one that the others are compared with, and
     a line at its mean runs through them. On a logarithmic scale, half the error is as far everywhere.
+    differing: factors and levels that are coloured, blue where they are better and orange where worse; all if None.
     """
     figure = _figure(WIDTH, 0.5 + sum(0.5 + 0.21 * len(levels) for levels in errors.values()))
     heights = [1.2 + len(levels) for levels in errors.values()]
@@ -284,10 +287,12 @@ def factors(errors: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     for axes, (name, levels) in zip(panels, errors.items(), strict=True):
         compared = 100 * float(np.mean(next(iter(levels.values()))))
         axes.axvline(compared, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
-        for row, values in enumerate(levels.values()):
+        for row, (level, values) in enumerate(levels.items()):
             percent = 100 * np.array(values)
             mean = float(percent.mean())
-            colour = INK if row == 0 else BLUE if mean < compared else ORANGE
+            colour = BLUE if mean < compared else ORANGE
+            if row == 0 or (differing is not None and (name, level) not in differing):
+                colour = MUTED if row else INK
             axes.plot(percent, np.full(len(percent), row), "o", color=colour, alpha=0.45, markeredgewidth=0)
             axes.plot([mean, mean], [row - 0.33, row + 0.33], color=colour, linewidth=2.4, solid_capstyle="butt")
             axes.text(1.02, row, f"{mean:.2f} %", transform=axes.get_yaxis_transform(), va="center", color=colour)
@@ -317,7 +322,7 @@ def learning_rates(errors: Mapping[str, Mapping[float, Sequence[float]]]) -> Fig
         axes.plot(rates, means, "o-", color=colour)
         lowest = int(np.argmin(means))
         axes.annotate(
-            f"{name}  {means[lowest]:.2f} %",
+            f"{name}\n{means[lowest]:.2f} %",
             (rates[lowest], means[lowest]),
             (0, -9),
             textcoords="offset points",
@@ -329,7 +334,7 @@ def learning_rates(errors: Mapping[str, Mapping[float, Sequence[float]]]) -> Fig
     axes.set(xscale="log", yscale="log")
     axes.xaxis.set_major_formatter("{x:g}")
     _percents(axes.yaxis)
-    axes.margins(y=0.15)
+    axes.margins(y=0.22)
     axes.grid(axis="y")
     return figure
 

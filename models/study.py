@@ -523,7 +523,7 @@ augmentation flipped digits.
 """
 
 _CAPTIONS = {
-    "factors": "Error of every level: a dot for each seed, the mean, and the line of the level compared with",
+    "factors": "Error by level: a dot for each seed, a bar at the mean; blue: better than the first, orange: worse",
     "rates": "Error of each optimizer by learning rate: mean and range over seeds",
 }
 
@@ -574,7 +574,8 @@ def pictures(findings: Findings) -> dict[str, Figure]:
     levels: dict[str, dict[str, list[float]]] = {}
     for effect in findings.effects:
         levels.setdefault(effect.factor, {})[effect.level] = [1 - accuracy for accuracy in effect.accuracies]
-    drawn = {"factors": plots.factors(levels)} if levels else {}
+    differing = {(effect.factor, effect.level) for effect in findings.effects if effect.verdict != "unclear"}
+    drawn = {"factors": plots.factors(levels, differing)} if levels else {}
     curves = {}
     for factor in findings.factors:
         if factor.name == "optimizer":

@@ -277,6 +277,10 @@ def test_pictures_show_every_level_and_seed():
     assert (first.get_title(loc="left"), second.get_title(loc="left")) == ("optimizer", "smoothing")
     dots = [sorted(line.get_xdata()) for line in first.lines if line.get_marker() == "o"]
     np.testing.assert_allclose(dots, [[2, 3], [5, 6]])
+    colours = [line.get_color() for line in first.lines if line.get_marker() == "o"]
+    assert colours == [plots.INK, plots.ORANGE]
+    same = plots.factors({"optimizer": {"Adam": [0.02, 0.03], "SGD": [0.05, 0.06]}}, differing=()).axes[0]
+    assert [line.get_color() for line in same.lines if line.get_marker() == "o"] == [plots.INK, plots.MUTED]
     figure = plots.learning_rates({"Adam": {0.1: [0.02, 0.04], 0.01: [0.05]}})
     (line,) = figure.axes[0].lines
     np.testing.assert_allclose(line.get_xydata(), [[0.01, 5], [0.1, 3]])
