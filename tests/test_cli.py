@@ -271,7 +271,7 @@ TRAIN = ("train", "mlp-512", "--backend", "numpy")
         ([*TRAIN, "--seed", "-1"], "--seed"),
         ([*TRAIN, "--threads", "0"], "--threads"),
         ([*TRAIN, "--threads", "9" * 30], "expected at most 4096"),
-        ([*TRAIN, "--batch-size", "9" * 15], "Unable to allocate"),
+        ([*TRAIN, "--batch-size", "9" * 15], "batch_size is 999999999999999, expected at most 2147483647"),
         ([*TRAIN, "--out", "blank.png"], "blank.png exists already"),
         ([*TRAIN, "--out", "blank.png/run"], "blank.png/run: Not a directory"),
         ([*TRAIN, "--data", ""], "holds no data"),
