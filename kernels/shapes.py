@@ -136,7 +136,8 @@ def number(
 ) -> float:
     """`value` as a finite float in [minimum, below), or in (minimum, below) with `above`."""
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    finite = real and -sys.float_info.max <= value <= sys.float_info.max  # isfinite fails on ints of any length
+    # isfinite fails on ints of any length, and float32 on the comparison with float64's largest.
+    finite = real and (abs(value) <= sys.float_info.max if isinstance(value, int) else bool(np.isfinite(value)))
     if not finite or not (minimum < value if above else minimum <= value) or value >= below:
         low = "" if minimum == -np.inf else f" {'>' if above else '>='} {minimum:g}"
         high = "" if below == np.inf else f"{' and' if low else ''} < {below:g}"

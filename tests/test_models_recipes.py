@@ -22,10 +22,11 @@ LOSSES = {
     "mlp-rmsprop": 0.35,  # up to 0.26; 0.50
     "cnn-bn": 0.18,  # up to 0.12; 0.31
     "cnn-fast": 0.18,  # up to 0.11; 0.24
+    "cnn-record": 0.2,  # 0.15; 0.26
 }
 """Of 1,000 unseen strokes after training on 6,400.
 
-What was seen over five seeds (three of cnn-fast) on Numba; what becomes of it with a tenth of the learning rate. With
+What was seen over five seeds (three of cnn-fast, one of cnn-record) on Numba; what becomes of it with a tenth of the learning rate. With
 shuffled labels all stay above 2.2.
 """
 
@@ -37,6 +38,8 @@ def digits() -> data.Dataset:
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
 def test_two_hundred_steps_reach_the_stated_loss(k: Kernels, recipe: Recipe, digits: data.Dataset) -> None:
+    if k.name == "numpy" and recipe.name in benchmark.NUMBA_ALONE:
+        pytest.skip("so many of its steps take NumPy minutes; its first steps are held to NumPy's by the losses")
     model = models.build(recipe.network, k.name)
     trainer = Trainer(model, recipe.optimizer, recipe.loss, recipe.batch_size, recipe.schedule)
     trainer.fit(*digits.train, iterations=STEPS, augment=recipe.augment)

@@ -625,7 +625,7 @@ def test_sizes_beyond_any_machine_end_in_one_line(run: Any, folder: Path, tmp_pa
         (["--batch-size", 10**9], "Unable to allocate"),
         (["--batch-size", 10**30], "expected at most 2147483647"),
         (["--epochs", 10**30], "expected at most 2147483647"),
-        (["--threads", 10**30], "set_threads: n is 10+, expected at most 2147483647"),
+        (["--threads", 10**30], "set_threads: n is 10+, expected at most 4096"),
     ):
         status, _, err = run("train", "mlp-512", "--backend", "numpy", "--data", folder, *options)
         assert (status, len(err)) == (2, 1)
