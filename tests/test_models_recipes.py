@@ -26,8 +26,8 @@ LOSSES = {
 }
 """Of 1,000 unseen strokes after training on 6,400.
 
-What was seen over five seeds (three of cnn-fast, one of cnn-record) on Numba; what becomes of it with a tenth of the learning rate. With
-shuffled labels all stay above 2.2.
+What was seen over five seeds (three of cnn-fast, one of cnn-record) on Numba; what becomes of it with a tenth of the
+learning rate. With shuffled labels all stay above 2.2.
 """
 
 
