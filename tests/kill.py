@@ -123,7 +123,9 @@ def fork(work: Callable[[], None], seconds: float | None = None) -> bool:
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
             os._exit(3)
     if seconds is not None:
-        time.sleep(seconds)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            time.sleep(0.001)
         os.kill(child, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert status in (0, -signal.SIGKILL), f"a run ended with status {status}"
