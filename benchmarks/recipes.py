@@ -204,10 +204,11 @@ def report(runs: Sequence[Run], shown: Sequence[Recipe]) -> str:
     parts = [table(headings, lines, left=2)]
     if used:
         first = used[0]["machine"]
+        threads = f"{first['threads']} thread{'s' * (first['threads'] > 1)}"
         dates = sorted({run["machine"]["date"][:10] for run in used})
         parts.append(
             prose(
-                f"{first['cpu']}, {first['threads']} threads, float32, {span(dates, str)}. Accuracy on MNIST's test "
+                f"{first['cpu']}, {threads}, float32, {span(dates, str)}. Accuracy on MNIST's test "
                 "images after the last epoch; where there are several seeds, their mean, least and greatest. Seconds "
                 "are of the whole fit, without loading data and without compiling, the median over seeds. Each "
                 "training has a process to itself."

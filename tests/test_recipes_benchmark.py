@@ -95,6 +95,8 @@ def test_figures_are_means_over_seeds_and_speed_ups_medians_of_pairs():
     text = benchmark.report(runs, [CNN])
     assert "| 0.9910 (0.9900 – 0.9920) | 0.9800 (0.9800 – 0.9800) | 2.00 | 7.00 | 3.50× |" in text
     assert "A CPU, 2 threads, float32, 2026-11-21." in text
+    alone = benchmark.report([runs[0] | {"machine": FACTS | {"threads": 1}}], [CNN])
+    assert "A CPU, 1 thread, float32, 2026-11-21." in alone
     alone = benchmark.report(runs[:1], [CNN, SHORT])
     assert "| 0.9900 | – | 2.00 | – | – |" in alone
     assert "| 1,000 iterations |" in alone
