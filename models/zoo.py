@@ -49,7 +49,7 @@ def cnn_bn() -> list[Layer]:
 
 
 def cnn_record() -> list[Layer]:
-    """Five convolutions with batch-norm and ReLU in three blocks, each ended by 2x2 max-pool; linear 864-10.
+    """Five convolutions with batch-norm and ReLU in three blocks, each ended by 2x2 max-pool; dropout, linear 864-10.
 
     5x5 of 32 filters, then twice two of 3x3, of 48 and of 96 filters.
     """

@@ -10,7 +10,7 @@ from models import Trainer
 from models.recipes import RECIPES, Recipe
 
 STEPS, BATCH = 100, 32
-FEWER_STEPS = {"cnn-record": 50}  # thirty times the work of cnn-bn's
+FEWER_STEPS = {"cnn-record": 50}  # eight times the work of cnn-bn's a step
 
 BUDGETS = {np.float64: 1e-11, np.float32: 5e-2}
 """By how much two losses may differ, of 1 + the loss.
@@ -21,9 +21,9 @@ the gradient's size turns the difference into whole steps. In float64 up to 1e-1
 """
 FIRST_STEPS, FIRST_BUDGETS = 10, {np.float64: 1e-13, np.float32: 5e-5}
 """Before it is amplified: up to 5e-15 and 1e-5 were seen."""
-EARLIER_TIES = {"cnn-record": 5e-3}
-"""In float32, where five convolutions bring the first tie in max-pool within the first steps: 1.2e-3 was seen. That
-rounding alone is behind it, float64 shows."""
+FIRST_BUDGETS_FLOAT32 = {"cnn-record": 5e-3}
+"""A deeper network amplifies float32's rounding sooner: 1.2e-3 was seen. That it is rounding, float64 shows, where the
+same steps agree to 5e-15."""
 
 
 def batches(dtype: type) -> tuple[np.ndarray, np.ndarray]:
@@ -48,6 +48,8 @@ def test_the_losses_agree(recipe: Recipe, dtype: type) -> None:
         losses[backend] = np.array([trainer.step(x, y, rate) for x, y, rate in steps])
     assert losses["numpy"][-20:].mean() < 0.95 * losses["numpy"][:3].mean(), "it does not learn"
     difference = np.abs(losses["numba"] - losses["numpy"]) / (1 + losses["numpy"])
-    first = FIRST_BUDGETS[dtype] if dtype is np.float64 else EARLIER_TIES.get(recipe.network, FIRST_BUDGETS[dtype])
+    first = FIRST_BUDGETS[dtype]
+    if dtype is np.float32:
+        first = FIRST_BUDGETS_FLOAT32.get(recipe.network, first)
     assert difference[:FIRST_STEPS].max() <= first
     assert difference.max() <= BUDGETS[dtype]
