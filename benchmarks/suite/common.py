@@ -227,8 +227,9 @@ def quiet(limit: float = 2.0) -> None:
 def parted() -> Iterator[None]:
     """Keep the workers of each pool on cores of their own, away from the calling thread's, for as long as this lasts.
 
-    After a pause Linux may wake a worker on the core of the thread that woke it, and leave both there: a call then
-    takes twice to five times as long, or not, by luck. Parted and then left to the scheduler, they stay apart.
+    After a pause Linux may wake a worker on the core of the thread that woke it, and leave both there. Measured from
+    such a start, 30 samples each on two cores: cnn-bn's step at batch 64 takes 7.6 ms (90 % of samples below 11.9),
+    and parted 6.4 (8.6); conv2's forward 2.1 (3.6), and parted 1.7 (1.9). After an ordinary pause it makes no difference.
     Pinned for good they would wait for whatever else runs on their core.
     """
     if not hasattr(os, "sched_setaffinity"):
