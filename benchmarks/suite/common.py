@@ -229,8 +229,8 @@ def parted() -> Iterator[None]:
 
     After a pause Linux may wake a worker on the core of the thread that woke it, and leave both there. Measured from
     such a start, 30 samples each on two cores: cnn-bn's step at batch 64 takes 7.6 ms (90 % of samples below 11.9),
-    and parted 6.4 (8.6); conv2's forward 2.1 (3.6), and parted 1.7 (1.9). After an ordinary pause it makes no difference.
-    Pinned for good they would wait for whatever else runs on their core.
+    and parted 6.4 (8.6); conv2's forward 2.1 (3.6), and parted 1.7 (1.9). After an ordinary pause it makes no
+    difference. Pinned for good they would wait for whatever else runs on their core.
     """
     if not hasattr(os, "sched_setaffinity"):
         yield
