@@ -166,7 +166,9 @@ class Executor:
         """Run all steps on the n samples that lie in the input buffers."""
         bound = self._bound(n)
         self._renew_constants(version)
-        (bound.computing + bound.updating).run(1, {name: [value] for name, value in scalars.items()})
+        rounds = {name: [value] for name, value in scalars.items()}
+        bound.computing.run(1, rounds)
+        bound.updating.run(1, rounds)
 
     def epoch(
         self,

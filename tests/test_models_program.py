@@ -18,6 +18,7 @@ from benchmarks.suite.cases import CASES, Case
 from benchmarks.suite.common import record
 from kernels import InPlace, Input, Output, memory
 from kernels.interface import Scalar, roles
+from kernels.numba_backend.program import Program
 from models import (
     SGD,
     Adam,
@@ -131,6 +132,26 @@ def test_programs_add_up_and_run_in_rounds() -> None:
     (first + second).run(3, {})
     assert set(y) == {5}
     assert set(z) == {3 + 3 + 4 + 5}
+
+
+def test_a_program_is_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    laid_out: list[Program] = []
+    link = Program._link
+
+    def noted(program: Program) -> None:
+        laid_out.append(program)
+        link(program)
+
+    monkeypatch.setattr(Program, "_link", noted)
+    step = executor(Sequential([Linear(3)], (4,), "numba"), SGD(0.1), 2)
+    for value in step.plan.inputs.values():
+        step.array(value, 2)[...] = 0
+    step.run_in_place(2, step=1, learning_rate=0.1)
+    first = list(laid_out)
+    for i in 2, 3:
+        step.run_in_place(2, step=i, learning_rate=0.1)
+    assert first
+    assert laid_out == first
 
 
 def test_scalars_come_anew_each_round() -> None:
