@@ -518,8 +518,8 @@ deviation over seeds, *difference* the mean difference from the factor's first l
 
 Every level has the learning rate that suits it, out of five: a seed's rate is the one with which the other seeds are
 best. † marks a choice at the end of what was tried; the best may lie beyond. *Published* is what the program that
-`cnn-bn` answers to reported. Its smoothing was in the loss alone and not in the gradient, which trains as none does; its
-augmentation flipped digits.
+`cnn-bn` answers to reported. Its smoothing was in the loss alone and not in the gradient, which trains as none does;
+its augmentation flipped digits.
 """
 
 _CAPTIONS = {
