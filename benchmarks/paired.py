@@ -140,7 +140,9 @@ def _serve(connection: Connection, threads: int) -> None:
             current, sampler = case_id, Sampler(prepare(case_id, kernels.get("numpy")))
         assert "numba" not in sys.modules, "the process that stands for NumPy alone has loaded Numba"
         assert sampler is not None
-        connection.send(sampler())
+        seconds = sampler()
+        common.quiet()  # who asks sees no thread but its own: these would spin beside its next sample
+        connection.send(seconds)
 
 
 # One case --------------------------------------------------------------------------------------------------------

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -221,6 +223,26 @@ def test_workers_are_parted_and_then_free() -> None:
         for worker in workers:
             if worker.ident is not None:
                 worker.join()
+
+
+def test_a_sample_is_taken_with_the_workers_parted(monkeypatch: pytest.MonkeyPatch) -> None:
+    parted = False
+
+    @contextlib.contextmanager
+    def part() -> Iterator[None]:
+        nonlocal parted
+        parted = True
+        yield
+        parted = False
+
+    monkeypatch.setattr(common, "parted", part)
+    states: list[bool] = []
+    sampler = common.Sampler(lambda: states.append(parted))
+    states.clear()
+    sampler()
+    assert len(states) > sampler.repetitions
+    assert all(states)
+    assert not parted
 
 
 def test_a_busy_moment_does_not_decide_how_long_a_sample_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,6 +144,24 @@ def test_numpy_alone_runs_without_numba() -> None:
         assert 0.0 < alone.sampler(CASE)() < 1.0
 
 
+def test_numpy_alone_rests_before_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks cannot see that its threads still spin, and they would do so beside the next sample."""
+    done: list[str] = []
+    asked = iter([CASE])
+
+    def receive() -> str:
+        for case_id in asked:
+            return case_id
+        raise EOFError
+
+    monkeypatch.setattr(paired, "sys", SimpleNamespace(modules={}))
+    monkeypatch.setattr(paired, "Sampler", lambda call: lambda: done.append("sample"))
+    monkeypatch.setattr(common, "quiet", lambda: done.append("rest"))
+    connection: Any = SimpleNamespace(recv=receive, send=lambda seconds: done.append("answer"))
+    paired._serve(connection, kernels.get_threads())
+    assert done == ["sample", "rest", "answer"]
+
+
 def test_the_interval_holds_the_median() -> None:
     rng = np.random.default_rng(1)
     slow, fast = np.exp(rng.normal(np.log(2.0), 0.1, 200)), np.exp(rng.normal(0.0, 0.1, 200))

@@ -57,7 +57,10 @@ def test_shell_blocks_use_commands_and_options_that_exist(capsys):
 def test_the_commands_at_the_top_install_train_and_test():
     first, second = [text.strip() for _, text in blocks("sh")][:2]
     assert first == "python -m venv .venv && .venv/bin/pip install . && .venv/bin/twinkernels train cnn-bn"
-    assert second == "python -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/python -m pytest -n 2"
+    assert (
+        second
+        == "python -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/python -m pytest -n 2 --dist worksteal"
+    )
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])

@@ -196,8 +196,8 @@ def prepare(case_id: str, backend: str, dtype: DTypeLike = np.float32) -> Callab
 def settle(threads: int = THREADS) -> None:
     """Make times comparable: so many threads in every backend, left to the scheduler.
 
-    Bound to cores they are steadier, but OpenBLAS's threads inherit the one core of the thread that makes them: NumPy
-    then takes two to a hundred times as long.
+    OpenMP could bind them for good (OMP_PROC_BIND), but OpenBLAS's threads inherit the one core of the thread that
+    makes them: NumPy then takes two to a hundred times as long.
     """
     with contextlib.suppress(ImportError):
         kernels.get("numba")
@@ -227,10 +227,9 @@ def quiet(limit: float = 2.0) -> None:
 def parted() -> Iterator[None]:
     """Keep the workers of each pool on cores of their own, away from the calling thread's, for as long as this lasts.
 
-    After a pause Linux may wake a worker on the core of the thread that woke it, and leave both there. Measured from
-    such a start, 30 samples each on two cores: cnn-bn's step at batch 64 takes 7.6 ms (90 % of samples below 11.9),
-    and parted 6.4 (8.6); conv2's forward 2.1 (3.6), and parted 1.7 (1.9). After an ordinary pause it makes no
-    difference. Pinned for good they would wait for whatever else runs on their core.
+    A virtual machine's idle core is given away by its host. Linux then wakes a worker on the core of the thread that
+    woke it, and may leave both there for tens of milliseconds. A training, which leaves its workers no time to sleep,
+    has both cores nearly always: samples of cnn-bn's step at batch 64 take 5.3 ms parted and 9.0 ms free.
     """
     if not hasattr(os, "sched_setaffinity"):
         yield
@@ -301,7 +300,7 @@ class Sampler:
         with parted():
             while time.perf_counter() < awake:
                 self._once = min(self._once, self._seconds(1))
-        return self._seconds(self.repetitions)
+            return self._seconds(self.repetitions)
 
 
 def sample(samplers: Mapping[str, Callable[[], float]], rounds: int, seed: int = 0) -> dict[str, np.ndarray]:
