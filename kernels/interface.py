@@ -622,6 +622,9 @@ class Program(Protocol):
     def run(self, rounds: int, scalars: Mapping[str, Sequence[float] | np.ndarray]) -> None:
         """All calls, `rounds` times over. Scalars have a value a round, by name."""
 
+    def times(self, scalars: Mapping[str, Sequence[float] | np.ndarray]) -> np.ndarray | None:
+        """All calls once: the seconds of each, (calls,). None where the system has no clock for it."""
+
     def __add__(self, other: Self) -> Self:
         """The calls of both, one after the other."""
 

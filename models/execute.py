@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -37,7 +38,19 @@ class Calls:
         """All calls, `rounds` times over. Scalars have a value a round, by name."""
         for i in range(rounds):
             for function, arguments in self._calls:
-                function(*(scalars[a.name][i] if isinstance(a, Scalar) else a for a in arguments))
+                function(*_filled(arguments, scalars, i))
+
+    def times(self, scalars: Mapping[str, Sequence[float] | np.ndarray]) -> np.ndarray:
+        """All calls once: the seconds of each."""
+        stamps = [time.perf_counter()]
+        for function, arguments in self._calls:
+            function(*_filled(arguments, scalars, 0))
+            stamps.append(time.perf_counter())
+        return np.diff(stamps)
+
+
+def _filled(arguments: Sequence[Any], scalars: Mapping[str, Sequence[float] | np.ndarray], i: int) -> list[Any]:
+    return [scalars[a.name][i] if isinstance(a, Scalar) else a for a in arguments]
 
 
 class _Bound(NamedTuple):
@@ -169,6 +182,20 @@ class Executor:
         rounds = {name: [value] for name, value in scalars.items()}
         bound.computing.run(1, rounds)
         bound.updating.run(1, rounds)
+
+    def times(self, n: int, version: int = 0, /, **scalars: float) -> np.ndarray:
+        """Run all steps as `run_in_place` does: the seconds of each, (steps,).
+
+        A compiled step is timed where it runs; on a system whose clock cannot be called there, all are called from
+        Python, whose microseconds then count.
+        """
+        bound = self._bound(n)
+        self._renew_constants(version)
+        rounds = {name: [value] for name, value in scalars.items()}
+        computing = bound.computing.times(rounds)
+        if computing is None:
+            return Calls(self.calls(n)).times(rounds)
+        return np.concatenate([computing, bound.updating.times(rounds)])
 
     def epoch(
         self,

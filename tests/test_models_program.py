@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,32 @@ def test_a_program_is_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
         step.run_in_place(2, step=i, learning_rate=0.1)
     assert first
     assert laid_out == first
+
+
+@pytest.mark.parametrize("clock", [True, False])
+def test_each_step_is_timed_where_it_runs(k: kernels.Kernels, clock: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step's time is in its own place, and what is computed stays the same."""
+    if not clock:
+        monkeypatch.setattr("kernels.numba_backend.program._clock", lambda: None)
+    kept = []
+    passes = []
+    for timed in False, True:
+        model = Sequential([Linear(600), ReLU(), Linear(3)], (900,), k.name)
+        step = executor(model, SGD(0.1), 64)
+        step.array(step.plan.inputs["input"], 64)[...] = np.linspace(-1, 1, 900)
+        step.array(step.plan.inputs["target"], 64)[...] = 0
+        for i in range(1, 6):
+            start = time.perf_counter()
+            if timed:
+                passes.append(step.times(64, step=i, learning_rate=0.1))
+                assert 0 < passes[-1].sum() <= time.perf_counter() - start
+            else:
+                step.run_in_place(64, step=i, learning_rate=0.1)
+        kept.append(weights(model))
+    assert kept[0] == kept[1]
+    seconds = np.min(passes, axis=0)
+    assert seconds.shape == (len(step.plan.steps),)
+    assert str(step.plan.steps[int(np.argmax(seconds))].kernel).startswith("linear")
 
 
 def test_scalars_come_anew_each_round() -> None:

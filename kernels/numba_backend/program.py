@@ -12,6 +12,8 @@ in every process in a millisecond.
 
 from __future__ import annotations
 
+import ctypes
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -102,6 +104,43 @@ def _run(calls, table, places, words):
             _invoke(calls[c, 0], table, calls[c, 1])
 
 
+def _look(clock: int, stamps: np.ndarray, at: int) -> None:
+    """Have clock_gettime write the time to stamps[at]: seconds and nanoseconds."""
+
+
+@type_callable(_look)
+def _(context: Any) -> Callable[..., types.Type]:
+    return lambda clock, stamps, at: types.void
+
+
+@lower_builtin(_look, types.int64, types.Array, types.int64)
+def _(context: Any, builder: ir.IRBuilder, signature: Any, values: tuple[ir.Value, ...]) -> ir.Value:
+    clock, stamps, at = values
+    data = context.make_array(signature.args[1])(context, builder, stamps).data
+    place = builder.bitcast(builder.gep(data, [builder.mul(at, ir.Constant(_WORD, 2))]), cgutils.voidptr_t)
+    kind = ir.FunctionType(ir.IntType(32), [ir.IntType(32), cgutils.voidptr_t])
+    builder.call(builder.inttoptr(clock, kind.as_pointer()), [ir.Constant(ir.IntType(32), time.CLOCK_MONOTONIC), place])
+    return context.get_dummy_value()
+
+
+@kernel
+def _run_and_look(calls, table, places, words, clock, stamps):
+    """One round, with a look at the clock before the first call and after each."""
+    for i in range(places.size):
+        table[places[i]] = words[0, i]
+    _look(clock, stamps, 0)
+    for c in range(calls.shape[0]):
+        _invoke(calls[c, 0], table, calls[c, 1])
+        _look(clock, stamps, c + 1)
+
+
+def _clock() -> int | None:
+    """Where clock_gettime lies, which compiled code can call; None where the system has none."""
+    if not hasattr(time, "CLOCK_MONOTONIC"):
+        return None
+    return ctypes.cast(ctypes.CDLL(None).clock_gettime, ctypes.c_void_p).value
+
+
 # --- From a call to words -------------------------------------------------------------------------------------------
 
 
@@ -150,24 +189,46 @@ def _words(type_: types.Type, value: Any) -> list[int]:
 
 
 class Program:
-    """Kernel calls that run in one call, over and over; made by `record`. Programs add up: one after the other."""
+    """Kernel calls that run in one call, over and over; made by `record`. Programs add up: one after the other.
 
-    def __init__(self, calls: Sequence[_Noted]) -> None:
-        self._noted = calls
+    ends: for each recorded function, the number of kernel calls up to its end.
+    """
+
+    def __init__(self, calls: Sequence[_Noted], ends: Sequence[int]) -> None:
+        self._noted, self._ends = calls, ends
         self._linked_in_fork: bool | None = None
 
     def __add__(self, other: Program) -> Program:
-        return Program([*self._noted, *other._noted])
+        ends = [*self._ends, *(len(self._noted) + end for end in other._ends)]
+        return Program([*self._noted, *other._noted], ends)
 
     def run(self, rounds: int, scalars: Mapping[str, Sequence[float]]) -> None:
         """All calls, `rounds` times; scalars have a value a round."""
+        words = self._words(rounds, scalars)
+        with turn():
+            _run.serial(self._calls, self._table, self._places, words)
+
+    def times(self, scalars: Mapping[str, Sequence[float]]) -> np.ndarray | None:
+        """All calls once: the seconds of each recorded function, by the clock's looks between kernels."""
+        clock = _clock()
+        if clock is None:
+            return None
+        words = self._words(1, scalars)
+        stamps = np.empty((len(self._noted) + 1, 2), np.int64)
+        with turn():
+            _run_and_look.serial(self._calls, self._table, self._places, words, clock, stamps)
+        nanoseconds = stamps[:, 0] * 10**9 + stamps[:, 1]
+        seconds: np.ndarray = np.diff(nanoseconds[[0, *self._ends]]) / 1e9
+        return seconds
+
+    def _words(self, rounds: int, scalars: Mapping[str, Sequence[float]]) -> np.ndarray:
+        """The scalars of every round as words, in the order of their places; the table is laid out where it is not."""
         if self._linked_in_fork is not forked():
             self._link()
         words = np.empty((rounds, self._places.size), np.int64)
         for i, scalar in enumerate(self._scalars):
             words.view(scalar.type)[:, i] = scalars[scalar.name]
-        with turn():
-            _run.serial(self._calls, self._table, self._places, words)
+        return words
 
     def _link(self) -> None:
         """Lay the table out. A forked child has one of its own, without threads."""
@@ -193,7 +254,8 @@ def record(calls: Iterable[tuple[Callable[..., None], Sequence[Any]]]) -> Progra
     """
     if DISABLED:
         return None
-    noted = []
+    noted: list[_Noted] = []
+    ends = []
     for function, arguments in calls:
         given = [_read_only(value) if isinstance(value, np.ndarray) else value for value in arguments]
         try:
@@ -202,9 +264,10 @@ def record(calls: Iterable[tuple[Callable[..., None], Sequence[Any]]]) -> Progra
             if not all(_inside(value, arguments) for *_, handed in made for value in handed):
                 return None
             noted += [_Noted(*call) for call in made]
+            ends.append(len(noted))
         except (TypeError, ValueError, errors.NumbaError):
             return None
-    return Program(noted)
+    return Program(noted, ends)
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
