@@ -37,20 +37,23 @@ class Calls:
     def run(self, rounds: int, scalars: Mapping[str, Sequence[float] | np.ndarray]) -> None:
         """All calls, `rounds` times over. Scalars have a value a round, by name."""
         for i in range(rounds):
+            now = {name: values[i] for name, values in scalars.items()}
             for function, arguments in self._calls:
-                function(*_filled(arguments, scalars, i))
+                function(*filled(arguments, now))
 
     def times(self, scalars: Mapping[str, Sequence[float] | np.ndarray]) -> np.ndarray:
         """All calls once: the seconds of each."""
+        now = {name: values[0] for name, values in scalars.items()}
         stamps = [time.perf_counter()]
         for function, arguments in self._calls:
-            function(*_filled(arguments, scalars, 0))
+            function(*filled(arguments, now))
             stamps.append(time.perf_counter())
         return np.diff(stamps)
 
 
-def _filled(arguments: Sequence[Any], scalars: Mapping[str, Sequence[float] | np.ndarray], i: int) -> list[Any]:
-    return [scalars[a.name][i] if isinstance(a, Scalar) else a for a in arguments]
+def filled(arguments: Sequence[Any], scalars: Mapping[str, float]) -> list[Any]:
+    """A call's arguments with each `Scalar`'s value in its place."""
+    return [scalars[a.name] if isinstance(a, Scalar) else a for a in arguments]
 
 
 class _Bound(NamedTuple):

@@ -20,7 +20,7 @@ from kernels.interface import Scalar, roles
 from kernels.shapes import text
 
 from . import plots, recipes
-from .execute import Executor
+from .execute import Executor, filled
 from .graph import INPUT
 from .plan import Plan, Step, Value, table
 from .recipes import Recipe
@@ -255,15 +255,6 @@ def _measure(executor: Executor, n: int, seconds: float, passes: list[np.ndarray
         done += 1
 
 
-def _program(executor: Executor, n: int, learning_rate: float) -> tuple[list[tuple[Any, list[Any]]], dict[str, float]]:
-    scalars = {"step": 1, "learning_rate": learning_rate}
-    program = [
-        (function, [scalars[a.name] if isinstance(a, Scalar) else a for a in arguments])
-        for function, arguments in executor.calls(n)
-    ]
-    return program, scalars
-
-
 def _typical(passes: Sequence[np.ndarray]) -> np.ndarray:
     """The mean over the faster half of the passes: what else the machine does can only lengthen one."""
     ordered = sorted(passes, key=lambda times: float(times.sum()))
@@ -278,8 +269,8 @@ def _errors(plan: Plan, executor: Executor, twin: Kernels, n: int, learning_rate
     to each other, each side takes from itself.
     """
     definition = executor.kernels
-    program, scalars = _program(executor, n, learning_rate)
-    calls = iter(program)
+    scalars = {"step": 1, "learning_rate": learning_rate}
+    calls = iter(executor.calls(n))
     sides: dict[str, tuple[Kernels, DTypeLike]] = {
         "numpy": (definition, np.float32),
         "numba": (twin, np.float32),
@@ -307,7 +298,7 @@ def _errors(plan: Plan, executor: Executor, twin: Kernels, n: int, learning_rate
             handed[side] |= {value: array for value, array in written.items() if value not in compared}
         for _ in originals:
             function, arguments = next(calls)
-            function(*arguments)
+            function(*filled(arguments, scalars))
     return errors
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import itertools
 import os
 import random
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -48,7 +51,7 @@ from models import (
     Tanh,
     Value,
 )
-from models.execute import Executor
+from models.execute import Calls, Executor
 from models.plan import LEARNING_RATE, STEP
 
 from .processes import PRELUDE, Process, run
@@ -179,6 +182,25 @@ def test_each_step_is_timed_where_it_runs(k: kernels.Kernels, clock: bool, monke
     seconds = np.min(passes, axis=0)
     assert seconds.shape == (len(step.plan.steps),)
     assert str(step.plan.steps[int(np.argmax(seconds))].kernel).startswith("linear")
+
+
+def test_a_pass_is_timed_without_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that ticks once a look, every kernel takes a second, whatever it costs, wherever it is called from."""
+    ticks = itertools.count()
+    monkeypatch.setattr("models.execute.time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.POINTER(ctypes.c_int64))
+    def clock(kind: int, time: Any) -> int:
+        time[0], time[1] = next(ticks), 0
+        return 0
+
+    monkeypatch.setattr("kernels.numba_backend.program._clock", lambda: ctypes.cast(clock, ctypes.c_void_p).value)
+    add, x = NUMBA.backend.add, np.ones(9, np.float32)
+    calls = [(lambda x, y: (add(x, y, y), add(x, y, y)), [x, x.copy()]), (add, [x, x, x.copy()])]
+    program = NUMBA.program(calls)
+    assert program is not None
+    assert (program + program).times({}).tolist() == [2, 1, 2, 1]
+    assert Calls(calls).times({}).tolist() == [1, 1]
 
 
 def test_scalars_come_anew_each_round() -> None:
