@@ -66,6 +66,23 @@ def test_cold_then_warm_where_the_variable_says(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*")} == before
 
 
+def test_a_kernel_compiled_by_a_call_serves_recorded_programs_too(tmp_path: Path) -> None:
+    recorded = f"""
+{PRELUDE}
+import numpy as np
+import kernels
+from kernels.numba_backend import activation, program
+
+x, y = np.linspace(-2, 2, 40_000, dtype=np.float32), np.empty(40_000, np.float32)
+program.record([(activation.relu, (x, y))]).run(1, {{}})
+print(np.array_equal(y, np.maximum(x, 0)))
+print("relu" in compiled, len(compiled))
+"""
+    assert compiled(run(PROGRAM, NUMBA_CACHE_DIR=tmp_path)) == 1
+    first, second = run(recorded, NUMBA_CACHE_DIR=tmp_path)
+    assert (first, second.split()[0]) == ("True", "False")
+
+
 def test_a_cold_cache_says_what_is_compiled_and_a_warm_one_nothing(tmp_path: Path) -> None:
     def errors(verbose: int | None) -> str:
         return Process(PROGRAM, NUMBA_CACHE_DIR=tmp_path / "loud", TWINKERNELS_VERBOSE=verbose).result()[1]

@@ -135,7 +135,8 @@ _separate: dict[Any, _Separate] = {}
 
 def _address(dispatcher: Any, arguments: tuple[types.Type, ...]) -> int:
     """Where the machine code for these argument types lies; compiled or loaded if new."""
-    dispatcher.compile(types.void(*arguments))
+    # By types alone, as a call from Python asks: the cache would keep the same code again under a whole signature.
+    dispatcher.compile(arguments)
     result = dispatcher.overloads[arguments]
     address: int = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
     return address
