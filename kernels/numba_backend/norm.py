@@ -17,7 +17,7 @@ from numpy import int64
 from ..interface import InPlace, Input, Output, Scratch
 from ..shapes import ChannelDims
 from .chunks import chunk, chunks, elementwise, load, run, store
-from .jit import inline, kernel, prange, region
+from .jit import Flat, inline, kernel, prange, region, separate
 from .tile import (
     REGISTERS,
     VECTOR_BYTES,
@@ -110,8 +110,8 @@ def strip_sums(shape, first, columns, places, x, sums, at):
     store(shape, total, sums, at + first, 0, columns)
 
 
-@inline
-def add_up(x, start, stop, period, channels, sums, at):
+@separate
+def add_up(x: Flat, start: int, stop: int, period: int, channels: int, sums: Flat, at: int) -> None:
     """sums[at:][:channels] = Σ x[start:stop]; a period there is written over."""
     clear(sums, at, period)
     by_strip(strip_sums, start, stop, period, x, (x, sums, at))
@@ -130,8 +130,8 @@ def strip_squares(shape, first, columns, places, x, sums, at, squares, shift):
     store(shape, total_squares, sums, squares + first, 0, columns)
 
 
-@inline
-def add_up_squares(x, start, stop, period, channels, sums, at):
+@separate
+def add_up_squares(x: Flat, start: int, stop: int, period: int, channels: int, sums: Flat, at: int) -> None:
     """Three periods from `at` on: Σ (x − shift), Σ (x − shift)² and the shift of each channel, over x[start:stop].
 
     The shift is the mean over the first periods. However the data lie, it is off the mean by no more than the standard
@@ -165,8 +165,10 @@ def strip_products(shape, first, columns, places, dy, x, mean, sums, at, product
     store(shape, total_products, sums, products + first, 0, columns)
 
 
-@inline
-def add_up_products(dy, x, start, stop, period, channels, mean, sums, at):
+@separate
+def add_up_products(
+    dy: Flat, x: Flat, start: int, stop: int, period: int, channels: int, mean: Flat, sums: Flat, at: int
+) -> None:
     """Two periods from `at` on: Σ dy and Σ dy (x − mean) of each channel over start:stop; the mean fills a period."""
     products = at + period
     clear(sums, at, 2 * period)
@@ -185,8 +187,8 @@ def strip_affine(shape, first, columns, places, x, period, factors, y):
         store(shape, tile_multiply_add(plus, difference, times), y, i, 0, columns)
 
 
-@inline
-def affine(x, start, stop, period, factors, y):
+@separate
+def affine(x: Flat, start: int, stop: int, period: int, factors: Flat, y: Flat) -> None:
     """y = (x − minus) times + plus over start:stop, the rows of `factors`."""
     by_strip(strip_affine, start, stop, period, x, (x, period, factors, y))
 
@@ -204,8 +206,8 @@ def strip_gradient(shape, first, columns, places, dy, x, period, factors, dx):
         store(shape, tile_multiply(scale, gradient), dx, i, 0, columns)
 
 
-@inline
-def input_gradient(dy, x, start, stop, period, factors, dx):
+@separate
+def input_gradient(dy: Flat, x: Flat, start: int, stop: int, period: int, factors: Flat, dx: Flat) -> None:
     """dx = scale (dy − level − slope (x − mean)) over start:stop; rows of `factors`: mean, slope, level, scale."""
     by_strip(strip_gradient, start, stop, period, x, (dy, x, period, factors, dx))
 
