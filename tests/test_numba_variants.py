@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from .processes import run
 
 PROGRAM = """
@@ -116,3 +118,34 @@ trainer.step(np.ones((2, 28, 28, 1), np.float32), np.zeros(2, np.uint8))
 print(sorted(name for name in sys.modules if name.split(".")[0] in ("numba", "llvmlite")))
 """
     assert run(program) == ["[]"]
+
+
+COLLECTION = f"""
+import gc
+import numba
+{PROGRAM}
+from numba.core import event
+
+class Watch(event.Listener):
+    seen = set()
+    def on_start(self, occurrence):
+        self.seen.add(gc.isenabled())
+    def on_end(self, occurrence):
+        pass
+
+event.register("numba:compile", Watch())
+dtype = np.float32
+k.relu(ones(3))
+print(Watch.seen, gc.isenabled())
+try:
+    numba.njit(lambda x: x.nothing)(1)
+except numba.TypingError:
+    print(gc.isenabled())
+gc.disable()
+k.sigmoid(ones(3))
+print(gc.isenabled())
+"""
+
+
+def test_no_garbage_is_looked_for_while_a_kernel_compiles_and_then_as_before(tmp_path: Path) -> None:
+    assert run(COLLECTION, NUMBA_CACHE_DIR=tmp_path) == ["{False} True", "True", "False"]

@@ -17,6 +17,7 @@ never an error.
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import importlib
 import inspect
@@ -416,6 +417,26 @@ class _CompileMessage(event.Listener):  # type: ignore[misc]
 
 
 event.register("numba:compile", _CompileMessage())
+
+
+class _NoCollection(event.Listener):  # type: ignore[misc]
+    """Keeps Python from looking for garbage while Numba compiles, which takes a tenth of the time and finds little."""
+
+    _compilations, _enabled = 0, False  # Numba compiles in one thread at a time
+
+    def on_start(self, occurrence: Any) -> None:
+        if self._compilations == 0:
+            self._enabled = gc.isenabled()
+            gc.disable()
+        self._compilations += 1
+
+    def on_end(self, occurrence: Any) -> None:
+        self._compilations -= 1
+        if self._compilations == 0 and self._enabled:
+            gc.enable()
+
+
+event.register("numba:compile", _NoCollection())
 
 
 # --- Threads --------------------------------------------------------------------------------------------------------
