@@ -58,6 +58,48 @@ def benchmarks() -> list[Any]:
     return found
 
 
+# asv calls teardown and setup before each sample.
+SAMPLES = """
+import contextlib, importlib, inspect, sys
+sys.path.insert(0, sys.argv[1])
+from suite import common
+from suite.bench_kernels import Timed
+states = []
+
+@contextlib.contextmanager
+def undisturbed(call):
+    call()
+    states.append("begun")
+    yield
+    states.append("over")
+
+common.undisturbed = undisturbed
+timed = []
+for module in sys.argv[2:]:
+    for name, item in vars(importlib.import_module(f"suite.{module}")).items():
+        own = inspect.isclass(item) and item.__module__ == f"suite.{module}"
+        if own and any(method.startswith("time_") for method in dir(item)):
+            timed.append(name)
+            benchmark, params = item(), [values[0] for values in item.params]
+            for expected in (["begun"], ["begun", "over", "begun"]):
+                benchmark.setup(*params)
+                assert states == expected, (name, states)
+                benchmark.teardown(*params)
+            states.clear()
+assert sorted(timed) == ["Kernel", "KernelFloat64", "Step"], timed
+Timed().teardown()  # setup may have raised
+"""
+
+
+def test_what_asv_times_is_undisturbed_by_its_setup() -> None:
+    pytest.importorskip("asv_runner", reason="the asv suite needs the extra bench")
+    arguments = [str(SUITE.parent), *(path.stem for path in sorted(SUITE.glob("bench_*.py")))]
+    done = subprocess.run(
+        [sys.executable, "-c", SAMPLES, *arguments], cwd=SUITE.parents[1], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_suite_covers_what_it_promises(benchmarks: list[Any]) -> None:
     names = {name.rsplit(".", 1)[-1] for name, *_ in benchmarks}
     assert names == {

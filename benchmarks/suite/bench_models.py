@@ -9,7 +9,7 @@ import models
 from data import strokes
 
 from . import common
-from .bench_kernels import BACKENDS, ready
+from .bench_kernels import BACKENDS, Timed, ready
 
 NETWORKS = list(models.NETWORKS)
 BATCHES = ["1", "64", "512"]
@@ -28,12 +28,12 @@ def _images(batch: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.standard_normal((batch, 28, 28, 1), np.float32), rng.integers(0, 10, batch)
 
 
-class Step:
+class Step(Timed):
     """A training step and an inference of each network; the first results are held against NumPy's."""
 
     params = (BACKENDS, NETWORKS, BATCHES)
     param_names = ("backend", "network", "batch")
-    version = "1"
+    version = "2"
     timeout = 300
 
     def setup(self, backend: str, network: str, batch: str) -> None:
@@ -47,6 +47,7 @@ class Step:
         self.trainer = models.Trainer(self.model, models.Adam(1e-9), batch_size=int(batch))
         loss = models.Trainer(definition, models.Adam(1e-9), batch_size=int(batch)).step(self.x, self.y)
         np.testing.assert_allclose(self.trainer.step(self.x, self.y), loss, rtol=1e-5)
+        self.begin(lambda: self.trainer.step(self.x, self.y))
 
     def time_training_step(self, backend: str, network: str, batch: str) -> None:
         self.trainer.step(self.x, self.y)

@@ -270,6 +270,17 @@ _WAKING = 0.01
 """Seconds of calls before a sample: time enough for a worker that sleeps on the wrong core to wake on its own."""
 
 
+@contextlib.contextmanager
+def undisturbed(call: Callable[[], Any]) -> Iterator[None]:
+    """What a time is taken within: no thread at work from before, the call's own threads awake and `parted`."""
+    quiet()
+    awake = time.perf_counter() + _WAKING
+    with parted():
+        while time.perf_counter() < awake:
+            call()
+        yield
+
+
 class Sampler:
     """Times a call in samples, each begun when the process is quiet and long enough for the clock."""
 
@@ -295,12 +306,11 @@ class Sampler:
 
     def __call__(self) -> float:
         """Seconds a call."""
-        quiet()
-        awake = time.perf_counter() + _WAKING
-        with parted():
-            while time.perf_counter() < awake:
-                self._once = min(self._once, self._seconds(1))
+        with undisturbed(self._look):
             return self._seconds(self.repetitions)
+
+    def _look(self) -> None:
+        self._once = min(self._once, self._seconds(1))
 
 
 def sample(samplers: Mapping[str, Callable[[], float]], rounds: int, seed: int = 0) -> dict[str, np.ndarray]:
