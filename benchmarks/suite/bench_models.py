@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 import data
@@ -36,7 +39,7 @@ class Step(Timed):
     version = "2"
     timeout = 300
 
-    def setup(self, backend: str, network: str, batch: str) -> None:
+    def prepare(self, backend: str, network: str, batch: str) -> Callable[[], Any]:
         ready(backend)
         self.x, self.y = _images(int(batch))
         definition = models.build(network, "numpy")
@@ -47,7 +50,7 @@ class Step(Timed):
         self.trainer = models.Trainer(self.model, models.Adam(1e-9), batch_size=int(batch))
         loss = models.Trainer(definition, models.Adam(1e-9), batch_size=int(batch)).step(self.x, self.y)
         np.testing.assert_allclose(self.trainer.step(self.x, self.y), loss, rtol=1e-5)
-        self.begin(lambda: self.trainer.step(self.x, self.y))
+        return lambda: self.trainer.step(self.x, self.y)
 
     def time_training_step(self, backend: str, network: str, batch: str) -> None:
         self.trainer.step(self.x, self.y)
