@@ -130,6 +130,13 @@ def test_every_backend_runs_every_bench_case(benchmarks: list[Any]) -> None:
     assert params == [kernels.names(), [case.id for case in cases.select(tag="bench")], ["float32"]]
 
 
+def test_networks_are_numbered_alike_at_every_commit(benchmarks: list[Any]) -> None:
+    found = [params[param_names.index("network")] for name, params, param_names, *_ in benchmarks if "Step" in name]
+    assert len(found) == 3
+    assert all(networks == list(models.NETWORKS) for networks in found)
+    assert "list(models.NETWORKS)" not in (SUITE / "bench_models.py").read_text(encoding="utf-8")
+
+
 def test_the_configuration_says_what_asv_reads() -> None:
     configuration = json.loads((SUITE.parent / "asv.conf.json").read_text(encoding="utf-8"))
     known = {

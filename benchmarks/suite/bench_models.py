@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from asv_runner.benchmarks.mark import SkipNotImplemented
 
 import data
 import models
@@ -14,7 +15,8 @@ from data import strokes
 from . import common
 from .bench_kernels import BACKENDS, Timed, ready
 
-NETWORKS = list(models.NETWORKS)
+NETWORKS = ["mlp-meannorm", "mlp-nobias", "mlp-512", "mlp-rmsprop", "cnn-bn", "cnn-record"]
+"""Written out: asv asks for parameters by their number, whichever commit it measures."""
 BATCHES = ["1", "64", "512"]
 LAYERS = {
     "linear": (models.Linear(3), (32,)),
@@ -24,6 +26,13 @@ LAYERS = {
     "meannorm": (models.MeanNorm(), (4, 4, 2)),
     "gelu": (models.GELU(), (4, 4, 2)),
 }
+
+
+def ready_for(backend: str, network: str) -> None:
+    """`ready`; a network that came with a later commit is left out."""
+    if network not in models.NETWORKS:
+        raise SkipNotImplemented(f"this commit has no network {network}")
+    ready(backend)
 
 
 def _images(batch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -40,7 +49,7 @@ class Step(Timed):
     timeout = 300
 
     def prepare(self, backend: str, network: str, batch: str) -> Callable[[], Any]:
-        ready(backend)
+        ready_for(backend, network)
         self.x, self.y = _images(int(batch))
         definition = models.build(network, "numpy")
         self.model = definition.to(backend)
@@ -69,7 +78,7 @@ class StepRatio:
     unit = "times NumPy's"
 
     def setup(self, backend: str, network: str, batch: str) -> None:
-        ready(backend)
+        ready_for(backend, network)
         x, y = _images(int(batch))
         self.samplers = {}
         for name in ("numpy", backend):
@@ -108,7 +117,7 @@ class Drift:
     unit = "relative to the largest parameter"
 
     def setup(self, backend: str, network: str) -> None:
-        ready(backend)
+        ready_for(backend, network)
 
     def track_drift_after_100_steps(self, backend: str, network: str) -> float:
         x, y = _images(1600)
