@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Callable
 from typing import Any
@@ -39,7 +40,7 @@ def ready(backend: str, case: str | None = None) -> None:
     common.settle()
 
 
-class Timed:
+class Timed(abc.ABC):
     """What asv times itself: several calls a sample, in a process that nothing disturbs from its first setup on.
 
     asv calls setup again before each call. What these calls leave is as good for the next one, so there is nothing to
@@ -55,9 +56,9 @@ class Timed:
             self.undisturbed.__enter__()  # for as long as this object lives
             self.prepared = params
 
+    @abc.abstractmethod
     def prepare(self, *params: str) -> Callable[[], Any]:
         """Assert that the results are right; the call that wakes the threads."""
-        raise NotImplementedError
 
 
 class Kernel(Timed):
