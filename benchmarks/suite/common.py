@@ -190,6 +190,23 @@ def prepare(case_id: str, backend: str, dtype: DTypeLike = np.float32) -> Callab
     return run
 
 
+def compile_ahead(needed: Iterable[tuple[str, str]]) -> None:
+    """Have the Numba kernels behind cases (id, dtype) compiled in as many processes as there are threads.
+
+    Whatever cannot be is compiled by the benchmark that needs it, and fails there.
+    """
+    with contextlib.suppress(ImportError):  # no Numba, or a commit that compiles one kernel after the other
+        from kernels.numba_backend import ahead, jit
+
+        calls = []
+        for case_id, dtype in needed:
+            run, _ = record(cases.get(case_id), dtype).bind(kernels.get("numba"))
+            with jit.recording() as recorded:
+                run()
+            calls += [(kernel, threads, kernel.types(arguments)) for kernel, threads, arguments in recorded]
+        ahead.compile_ahead(calls)
+
+
 # Times -----------------------------------------------------------------------------------------------------------
 
 
@@ -202,6 +219,17 @@ def settle(threads: int = THREADS) -> None:
     with contextlib.suppress(ImportError):
         kernels.get("numba")
     kernels.set_threads(threads)
+
+
+def load() -> None:
+    """Load what processes forked from this one would each load again; Numba's tables alone take it 0.3 s."""
+    for name in kernels.names():
+        with contextlib.suppress(ImportError):
+            kernels.get(name)
+    with contextlib.suppress(ImportError):
+        from numba.core.registry import cpu_target
+
+        cpu_target.target_context.refresh()
 
 
 _SAMPLE = 1e-3

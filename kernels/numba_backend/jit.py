@@ -24,7 +24,7 @@ import inspect
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
 from typing import Any, ClassVar
@@ -37,9 +37,11 @@ from numba import prange, types
 from numba.core import caching, cgutils, event
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
 from numba.extending import lower_builtin, type_callable
 from numba.np.ufunc import parallel as _pool
 
+from ..interface import Scalar
 from ..threads import available_cores, get_threads
 
 __all__ = [
@@ -50,8 +52,10 @@ __all__ = [
     "disjoint",
     "exact",
     "forked",
+    "functions",
     "inline",
     "kernel",
+    "needs",
     "prange",
     "recording",
     "region",
@@ -117,6 +121,11 @@ class _Separate:
         self.dispatcher = _compiled(function)
         _kernel_dispatchers.discard(id(self.dispatcher))  # no kernel of its own, to those who watch the messages
         self.symbols: dict[types.Type, str] = {}
+        functions[function.__module__, function.__qualname__] = self
+
+    def variant(self, threads: bool) -> Any:
+        """The Numba dispatcher: there is but one, without threads of its own."""
+        return self.dispatcher
 
     def types(self, dtype: types.Type) -> tuple[types.Type, ...]:
         """The declared types of the arguments."""
@@ -132,6 +141,9 @@ class _Separate:
 
 
 _separate: dict[Any, _Separate] = {}
+
+functions: dict[tuple[str, str], _Separate | Kernel] = {}
+"""Every function whose machine code has a place of its own in the cache, by module and name."""
 
 
 def _address(dispatcher: Any, arguments: tuple[types.Type, ...]) -> int:
@@ -188,14 +200,22 @@ def separate(function: FunctionType) -> FunctionType:
     return function
 
 
-def _needs(function: Any) -> set[Any]:
+def needs(
+    function: FunctionType, arguments: tuple[types.Type, ...]
+) -> Iterator[tuple[str, str, tuple[types.Type, ...]]]:
+    """The `separate` functions that code for these argument types is linked with: module, name, argument types."""
+    for needed in _called(function):
+        yield needed.__module__, needed.__qualname__, _separate[needed].types(_dtype(arguments))
+
+
+def _called(function: FunctionType) -> set[FunctionType]:
     """The `separate` functions that a function calls, itself or through its helpers."""
     found = set()
     for name in function.__code__.co_names:
         value = function.__globals__.get(name)
         value = getattr(value, "__wrapped__", getattr(value, "py_func", value))
         if isinstance(value, FunctionType):
-            found |= {value} if value in _separate else _needs(value)
+            found |= {value} if value in _separate else _called(value)
     return found
 
 
@@ -215,6 +235,7 @@ class Kernel:
         self._small = small
         self._serial: Callable[..., None] | None = None
         self.parallel = _compiled(function, parallel=_PARALLEL)
+        functions[function.__module__, function.__qualname__] = self
 
     @property
     def serial(self) -> Callable[..., None]:
@@ -226,6 +247,10 @@ class Kernel:
             twin.__module__ = function.__module__
             self._serial = _compiled(twin)
         return self._serial
+
+    def variant(self, threads: bool) -> Any:
+        """The Numba dispatcher with or without threads."""
+        return self.parallel if threads else self.serial
 
     def __call__(self, *args: Any) -> None:
         if self._small is not None and self._small(*args):
@@ -250,9 +275,13 @@ class Kernel:
         else:
             self.serial(*args)
 
+    def types(self, arguments: Iterable[Any]) -> tuple[types.Type, ...]:
+        """The argument types of a recorded call; a `Scalar` is yet to come."""
+        return tuple(_SCALARS[a.type] if isinstance(a, Scalar) else self.parallel.typeof_pyval(a) for a in arguments)
+
     def address(self, threads: bool, arguments: tuple[types.Type, ...]) -> int:
         """Where the machine code for these argument types lies, with or without threads; compiled or loaded if new."""
-        return _address(self.parallel if threads else self.serial, arguments)
+        return _address(self.variant(threads), arguments)
 
     def _prepared(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """None as an empty array, and read-only arrays as others: each mix of either would be compiled anew."""
@@ -267,6 +296,8 @@ class Kernel:
     def __repr__(self) -> str:
         return f"<kernel {self.__name__}{inspect.signature(self.__wrapped__)}>"
 
+
+_SCALARS = {int: types.int64, float: types.float64}
 
 Call = tuple[Kernel, bool, tuple[Any, ...]]
 """A kernel, whether it is called with threads, and its arguments."""
@@ -368,8 +399,21 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]
 
     _impl_class = _CacheImpl
 
+    def holds(self, arguments: tuple[types.Type, ...]) -> bool:
+        """Whether code for these argument types is listed; whether it is whole shows when it is loaded."""
+        with contextlib.suppress(Exception):
+            return self._index_key(arguments, cpu_target.target_context.codegen()) in self._cache_file._load_index()
+        return False
+
+    def is_writable(self) -> bool:
+        """Whether what is compiled can be kept."""
+        with contextlib.suppress(OSError):
+            self._impl.locator.ensure_cache_path()
+            return True
+        return False
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        for function in _needs(self._py_func):  # what is loaded refers to them by name
+        for function in _called(self._py_func):  # what is loaded refers to them by name
             _separate[function].provide(_dtype(getattr(sig, "args", sig)))
         try:
             return super().load_overload(sig, target_context)

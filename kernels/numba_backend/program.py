@@ -26,6 +26,7 @@ from numba.core.registry import cpu_target
 from numba.extending import lower_builtin, type_callable
 
 from ..interface import Scalar
+from .ahead import compile_ahead
 from .jit import DISABLED, Kernel, forked, kernel, recording, turn
 
 _WORD = ir.IntType(64)
@@ -150,7 +151,7 @@ class _Noted:
     def __init__(self, kernel: Kernel, threads: bool, arguments: tuple[Any, ...]) -> None:
         self.kernel, self.threads = kernel, threads
         self.arguments = arguments  # kept, since the words hold no reference
-        self.types = tuple(_type(kernel, value) for value in arguments)
+        self.types = kernel.types(arguments)
         self.bridge = _bridge(self.types)
         self.words: list[int] = []
         self.places: list[tuple[int, Scalar]] = []
@@ -162,13 +163,6 @@ class _Noted:
     def address(self) -> int:
         """Where the kernel's code lies."""
         return self.kernel.address(self.threads and not forked(), self.types)
-
-
-_SCALARS = {int: types.int64, float: types.float64}
-
-
-def _type(kernel: Kernel, value: Any) -> types.Type:
-    return _SCALARS[value.type] if isinstance(value, Scalar) else kernel.parallel.typeof_pyval(value)
 
 
 def _words(type_: types.Type, value: Any) -> list[int]:
@@ -232,6 +226,7 @@ class Program:
 
     def _link(self) -> None:
         """Lay the table out. A forked child has one of its own, without threads."""
+        compile_ahead((noted.kernel, noted.threads and not forked(), noted.types) for noted in self._noted)
         table: list[int] = []
         calls, places = [], []
         for noted in self._noted:

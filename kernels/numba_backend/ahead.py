@@ -1,0 +1,186 @@
+"""Kernels compiled before they are needed, in several processes at once.
+
+Numba compiles one function at a time, and most of that is Python. What a program will call is known before it runs, so
+that a cold start can be shared out: each process leaves what it compiles in the cache, where this one finds it. What
+is not there in the end, for whatever reason, this process compiles when it comes to it.
+
+The others are started as programs of their own. `multiprocessing` would import the user's main module again, or fork
+a process with threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from numba import types
+
+from ..threads import get_threads
+from . import jit
+
+__all__ = ["compile_ahead"]
+
+_FEWEST = 3
+"""Functions to compile for which a second process pays: it takes a second to start."""
+
+_MOST_PROCESSES = 8
+"""Beyond these the longest function and what it waits for decide; each takes 200 MB."""
+
+
+class _Job(NamedTuple):
+    """A function to be compiled, in a form that another process understands."""
+
+    module: str
+    name: str
+    threads: bool
+    types: tuple[types.Type, ...]
+
+    @property
+    def dispatcher(self) -> Any:
+        importlib.import_module(self.module)
+        return jit.functions[self.module, self.name].variant(self.threads)
+
+    @property
+    def done(self) -> bool:
+        """Whether the machine code is in this process's memory, or in the cache."""
+        return self.types in self.dispatcher.overloads or bool(self.dispatcher._cache.holds(self.types))
+
+    def needs(self) -> list[_Job]:
+        """The `separate` functions that have to be there first."""
+        found = jit.needs(self.dispatcher.py_func, self.types)
+        return [_Job(module, name, False, declared) for module, name, declared in found]
+
+    def do(self) -> None:
+        self.dispatcher.compile(self.types)
+
+
+def compile_ahead(calls: Iterable[tuple[jit.Kernel, bool, tuple[types.Type, ...]]]) -> None:
+    """Compile what these calls lack: kernels, with or without threads, for argument types.
+
+    Nothing happens where that would not pay: for few functions, on one thread, without a cache.
+    """
+    jobs: dict[_Job, set[_Job]] = {}
+    for kernel, threads, arguments in calls:
+        _note(_Job(kernel.__module__, kernel.__qualname__, threads, arguments), jobs)
+    processes = min(get_threads(), len(jobs), _MOST_PROCESSES)
+    if processes > 1 and len(jobs) >= _FEWEST and _can_start() and next(iter(jobs)).dispatcher._cache.is_writable():
+        _share_out(jobs, processes - 1)
+
+
+def _note(job: _Job, jobs: dict[_Job, set[_Job]]) -> None:
+    """Enter a job with what it needs, all but what is compiled already."""
+    if job in jobs or job.done:
+        return
+    needed = job.needs()
+    for need in needed:
+        _note(need, jobs)
+    jobs[job] = {need for need in needed if need in jobs}
+
+
+def _can_start() -> bool:
+    """Whether this program is an interpreter that can be started with other code."""
+    return bool(sys.executable) and not getattr(sys, "frozen", False)
+
+
+class _Queue:
+    """Jobs to be taken by several threads, each when those that it needs are done."""
+
+    def __init__(self, jobs: Mapping[_Job, set[_Job]]) -> None:
+        """`jobs`: each with those that it needs, which come before it."""
+        rank = dict.fromkeys(jobs, 0)  # how many wait in a row for a job: the longest row first
+        for job, needed in reversed(jobs.items()):
+            for need in needed:
+                rank[need] = max(rank[need], rank[job] + 1)
+        self._waiting = {job: jobs[job] for job in sorted(jobs, key=rank.__getitem__, reverse=True)}
+        self._change = threading.Condition()
+
+    def __iter__(self) -> Iterator[_Job]:
+        """One job after the other; it counts as done when the next is asked for, or the loop is left."""
+        while (job := self._take()) is not None:
+            try:
+                yield job
+            finally:
+                with self._change:
+                    for needed in self._waiting.values():
+                        needed.discard(job)
+                    self._change.notify_all()
+
+    def _take(self) -> _Job | None:
+        with self._change:
+            while self._waiting:
+                for job, needed in self._waiting.items():
+                    if not needed:
+                        del self._waiting[job]
+                        return job
+                self._change.wait()
+            return None
+
+    def clear(self) -> None:
+        """Let nobody take another."""
+        with self._change:
+            self._waiting.clear()
+            self._change.notify_all()
+
+
+def _share_out(jobs: Mapping[_Job, set[_Job]], helpers: int) -> None:
+    """Do the jobs here and in so many other processes."""
+    queue = _Queue(jobs)
+    processes = [_start() for _ in range(helpers)]
+    threads = [threading.Thread(target=_hand_on, args=(queue, process), daemon=True) for process in processes]
+    try:
+        for thread in threads:
+            thread.start()
+        for job in queue:
+            job.do()
+        for thread in threads:
+            thread.join()
+    finally:
+        queue.clear()
+        for process in processes:
+            process.kill()
+            with process:  # closes its pipes and waits for its end
+                pass
+
+
+_PROGRAM = "import sys; sys.path[:] = {path!r}; from {module} import _serve; _serve()"
+
+
+def _start() -> subprocess.Popen[bytes]:
+    program = _PROGRAM.format(path=sys.path, module=__name__)
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(Path(jit.cache_directory()).parent)}
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, env=environment)
+
+
+def _hand_on(queue: _Queue, process: subprocess.Popen[bytes]) -> None:
+    """Send a process one job after the other, until none is left or it has died."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    for job in queue:
+        try:
+            process.stdin.write(pickle.dumps(job))
+            process.stdin.flush()
+        except OSError:
+            return
+        if not process.stdout.readline():
+            return
+
+
+def _serve() -> None:
+    """The other process: compile what comes in, and answer each job with a line, until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
+    with contextlib.suppress(EOFError):
+        while True:
+            job = pickle.load(sys.stdin.buffer)
+            with contextlib.suppress(Exception):  # who needs the function will meet the same error
+                job.do()
+            print(flush=True)
