@@ -25,11 +25,13 @@ from kernels.interface import roles
 SUITE = Path(__file__).parents[1] / "benchmarks" / "suite"
 NUMPY = kernels.get("numpy")
 
-# Loads the suite as asv does, as a top-level package, in a process of its own since it pins and binds threads.
+# Loads the suite as asv does, as a top-level package, in a process of its own since it pins and binds threads; at a
+# commit with one network more.
 LIST = """
-import inspect, json, sys
+import importlib, inspect, json, sys
+import models
 sys.path.insert(0, sys.argv[1])
-import importlib
+models.NETWORKS = {"another": None, **models.NETWORKS}
 found = []
 for module in sys.argv[2:]:
     for name, item in vars(importlib.import_module(f"suite.{module}")).items():
@@ -134,7 +136,6 @@ def test_networks_are_numbered_alike_at_every_commit(benchmarks: list[Any]) -> N
     found = [params[param_names.index("network")] for name, params, param_names, *_ in benchmarks if "Step" in name]
     assert len(found) == 3
     assert all(networks == list(models.NETWORKS) for networks in found)
-    assert "list(models.NETWORKS)" not in (SUITE / "bench_models.py").read_text(encoding="utf-8")
 
 
 def test_the_configuration_says_what_asv_reads() -> None:
@@ -208,6 +209,21 @@ def test_a_wrong_kernel_is_not_timed(dtype: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(kernels, "get", lambda name: wrong if name == "wrong" else get(name))
     with pytest.raises(AssertionError, match="times its error budget"):
         common.prepare("linear/small", "wrong", dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_kernel_behind_a_case_is_compiled_ahead(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kernels.numba_backend import ahead
+
+    found: list[Any] = []
+    monkeypatch.setattr(ahead, "compile_ahead", found.extend)
+    ids = ["conv2d/small", "relu_backward/small", "softmax_cross_entropy/small"]
+    common.compile_ahead((id, dtype) for id in ids)
+    assert [kernel.__name__ for kernel, *_ in found] == ["conv2d", "relu_backward", "_softmax_cross_entropy"]
+    for kernel, threads, arguments in found:
+        dtypes = {str(a.dtype) for a in arguments if hasattr(a, "dtype")}
+        assert {name for name in dtypes if name.startswith("float")} == {dtype}
+        kernel.address(threads, arguments)
 
 
 def test_wrong_indices_have_no_budget() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from asv_runner.benchmarks.mark import SkipNotImplemented
 
 import kernels
+import models
 
 from . import cases, common
 
@@ -38,8 +39,10 @@ def setup_cache() -> None:
 setup_cache.timeout = 900  # type: ignore[attr-defined]
 
 
-def ready(backend: str, case: str | None = None) -> None:
+def ready(backend: str, case: str | None = None, network: str | None = None) -> None:
     """Pin the threads; what cannot be loaded here, or came with a later commit, is left out, with the reason."""
+    if network is not None and network not in models.NETWORKS:
+        raise SkipNotImplemented(f"this commit has no network {network}")
     if case is not None and not hasattr(kernels.Kernels, method := cases.get(case).method or cases.get(case).kernel):
         raise SkipNotImplemented(f"this commit has no kernel {method}")
     try:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from asv_runner.benchmarks.mark import SkipNotImplemented
 
 import data
 import models
@@ -28,13 +27,6 @@ LAYERS = {
 }
 
 
-def ready_for(backend: str, network: str) -> None:
-    """`ready`; a network that came with a later commit is left out."""
-    if network not in models.NETWORKS:
-        raise SkipNotImplemented(f"this commit has no network {network}")
-    ready(backend)
-
-
 def _images(batch: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     return rng.standard_normal((batch, 28, 28, 1), np.float32), rng.integers(0, 10, batch)
@@ -49,7 +41,7 @@ class Step(Timed):
     timeout = 300
 
     def prepare(self, backend: str, network: str, batch: str) -> Callable[[], Any]:
-        ready_for(backend, network)
+        ready(backend, network=network)
         self.x, self.y = _images(int(batch))
         definition = models.build(network, "numpy")
         self.model = definition.to(backend)
@@ -78,7 +70,7 @@ class StepRatio:
     unit = "times NumPy's"
 
     def setup(self, backend: str, network: str, batch: str) -> None:
-        ready_for(backend, network)
+        ready(backend, network=network)
         x, y = _images(int(batch))
         self.samplers = {}
         for name in ("numpy", backend):
@@ -117,7 +109,7 @@ class Drift:
     unit = "relative to the largest parameter"
 
     def setup(self, backend: str, network: str) -> None:
-        ready_for(backend, network)
+        ready(backend, network=network)
 
     def track_drift_after_100_steps(self, backend: str, network: str) -> float:
         x, y = _images(1600)

@@ -19,7 +19,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from numba import types
@@ -70,7 +69,9 @@ def compile_ahead(calls: Iterable[tuple[jit.Kernel, bool, tuple[types.Type, ...]
     """
     jobs: dict[_Job, set[_Job]] = {}
     for kernel, threads, arguments in calls:
-        _note(_Job(kernel.__module__, kernel.__qualname__, threads, arguments), jobs)
+        name = kernel.__module__, kernel.__qualname__
+        if jit.functions[name] is kernel:
+            _note(_Job(*name, threads, arguments), jobs)
     processes = min(get_threads(), len(jobs), _MOST_PROCESSES)
     if processes > 1 and len(jobs) >= _FEWEST and _can_start() and next(iter(jobs)).dispatcher._cache.is_writable():
         _share_out(jobs, processes - 1)
@@ -134,31 +135,31 @@ class _Queue:
 def _share_out(jobs: Mapping[_Job, set[_Job]], helpers: int) -> None:
     """Do the jobs here and in so many other processes."""
     queue = _Queue(jobs)
-    processes = [_start() for _ in range(helpers)]
-    threads = [threading.Thread(target=_hand_on, args=(queue, process), daemon=True) for process in processes]
-    try:
-        for thread in threads:
-            thread.start()
+    with contextlib.ExitStack() as started:
+        with contextlib.suppress(OSError):  # fewer, where the system gives no more
+            for _ in range(helpers):
+                started.enter_context(_helper(queue))
         for job in queue:
             job.do()
-        for thread in threads:
-            thread.join()
+
+
+@contextlib.contextmanager
+def _helper(queue: _Queue) -> Iterator[None]:
+    """Another process at work on the queue; at the end its last job is waited for, unless that is an exception."""
+    program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import _serve; _serve()"
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(jit.cache_directory().parent)}
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, env=environment)
+    thread = threading.Thread(target=_hand_on, args=(queue, process), daemon=True)
+    thread.start()
+    try:
+        yield
+        thread.join()
     finally:
         queue.clear()
-        for process in processes:
-            process.kill()
-            with process:  # closes its pipes and waits for its end
-                pass
-
-
-_PROGRAM = "import sys; sys.path[:] = {path!r}; from {module} import _serve; _serve()"
-
-
-def _start() -> subprocess.Popen[bytes]:
-    program = _PROGRAM.format(path=sys.path, module=__name__)
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(Path(jit.cache_directory()).parent)}
-    pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, env=environment)
+        process.kill()
+        thread.join()
+        process.communicate()
 
 
 def _hand_on(queue: _Queue, process: subprocess.Popen[bytes]) -> None:
@@ -166,21 +167,21 @@ def _hand_on(queue: _Queue, process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
     for job in queue:
-        try:
+        with contextlib.suppress(OSError):
             process.stdin.write(pickle.dumps(job))
             process.stdin.flush()
-        except OSError:
-            return
         if not process.stdout.readline():
             return
 
 
 def _serve() -> None:
-    """The other process: compile what comes in, and answer each job with a line, until the input ends."""
+    """The other process: compile what comes in, and answer each job with a line."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
-    with contextlib.suppress(EOFError):
-        while True:
+    while True:
+        try:
             job = pickle.load(sys.stdin.buffer)
-            with contextlib.suppress(Exception):  # who needs the function will meet the same error
-                job.do()
-            print(flush=True)
+        except Exception:  # the end of the input, or a class that only the user's program knows
+            return
+        with contextlib.suppress(Exception):  # whoever needs the function will meet the same error
+            job.do()
+        print(flush=True)
