@@ -8,6 +8,10 @@ from typing import Any, ClassVar
 
 import pytest
 
+import kernels
+from benchmarks.suite import cases
+from benchmarks.suite.common import record
+
 from .processes import PRELUDE, Process
 
 COLD = f"""
@@ -63,8 +67,7 @@ def test_another_process_compiles_everything_that_it_is_sent(tmp_path: Path) -> 
         tmp_path,
         """
 found, helpers = jobs()
-queue = ahead._Queue(found)
-with ahead._helper(queue):
+with ahead._helper(ahead._Queue(found)):
     pass
 print(helpers, all(job.done for job in found), len(compiled))
 finish()
@@ -91,9 +94,9 @@ def test_both_processes_work_at_once(tmp_path: Path) -> None:
         """
 do, here, there = ahead._Job.do, [], threading.Event()
 hand_on = ahead._hand_on
-def noticing(queue, process):
+def noticing(jobs, process):
     def each():
-        for job in queue:
+        for job in jobs:
             yield job
             there.set()  # the other process has done one
     hand_on(each(), process)
@@ -128,6 +131,27 @@ print(sorted(shared), np.array_equal(y, np.maximum(x, 0)))
 """,
     )
     assert lines == ["['leaky_relu', 'relu', 'relu_backward'] True"]
+
+
+def test_threads_that_ask_for_the_same_share_it_out_once(tmp_path: Path) -> None:
+    lines = cold(
+        tmp_path,
+        """
+shared = []
+share_out = ahead._share_out
+def noting(jobs, helpers):
+    shared.append(len(jobs))
+    share_out(jobs, helpers)
+ahead._share_out = noting
+threads = [threading.Thread(target=compile_ahead) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(shared)
+""",
+    )
+    assert lines == ["[3]"]
 
 
 @pytest.mark.parametrize(
@@ -188,6 +212,21 @@ finish()
     )
     assert lines[0] == "[False] 1"
     assert lines[1] == RIGHT
+
+
+@pytest.mark.parametrize("kernel", sorted({case.kernel for case in cases.CASES}))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_another_process_reads_is_what_was_meant(kernel: str, dtype: str) -> None:
+    from kernels.numba_backend import ahead, jit
+
+    call = record(next(case for case in cases.CASES if case.kernel == kernel), dtype)
+    with jit.recording() as made:
+        call.bind(kernels.get("numba"))[0]()
+    assert made
+    for function, threads, arguments in made:
+        job = ahead._Job(function.__module__, function.__qualname__, threads, function.types(arguments))
+        for each in [job, *job.needs()]:
+            assert ahead._Job.read(each.written()) == each
 
 
 class TestQueue:

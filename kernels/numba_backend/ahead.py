@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import os
-import pickle
+import queue
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from numba import types
+from numba.core.compiler_lock import global_compiler_lock
 
 from ..threads import get_threads
 from . import jit
@@ -32,12 +34,12 @@ _FEWEST = 3
 """Functions to compile for which a second process pays: it takes a second to start."""
 
 _MOST_PROCESSES = 4
-"""Beyond these the longest function and what waits for it decide: a cold `cnn-bn` took 24.5 s in one process on 16 cores,
-14.4 in two, 13.2 in four and 12.2 in eight. Each takes 200 MB."""
+"""Beyond these the longest function and what waits for it decide: a cold `cnn-bn` took one process 24.5 s, two 14.4,
+four 13.2 and eight 12.2, on 16 cores. Each takes 200 MB."""
 
 
 class _Job(NamedTuple):
-    """A function to be compiled, in a form that another process understands."""
+    """A function to be compiled for argument types."""
 
     module: str
     name: str
@@ -62,6 +64,38 @@ class _Job(NamedTuple):
     def do(self) -> None:
         self.dispatcher.compile(self.types)
 
+    def written(self) -> str:
+        """A line that `read` makes the same job of."""
+        return json.dumps([self.module, self.name, self.threads, [_written(type_) for type_ in self.types]])
+
+    @classmethod
+    def read(cls, line: str) -> _Job:
+        module, name, threads, written = json.loads(line)
+        return cls(module, name, threads, tuple(map(_read, written)))
+
+
+def _written(type_: types.Type) -> Any:
+    if isinstance(type_, types.Array):
+        return [type_.dtype.name, type_.ndim, type_.layout]
+    if isinstance(type_, types.NamedUniTuple):
+        return [type_.instance_class.__module__, type_.instance_class.__qualname__]
+    if isinstance(type_, types.CPointer):
+        return [type_.dtype.name]
+    return type_.name
+
+
+def _read(written: Any) -> types.Type:
+    match written:
+        case [str(dtype), int(ndim), layout]:
+            return types.Array(_read(dtype), ndim, layout)
+        case [module, name]:
+            named_tuple = getattr(importlib.import_module(module), name)
+            return types.NamedUniTuple(types.int64, len(named_tuple._fields), named_tuple)
+        case [dtype]:
+            return types.CPointer(_read(dtype))
+        case _:
+            return types.boolean if written == "bool" else getattr(types, written)
+
 
 def compile_ahead(calls: Iterable[tuple[jit.Kernel, bool, tuple[types.Type, ...]]]) -> None:
     """Compile what these calls lack: kernels, with or without threads, for argument types.
@@ -69,13 +103,14 @@ def compile_ahead(calls: Iterable[tuple[jit.Kernel, bool, tuple[types.Type, ...]
     Nothing happens where that would not pay: for few functions, on one thread, without a cache.
     """
     jobs: dict[_Job, set[_Job]] = {}
-    for kernel, threads, arguments in calls:
-        name = kernel.__module__, kernel.__qualname__
-        if jit.functions[name] is kernel:
-            _note(_Job(*name, threads, arguments), jobs)
-    processes = min(get_threads(), len(jobs), _MOST_PROCESSES)
-    if processes > 1 and len(jobs) >= _FEWEST and _can_start() and next(iter(jobs)).dispatcher._cache.is_writable():
-        _share_out(jobs, processes - 1)
+    with global_compiler_lock:  # a thread that asks for the same waits, and finds it done
+        for kernel, threads, arguments in calls:
+            name = kernel.__module__, kernel.__qualname__
+            if jit.functions[name] is kernel:
+                _note(_Job(*name, threads, arguments), jobs)
+        processes = min(get_threads(), len(jobs), _MOST_PROCESSES)
+        if processes > 1 and len(jobs) >= _FEWEST and _can_start() and next(iter(jobs)).dispatcher._cache.is_writable():
+            _share_out(jobs, processes - 1)
 
 
 def _note(job: _Job, jobs: dict[_Job, set[_Job]]) -> None:
@@ -135,54 +170,59 @@ class _Queue:
 
 def _share_out(jobs: Mapping[_Job, set[_Job]], helpers: int) -> None:
     """Do the jobs here and in so many other processes."""
-    queue = _Queue(jobs)
+    waiting = _Queue(jobs)
     with contextlib.ExitStack() as started:
         with contextlib.suppress(OSError):  # fewer, where the system gives no more
             for _ in range(helpers):
-                started.enter_context(_helper(queue))
-        for job in queue:
+                started.enter_context(_helper(waiting))
+        for job in waiting:
             job.do()
 
 
 @contextlib.contextmanager
-def _helper(queue: _Queue) -> Iterator[None]:
-    """Another process at work on the queue; at the end its last job is waited for, unless that is an exception."""
+def _helper(jobs: _Queue) -> Iterator[None]:
+    """Another process at work on the jobs; at the end its last job is waited for, unless that is an exception."""
     program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import _serve; _serve()"
     environment = os.environ | {"NUMBA_CACHE_DIR": str(jit.cache_directory().parent)}
     pipe = subprocess.PIPE
-    process = subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, env=environment)
-    thread = threading.Thread(target=_hand_on, args=(queue, process), daemon=True)
+    process = subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, env=environment, text=True)
+    thread = threading.Thread(target=_hand_on, args=(jobs, process), daemon=True)
     thread.start()
     try:
         yield
         thread.join()
     finally:
-        queue.clear()
+        jobs.clear()
         process.kill()
         thread.join()
         process.communicate()
 
 
-def _hand_on(queue: _Queue, process: subprocess.Popen[bytes]) -> None:
+def _hand_on(jobs: _Queue, process: subprocess.Popen[str]) -> None:
     """Send a process one job after the other, until none is left or it has died."""
     assert process.stdin is not None
     assert process.stdout is not None
-    for job in queue:
+    for job in jobs:
         with contextlib.suppress(OSError):
-            process.stdin.write(pickle.dumps(job))
-            process.stdin.flush()
+            print(job.written(), file=process.stdin, flush=True)
         if not process.stdout.readline():
             return
 
 
 def _serve() -> None:
-    """The other process: compile what comes in, and answer each job with a line."""
+    """The other process: do the jobs that come in, one a line, and answer each with a line."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_do, args=(lines,), daemon=True).start()
+    for line in sys.stdin:
+        lines.put(line)
+    os._exit(0)  # no more is wanted, not even what is half done
+
+
+def _do(lines: queue.SimpleQueue[str]) -> None:
     while True:
-        try:
-            job = pickle.load(sys.stdin.buffer)
-        except Exception:  # the end of the input, or a class that only the user's program knows
-            return
+        line = lines.get()
         with contextlib.suppress(Exception):  # whoever needs the function will meet the same error
-            job.do()
-        print(flush=True)
+            _Job.read(line).do()
+        with contextlib.suppress(OSError):
+            print(flush=True)
