@@ -222,7 +222,7 @@ def settle(threads: int = THREADS) -> None:
 
 
 def load() -> None:
-    """Load what processes forked from this one would each load again; Numba's tables alone take it 0.3 s."""
+    """Load what processes forked from this one would each load again; Numba's tables alone take 0.3 s."""
     for name in kernels.names():
         with contextlib.suppress(ImportError):
             kernels.get(name)
