@@ -55,9 +55,9 @@ kernels.set_threads(2)
 RIGHT = "True"
 
 
-def cold(tmp_path: Path, source: str, **environment: object) -> list[str]:
-    """The lines of a program that begins with COLD, on a cache of its own, and what it would have said on stderr."""
-    lines, errors = Process(COLD + source, **({"NUMBA_CACHE_DIR": tmp_path / "cache"} | environment)).result()
+def cold(tmp_path: Path, source: str) -> list[str]:
+    """The lines of a program that begins with COLD, with a cache of its own; on stderr it says nothing."""
+    lines, errors = Process(COLD + source, NUMBA_CACHE_DIR=tmp_path / "cache").result()
     assert errors == ""
     return lines
 
