@@ -359,6 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     floors = read_floors()
     if kind not in floors:
         show(f"no floors for this kind of CPU: conservative ones, {CONSERVATIVE:g} where none is kept for any")
+    common.compile_ahead((id, "float32") for id in chosen if id not in (*STEPS, *PREDICTIONS))
     with Alone() as alone:
         verdict = gate(chosen, (numpy, kernels.get("numba")), floors, kind, given.pairs, alone, show=show)
     failed = [outcome for outcome in verdict.outcomes if outcome.failures]
