@@ -133,6 +133,16 @@ print(sorted(shared), np.array_equal(y, np.maximum(x, 0)))
     assert lines == ["['leaky_relu', 'relu', 'relu_backward'] True"]
 
 
+@pytest.mark.parametrize(("threads", "helpers"), [(2, 1), (3, 2), (4, 3), (16, 3)])
+def test_there_are_as_many_processes_as_threads_up_to_four(tmp_path: Path, threads: int, helpers: int) -> None:
+    source = f"""
+calls["linear"] = [x, x[:, :64].copy()]
+kernels.set_threads({threads})
+print(jobs()[1])
+"""
+    assert cold(tmp_path, source) == [str(helpers)]
+
+
 def test_threads_that_ask_for_the_same_share_it_out_once(tmp_path: Path) -> None:
     lines = cold(
         tmp_path,

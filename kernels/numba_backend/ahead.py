@@ -106,7 +106,7 @@ def compile_ahead(calls: Iterable[tuple[jit.Kernel, bool, tuple[types.Type, ...]
     with global_compiler_lock:  # a thread that asks for the same waits, and finds it done
         for kernel, threads, arguments in calls:
             name = kernel.__module__, kernel.__qualname__
-            if jit.functions[name] is kernel:
+            if jit.functions[name] is kernel:  # else another process would find the other of that name
                 _note(_Job(*name, threads, arguments), jobs)
         processes = min(get_threads(), len(jobs), _MOST_PROCESSES)
         if processes > 1 and len(jobs) >= _FEWEST and _can_start() and next(iter(jobs)).dispatcher._cache.is_writable():
