@@ -6,7 +6,7 @@ Run: python -m benchmarks.limit
 from __future__ import annotations
 
 import kernels
-from models.limits import SIZES, bandwidth, peak
+from kernels.limits import SIZES, bandwidth, peak
 
 
 def main() -> None:

@@ -222,7 +222,7 @@ def cpu_class() -> str:
 
 
 def _vector_bits() -> int:
-    from kernels.numba_backend.tile import VECTOR_BYTES
+    from kernels.numba_backend.tiles.tile import VECTOR_BYTES
 
     return 8 * int(VECTOR_BYTES)
 

@@ -29,10 +29,10 @@ from typing import Any
 import data
 import kernels
 from kernels.threads import available_cores
-from models import recipes
 from models.callbacks import Callback
 from models.checkpoint import encode
-from models.recipes import RECIPES, Recipe
+from twinkernels import recipes
+from twinkernels.recipes import RECIPES, Recipe
 
 from .peers.__main__ import machine
 from .results import bullet, number, prose, span, table, times, told, write
@@ -162,7 +162,7 @@ def keep(path: Path, new: Run) -> None:
 
 
 def figures(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
-    """By recipe and backend: the mean accuracy, as `models.recipes.figures` reads it."""
+    """By recipe and backend: the mean accuracy, as `twinkernels.recipes.figures` reads it."""
     found = {
         recipe.name: {b: round(accuracy(done), 4) for b in BACKENDS if (done := of(runs, recipe, b))}
         for recipe in RECIPES.values()

@@ -19,8 +19,8 @@ import numpy as np
 import threadpoolctl
 
 import kernels
-from kernels import memory, shapes
-from models import Adam, Trainer, build, limits
+from kernels import limits, memory, shapes
+from models import Adam, Trainer, build
 
 Call = Callable[[], object]
 RNG = np.random.default_rng(0)

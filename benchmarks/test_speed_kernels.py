@@ -30,7 +30,7 @@ def settled(request: pytest.FixtureRequest) -> None:
 @cache
 def limits(dtype: str) -> Any:
     """The machine's limits, measured once."""
-    from models.limits import measure
+    from kernels.limits import measure
 
     return measure(dtype)
 

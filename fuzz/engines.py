@@ -21,7 +21,7 @@ def atheris(target: str, seconds: int, seed: int, keep: Path, prefix: str) -> No
     """libFuzzer, which ends the process."""
     import atheris
 
-    with atheris.instrument_imports(include=["data", "models", "kernels"]):
+    with atheris.instrument_imports(include=["data", "models", "kernels", "twinkernels"]):
         from . import targets
 
     start = Path(f"{prefix}start")

@@ -26,7 +26,8 @@ import data
 import models
 from data import csv, idx, pictures
 from data.files import plain
-from models import checkpoint, recipes, snapshots
+from models import checkpoint, snapshots
+from twinkernels import recipes
 
 SAMPLE_LIMIT = 1 << 16  # numbers: an accepted model this small must also predict
 

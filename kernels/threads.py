@@ -48,6 +48,6 @@ def set_threads(n: int) -> None:
     import threadpoolctl
 
     threadpoolctl.threadpool_limits(limits=_requested, user_api="blas")
-    numba_jit = sys.modules.get(f"{__package__}.numba_backend.jit")
+    numba_jit = sys.modules.get(f"{__package__}.numba_backend.compiler.jit")
     if numba_jit is not None:  # else it asks get_threads() when it is first loaded
         numba_jit.use_threads(_requested)

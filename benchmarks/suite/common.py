@@ -196,7 +196,10 @@ def compile_ahead(needed: Iterable[tuple[str, str]]) -> None:
     Whatever cannot be is compiled by the benchmark that needs it, and fails there.
     """
     with contextlib.suppress(ImportError):  # no Numba, or a commit that compiles one kernel after the other
-        from kernels.numba_backend import ahead, jit
+        try:
+            from kernels.numba_backend.compiler import ahead, jit
+        except ImportError:  # a commit before there was `compiler`
+            from kernels.numba_backend import ahead, jit  # type: ignore[no-redef]
 
         calls = []
         for case_id, dtype in needed:

@@ -38,6 +38,7 @@ from .combine import (
     concat,
     concat_backward,
 )
+from .compiler.program import record
 from .conv import (
     conv2d,
     conv2d_backward,
@@ -110,7 +111,6 @@ from .pool import (
     maxpool2d,
     maxpool2d_backward,
 )
-from .program import record
 
 __all__ = [
     "adam",

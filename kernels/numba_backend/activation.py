@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from ..interface import SPLITMIX64, Input, Output
-from . import elementary
-from .chunks import CHUNK, chunk, chunks, elementwise, run
-from .jit import inline, kernel, prange
+from .compiler.jit import inline, kernel, prange
+from .tiles import elementary
+from .tiles.chunks import CHUNK, chunk, chunks, elementwise, run
 
 DENSITY_AT_0 = 1 / math.sqrt(2 * math.pi)
 

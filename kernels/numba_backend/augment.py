@@ -7,8 +7,8 @@ import numpy as np
 from ..interface import Input, Output, Scratch
 from ..shapes import ImageDims
 from .activation import draw, stream
-from .chunks import run
-from .jit import disjoint, exact, kernel, prange
+from .compiler.jit import disjoint, exact, kernel, prange
+from .tiles.chunks import run
 
 
 @kernel

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..interface import InPlace, Input, Output
-from .chunks import run
-from .jit import kernel, prange
+from .compiler.jit import kernel, prange
+from .tiles.chunks import run
 
 
 @kernel

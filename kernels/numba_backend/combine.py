@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..interface import Input, Output
-from .chunks import chunk, chunks, elementwise, rows, run
-from .jit import kernel, prange
+from .compiler.jit import kernel, prange
+from .tiles.chunks import chunk, chunks, elementwise, rows, run
 
 
 @elementwise

@@ -16,7 +16,9 @@ from typing import NamedTuple
 
 from numpy import int64
 
-from kernels.numba_backend.contract import (
+from ..shapes import Conv2dDims
+from .compiler.jit import Flat, kernel, prange, region, separate
+from .tiles.gemm import (
     FULL,
     HALF,
     NARROW,
@@ -33,8 +35,7 @@ from kernels.numba_backend.contract import (
     rows_times_panel,
     sum_rows,
 )
-from kernels.numba_backend.jit import Flat, kernel, prange, region, separate
-from kernels.numba_backend.tile import (
+from .tiles.tile import (
     REGISTERS,
     VECTOR_BYTES,
     Shape,
@@ -48,7 +49,6 @@ from kernels.numba_backend.tile import (
     tile_store_partial,
     tile_zeros,
 )
-from kernels.shapes import Conv2dDims
 
 
 class Axis(NamedTuple):

@@ -13,18 +13,9 @@ from __future__ import annotations
 import numpy as np
 from numpy import int64
 
-from kernels.numba_backend.chunks import SMALL, load, store
-from kernels.numba_backend.contract import (
-    NARROW,
-    few,
-    matmul,
-    matmul_scratch,
-    multiply_panels,
-    pack_panels,
-    panel_size,
-    panel_width,
-)
-from kernels.numba_backend.conv import (
+from ..shapes import Conv2dDims, LinearDims, Pool2dDims
+from .compiler.jit import Bytes, Flat, kernel, prange, region, separate
+from .conv import (
     CHUNKS,
     ITEMS,
     add_chunks,
@@ -46,9 +37,19 @@ from kernels.numba_backend.conv import (
     small,
     sum_chunk,
 )
-from kernels.numba_backend.jit import Bytes, Flat, kernel, prange, region, separate
-from kernels.numba_backend.linear import linear_backward_scratch, linear_gradients, linear_scratch
-from kernels.numba_backend.tile import (
+from .linear import linear_backward_scratch, linear_gradients, linear_scratch
+from .tiles.chunks import SMALL, load, store
+from .tiles.gemm import (
+    NARROW,
+    few,
+    matmul,
+    matmul_scratch,
+    multiply_panels,
+    pack_panels,
+    panel_size,
+    panel_width,
+)
+from .tiles.tile import (
     Shape,
     flat,
     lanes,
@@ -68,7 +69,6 @@ from kernels.numba_backend.tile import (
     tile_where_positive,
     tile_zeros,
 )
-from kernels.shapes import Conv2dDims, LinearDims, Pool2dDims
 
 LINE, STRIP = Shape(1, 1, 1), Shape(4, 1, 4)
 _SHARES = 64  # of rows: each has moments of its own

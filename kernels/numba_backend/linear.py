@@ -1,8 +1,8 @@
 """Linear layers: three matrix products. Formulas and shapes: `kernels.interface`."""
 
-from kernels.numba_backend.contract import few, matmul, matmul_scratch
-from kernels.numba_backend.jit import kernel, region
-from kernels.shapes import LinearDims
+from ..shapes import LinearDims
+from .compiler.jit import kernel, region
+from .tiles.gemm import few, matmul, matmul_scratch
 
 
 def linear_scratch(d: LinearDims, n: int) -> int:

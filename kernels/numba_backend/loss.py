@@ -9,9 +9,9 @@ import math
 
 from ..interface import Input, Output, Scratch
 from ..shapes import ChannelDims
-from .chunks import CHUNK, chunk, chunks, rows, run
-from .elementary import exp
-from .jit import inline, kernel, prange, serial
+from .compiler.jit import inline, kernel, prange, serial
+from .tiles.chunks import CHUNK, chunk, chunks, rows, run
+from .tiles.elementary import exp
 
 
 @inline

@@ -16,9 +16,9 @@ from numpy import int64
 
 from ..interface import InPlace, Input, Output, Scratch
 from ..shapes import ChannelDims
-from .chunks import chunk, chunks, elementwise, load, run, store
-from .jit import Flat, inline, kernel, prange, region, separate
-from .tile import (
+from .compiler.jit import Flat, inline, kernel, prange, region, separate
+from .tiles.chunks import chunk, chunks, elementwise, load, run, store
+from .tiles.tile import (
     REGISTERS,
     VECTOR_BYTES,
     Shape,

@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from ..interface import InPlace, Input
-from .chunks import chunk, chunks, elementwise
-from .elementary import single
-from .jit import inline, kernel, prange
+from .compiler.jit import inline, kernel, prange
+from .tiles.chunks import chunk, chunks, elementwise
+from .tiles.elementary import single
 
 
 @inline

@@ -12,9 +12,9 @@ from numpy import int64
 
 from ..interface import Input, Output
 from ..shapes import Pool2dDims
-from .chunks import clear, load, run, store
-from .jit import inline, kernel, prange
-from .tile import (
+from .compiler.jit import inline, kernel, prange
+from .tiles.chunks import clear, load, run, store
+from .tiles.tile import (
     Shape,
     flat,
     lanes,

@@ -1,0 +1,228 @@
+"""Kernels compiled before they are needed, in several processes at once.
+
+Numba compiles one function at a time, and most of that is Python. What a program will call is known before it runs, so
+that a cold start can be shared out: each process leaves what it compiles in the cache, where this one finds it. What
+is not there in the end, for whatever reason, this process compiles when it comes to it.
+
+The others are started as programs of their own. `multiprocessing` would import the user's main module again, or fork
+a process with threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from numba import types
+from numba.core.compiler_lock import global_compiler_lock
+
+from ...threads import get_threads
+from . import jit
+
+__all__ = ["compile_ahead"]
+
+_FEWEST = 3
+"""Functions to compile for which a second process pays: it takes a second to start."""
+
+_MOST_PROCESSES = 4
+"""Beyond these the longest function and what waits for it decide: a cold `cnn-bn` took one process 24.5 s, two 14.4,
+four 13.2 and eight 12.2, on 16 cores. Each takes 200 MB."""
+
+
+class _Job(NamedTuple):
+    """A function to be compiled for argument types."""
+
+    module: str
+    name: str
+    threads: bool
+    types: tuple[types.Type, ...]
+
+    @property
+    def dispatcher(self) -> Any:
+        importlib.import_module(self.module)
+        return jit.functions[self.module, self.name].variant(self.threads)
+
+    @property
+    def done(self) -> bool:
+        """Whether the machine code is in this process's memory, or in the cache."""
+        return self.types in self.dispatcher.overloads or bool(self.dispatcher._cache.holds(self.types))
+
+    def needs(self) -> list[_Job]:
+        """The `separate` functions that have to be there first."""
+        found = jit.needs(self.dispatcher.py_func, self.types)
+        return [_Job(module, name, False, declared) for module, name, declared in found]
+
+    def do(self) -> None:
+        self.dispatcher.compile(self.types)
+
+    def written(self) -> str:
+        """A line that `read` makes the same job of."""
+        return json.dumps([self.module, self.name, self.threads, [_written(type_) for type_ in self.types]])
+
+    @classmethod
+    def read(cls, line: str) -> _Job:
+        module, name, threads, written = json.loads(line)
+        return cls(module, name, threads, tuple(map(_read, written)))
+
+
+def _written(type_: types.Type) -> Any:
+    if isinstance(type_, types.Array):
+        return [type_.dtype.name, type_.ndim, type_.layout]
+    if isinstance(type_, types.NamedUniTuple):
+        return [type_.instance_class.__module__, type_.instance_class.__qualname__]
+    if isinstance(type_, types.CPointer):
+        return [type_.dtype.name]
+    return type_.name
+
+
+def _read(written: Any) -> types.Type:
+    match written:
+        case [str(dtype), int(ndim), layout]:
+            return types.Array(_read(dtype), ndim, layout)
+        case [module, name]:
+            named_tuple = getattr(importlib.import_module(module), name)
+            return types.NamedUniTuple(types.int64, len(named_tuple._fields), named_tuple)
+        case [dtype]:
+            return types.CPointer(_read(dtype))
+        case _:
+            return types.boolean if written == "bool" else getattr(types, written)
+
+
+def compile_ahead(calls: Iterable[tuple[jit.Kernel, bool, tuple[types.Type, ...]]]) -> None:
+    """Compile what these calls lack: kernels, with or without threads, for argument types.
+
+    Nothing happens where that would not pay: for few functions, on one thread, without a cache.
+    """
+    jobs: dict[_Job, set[_Job]] = {}
+    with global_compiler_lock:  # a thread that asks for the same waits, and finds it done
+        for kernel, threads, arguments in calls:
+            name = kernel.__module__, kernel.__qualname__
+            if jit.functions[name] is kernel:  # else another process would find the other of that name
+                _note(_Job(*name, threads, arguments), jobs)
+        processes = min(get_threads(), len(jobs), _MOST_PROCESSES)
+        if processes > 1 and len(jobs) >= _FEWEST and _can_start() and next(iter(jobs)).dispatcher._cache.is_writable():
+            _share_out(jobs, processes - 1)
+
+
+def _note(job: _Job, jobs: dict[_Job, set[_Job]]) -> None:
+    """Enter a job with what it needs, all but what is compiled already."""
+    if job in jobs or job.done:
+        return
+    needed = job.needs()
+    for need in needed:
+        _note(need, jobs)
+    jobs[job] = {need for need in needed if need in jobs}
+
+
+def _can_start() -> bool:
+    """Whether this program is an interpreter that can be started with other code."""
+    return bool(sys.executable) and not getattr(sys, "frozen", False)
+
+
+class _Queue:
+    """Jobs to be taken by several threads, each when those that it needs are done."""
+
+    def __init__(self, jobs: Mapping[_Job, set[_Job]]) -> None:
+        """`jobs`: each with those that it needs, which come before it."""
+        rank = dict.fromkeys(jobs, 0)  # how many wait in a row for a job: the longest row first
+        for job, needed in reversed(jobs.items()):
+            for need in needed:
+                rank[need] = max(rank[need], rank[job] + 1)
+        self._waiting = {job: jobs[job] for job in sorted(jobs, key=rank.__getitem__, reverse=True)}
+        self._change = threading.Condition()
+
+    def __iter__(self) -> Iterator[_Job]:
+        """One job after the other; it counts as done when the next is asked for, or the loop is left."""
+        while (job := self._take()) is not None:
+            try:
+                yield job
+            finally:
+                with self._change:
+                    for needed in self._waiting.values():
+                        needed.discard(job)
+                    self._change.notify_all()
+
+    def _take(self) -> _Job | None:
+        with self._change:
+            while self._waiting:
+                for job, needed in self._waiting.items():
+                    if not needed:
+                        del self._waiting[job]
+                        return job
+                self._change.wait()
+            return None
+
+    def clear(self) -> None:
+        """Let nobody take another."""
+        with self._change:
+            self._waiting.clear()
+            self._change.notify_all()
+
+
+def _share_out(jobs: Mapping[_Job, set[_Job]], helpers: int) -> None:
+    """Do the jobs here and in so many other processes."""
+    waiting = _Queue(jobs)
+    with contextlib.ExitStack() as started:
+        with contextlib.suppress(OSError):  # fewer, where the system gives no more
+            for _ in range(helpers):
+                started.enter_context(_helper(waiting))
+        for job in waiting:
+            job.do()
+
+
+@contextlib.contextmanager
+def _helper(jobs: _Queue) -> Iterator[None]:
+    """Another process at work on the jobs; at the end its last job is waited for, unless that is an exception."""
+    program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import _serve; _serve()"
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(jit.cache_directory().parent)}
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, env=environment, text=True)
+    thread = threading.Thread(target=_hand_on, args=(jobs, process), daemon=True)
+    thread.start()
+    try:
+        yield
+        thread.join()
+    finally:
+        jobs.clear()
+        process.kill()
+        thread.join()
+        process.communicate()
+
+
+def _hand_on(jobs: _Queue, process: subprocess.Popen[str]) -> None:
+    """Send a process one job after the other, until none is left or it has died."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    for job in jobs:
+        with contextlib.suppress(OSError):
+            print(job.written(), file=process.stdin, flush=True)
+        if not process.stdout.readline():
+            return
+
+
+def _serve() -> None:
+    """The other process: do the jobs that come in, one a line, and answer each with a line."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_do, args=(lines,), daemon=True).start()
+    for line in sys.stdin:
+        lines.put(line)
+    os._exit(0)  # no more is wanted, not even what is half done
+
+
+def _do(lines: queue.SimpleQueue[str]) -> None:
+    while True:
+        line = lines.get()
+        with contextlib.suppress(Exception):  # whoever needs the function will meet the same error
+            _Job.read(line).do()
+        with contextlib.suppress(OSError):
+            print(flush=True)

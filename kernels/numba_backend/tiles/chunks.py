@@ -1,0 +1,79 @@
+"""How kernels that are no contraction are cut: into chunks that depend on sizes alone, never on the thread count."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..compiler.jit import Kernel, disjoint, inline
+from .tile import lanes, tile_load, tile_load_partial, tile_store, tile_store_partial, tile_vectors
+
+CHUNK = 4096
+"""Elements of a chunk: 16 KiB of float32, long enough to pay for its start, short enough to share out evenly."""
+
+SMALL = 1 << 14
+"""Elements up to which one thread is faster: entering a parallel region costs 1.5 µs, relu of so many half of that."""
+
+
+@inline
+def chunks(x):
+    """The number of chunks of a flat array."""
+    return (x.size + CHUNK - 1) // CHUNK
+
+
+@inline
+def chunk(x, c):
+    """Chunk c of a flat array. A view from 0, since a loop from an offset has to check for negative indices."""
+    return x[c * CHUNK : (c + 1) * CHUNK]
+
+
+@disjoint
+def clear(x):
+    """x = 0."""
+    for i in range(x.size):
+        x[i] = 0
+
+
+@inline
+def load(shape, array, offset, stride, columns):
+    """A tile of rows `stride` apart, of which the first `columns` columns are wanted."""
+    if columns >= tile_vectors(shape) * lanes(array):
+        tile = tile_load(shape, array, offset, stride)
+    else:
+        tile = tile_load_partial(shape, array, offset, stride, columns)
+    return tile
+
+
+@inline
+def store(shape, tile, array, offset, stride, columns):
+    """The tile's rows to places `stride` apart, the first `columns` columns."""
+    if columns >= tile_vectors(shape) * lanes(array):
+        tile_store(tile, array, offset, stride)
+    else:
+        tile_store_partial(tile, array, offset, stride, columns)
+
+
+def run(kernel: Kernel, size: int, *args: Any) -> None:
+    """Call a kernel that works on `size` elements, without threads if they are few."""
+    if size <= SMALL:
+        kernel.alone(*args)
+    else:
+        kernel(*args)
+
+
+def rows(x: np.ndarray) -> np.ndarray:
+    """An array as the matrix of its rows along the last axis."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def elementwise(kernel: Kernel) -> Callable[..., None]:
+    """A kernel over flat arrays as one over arrays of any shape; the first gives the size."""
+
+    @functools.wraps(kernel)
+    def call(*args: Any) -> None:
+        run(kernel, args[0].size, *[a.reshape(-1) if isinstance(a, np.ndarray) else a for a in args])
+
+    return call

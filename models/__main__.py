@@ -1,5 +1,0 @@
-"""`python -m models` is the command `twinkernels`."""
-
-from .cli import main
-
-main()

@@ -1,0 +1,150 @@
+"""The promises of docs/determinism.md: the same bits where they are promised, and budgets where they are not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import threadpoolctl
+
+import data
+import kernels
+import models
+from kernels import Kernels
+from models import (
+    SGD,
+    Adam,
+    BatchNorm,
+    Callback,
+    Constant,
+    Conv2d,
+    Dropout,
+    EarlyStopping,
+    Flatten,
+    Linear,
+    MaxPool2d,
+    MeanNorm,
+    MeanSquaredError,
+    OneCycle,
+    ReLU,
+    Sequential,
+    Trainer,
+)
+from twinkernels import recipes
+
+from ..support import budgets
+from ..support.kill import digits
+from ..support.processes import run
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.integers(0, 256, (210, 12, 12, 1), dtype=np.uint8), RNG.integers(0, 10, 210)
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    before = kernels.get_threads()
+    yield
+    kernels.set_threads(before)
+
+
+def trained(backend: str, dtype: Any = np.float32) -> bytes:
+    """All that a training leaves, on images whose last batch is smaller."""
+    layers = [Conv2d(8, 3), BatchNorm(), ReLU(), MaxPool2d(2), Flatten(), Dropout(0.3), Linear(32), MeanNorm(), ReLU()]
+    model = Sequential([*layers, Linear(10)], (12, 12, 1), backend, 4, dtype)
+    trainer = Trainer(model, Adam(1e-2), batch_size=64, schedule=OneCycle())
+    history = trainer.fit(X, Y, epochs=3, validation=(X[:50], Y[:50]), callbacks=[EarlyStopping(patience=9)])
+    arrays = model.parameters() | model.statistics() | trainer.state | {"predicted": model.predict(X)}
+    numbers = [history.loss, history.accuracy, history.validation_loss, history.validation_accuracy]
+    return b"".join(array.tobytes() for array in arrays.values()) + np.array(numbers).tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_same_seed_gives_the_same_bits(k: Kernels, dtype: Any) -> None:
+    kernels.set_threads(2)
+    first = trained(k.name, dtype)
+    unrelated = trained("numba" if k.name == "numpy" else "numpy", dtype)
+    assert trained(k.name, dtype) == first
+    assert unrelated != first
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_numba_gives_the_same_bits_at_any_number_of_threads(dtype: Any) -> None:
+    results = set()
+    for n in (1, 2, 3, 5):
+        kernels.set_threads(n)
+        results.add(trained("numba", dtype))
+    assert len(results) == 1
+
+
+def test_every_process_gives_the_same_bits(k: Kernels) -> None:
+    """Whatever it did before, at whatever addresses, with whatever hashes."""
+    program = f"""
+import hashlib, kernels, numpy as np
+kernels.set_threads(2)
+from tests.house.test_determinism import trained
+kept = [np.empty(n) for n in SIZES]
+print(hashlib.sha256(trained({k.name!r})).hexdigest())
+"""
+    sizes = ("[]", "[1001, 70001]")
+    outs = [run(program.replace("SIZES", s), PYTHONHASHSEED=str(i)) for i, s in enumerate(sizes)]
+    assert outs[0] == outs[1]
+
+
+class Masks(Callback):
+    """Keeps what dropout let through, where its result is the model's output."""
+
+    def __init__(self) -> None:
+        self.seen: list[bytes] = []
+
+    def on_step_end(self, trainer: Trainer, loss: float) -> None:
+        output = trainer._executor.array(trainer.plan.outputs["output"], 16)
+        self.seen.append((output != 0).tobytes())
+
+
+def test_backend_threads_and_split_change_no_mask_shuffle_or_starting_weight() -> None:
+    results = set()
+    for backend in kernels.names():
+        for n in (1, 3):
+            kernels.set_threads(n)
+            weights = models.build("cnn-bn", backend, seed=4).parameters()
+            order = data.epoch_order(210, 4, 1).tobytes()
+            for batch_size in (64, 32):  # a mask's first rows are the same in any batch
+                model = Sequential([Linear(50, init=Constant(1.0)), Dropout(0.5)], (3,), backend, 4)
+                trainer = Trainer(model, SGD(1e-30), MeanSquaredError(), batch_size)
+                masks = Masks()
+                trainer.fit(np.ones((128, 3)), np.ones((128, 50)), iterations=2, callbacks=[masks])
+                results.add((b"".join(view.tobytes() for view in weights.values()), order, *masks.seen))
+    assert len(results) == 1
+
+
+def test_a_run_sets_blas_to_the_threads_that_it_records(tmp_path: Path) -> None:
+    kernels.set_threads(2)
+    threadpoolctl.threadpool_limits(limits=1, user_api="blas")
+    dataset = digits(60, 20)
+    recipes.run("mlp-512", dataset, backend="numpy", iterations=1, out=tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["threads"] == 2
+    pools = [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+    assert set(pools) == {2}
+
+
+def rows() -> list[list[str]]:
+    table = budgets.PAGE.read_text(encoding="utf-8").split(budgets.START)[1].split(budgets.END)[0]
+    return [
+        [cell.strip() for cell in line.strip("|\n").split("|")] for line in table.splitlines()[2:] if line[:1] == "|"
+    ]
+
+
+def test_every_kernel_has_a_stated_budget() -> None:
+    wanted = [(kernel, dtype) for kernel in kernels.kernel_names() for dtype in budgets.ULPS]
+    assert [(kernel, dtype) for kernel, dtype, *_ in rows()] == wanted
+    for kernel, dtype, stated, *_ in rows():
+        assert stated in (budgets.budget(kernel, dtype), "equal"), (kernel, dtype)
+
+
+def test_no_kernel_was_seen_beyond_its_budget() -> None:
+    for kernel, dtype, stated, _, _, used in rows():
+        assert stated == "equal" or 0 <= int(used.removesuffix(" %")) <= 100, (kernel, dtype)

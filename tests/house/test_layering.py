@@ -1,0 +1,105 @@
+"""Imports point one way, and importing the packages costs little."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ALLOWED = {
+    "kernels": set(),
+    "data": {"kernels"},
+    "models": {"kernels", "data"},
+    "twinkernels": {"kernels", "data", "models"},
+}
+"""The four storeys, each with what it may import."""
+OURS = {*ALLOWED, "benchmarks", "tests", "fuzz", "docs"}
+PROGRAM = ("typer", "matplotlib", "optuna", "sqlalchemy", "starlette", "uvicorn")
+"""What shows, asks or draws: the library imports none of it."""
+HEAVY = ("numba", "scipy", "matplotlib", "onnx", "onnxruntime", "torch", "PIL", "starlette", "optuna")
+
+
+def sources(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of everything that a file imports, at any depth of its code."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            if node.level == 0:
+                names.add(str(node.module).split(".")[0])
+            else:
+                depth = len(path.relative_to(ROOT).parts) - 1
+                assert node.level <= depth, f"{path}: a relative import leaves its package"
+    return names
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_arrows(package: str) -> None:
+    assert sources(package), f"no sources of {package}"
+    for path in sources(package):
+        forbidden = imported(path) & (OURS - ALLOWED[package] - {package})
+        assert not forbidden, f"{path.relative_to(ROOT)} imports {', '.join(sorted(forbidden))}"
+
+
+@pytest.mark.parametrize("package", ["kernels", "data", "models"])
+def test_only_the_program_shows(package: str) -> None:
+    for path in sources(package):
+        forbidden = imported(path) & set(PROGRAM)
+        assert not forbidden, f"{path.relative_to(ROOT)} imports {', '.join(sorted(forbidden))}"
+
+
+def test_one_file_imports_typer() -> None:
+    found = [str(path.relative_to(ROOT)) for path in sources("twinkernels") if "typer" in imported(path)]
+    assert found == ["twinkernels/cli.py"]
+
+
+def test_the_cases_import_numpy_and_kernels_alone() -> None:
+    third_party = imported(ROOT / "benchmarks/suite/cases.py") - set(sys.stdlib_module_names)
+    assert third_party == {"numpy", "kernels"}
+
+
+def test_numba_stays_in_its_backend() -> None:
+    backend = ROOT / "kernels" / "numba_backend"
+    for package in ALLOWED:
+        for path in sources(package):
+            if backend not in path.parents:
+                assert "numba" not in imported(path), f"{path.relative_to(ROOT)} imports numba"
+
+
+def test_one_file_says_njit() -> None:
+    for package in ALLOWED:
+        for path in sources(package):
+            if path != ROOT / "kernels" / "numba_backend" / "compiler" / "jit.py":
+                tree = ast.parse(path.read_text(encoding="utf-8"))
+                names = {getattr(node, "id", getattr(node, "attr", None)) for node in ast.walk(tree)}
+                names |= {
+                    alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names
+                }
+                assert "njit" not in names, f"{path.relative_to(ROOT)} says njit"
+
+
+def test_the_numpy_backend_imports_numpy_alone() -> None:
+    for path in sources("kernels/numpy_backend"):
+        assert imported(path) - set(sys.stdlib_module_names) <= {"numpy"}, path.name
+
+
+def test_importing_loads_nothing_heavy() -> None:
+    program = f"import sys, kernels, models, data, twinkernels; print(*sorted(set(sys.modules) & set({HEAVY!r})))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ""
+
+
+def test_the_numpy_backend_loads_no_numba() -> None:
+    program = "import sys, kernels; kernels.get('numpy'); print('numba' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,70 @@
+"""The notebooks run from top to bottom, and show what they promise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def read(path: Path) -> Any:
+    nbformat = pytest.importorskip("nbformat", reason="notebooks need the extra test")
+    return nbformat.read(path, as_version=4)
+
+
+def outputs(cells: list[Any]) -> tuple[str, int]:
+    """The text that the cells print, and the number of figures that they show."""
+    made = [output for cell in cells for output in cell.get("outputs", [])]
+    text = "".join(output.text for output in made if output.output_type == "stream")
+    return text, sum("image/svg+xml" in output.get("data", {}) for output in made)
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Runs a notebook of this name in a process of its own; an error in a cell is an error here."""
+    nbclient = pytest.importorskip("nbclient", reason="notebooks need the extra test")
+    pytest.importorskip("ipykernel", reason="notebooks need the extra test")
+    pytest.importorskip("matplotlib", reason="pictures need the extra plots")
+
+    def execute(name: str) -> list[Any]:
+        notebook = read(ROOT / "notebooks" / f"{name}.ipynb")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", str(ROOT))
+            patch.setenv("IPYTHONDIR", str(tmp_path_factory.mktemp("ipython")))
+            where = {"metadata": {"path": str(tmp_path_factory.mktemp(name))}}
+            nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3", resources=where).execute()
+        return list(notebook.cells)
+
+    return execute
+
+
+def test_explore_beats_chance_with_means_alone(executed: Any) -> None:
+    text, figures = outputs(executed("explore"))
+    assert figures == 4
+    assert 0.7 < float(text.split("nearest mean: ")[1].split()[0]) < 0.85
+
+
+def test_train_lists_the_step_beside_its_formulas_and_learns(executed: Any) -> None:
+    cells = executed("train")
+    text, figures = outputs(cells)
+    assert figures == 6
+    assert "d1.w, d1.b = linear_backward(d1.y, input, 1.w)" in text
+    accuracies = [float(part.split()[0]) for part in text.split("test accuracy ")[1:]]
+    assert len(accuracies) == 3
+    assert min(accuracies) > 0.9
+    (beside,) = (
+        o.data["text/markdown"] for c in cells for o in c.get("outputs", []) if "text/markdown" in o.get("data", {})
+    )
+    steps = [line for line in text.splitlines() if " = " in line]
+    assert len(beside.splitlines()) == 2 + len(steps)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_kept_without_outputs(path: Path) -> None:
+    for cell in read(path).cells:
+        assert not cell.get("outputs"), f"{path.name}: clear the outputs before committing"
+        assert cell.get("execution_count") is None

@@ -1,0 +1,122 @@
+"""Every case of the table, on every backend, against the scalar oracle and against float64."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+import kernels
+from benchmarks.suite.cases import CASES, Case, get, select
+from benchmarks.suite.common import record
+from kernels import Kernels
+from kernels.interface import roles
+
+from ..support.conformance import MODULES, POISONS, Call, Results, assert_close, execute, optional_outputs
+
+BENCH = select(tag="bench")
+SMALL = [case for case in CASES if case not in BENCH]
+
+
+@cache
+def oracle(id: str) -> tuple[Call, Results]:
+    """A case's float64 call and its results by scalar loops."""
+    call = record(get(id), np.float64)
+    return call, execute(MODULES["naive"], call)
+
+
+@cache
+def truth32(id: str) -> tuple[Call, Results, Results]:
+    """A case's float32 call, its true results (NumPy on the same numbers in float64) and NumPy's own in float32."""
+    call = record(get(id), np.float32)
+    return call, execute(MODULES["numpy"], call.in_float64()), execute(MODULES["numpy"], call)
+
+
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.id)
+def test_float64_equals_the_scalar_loops(k: Kernels, case: Case) -> None:
+    call, truth = oracle(case.id)
+    for poison, shift in zip(POISONS, (0, 1), strict=True):
+        assert_close(call, execute(k.backend, call, poison, shift), truth, ulps=16)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_float32_stays_within_its_budget(k: Kernels, case: Case) -> None:
+    call, truth, numpy32 = truth32(case.id)
+    passes = list(zip(POISONS, (0, 1), strict=True))
+    for poison, shift in passes if case in SMALL else passes[:1]:
+        got = execute(k.backend, call, poison, shift)
+        assert_close(call, got, truth, ulps=4, baseline=None if k.name == "numpy" else numpy32)
+
+
+@pytest.mark.parametrize("case", [case for case in SMALL if optional_outputs(case.kernel)], ids=lambda case: case.id)
+def test_outputs_that_nobody_wants_change_nothing(k: Kernels, case: Case) -> None:
+    call, truth = oracle(case.id)
+    wanted = optional_outputs(case.kernel)
+    for omit in [*((name,) for name in wanted), tuple(wanted)]:
+        rest = {name: value for name, value in truth.items() if name not in omit}
+        assert_close(call, execute(k.backend, call, omit=omit), rest, ulps=16)
+
+
+@pytest.mark.parametrize("backend", [name for name in kernels.names() if name != "numpy"])
+@pytest.mark.parametrize("case", BENCH, ids=lambda case: case.id)
+def test_results_do_not_depend_on_the_number_of_threads(backend: str, case: Case) -> None:
+    # NumPy leaves its matrix products to a BLAS, which promises no such thing.
+    call = record(case, np.float32)
+    before = kernels.get_threads()
+    try:
+        results = []
+        for threads in (1, 2, 3):
+            kernels.set_threads(threads)
+            results.append(execute(MODULES[backend], call))
+    finally:
+        kernels.set_threads(before)
+    for other in results[1:]:
+        for name, value in results[0].items():
+            assert value.tobytes() == other[name].tobytes(), f"{name} depends on the number of threads"
+
+
+@pytest.mark.parametrize("kernel", kernels.kernel_names())
+def test_every_kernel_has_regular_awkward_and_real_cases(kernel: str) -> None:
+    for tag in ("small", "edge", "bench"):
+        assert select(kernel, tag), f"{kernel} has no {tag} case"
+
+
+def test_ids_are_unique_and_begin_with_the_method() -> None:
+    assert len({case.id for case in CASES}) == len(CASES)
+    for case in CASES:
+        assert case.id.startswith(f"{case.method or case.kernel}/")
+        assert len(case.tags & {"small", "edge", "bench"}) == len(case.tags) == 1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_arguments_are_fresh_and_reproducible(dtype: type) -> None:
+    for case in SMALL:
+        one, two = case.arguments(dtype), case.arguments(dtype)
+        for name, value in one.items():
+            if isinstance(value, np.ndarray):
+                assert not np.shares_memory(value, two[name])
+                assert value.tobytes() == two[name].tobytes(), (case.id, name)
+                assert value.dtype == dtype or value.dtype.kind != "f", (case.id, name)
+
+
+def test_both_dtypes_see_the_same_random_numbers() -> None:
+    for case in SMALL:
+        arguments32, arguments64 = case.arguments(np.float32), case.arguments(np.float64)
+        for name in set(roles(case.kernel)) & set(arguments32) - {"y", "mean", "inv_std", "argmax"}:
+            value = arguments32[name]
+            if isinstance(value, np.ndarray):
+                np.testing.assert_array_equal(value, arguments64[name], err_msg=f"{case.id} {name}")
+
+
+def test_unknown_case() -> None:
+    with pytest.raises(KeyError, match="relu/nonsense"):
+        get("relu/nonsense")
+
+
+def test_flops_of_a_real_layer() -> None:
+    # cnn-bn's second convolution: 8 x 8 outputs, 5 x 5 x 16 taps, 32 filters, 2 operations each.
+    assert get("conv2d/cnn-bn-conv2-b128").flops == 128 * 2 * 64 * 400 * 32
+    assert get("conv2d_backward/cnn-bn-conv2-b128").flops == 2 * 128 * 2 * 64 * 400 * 32
+    assert get("linear/mlp-512-hidden-b128").flops == 2 * 128 * 784 * 512
+    assert get("relu/small").flops == 0

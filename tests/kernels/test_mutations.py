@@ -1,0 +1,234 @@
+"""The conformance test can fail: each of these backends differs from NumPy's by one mistake, and each is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.suite.cases import Case, get
+from kernels import Kernels
+from kernels.interface import roles
+
+from ..support.conformance import MODULES
+from . import test_conformance as test_kernels_conformance
+
+NUMPY = MODULES["numpy"]
+Arguments = dict[str, Any]
+
+
+def mutant(
+    kernel: str, mistake: Callable[[Arguments, Callable[..., None]], Any], scratch: int | None = None
+) -> Kernels:
+    """NumPy's backend but for one kernel: `mistake` gets its arguments by name, and the right kernel to call."""
+    right = getattr(NUMPY, kernel)
+
+    def correct(arguments: Arguments) -> None:
+        right(*arguments.values())
+
+    def wrong(*values: Any) -> Any:
+        return mistake(dict(zip(roles(kernel), values, strict=True)), correct)
+
+    overrides = {kernel: wrong}
+    if scratch is not None:
+        overrides[f"{kernel}_scratch"] = lambda d, n: scratch
+    return Kernels("mutant", SimpleNamespace(**{**vars(NUMPY), **overrides}))
+
+
+def check(k: Kernels, case: Case) -> None:
+    test_kernels_conformance.test_float32_stays_within_its_budget(k, case)
+
+
+def drops_the_bias(a: Arguments, correct: Any) -> None:
+    correct({**a, "b": None})
+
+
+def is_off_by_a_ten_thousandth_in_one_element(a: Arguments, correct: Any) -> None:
+    correct(a)
+    y = a["y"].reshape(-1)
+    y[np.argsort(np.abs(y))[y.size // 2]] *= 1.0001
+
+
+def leaves_the_last_sample_unwritten(a: Arguments, correct: Any) -> None:
+    before = a["y"][-1].copy()
+    correct(a)
+    a["y"][-1] = before
+
+
+def leaves_one_element_unwritten_where_nan_is_right(a: Arguments, correct: Any) -> None:
+    places = np.isnan(a["x"])
+    before = a["y"][places]
+    correct(a)
+    a["y"][places] = before
+
+
+def leaves_db_unwritten(a: Arguments, correct: Any) -> None:
+    correct({**a, "db": np.empty_like(a["db"])})
+
+
+def adds_to_the_output(a: Arguments, correct: Any) -> None:
+    before = a["dw"].copy()
+    correct(a)
+    a["dw"] += before
+
+
+def writes_to_an_input(a: Arguments, correct: Any) -> None:
+    correct(a)
+    a["x"].flat[0] = -a["x"].flat[0]
+
+
+def writes_past_the_end(a: Arguments, correct: Any) -> None:
+    correct(a)
+    np.lib.stride_tricks.as_strided(a["y"].reshape(-1), (a["y"].size + 1,))[-1] = 0.0
+
+
+def writes_past_its_scratch(a: Arguments, correct: Any) -> None:
+    correct(a)
+    np.lib.stride_tricks.as_strided(a["scratch"], (a["scratch"].size + 1,), (a["x"].itemsize,))[-1] = 0.0
+
+
+def reads_its_scratch(a: Arguments, correct: Any) -> None:
+    correct({**a, "scratch": np.empty(10_000, a["x"].dtype)})
+    a["y"] += a["scratch"][0]
+
+
+def returns_its_output(a: Arguments, correct: Any) -> np.ndarray:
+    correct(a)
+    return a["y"]
+
+
+def swallows_nan(a: Arguments, correct: Any) -> None:
+    np.fmax(a["x"], 0.0, out=a["y"])
+
+
+def passes_the_gradient_at_zero(a: Arguments, correct: Any) -> None:
+    np.copyto(a["dx"], np.where(a["x"] < 0.0, 0.0, a["dy"]))
+
+
+def lets_the_last_maximum_win(a: Arguments, correct: Any) -> None:
+    y, argmax = np.empty_like(a["y"]), np.empty_like(a["argmax"])
+    NUMPY.maxpool2d(np.ascontiguousarray(a["x"][:, ::-1, ::-1]), a["d"], y, argmax)
+    a["y"][...], a["argmax"][...] = y[:, ::-1, ::-1], 3 - argmax[:, ::-1, ::-1]
+
+
+def lets_padding_win(a: Arguments, correct: Any) -> None:
+    correct(a)
+    a["y"][:, 0] = np.maximum(a["y"][:, 0], 0.0)
+
+
+def ignores_count_include_pad(a: Arguments, correct: Any) -> None:
+    correct({**a, "count_include_pad": True})
+
+
+def gives_the_biased_variance(a: Arguments, correct: Any) -> None:
+    correct(a)
+    m = a["x"].size // a["d"].channels
+    a["var"] *= (m - 1) / m
+
+
+def computes_the_variance_in_one_pass(a: Arguments, correct: Any) -> None:
+    correct(a)
+    x, axes = a["x"], tuple(range(a["x"].ndim - 1))
+    variance = np.abs(np.square(x).mean(axes) - np.square(x.mean(axes)))
+    a["inv_std"][...] = 1.0 / np.sqrt(variance + np.float32(a["eps"]))
+
+
+def weighs_the_old_value(a: Arguments, correct: Any) -> None:
+    correct({**a, "momentum": 1.0 - a["momentum"]})
+
+
+def draws_from_another_step(a: Arguments, correct: Any) -> None:
+    correct({**a, "step": a["step"] + 1})
+
+
+def forgets_to_scale(a: Arguments, correct: Any) -> None:
+    correct(a)
+    a["dx"] *= 1.0 - a["rate"]
+
+
+def smooths_the_loss_alone(a: Arguments, correct: Any) -> None:
+    correct(a)
+    correct({**a, "smoothing": 0.0, "loss": np.empty_like(a["loss"])})
+
+
+def forgets_the_mean_over_the_batch(a: Arguments, correct: Any) -> None:
+    correct(a)
+    a["dlogits"] *= len(a["logits"])
+
+
+def corrects_with_the_next_step(a: Arguments, correct: Any) -> None:
+    correct({**a, "step": a["step"] + 1})
+
+
+def decays_coupled(a: Arguments, correct: Any) -> None:
+    correct({**a, "decoupled": False})
+
+
+def ignores_nesterov(a: Arguments, correct: Any) -> None:
+    correct({**a, "nesterov": False})
+
+
+def leaves_the_state_alone(a: Arguments, correct: Any) -> None:
+    correct({**a, "v": a["v"].copy()})
+
+
+def swaps_the_parts(a: Arguments, correct: Any) -> None:
+    correct(a)
+    a["y"][...] = np.concatenate([a["b"], a["a"]], axis=-1)
+
+
+MUTATIONS: list[tuple[Callable[..., Any], str, int | None]] = [
+    (drops_the_bias, "linear/small", None),
+    (drops_the_bias, "conv2d/cnn-bn-conv1-b1", None),
+    (is_off_by_a_ten_thousandth_in_one_element, "conv2d/small", None),
+    (is_off_by_a_ten_thousandth_in_one_element, "gelu/small", None),
+    (leaves_the_last_sample_unwritten, "conv2d/odd", None),
+    (leaves_the_last_sample_unwritten, "avgpool2d/small", None),
+    (leaves_one_element_unwritten_where_nan_is_right, "sigmoid/nan", None),
+    (leaves_db_unwritten, "conv2d_backward/small", None),
+    (adds_to_the_output, "linear_backward/small", None),
+    (adds_to_the_output, "conv2d_backward/depthwise", None),
+    (writes_to_an_input, "relu/small", None),
+    (writes_to_an_input, "batchnorm/image", None),
+    (writes_past_the_end, "tanh/odd", None),
+    (writes_past_its_scratch, "linear/small", None),
+    (reads_its_scratch, "linear/small", 1),
+    (returns_its_output, "add/small", None),
+    (swallows_nan, "relu/nan", None),
+    (passes_the_gradient_at_zero, "relu_backward/nan", None),
+    (lets_the_last_maximum_win, "maxpool2d/signed-zeros", None),
+    (lets_padding_win, "maxpool2d/overlapping-padding", None),
+    (ignores_count_include_pad, "avgpool2d_backward/overlapping-padding-real-pixels", None),
+    (gives_the_biased_variance, "batchnorm/image", None),
+    (computes_the_variance_in_one_pass, "batchnorm/offset", None),
+    (weighs_the_old_value, "ema_update/small", None),
+    (draws_from_another_step, "dropout/small", None),
+    (forgets_to_scale, "dropout_backward/small", None),
+    (smooths_the_loss_alone, "softmax_cross_entropy/smoothing", None),
+    (forgets_the_mean_over_the_batch, "softmax_cross_entropy/small", None),
+    (corrects_with_the_next_step, "adam/first-step", None),
+    (decays_coupled, "adam/decay-decoupled", None),
+    (decays_coupled, "sgd/decay-decoupled", None),
+    (decays_coupled, "rmsprop/decay-decoupled", None),
+    (ignores_nesterov, "sgd/nesterov", None),
+    (leaves_the_state_alone, "rmsprop/small", None),
+    (swaps_the_parts, "concat/odd", None),
+]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "id", "scratch"), MUTATIONS, ids=[f"{id}-{mistake.__name__}" for mistake, id, _ in MUTATIONS]
+)
+def test_every_mistake_is_found(mistake: Callable[..., Any], id: str, scratch: int | None) -> None:
+    case = get(id)
+    with pytest.raises(AssertionError):
+        check(mutant(case.kernel, mistake, scratch), case)
+
+
+@pytest.mark.parametrize("id", sorted({id for _, id, _ in MUTATIONS}))
+def test_without_a_mistake_nothing_is_found(id: str) -> None:
+    case = get(id)
+    check(mutant(case.kernel, lambda arguments, correct: correct(arguments)), case)

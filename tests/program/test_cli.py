@@ -1,0 +1,469 @@
+"""The command: what it prints, keeps and refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import data
+import kernels
+import models
+from data import strokes
+from twinkernels import cli, recipes
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """BLAS adds in another order on another number of threads, and some tests compare bits."""
+    before = kernels.get_threads()
+    kernels.set_threads(1)
+    yield
+    kernels.set_threads(before)
+
+
+@pytest.fixture(scope="module")
+def digits() -> data.Dataset:
+    (x, y), (xt, yt) = strokes.load(train=600, test=120)
+    return data.Dataset(data.Split(x, y), data.Split(xt, yt))
+
+
+@pytest.fixture(scope="module")
+def folder(digits: data.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("digits")
+    for prefix, split in ("train", digits.train), ("t10k", digits.test):
+        data.write_idx(path / f"{prefix}-images-idx3-ubyte", split.images[..., 0])
+        data.write_idx(path / f"{prefix}-labels-idx1-ubyte", split.labels)
+    return path
+
+
+@pytest.fixture(scope="module")
+def kept(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a short run."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train", "mlp-512", "--backend", "numpy", "--data", str(folder), "--epochs", "2", "--out", str(out)])
+    assert end.value.code == 0
+    return out
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]):
+    """Call the command; returns exit status, lines of standard output, lines of standard error."""
+
+    def call(*arguments: object) -> tuple[int, list[str], list[str]]:
+        with pytest.raises(SystemExit) as end:
+            cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return int(end.value.code), out.splitlines(), err.splitlines()
+
+    return call
+
+
+def process(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "twinkernels", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, **options)
+
+
+# What it prints and keeps ------------------------------------------------------------------------------------
+
+
+def test_list_shows_every_recipe_with_its_figures(run):
+    status, out, err = run("list")
+    assert (status, err) == (0, [])
+    rows = {line.split()[0]: line for line in out if line[:1].strip()}
+    for recipe in recipes.RECIPES.values():
+        assert type(recipe.optimizer).__name__ in rows[recipe.name]
+        assert recipe.published in rows[recipe.name]
+        assert f"{recipe.floor:g}" in rows[recipe.name]
+
+
+def test_list_shows_what_was_measured_on_each_backend(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes, "FIGURES", tmp_path / "figures.json")
+    recipes.FIGURES.write_text('{"cnn-bn": {"numba": 0.98912, "numpy": 0.9899}, "mlp-512": {"numba": 0.9812}}')
+    _, out, _ = run("list")
+    ends = {line.split()[0]: line.split()[-2:] for line in out if line[:1].strip()}
+    assert ends["recipe"] == ["numpy", "numba"]
+    assert ends["cnn-bn"] == ["0.9899", "0.9891"]
+    assert ends["mlp-512"] == ["–", "0.9812"]
+    assert ends["cnn-fast"] == ["–", "–"]
+
+
+@pytest.mark.parametrize("recipe", recipes.RECIPES)
+@pytest.mark.parametrize("backend", kernels.names())
+def test_every_recipe_trains(run, folder, recipe, backend):
+    status, out, err = run("train", recipe, "--backend", backend, "--data", folder, "--iterations", 12)
+    assert (status, err) == (0, [])
+    assert out[-1].startswith("test accuracy 0.")
+    assert len(out[-1]) == len("test accuracy 0.9903")
+
+
+def test_train_prints_a_line_an_epoch_and_the_accuracy_of_the_kept_model_last(folder, digits, tmp_path):
+    done = process(
+        "train",
+        "mlp-512",
+        "--backend",
+        "numpy",
+        "--data",
+        folder,
+        "--epochs",
+        3,
+        "--batch-size",
+        32,
+        "--seed",
+        7,
+        "--threads",
+        1,
+        "--out",
+        tmp_path / "run",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [line.split()[:2] for line in lines if line.startswith("epoch")] == [["epoch", str(n)] for n in (1, 2, 3)]
+    accuracy = models.load(tmp_path / "run" / "model.safetensors", "numpy").evaluate(*digits.test).accuracy
+    assert lines[-1] == f"test accuracy {accuracy:.4f}"
+    assert accuracy > 0.5
+    again = process("evaluate", tmp_path / "run", "--data", folder, "--backend", "numpy")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert again.stdout.splitlines()[-1] == lines[-1]
+
+
+def test_out_keeps_configuration_history_and_model(kept, folder):
+    assert sorted(str(path.relative_to(kept)) for path in kept.rglob("*.*")) == [
+        "checkpoints/step-00000005.safetensors",
+        "checkpoints/step-00000010.safetensors",
+        "config.json",
+        "history.jsonl",
+        "model.safetensors",
+    ]
+    config = json.loads((kept / "config.json").read_text())
+    expected = {
+        "recipe": "mlp-512",
+        "network": "mlp-512",
+        "backend": "numpy",
+        "data": str(folder),
+        "seed": 0,
+        "epochs": 2,
+        "iterations": None,
+        "batch_size": 128,
+        "threads": kernels.get_threads(),
+    }
+    assert {name: config[name] for name in expected} == expected
+    assert config["optimizer"]["type"] == "RMSProp"
+    epochs = [json.loads(line) for line in (kept / "history.jsonl").read_text().splitlines()]
+    assert [(epoch["epoch"], epoch["step"]) for epoch in epochs] == [(1, 5), (2, 10)]
+    assert epochs[1]["loss"] < epochs[0]["loss"]
+
+
+def test_without_out_nothing_is_kept_and_train_says_how_to(run, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = run("train", "mlp-512", "--backend", "numpy", "--data", folder, "--iterations", 1)
+    assert status == 0
+    assert "--out RUN" in out[-2]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_evaluate_takes_the_file_as_well_as_the_folder(run, kept, folder):
+    first = run("evaluate", kept, "--data", folder)
+    assert first == run("evaluate", kept / "model.safetensors", "--data", folder)
+    assert first[0] == 0
+    assert first[1][0].startswith("test loss ")
+
+
+def test_threads_sets_the_kernels_threads(run, kept, folder):
+    try:
+        assert run("evaluate", kept, "--data", folder, "--threads", 2)[0] == 0
+        assert kernels.get_threads() == 2
+    finally:
+        kernels.set_threads(1)
+
+
+def test_predict_reads_idx_and_pictures(run, kept, digits, tmp_path):
+    from PIL import Image, ImageOps
+
+    images = digits.test.images[:3]
+    model = models.load(kept / "model.safetensors", "numpy")
+    logits = model.predict(images)
+    share = np.exp(logits - logits.max(1, keepdims=True))
+    expected = [f"{row.argmax()}\t{row.max():.4f}" for row in share / share.sum(1, keepdims=True)]
+
+    many, one = tmp_path / "many-idx3-ubyte.gz", tmp_path / "one-idx3-ubyte"
+    data.write_idx(many, images[..., 0])
+    data.write_idx(one, images[0, ..., 0])
+    bright, paper = tmp_path / "bright.png", tmp_path / "paper.png"
+    Image.fromarray(images[1, ..., 0]).save(bright)
+    ImageOps.invert(Image.fromarray(images[2, ..., 0])).save(paper)
+
+    status, out, err = run("predict", kept, many, one, bright, paper)
+    assert (status, err) == (0, [])
+    assert out == [
+        *(f"{many}[{at}]\t{line}" for at, line in enumerate(expected)),
+        f"{one}\t{expected[0]}",
+        f"{bright}\t{expected[1]}",
+        f"{paper}\t{expected[2]}",
+    ]
+
+
+def test_predict_reads_folders_and_csv_files_as_it_reads_idx_files(run, kept, digits, tmp_path):
+    from PIL import Image
+
+    images, labels = digits.test.images[:4], digits.test.labels[:4]
+    data.write_idx(tmp_path / "digits-idx3-ubyte", images[..., 0])
+    np.savetxt(tmp_path / "digits.csv", np.c_[labels, images.reshape(4, -1)], fmt="%d", delimiter=",")
+    (tmp_path / "folder" / "deep").mkdir(parents=True)
+    names = ["a.png", "b.PNG", "deep/c.png", "deep/d.png"]
+    for name, image in zip(names, images[..., 0], strict=True):
+        Image.fromarray(image).save(tmp_path / "folder" / name)
+    (tmp_path / "folder" / "notes.txt").write_text("no picture")
+
+    _, expected, _ = run("predict", kept, tmp_path / "digits-idx3-ubyte")
+    readings = [line.split("\t", 1)[1] for line in expected]
+    status, out, err = run("predict", kept, tmp_path / "digits.csv", tmp_path / "folder")
+    assert (status, err) == (0, [])
+    assert out == [
+        *(f"{tmp_path / 'digits.csv'}[{at}]\t{reading}" for at, reading in enumerate(readings)),
+        *(f"{tmp_path / 'folder' / name}\t{reading}" for name, reading in zip(names, readings, strict=True)),
+    ]
+
+
+def test_evaluate_reads_labelled_files_and_folders(run, kept, digits, tmp_path):
+    from PIL import Image
+
+    images, labels = digits.test
+    data.write_idx(tmp_path / "my-images-idx3-ubyte.gz", images[..., 0])
+    data.write_idx(tmp_path / "my-labels-idx1-ubyte.gz", labels)
+    np.savetxt(tmp_path / "digits.csv", np.c_[labels, images.reshape(len(images), -1)], fmt="%d", delimiter=",")
+    for at, (image, label) in enumerate(zip(images[..., 0], labels, strict=True)):
+        folder = tmp_path / "pictures" / str(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{at}.png")
+
+    accuracy = models.load(kept / "model.safetensors").evaluate(images, labels).accuracy
+    assert 0.2 < accuracy < 1
+    for source in ("my-images-idx3-ubyte.gz", "digits.csv", "pictures"):
+        status, out, err = run("evaluate", kept, "--data", tmp_path / source)
+        assert (status, err) == (0, []), source
+        assert out[-1] == f"test accuracy {accuracy:.4f}", source
+
+
+# What it refuses ---------------------------------------------------------------------------------------------
+
+TRAIN = ("train", "mlp-512", "--backend", "numpy")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "lenet"], "unknown recipe 'lenet'; expected one of mlp-meannorm"),
+        (["train", "mlp-512", "--backend", "cuda"], "unknown backend 'cuda'; expected one of numpy, numba"),
+        ([*TRAIN, "--epochs", "0"], "--epochs"),
+        ([*TRAIN, "--epochs", "many"], "--epochs"),
+        ([*TRAIN, "--iterations", "-1"], "--iterations"),
+        ([*TRAIN, "--epochs", "1", "--iterations", "1"], "expected one of them"),
+        ([*TRAIN, "--batch-size", "0"], "--batch-size"),
+        ([*TRAIN, "--seed", "-1"], "--seed"),
+        ([*TRAIN, "--threads", "0"], "--threads"),
+        ([*TRAIN, "--threads", "9" * 30], "expected at most 4096"),
+        ([*TRAIN, "--batch-size", "9" * 15], "batch_size is 999999999999999, expected at most 2147483647"),
+        ([*TRAIN, "--out", "blank.png"], "blank.png exists already"),
+        ([*TRAIN, "--out", "blank.png/run"], "blank.png/run: Not a directory"),
+        ([*TRAIN, "--data", ""], "holds no data"),
+        ([*TRAIN, "--data", "blank.png"], "blank.png is not a folder"),
+        (["train", "--resume", "half"], "half/config.json: not a readable configuration"),
+        (["list", "cnn-bn"], "unexpected extra argument"),
+        ([*TRAIN, "--data", "nowhere"], "nowhere does not exist"),
+        ([*TRAIN, "--data", "."], "holds no data"),
+        ([*TRAIN, "--speed", "2"], "No such option: --speed"),
+        (["train"], "Missing argument 'RECIPE'"),
+        (["fly"], "No such command 'fly'"),
+        (["evaluate", "nowhere.safetensors"], "no model at nowhere.safetensors"),
+        (["evaluate", "damaged.safetensors"], "damaged.safetensors: not a readable model"),
+        (["evaluate", "damaged.safetensors", "--backend", "cuda"], "unknown backend 'cuda'"),
+        (["predict", "kept"], "Missing argument 'IMAGE...'"),
+        (["predict", "kept", "nowhere.png"], "nowhere.png: No such file"),
+        (["predict", "kept", "damaged.safetensors"], "damaged.safetensors: not a readable picture"),
+        (["predict", "kept", "labels-idx1-ubyte"], "expected (N, 28, 28) uint8"),
+        (["predict", "kept", "blank.png"], "blank.png: no ink"),
+        (["predict", "kept", "empty"], "empty holds no pictures"),
+        (["predict", "kept", "mixed"], "cut.png: not a readable picture"),
+        (["predict", "kept", "small-images-idx3-ubyte"], "holds (2, 14, 14) uint8, expected (N, 28, 28)"),
+        (["predict", "kept", "bad.csv"], "bad.csv: line 1: 3 columns"),
+        (["evaluate", "kept", "--data", "empty"], "holds no data"),
+        (["evaluate", "kept", "--data", "mixed"], "mixed holds no labels"),
+        (["evaluate", "kept", "--data", "small-images-idx3-ubyte"], "has no labels"),
+        (["evaluate", "kept", "--data", "blank.png"], "blank.png has no labels"),
+        (["evaluate", "kept", "--data", "bad.csv"], "bad.csv: line 1: 3 columns"),
+        (["evaluate", "kept", "--data", "labelled"], "11"),
+        (["evaluate", "kept", "--data", "strayed"], "strayed/x/a.png lies in no label's folder"),
+        (["predict", "kept", "moving.png"], "moving.png: not a readable picture; expected PNG or JPEG"),
+        ([*TRAIN, "--validation", "1"], "validation is 1.0"),
+    ],
+)
+def test_a_mistake_ends_with_status_2_and_one_line(run, kept, tmp_path, monkeypatch, arguments, words):
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    Path("kept").symlink_to(kept)
+    Path("damaged.safetensors").write_bytes(b"\x10\x27" * 20)
+    data.write_idx("labels-idx1-ubyte", np.zeros(4, np.uint8))
+    Image.new("L", (40, 40), 255).save("blank.png")
+    data.write_idx("small-images-idx3-ubyte", np.zeros((2, 14, 14), np.uint8))
+    Path("bad.csv").write_text("7,0,0\n")
+    Path("half").mkdir()
+    Path("half/config.json").write_text('{"recipe": "mlp-512"')
+    Image.new("L", (28, 28)).save("moving.png", "GIF", save_all=True, append_images=[Image.new("L", (28, 28), 255)])
+    for name in ("empty", "mixed", "labelled/0", "labelled/11", "strayed/0", "strayed/x"):
+        Path(name).mkdir(parents=True)
+    for name in ("mixed/a.png", "labelled/0/a.png", "labelled/11/a.png", "strayed/0/a.png", "strayed/x/a.png"):
+        Image.fromarray(np.eye(28, dtype=np.uint8) * 255).save(name)
+    Path("mixed/cut.png").write_bytes(Path("mixed/a.png").read_bytes()[:50])
+    status, out, err = run(*arguments)
+    assert status == 2
+    assert not any(line.startswith(("epoch", "test")) for line in out)
+    assert len(err) == 1
+    assert err[0].startswith("twinkernels: ")
+    assert words in err[0]
+
+
+@pytest.mark.parametrize("value", [None, "x", -1, 2.5, [], {}, True, 10**30, {"type": "Exception"}], ids=repr)
+def test_a_configuration_that_is_none_ends_with_one_line(run, kept, tmp_path, value):
+    config = json.loads((kept / "config.json").read_text())
+    names = ("optimizer", "schedule", "loss", "batch_size", "network", "backend", "seed", "threads")
+    for name in names:
+        if (name, value) in (("seed", 10**30), ("batch_size", True)):
+            continue  # a seed may be as large as it likes
+        (tmp_path / "config.json").write_text(json.dumps(config | {name: value}))
+        status, out, err = run("train", "--resume", tmp_path)
+        assert (status, out, len(err)) == (2, [], 1), name
+
+
+def test_a_mistake_leaves_no_traceback_and_no_folder(folder, tmp_path):
+    done = process("train", "mlp-512", "--data", tmp_path, "--out", tmp_path / "run")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("twinkernels: ")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_out_onto_an_existing_run_is_refused_and_changes_nothing(run, kept, folder):
+    before = {path: path.read_bytes() for path in kept.rglob("*.*")}
+    status, out, err = run(*TRAIN, "--data", folder, "--epochs", 1, "--out", kept)
+    assert (status, out, len(err)) == (2, [], 1)
+    assert f"{kept} exists already" in err[0]
+    assert {path: path.read_bytes() for path in kept.rglob("*.*")} == before
+
+
+def test_data_that_does_not_fit_is_refused_before_training(run, digits, tmp_path):
+    for prefix, split in ("train", digits.train), ("t10k", digits.test):
+        data.write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", split.images[..., 0])
+        data.write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", split.labels + 10 * (prefix == "t10k"))
+    status, out, err = run(*TRAIN, "--data", tmp_path, "--epochs", 1)
+    assert (status, out, len(err)) == (2, [], 1)
+    assert "labels" in err[0]
+
+
+def test_pictures_without_pillow_say_what_to_install(run, kept, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    (tmp_path / "digit.png").write_bytes(b"\x89PNG")
+    status, _, err = run("predict", kept, tmp_path / "digit.png")
+    assert (status, len(err)) == (2, 1)
+    assert "pip install 'twinkernels[images]'" in err[0]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
+def test_interrupt_ends_with_status_130_and_one_line(folder):
+    command = [sys.executable, "-m", "twinkernels", *TRAIN, "--data", str(folder), "--epochs", "100000"]
+    # A shell starts background jobs with SIGINT ignored, which a child inherits unless it is caught here.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with child:
+        assert child.stdout is not None
+        while not child.stdout.readline().startswith("epoch"):
+            assert child.poll() is None
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=60)
+    assert (child.returncode, err) == (130, "twinkernels: interrupted\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
+def test_a_terminal_gets_a_progress_bar_and_a_pipe_does_not(folder):
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "twinkernels", *TRAIN, "--data", str(folder), "--epochs", "40"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=theirs, text=True, env=os.environ | {"TERM": "xterm"}
+    ) as child:
+        os.close(theirs)
+        seen = b""
+        while True:
+            try:
+                seen += os.read(ours, 1 << 16)
+            except OSError:  # how Linux says that the other end is closed
+                break
+        out = child.stdout.read()
+    os.close(ours)
+    assert child.returncode == 0
+    assert b"training" in seen
+    assert b"/200" in seen
+    assert "\x1b" not in out
+    lines = out.splitlines()
+    assert sum(line.startswith("epoch") for line in lines) == 40
+    assert lines[-1].startswith("test accuracy ")
+
+
+# From Python -------------------------------------------------------------------------------------------------
+
+
+def test_run_from_python_equals_the_command(digits, kept):
+    outcome = recipes.run("mlp-512", digits, backend="numpy", epochs=2)
+    expected = models.load(kept / "model.safetensors", "numpy")
+    for name, array in outcome.model.parameters().items():
+        np.testing.assert_array_equal(array, expected.parameters()[name])
+    assert outcome.test == expected.evaluate(*digits.test)
+
+
+def test_validation_images_are_held_out_of_training_and_normalisation(digits):
+    recipe = replace(recipes.RECIPES["mlp-512"], validation=1 / 6, epochs=1)
+    outcome = recipes.run(recipe, digits, backend="numpy", seed=3)
+    train, validation = data.split(digits.train, 100, 3)
+    assert outcome.model.normalisation == data.statistics(train)
+    assert outcome.history.step == [4]  # 500 images in batches of 128
+    assert outcome.history.validation_accuracy == [outcome.model.evaluate(*validation).accuracy]
+
+
+def test_validation_can_be_asked_for_and_is_kept(run, folder, tmp_path):
+    out = tmp_path / "run"
+    assert run(*TRAIN, "--data", folder, "--epochs", 1, "--validation", 0.25, "--out", out)[0] == 0
+    assert json.loads((out / "config.json").read_text())["validation"] == 0.25
+    epoch = json.loads((out / "history.jsonl").read_text())
+    assert epoch["step"] == 4  # 450 of 600 images in batches of 128
+    assert 0 < epoch["validation_accuracy"] < 1
+    status, _, err = run("train", "--resume", out, "--validation", 0.5)
+    assert (status, len(err)) == (2, 1)
+    assert "validation of this run is 0.25, 0.5 was asked for" in err[0]
+
+
+def test_a_recipe_has_one_length():
+    with pytest.raises(ValueError, match="expected one of them"):
+        replace(recipes.RECIPES["mlp-512"], iterations=3)
+    with pytest.raises(ValueError, match="epochs"):
+        recipes.run("mlp-512", epochs=0)
+
+
+def complete(backend: str) -> bool:
+    try:
+        module = kernels.get(backend).backend
+    except ImportError:
+        return False
+    return all(hasattr(module, name) for name in kernels.kernel_names())

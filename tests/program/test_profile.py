@@ -1,0 +1,184 @@
+"""The profile: its lines are the plan's, its sums add up, its errors see a wrong kernel, its picture is drawn."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kernels
+from kernels import Kernels
+from kernels.limits import Limits
+from models.rewrite import rewrite
+from twinkernels import profile, recipes
+from twinkernels.profile import BACKENDS, Profile
+
+from ..support import fused
+
+LIMITS = Limits(1e11, {1 << 14: 1e11, 1 << 26: 1e10})
+NUMPY = kernels.get("numpy")
+
+
+@pytest.fixture(scope="module")
+def measured() -> Profile:
+    return profile.profile("cnn-bn", batch_size=4, seconds=0.05, limits=LIMITS)
+
+
+def test_its_lines_are_the_plan(measured: Profile) -> None:
+    listing = str(measured)
+    assert "batch of 4" in listing
+    kernels_named = [step.name for line in measured.lines for step in (line.step.replaces or (line.step,))]
+    assert kernels_named[0] == "conv2d"
+    assert kernels_named[-1] == "adam"
+    assert "softmax_cross_entropy" in kernels_named
+    for line in measured.lines:
+        assert str(line.step) in listing
+    assert listing.count("\n") == sum(1 + len(line.step.definition()) for line in measured.lines) + 5
+    assert "(4, 24, 24, 16)" in listing
+
+
+def test_contractions_have_operations_and_every_line_has_bytes(measured: Profile) -> None:
+    first = measured.lines[0]
+    assert first.flops == 2 * 4 * 24 * 24 * 16 * 25
+    assert all(line.bytes > 0 for line in measured.lines)
+    assert first.limit == max(first.flops / 1e11, first.bytes / LIMITS.bandwidth(first.bytes))
+
+
+def test_times_and_errors_are_sane(measured: Profile) -> None:
+    for line in measured.lines:
+        for backend in BACKENDS:
+            assert line.seconds[backend] > 0
+            assert line.errors[backend] < 1e-4, line.step
+    for backend in BACKENDS:
+        assert measured.seconds(backend) == pytest.approx(sum(line.seconds[backend] for line in measured.lines))
+        assert measured.whole[backend] > 0
+
+
+def test_a_pass_is_timed_whole_and_step_by_step_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(10**9))
+    monkeypatch.setattr(profile.time, "perf_counter", lambda: float(next(ticks)))
+    calls: list[str] = []
+
+    def times(n: int, **scalars: float) -> np.ndarray:
+        calls.append("steps")
+        return np.array([0.5, 0.25])
+
+    executor = SimpleNamespace(run_in_place=lambda n, **scalars: calls.append("whole"), times=times)
+    passes: list[np.ndarray] = []
+    whole: list[float] = []
+    profile._measure(executor, 1, 0.0, passes, whole)  # type: ignore[arg-type]
+    assert whole == [1.0] * 3
+    assert [found.tolist() for found in passes] == [[0.5, 0.25]] * 3
+    assert calls == ["whole", *["whole", "steps"] * 3]
+
+
+def test_the_typical_pass_is_a_pass() -> None:
+    passes = [np.array([1.0, 2.0]), np.array([50.0, 2.0]), np.array([2.0, 2.0]), np.array([1.0, 90.0])]
+    assert profile._typical(passes).tolist() == [1.5, 2.0]
+
+
+def test_a_wrong_kernel_shows_in_its_own_line() -> None:
+    def relu(x: Any, y: Any) -> None:
+        NUMPY.function("relu")(x, y)
+        y *= np.float32(1.001)
+
+    names = {name: getattr(NUMPY.backend, name) for name in dir(NUMPY.backend) if not name.startswith("_")}
+    twin = Kernels("numba", SimpleNamespace(**{**names, "relu": relu}))
+    recipe = recipes.get("mlp-512")
+    trainer = profile.Trainer(profile.build(recipe.network, "numpy"), recipe.optimizer, recipe.loss, 4)
+    executor = profile._filled(trainer.plan, trainer, 0)
+    errors = profile._errors(trainer.plan, executor, twin, 4, 1e-3)
+    for step, found in zip(trainer.plan.steps, errors, strict=True):
+        assert found["numpy"] < 1e-5
+        assert (found["numba"] > 5e-4) == (step.name == "relu"), step
+
+
+def test_a_fused_step_is_held_to_what_it_replaces() -> None:
+    """NumPy has no fused kernel and runs the steps instead; a wrong kernel shows in its line, a wrong place of a
+    maximum in the line that scatters the gradient there."""
+
+    def wrong(*arguments: Any) -> None:
+        fused.conv2d_batchnorm_relu_maxpool2d(*arguments)
+        arguments[-1][...] = 0
+
+    kernel = "conv2d_batchnorm_relu_maxpool2d"
+    twins = {name: fused.backend(NUMPY.backend, fused.NAMES) for name in ("right", "wrong")}
+    setattr(twins["wrong"], kernel, wrong)
+    recipe = recipes.get("cnn-bn")
+    trainer = profile.Trainer(profile.build(recipe.network, "numpy"), recipe.optimizer, recipe.loss, 4)
+    plan = rewrite(trainer.plan, fused.REFERENCE)
+    assert profile._starts(plan, fused.REFERENCE) == list(range(len(plan.steps)))
+    assert profile._starts(plan, NUMPY) == [0, 4, 8, 9, 10, 11, 15, 19, 20, 21, 22, 23]
+    for kind, twin in twins.items():
+        executor = profile._filled(plan, trainer, 0)
+        errors = profile._errors(plan, executor, Kernels("numba", twin), 4, 1e-3)
+        for step, found in zip(plan.steps, errors, strict=True):
+            assert found["numpy"] < 1e-5
+            assert (found["numba"] > 1e-3) == (kind == "wrong" and step.name == f"{kernel}_backward"), step
+
+
+def test_wrong_indices_and_nan_are_infinite_errors() -> None:
+    assert profile._largest([np.array([1, 2])], [np.array([1, 3])], 1.0) == np.inf
+    assert profile._largest([np.array([np.nan], np.float32)], [np.array([1.0])], 1.0) == np.inf
+    assert profile._largest([np.array([1.5], np.float32)], [np.array([1.0])], 0.1) == 0.5
+    assert profile._largest([np.array([1.5], np.float32)], [np.array([1.0])], 10.0) == 0.05
+
+
+def test_the_picture_has_a_bar_and_a_point_for_every_step(measured: Profile, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need the extra plots")
+    figure = measured.figure()
+    roofline, bars = figure.axes
+    assert len(bars.patches) == 2 * len(measured.lines)
+    contractions = sum(line.flops > 0 for line in measured.lines)
+    assert [len(line.get_xdata()) for line in roofline.lines[2:]] == [contractions, contractions]
+    figure.savefig(tmp_path / "profile.png")
+    assert (tmp_path / "profile.png").stat().st_size > 10_000
+
+
+def test_without_matplotlib_the_listing_still_comes(
+    measured: Profile, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr(profile, "profile", lambda *arguments, **options: measured)
+    profile.command("cnn-bn")
+    printed = capsys.readouterr().out
+    assert "conv2d" in printed
+    assert "pip install 'twinkernels[plots]'" in printed
+    with pytest.raises(ValueError, match="needs matplotlib"):
+        profile.command("cnn-bn", out=Path("picture.png"))
+
+
+def test_the_command_keeps_the_picture(
+    measured: Profile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need the extra plots")
+    monkeypatch.setattr(profile, "profile", lambda *arguments, **options: measured)
+    monkeypatch.chdir(tmp_path)
+    profile.command("cnn-bn")
+    assert (tmp_path / "profile-cnn-bn.png").exists()
+    assert "profile-cnn-bn.png" in capsys.readouterr().out
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(ValueError, match="unknown recipe 'nonesuch'"):
+        profile.profile("nonesuch")
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        profile.profile("cnn-bn", batch_size=0)
+
+
+def test_limits_take_the_nearest_size_and_the_slower_resource() -> None:
+    assert LIMITS.bandwidth(1 << 15) == 1e11
+    assert LIMITS.bandwidth(1 << 27) == 1e10
+    assert LIMITS.seconds(10**11, 1) == 1.0
+    assert LIMITS.seconds(1, 10**10) == 1.0
+
+
+def test_the_machine_has_limits() -> None:
+    from kernels import limits
+
+    assert limits.peak(threads=1, repetitions=2) > 1e8
+    assert limits.bandwidth(1 << 14, threads=1, repetitions=2) > 1e7

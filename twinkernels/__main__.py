@@ -1,0 +1,5 @@
+"""`python -m twinkernels` is the command `twinkernels`."""
+
+from .cli import main
+
+main()
