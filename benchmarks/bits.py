@@ -97,8 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.against is None:
         return 0
     before = json.loads(options.against.read_text(encoding="utf-8"))["digests"]
-    changed = [name for name in found if name in before and before[name] != found[name]]
-    print(f"{len(changed)} of {len(found.keys() & before.keys()):,} differ from {options.against}", *changed, sep="\n  ")
+    shared = [name for name in found if name in before]
+    changed = [name for name in shared if before[name] != found[name]]
+    print(f"{len(changed)} of {len(shared):,} differ from {options.against}", *changed, sep="\n  ")
     return 1 if changed else 0
 
 
