@@ -203,13 +203,25 @@ def test_every_source_counts(install: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert jit._sources_hash() != before, "a new folder's file does not count"
 
 
-def test_versions_and_options_of_the_compiler_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    import numba
-
+@pytest.mark.parametrize(
+    ("module", "name", "value"),
+    [
+        ("numba", "__version__", "0.0"),
+        ("llvmlite", "__version__", "0.0"),
+        ("numba.config", "OPT", 1),
+        ("numba.config", "LOOP_VECTORIZE", 0),
+        ("numba.config", "SLP_VECTORIZE", 1),
+        ("numba.config", "DEBUGINFO_DEFAULT", 1),
+        ("numba.config", "BOUNDSCHECK", 1),
+    ],
+)
+def test_versions_and_options_of_the_compiler_count(
+    monkeypatch: pytest.MonkeyPatch, module: str, name: str, value: object
+) -> None:
     from kernels.numba_backend.compiler import jit
 
     before = jit._sources_hash()
-    monkeypatch.setattr(numba, "__version__", "0.0")
+    monkeypatch.setattr(f"{module}.{name}", value)
     assert jit._sources_hash() != before
 
 

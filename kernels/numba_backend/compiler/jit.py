@@ -29,12 +29,14 @@ from pathlib import Path
 from types import FunctionType, SimpleNamespace
 from typing import Any, ClassVar
 
+import llvmlite
 import llvmlite.binding as llvm
 import numba
 import numpy as np
 import platformdirs
 from numba import prange, types
 from numba.core import caching, cgutils, event
+from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
@@ -61,6 +63,7 @@ __all__ = [
     "region",
     "separate",
     "serial",
+    "strict",
     "turn",
     "use_threads",
 ]
@@ -84,6 +87,11 @@ region = numba.njit(inline="always", **FLAGS)
 
 exact = numba.njit(forceinline=True, **{**FLAGS, "fastmath": {"contract", "nsz"}})
 """`inline` for arithmetic that must keep its order: error terms and range reductions rest on it."""
+
+_STRICT: dict[str, Any] = {**FLAGS, "fastmath": False}
+
+strict = numba.njit(forceinline=True, **_STRICT)
+"""`inline` for a `kernel` that is `strict`."""
 
 
 class _Disjoint(CompilerBase):  # type: ignore[misc]
@@ -227,14 +235,21 @@ class Kernel:
     arguments are `small` run without threads.
     """
 
-    def __init__(self, function: FunctionType, optional: Mapping[str, int], small: Callable[..., bool] | None) -> None:
+    def __init__(
+        self,
+        function: FunctionType,
+        optional: Mapping[str, int],
+        small: Callable[..., bool] | None,
+        strict: bool,
+    ) -> None:
         self.__name__, self.__doc__, self.__wrapped__ = function.__name__, function.__doc__, function
         self.__module__, self.__qualname__ = function.__module__, function.__qualname__
         names = list(inspect.signature(function).parameters)
         self._optional = tuple((names.index(name), ndim) for name, ndim in optional.items())
         self._small = small
         self._serial: Callable[..., None] | None = None
-        self.parallel = _compiled(function, parallel=_PARALLEL)
+        self._flags = _STRICT if strict else FLAGS
+        self.parallel = _compiled(function, self._flags, parallel=_PARALLEL)
         functions[function.__module__, function.__qualname__] = self
 
     @property
@@ -245,7 +260,7 @@ class Kernel:
             twin = FunctionType(function.__code__, function.__globals__, f"{function.__name__}_serial")
             twin.__qualname__ = f"{function.__qualname__}_serial"
             twin.__module__ = function.__module__
-            self._serial = _compiled(twin)
+            self._serial = _compiled(twin, self._flags)
         return self._serial
 
     def variant(self, threads: bool) -> Any:
@@ -318,15 +333,18 @@ def kernel(
     *,
     optional: Mapping[str, int] | None = None,
     small: Callable[..., bool] | None = None,
+    strict: bool = False,
 ) -> Any:
     """Decorator for a function with ``prange`` loops that Python calls; gives a `Kernel`.
 
     `optional` names the arguments that may be None and their number of axes. They arrive as arrays of size 0, so
     that one compiled variant serves both. `small` is asked, with a call's arguments, whether threads would not pay.
+    `strict` leaves every operation its order and its rounding: in a x + b y the compiler else chooses the product that
+    goes into a multiply-add, another with threads than without.
     """
     if function is None:
-        return lambda decorated: Kernel(decorated, optional or {}, small)
-    return Kernel(function, optional or {}, small)
+        return lambda decorated: Kernel(decorated, optional or {}, small, strict)
+    return Kernel(function, optional or {}, small, strict)
 
 
 def _plainly(function: Callable[..., None], args: tuple[Any, ...]) -> None:
@@ -358,9 +376,17 @@ def cache_directory() -> Path:
     return Path(numba.config.CACHE_DIR or platformdirs.user_cache_dir("twinkernels")) / f"numba-{_sources_hash()}"
 
 
+_SETTINGS = (
+    *("OPT", "ENABLE_AVX", "LOOP_VECTORIZE", "SLP_VECTORIZE", "DISABLE_INTEL_SVML"),
+    *("DEBUGINFO_DEFAULT", "BOUNDSCHECK", "DEBUG_NRT", "LLVM_REFPRUNE_PASS", "LLVM_REFPRUNE_FLAGS"),
+)
+"""Of Numba's own, those that change machine code. The processor and its features are in Numba's key."""
+
+
 def _sources_hash() -> str:
     package = Path(__file__).parents[2]
-    digest = hashlib.sha256(f"{numba.__version__} {numba.config.OPT} {numba.config.ENABLE_AVX}".encode())
+    settings = [getattr(numba.config, name, None) for name in _SETTINGS]
+    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {settings}".encode())
     for path in sorted(package.rglob("*.py")):
         with contextlib.suppress(OSError):
             digest.update(f"{path.relative_to(package).as_posix()}\0".encode() + path.read_bytes())
@@ -431,8 +457,37 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]
                 super().save_overload(sig, data)
 
 
-def _compiled(function: FunctionType, **options: Any) -> Any:
-    dispatcher = numba.njit(**FLAGS, **options)(function)
+_SHARED = (llvm.Linkage.linkonce_odr, llvm.Linkage.weak_odr)
+
+
+class _Library(JITCodeLibrary):  # type: ignore[misc]
+    """Machine code that runs the same bits, whether the compiler hands it over or the cache.
+
+    Numba compiles the body of a ``prange`` loop as a library of its own and links a copy into the kernel's, where it is
+    optimised again. Both are weak symbols: after compiling the first was called; out of the cache, which keeps only the
+    kernel's, the second. They differed where the optimiser had chosen another product for a multiply-add. A copy that
+    is private to its library is the one that is called.
+    """
+
+    def _optimize_final_module(self) -> None:
+        super()._optimize_final_module()
+        for function in self._final_module.functions:  # not sooner: a private function would be inlined otherwise
+            if not function.is_declaration and function.linkage in _SHARED:
+                function.linkage = llvm.Linkage.internal
+
+
+class _Whole(CompilerBase):  # type: ignore[misc]
+    """Numba's pipeline, into a `_Library`."""
+
+    def define_pipelines(self) -> list[Any]:
+        codegen = self.state.targetctx.codegen()
+        self.state.library = _Library(codegen, self.state.func_id.func_qualname)
+        self.state.library.enable_object_caching()
+        return [DefaultPassBuilder.define_nopython_pipeline(self.state)]
+
+
+def _compiled(function: FunctionType, flags: Mapping[str, Any] = FLAGS, **options: Any) -> Any:
+    dispatcher = numba.njit(**flags, **options, pipeline_class=_Whole)(function)
     if not DISABLED:
         dispatcher._cache = _Cache(function)
         _kernel_dispatchers.add(id(dispatcher))
