@@ -37,23 +37,51 @@ def test_every_digit_comes_up_about_equally(drawn):
     assert (abs(counts - 300) < 70).all()  # four standard deviations
 
 
-@pytest.mark.parametrize("threads", ["1", "2"])
-def test_the_same_seed_gives_the_same_bytes_in_another_process(drawn, threads):
+SINGLE = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "1")
+OLD = {"OPENBLAS_CORETYPE": "Prescott", "OPENBLAS_L2_SIZE": "256"}
+
+
+@pytest.mark.parametrize("environment", [{}, SINGLE, OLD], ids=["same", "one-thread", "another-blas-kernel"])
+def test_the_same_seed_gives_the_same_bytes_in_another_process(drawn, environment):
     assert digest(*strokes.generate(3_000, 7)) == digest(*drawn)
     program = (
         "import hashlib; from data import strokes; images, labels = strokes.generate(3_000, 7);"
         "print(hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest())"
     )
-    blas = dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], threads)
     run = subprocess.run(
         [sys.executable, "-c", program],
-        env=os.environ | blas,
+        env=os.environ | environment,
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=True,
     )
     assert run.stdout.strip() == digest(*drawn)
+
+
+def test_every_machine_draws_the_same_bytes(drawn):
+    """Whatever its processor, its BLAS and its NumPy: runs on strokes are resumed and compared elsewhere."""
+    assert digest(*drawn) == "74acbac61553f403caa339146a845529dc179c5117afcc605825d6a40fd5c192"
+
+
+def test_the_gaussians_are_far_from_where_rounding_could_turn():
+    offsets = (np.arange(-27, 28) - np.arange(strokes.PLACES)[:, None] / strokes.PLACES) / strokes.SOFT
+    exact = 2**17 * np.exp(-(offsets**2) / 2)
+    assert (np.abs(exact - np.floor(exact) - 0.5) > 1e-12 * exact).all()
+
+
+@pytest.mark.parametrize(
+    ("function", "reference", "low", "high"),
+    [(strokes._exp, np.exp, -9, 3), (strokes._sin, np.sin, -30, 30), (strokes._cos, np.cos, -30, 30)],
+)
+def test_functions_of_a_fixed_order(function, reference, low, high):
+    x = np.linspace(low, high, 10_001)
+    np.testing.assert_allclose(function(x), reference(x), rtol=0, atol=1e-8 * np.abs(reference(x)).max())
+
+
+def test_the_logarithm_of_a_fixed_order():
+    x = np.concatenate([np.geomspace(1e-30, 10, 10_001), [1.0]])
+    np.testing.assert_allclose(strokes._log(x), np.log(x), rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("count", [1, strokes.BLOCK - 1, strokes.BLOCK, strokes.BLOCK + 1, 1_000])
