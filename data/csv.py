@@ -1,4 +1,7 @@
-"""MNIST as CSV: a label, then 784 pixels from 0 to 255, one image a line; a header line may come first."""
+"""MNIST as CSV: a label, then 784 pixels from 0 to 255, one image a line; a header line may come first.
+
+The label stands in the first column, or in the last where the header names it there, as in OpenML's files.
+"""
 
 import codecs
 import os
@@ -22,14 +25,20 @@ BLOCK_LINES = 4096
 MAX_LINE = 1 << 14  # bytes; a full line has 4 * 785
 MAX_BYTES = 1 << 31  # of text, twenty times MNIST
 
+CLASS_NAMES = ("label", "labels", "class", "target", "digit", "y")
+MOST_CLASSES = 62  # EMNIST's; a column of pixels reaches further, or hardly differs from row to row
 _INTEGER = re.compile(r"\s*\+?0*([0-9]{1,3})\s*")
 
 
 def read_csv(path: str | os.PathLike[str]) -> Split:
-    """Read a CSV file, gzip-compressed if its name ends in .gz.
+    """Read a CSV file, plain or gzip-compressed.
 
-    Returns images (N, 28, 28, 1) uint8 and labels (N,) uint8. The first line is a header where neither its
-    label nor all of its pixels are numbers from 0 to 255.
+    Returns images (N, 28, 28, 1) uint8 and labels (N,) uint8. The first line is a header where it cannot be a row: its
+    first cell and others are no numbers from 0 to 255, or no two cells are equal. A header that calls its last column
+    one of CLASS_NAMES says that the labels are there; without that they are in the first.
+
+    Raises DataFormatError where a header names the class in another column, or in both; and where nothing names it, but
+    the first column cannot hold labels and the last can.
 
     Raises DataFormatError, which names the file and the line, for a line with more or fewer than 785
     columns, a value that is no integer from 0 to 255, a blank line, a line or a file beyond the limits, no
@@ -44,20 +53,28 @@ def parse(stream: BinaryIO, path: Path) -> Split:
     """What `read_csv` returns, from an open stream; ``path`` is for the messages."""
     lines = _lines(path, stream)
     first = next(lines, "")
-    start = 1
+    start, named = 1, None
     if _is_header(first):
-        start = 2
+        start, named = 2, _named(path, first)
     elif first:
         lines = chain([first], lines)
-    images, labels = bytearray(), bytearray()  # they grow in place: joining blocks would double the memory
+    last = named == COLUMNS - 1
+    images, labels, others = bytearray(), bytearray(), bytearray()  # grow in place: joining would double the memory
     while block := list(islice(lines, BLOCK_LINES)):
         rows = _rows(path, start, block)
-        labels += rows[:, 0].tobytes()
-        images += rows[:, 1:].tobytes()
+        labels += rows[:, -1 if last else 0].tobytes()
+        others += rows[:, -1].tobytes()
+        images += (rows[:, :-1] if last else rows[:, 1:]).tobytes()
         start += len(block)
     if not labels:
         raise DataFormatError(f"{path}: line {start}: no rows")
-    return Split(np.frombuffer(images, np.uint8).reshape(-1, HEIGHT, WIDTH, 1), np.frombuffer(labels, np.uint8))
+    split = Split(np.frombuffer(images, np.uint8).reshape(-1, HEIGHT, WIDTH, 1), np.frombuffer(labels, np.uint8))
+    if named is None and not _may_be_labels(split.labels) and _may_be_labels(np.frombuffer(others, np.uint8)):
+        raise DataFormatError(
+            f"{path}: the first column cannot hold the labels, and the last can; write a header that calls the column "
+            "with the labels 'class'"
+        )
+    return split
 
 
 def _lines(path: Path, stream: BinaryIO) -> Iterator[str]:
@@ -66,7 +83,8 @@ def _lines(path: Path, stream: BinaryIO) -> Iterator[str]:
         number += 1
         total += len(line)
         if len(line) > MAX_LINE:
-            raise DataFormatError(f"{path}: line {number}: longer than {MAX_LINE} bytes")
+            hint = "; numpy.savetxt writes integers if told fmt='%d', delimiter=','" if b"e+0" in line[:64] else ""
+            raise DataFormatError(f"{path}: line {number}: longer than {MAX_LINE} bytes{hint}")
         if total > MAX_BYTES:
             raise DataFormatError(f"{path}: line {number}: the file exceeds the limit of {MAX_BYTES} bytes")
         if number == 1:
@@ -80,8 +98,28 @@ def _value(cell: str) -> int | None:
 
 
 def _is_header(line: str) -> bool:
-    label, *pixels = line.split(",")
-    return _value(label) is None and any(_value(pixel) is None for pixel in pixels)
+    label, *pixels = cells = line.split(",")
+    named = _value(label) is None and any(_value(pixel) is None for pixel in pixels)
+    # pandas writes 0,0.1,0.2,... or 0,1,2,...: a row of 785 values up to 255 repeats itself.
+    return named or (len(cells) == COLUMNS == len(set(cells)))
+
+
+def _named(path: Path, header: str) -> int | None:
+    """The column that a header calls the class: the first, the last, or None for none."""
+    names = [cell.strip().strip("\"'").lower() for cell in header.split(",")]
+    found = [column for column, name in enumerate(names) if name in CLASS_NAMES]
+    if not found:
+        return None
+    if len(found) > 1 or found[0] not in (0, COLUMNS - 1):
+        places = ", ".join(f"{column + 1} ({names[column]})" for column in found)
+        raise DataFormatError(f"{path}: line 1: the header names the class in column {places}, expected 1 or {COLUMNS}")
+    return found[0]
+
+
+def _may_be_labels(column: NDArray[np.uint8]) -> bool:
+    """Whether a column differs from row to row as labels do, and stays as low."""
+    counts = np.bincount(column)
+    return len(counts) <= MOST_CLASSES and int(counts.max()) < 0.8 * len(column)
 
 
 def _rows(path: Path, start: int, lines: list[str]) -> NDArray[np.uint8]:

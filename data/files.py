@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 BLOCK = 1 << 20
+GZIP = b"\x1f\x8b"
 INFLATED = 1 << 26  # bytes that any gzip file may hold, MNIST's largest is 47 MB; a larger file may hold
 RATIO = 16  # times its own size: images shrink to a quarter or a tenth, deflate's limit is 1032
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[BinaryIO]:
-    """Open a plain file, or a gzip file whose name ends in .gz, as a stream of its plain bytes.
+    """Open a file, plain or gzip-compressed, as a stream of its plain bytes.
 
     Raises what `regular` and `plain` raise.
     """
@@ -49,13 +50,15 @@ def _at_once(path: str, flags: int) -> int:
 
 @contextmanager
 def plain(file: BinaryIO, path: Path) -> Iterator[BinaryIO]:
-    """The plain bytes of an open file: inflated on the way if the name of ``path`` ends in .gz.
+    """The plain bytes of an open file: inflated on the way if it begins as gzip files do, whatever its name.
 
     Raises DataFormatError where the gzip container is damaged, and where it holds more than INFLATED bytes and RATIO
     times its size. Its CRC is checked at the end of the stream only, so a caller that cares reads until nothing is
     left.
     """
-    if path.suffix != ".gz":
+    compressed = file.read(len(GZIP)) == GZIP
+    file.seek(0)
+    if not compressed:
         yield file
         return
     limit = max(INFLATED, RATIO * file.seek(0, os.SEEK_END))

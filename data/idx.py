@@ -26,7 +26,7 @@ MAX_BYTES = 1 << 30  # twenty times MNIST; twice the largest EMNIST
 
 
 def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
-    """Read an IDX file, gzip-compressed if its name ends in .gz.
+    """Read an IDX file, plain or gzip-compressed.
 
     Returns an array of the shape and type that the header gives, native byte order, writable. Nothing is
     allocated on the header's word, and no more than one byte past the size it implies is read or inflated.

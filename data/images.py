@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 
 from data.csv import read_csv
 from data.errors import DataFormatError, DataNotFoundError
-from data.files import regular
+from data.files import GZIP, regular
 from data.frame import frame, ink_of, paper_of
 from data.idx import read_idx
 from data.pictures import read_picture
 from data.splits import Split
 
-PICTURES = (".png", ".jpg", ".jpeg")
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+OTHER_PICTURES = (".heic", ".heif", ".avif", ".tif", ".tiff", ".svg", ".jp2", ".pgm", ".ppm", ".raw", ".dng")
+"""Kinds that are not read: a folder that holds one is refused, since nobody would see that it was left out."""
 
 
 def read_images(path: str | os.PathLike[str], height: int = 28, width: int = 28) -> tuple[list[str], NDArray[np.uint8]]:
@@ -24,10 +26,10 @@ def read_images(path: str | os.PathLike[str], height: int = 28, width: int = 28)
     - An IDX file (N, H, W) or (H, W) or a CSV file, plain or .gz, is taken as it is.
     - A picture of that size is taken as it is, as its negative where its edge is bright (ink on paper). Of any other
       size, its ink is framed as MNIST's digits are; see `data.frame`.
-    - A folder's pictures (.png, .jpg, .jpeg), those of its subfolders included, in the order of their names.
+    - A folder's pictures (those that end in one of PICTURES), its subfolders' included, in the order of their names.
 
     Raises DataNotFoundError for a folder without pictures, DataFormatError for a file that is damaged, of another kind
-    or without ink, and OSError for one that cannot be read.
+    or without ink, for a folder with a picture of a kind that is not read, and OSError for a file that cannot be read.
     """
     path = Path(path)
     if path.is_dir():
@@ -95,7 +97,9 @@ def _is_csv(path: Path) -> bool:
 
 def _is_idx(path: Path) -> bool:
     with regular(path) as file:
-        return path.suffix == ".gz" or file.read(2) == b"\0\0"
+        start = file.read(4)
+    # Two zero bytes alone begin other files as well, such as a telephone's HEIC pictures.
+    return path.suffix == ".gz" or start.startswith(GZIP) or (start[:2] == b"\0\0" and start[2:3] not in (b"", b"\0"))
 
 
 def _is_picture(path: Path) -> bool:
@@ -103,7 +107,11 @@ def _is_picture(path: Path) -> bool:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    files = sorted(filter(_is_picture, folder.rglob("*")))
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in found:
+        if path.suffix.lower() in OTHER_PICTURES:
+            raise DataFormatError(f"{path}: pictures of this kind are not read; expected {', '.join(PICTURES)}")
+    files = [path for path in found if path.suffix.lower() in PICTURES]
     if not files:
         raise DataNotFoundError(f"{folder} holds no pictures; expected files that end in {', '.join(PICTURES)}")
     return files

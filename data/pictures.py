@@ -1,4 +1,4 @@
-"""Pictures (PNG, JPEG) as grey pixels. Needs Pillow, the extra ``images``."""
+"""Pictures (PNG, JPEG, BMP, GIF, WebP) as grey pixels. Needs Pillow, the extra ``images``."""
 
 import os
 import warnings
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from data.errors import DataFormatError
 from data.files import regular
 
-FORMATS = ("PNG", "JPEG")
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 MAX_PIXELS = 1 << 24  # 4096 x 4096
 
 
@@ -37,14 +37,21 @@ def parse(stream: BinaryIO, path: Path) -> NDArray[np.uint8]:
         with warnings.catch_warnings(action="ignore"), Image.open(stream, formats=FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise DataFormatError(f"{picture.width} x {picture.height} pixels, at most {MAX_PIXELS} are read")
+            if (count := getattr(picture, "n_frames", 1)) > 1:
+                raise DataFormatError(f"{count} pictures in one file, expected one")
             drawn = ImageOps.exif_transpose(picture)
             if drawn.mode.startswith("I"):  # grey in 16 bits
-                return np.right_shift(np.asarray(drawn).astype(np.uint16), 8).astype(np.uint8)
+                levels = np.asarray(drawn).astype(np.uint16)
+                grey = np.right_shift(levels, 8).astype(np.uint8)
+                grey[levels == picture.info.get("transparency", -1)] = 255
+                return grey
             drawn = drawn.convert("RGBA")
         paper = Image.new("RGBA", drawn.size, "white")
         return np.array(ImageOps.grayscale(Image.alpha_composite(paper, drawn)))
     except UnidentifiedImageError:
-        raise DataFormatError(f"{path}: not a readable picture; expected {' or '.join(FORMATS)}") from None
+        stream.seek(0)
+        kind = " but HEIC or AVIF, whatever its name" if stream.read(12)[4:8] == b"ftyp" else ""
+        raise DataFormatError(f"{path}: not a readable picture{kind}; expected {', '.join(FORMATS)}") from None
     # Decoders raise whatever a damaged file makes them meet: SyntaxError, EOFError, struct.error, IndexError.
     except Exception as error:
         raise DataFormatError(f"{path}: not a readable picture ({error})") from None

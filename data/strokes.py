@@ -285,8 +285,8 @@ def _exp(x: Doubles) -> Doubles:
     """eˣ to nine digits: 2ⁿ times the Taylor polynomial of what is left."""
     n = np.rint(x * 1.4426950408889634)
     r = x - n * 0.6931471805599453
-    power: Doubles = np.ldexp(_horner(r, [1 / math.factorial(k) for k in range(10)]), n.astype(np.int32))
-    return power
+    result: Doubles = np.ldexp(_horner(r, [1 / math.factorial(k) for k in range(10)]), n.astype(np.int32))
+    return result
 
 
 def _log(x: Doubles) -> Doubles:
@@ -295,7 +295,8 @@ def _log(x: Doubles) -> Doubles:
     low = m < 0.7071067811865476
     m, e = np.where(low, 2 * m, m), e - low
     t = (m - 1) / (m + 1)
-    return 2 * t * _horner(t * t, [1 / k for k in range(1, 9, 2)]) + e * 0.6931471805599453
+    logarithm: Doubles = 2 * t * _horner(t * t, [1 / k for k in range(1, 9, 2)]) + e * 0.6931471805599453
+    return logarithm
 
 
 def _sin(x: Doubles) -> Doubles:

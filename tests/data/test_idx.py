@@ -97,7 +97,6 @@ def test_write_refuses_what_idx_cannot_hold(tmp_path, array, message):
         (b"", r"not an IDX file: starts with \[\]"),
         (b"\0\0\x08", r"starts with \[00 00 08\]"),
         (b"\0\x01" + GOOD[2:], r"starts with \[00 01 08 03\]"),
-        (gzip.compress(GOOD, mtime=0), r"starts with \[1f 8b"),
         (b"\0\0\x0a" + GOOD[3:], "type code 0x0a, expected one of 0x08 .uint8."),
         (b"\0\0\x08\0\x07", "rank 0, expected 1 to 4"),
         (b"\0\0\x08\x05" + bytes(25), "rank 5, expected 1 to 4"),
@@ -151,7 +150,6 @@ def test_a_gzip_bomb_is_inflated_one_byte_past_the_header_only(tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda packed: GOOD, "damaged gzip file: Not a gzipped file"),
         (lambda packed: packed[:-4], "damaged gzip file: Compressed file ended"),
         (lambda packed: packed[:-12], "damaged gzip file: Compressed file ended"),
         (lambda packed: packed[:5], "damaged gzip file"),
@@ -164,6 +162,16 @@ def test_a_gzip_bomb_is_inflated_one_byte_past_the_header_only(tmp_path, monkeyp
 )
 def test_damaged_gzip(tmp_path, damage, message):
     refuses(tmp_path / "a.gz", damage(gzip.compress(GOOD)), message)
+
+
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "train-images-idx3-ubyte.gz", "a.png"])
+@pytest.mark.parametrize("content", [GOOD, gzip.compress(GOOD)], ids=["plain", "gzip"])
+def test_gzip_is_told_by_content_and_not_by_name(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    np.testing.assert_array_equal(data.read_idx(tmp_path / name), np.arange(8).reshape(2, 2, 2))
+    names, images = data.read_images(tmp_path / name, 2, 2)
+    assert images.shape == (2, 2, 2, 1)
+    assert names == [f"{tmp_path / name}[0]", f"{tmp_path / name}[1]"]
 
 
 def test_a_missing_file_is_named(tmp_path):

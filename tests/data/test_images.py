@@ -164,6 +164,46 @@ def test_what_is_transparent_is_paper(digit: np.ndarray, tmp_path: Path) -> None
     np.testing.assert_array_equal(data.read_images(tmp_path / "clear.png")[1][0, ..., 0], digit)
 
 
+def test_what_is_transparent_is_paper_in_sixteen_bits_too(tmp_path: Path) -> None:
+    levels = np.full((28, 28), 1000, np.uint16)
+    levels[4:24, 12:16] = 60000
+    Image.fromarray(levels).save(tmp_path / "deep.png", transparency=1000)
+    picture = data.read_picture(tmp_path / "deep.png")
+    assert (picture[4:24, 12:16] == 60000 >> 8).all()
+    assert (picture[0] == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["bmp", "gif", "webp"])
+def test_other_kinds_of_pictures_are_read(digit: np.ndarray, tmp_path: Path, kind: str) -> None:
+    (tmp_path / "3").mkdir()
+    options = {"lossless": True} if kind == "webp" else {}
+    Image.fromarray(255 - digit).save(tmp_path / "3" / f"a.{kind}", **options)
+    images, labels = data.read_labelled(tmp_path)
+    assert labels.tolist() == [3]
+    np.testing.assert_array_equal(images[0, ..., 0], digit)
+
+
+def test_a_picture_that_would_be_left_out_is_named(digit: np.ndarray, tmp_path: Path) -> None:
+    (tmp_path / "3").mkdir()
+    Image.fromarray(digit).save(tmp_path / "3" / "a.png")
+    Image.fromarray(digit).save(tmp_path / "3" / "b.tiff")
+    with pytest.raises(data.DataFormatError, match=r"3/b\.tiff: pictures of this kind are not read"):
+        data.read_labelled(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["IMG_0001.HEIC", "IMG_0001.jpg"])
+def test_a_telephones_picture_is_called_what_it_is(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\0\0\0\x28ftypheic" + bytes(100))
+    with pytest.raises(data.DataFormatError, match=f"{name}: not a readable picture but HEIC"):
+        data.read_images(tmp_path / name)
+
+
+def test_several_pictures_in_one_file_are_refused(digit: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(digit).save(tmp_path / "a.gif", save_all=True, append_images=[Image.fromarray(255 - digit)])
+    with pytest.raises(data.DataFormatError, match=r"a\.gif.*2 pictures in one file"):
+        data.read_picture(tmp_path / "a.gif")
+
+
 def test_a_photograph_is_turned_as_its_camera_says(digit: np.ndarray, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held upright: turn by 90 degrees clockwise

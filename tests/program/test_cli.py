@@ -302,7 +302,10 @@ TRAIN = ("train", "mlp-512", "--backend", "numpy")
         (["evaluate", "kept", "--data", "bad.csv"], "bad.csv: line 1: 3 columns"),
         (["evaluate", "kept", "--data", "labelled"], "11"),
         (["evaluate", "kept", "--data", "strayed"], "strayed/x/a.png lies in no label's folder"),
-        (["predict", "kept", "moving.png"], "moving.png: not a readable picture; expected PNG or JPEG"),
+        (
+            ["predict", "kept", "moving.png"],
+            "moving.png: not a readable picture (2 pictures in one file, expected one)",
+        ),
         ([*TRAIN, "--validation", "1"], "validation is 1.0"),
     ],
 )
