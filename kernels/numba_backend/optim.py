@@ -11,6 +11,8 @@ from .compiler.jit import inline, kernel, prange
 from .tiles.chunks import chunk, chunks, elementwise
 from .tiles.elementary import single
 
+__all__ = ["adam", "rmsprop", "sgd"]
+
 
 @inline
 def decayed(p, g, rate, weight_decay, decoupled):
