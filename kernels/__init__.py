@@ -35,7 +35,14 @@ _BACKENDS = {"numpy": "kernels.numpy_backend", "numba": "kernels.numba_backend"}
 
 
 def names() -> list[str]:
-    """The backends' names."""
+    """The backends' names, the definition's first.
+
+    Returns:
+        Names that `get` takes, in a new list.
+
+    >>> names()
+    ['numpy', 'numba']
+    """
     return list(_BACKENDS)
 
 
@@ -45,7 +52,20 @@ def _load(name: str) -> Kernels:
 
 
 def get(name: str) -> Kernels:
-    """The kernels of one backend; ValueError for a name that is not in `names()`."""
+    """The kernels of one backend. The first call for "numba" loads Numba, which takes a second.
+
+    Args:
+        name: "numpy", the definition, or "numba", its fast twin.
+
+    Returns:
+        The backend's `Kernels`; the same object at every call.
+
+    Raises:
+        ValueError: name is not in `names()`.
+
+    >>> get("numpy")
+    <Kernels numpy>
+    """
     if name not in _BACKENDS:
         raise ValueError(f"unknown backend {name!r}; expected one of {', '.join(names())}")
     return _load(name)

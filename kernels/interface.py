@@ -1,7 +1,8 @@
 """The contract: every kernel's formula, shapes, tie and NaN rules, once.
 
-A backend is a package with these functions, same names, same parameters, in the same order. A kernel fills
-arrays that its caller made and returns nothing.
+A backend is a package with these functions, same names, same parameters, in the same order: all of `Backend` and
+`Batches`, and if it likes those of `Fused` and `Programs`. A kernel fills arrays that its caller made and returns
+nothing.
 
 * `Input` arrays are never written. `Output` arrays are overwritten in full, never accumulated into, and do not
   overlap inputs. `InPlace` arrays (optimizers, running averages) are updated. Some outputs and the bias may be
@@ -10,7 +11,7 @@ arrays that its caller made and returns nothing.
   aside.
   No axis is empty. The facade in `ops` and the plan in `models` see to it; backends check nothing.
 * `scratch` is the backend's private workspace, a flat array of the common dtype, undefined on entry. A kernel
-  with scratch has dims `d`, and its backend has `<kernel>_scratch(d, n)`: the elements needed for n samples.
+  with scratch has dims `d`, and its backend has the kernel's `ScratchSize`.
 * Shapes: images are NHWC, convolution weights (KH, KW, C / groups, F), linear weights (K, M). The last axis is
   the channels', the first the batch's. `...` stands for any number of axes between.
 * NaN and infinities in an input reach every output that the formula makes depend on it.
@@ -19,8 +20,9 @@ arrays that its caller made and returns nothing.
 
 from __future__ import annotations
 
+import difflib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Protocol, Self, Union, get_args, get_origin, get_type_hints
@@ -543,7 +545,7 @@ class Fused(Protocol):
         """The filters times gamma / √(var + eps), in the order in which `conv2d_folded` reads them, and the bias
         (b − mean) gamma / √(var + eps) + beta (F,). Without gamma there is no normalisation. One group.
 
-        packed has `conv2d_fold_size(d)` elements.
+        The size of packed is the kernel's `FoldSize`.
         """
 
     @staticmethod
@@ -566,7 +568,7 @@ class Fused(Protocol):
     def linear_fold(w: Input, b: Input | None, d: LinearDims, packed: Output, bias: Output) -> None:
         """The weights in the order in which `linear_folded` reads them, and the bias, zeros for None.
 
-        packed has `linear_fold_size(d)` elements.
+        The size of packed is the kernel's `FoldSize`.
         """
 
     @staticmethod
@@ -574,6 +576,42 @@ class Fused(Protocol):
         x: Input, packed: Input, bias: Input, relu: bool, d: LinearDims, scratch: Scratch, y: Output
     ) -> None:
         """`linear`, and `relu` if wanted, of the folded weights."""
+
+
+class Batches(Protocol):
+    """What stands around a plan's kernels when it runs over a whole data set: reading batches, keeping results.
+
+    Of a data set and an order of its samples, `batch` counts batches of the size that the outputs have.
+    """
+
+    @staticmethod
+    def gather(x: Input, order: Input, batch: int, levels: Input | None, y: Output) -> None:
+        """y[i] = x[order[batch · n + i]] for i < n = len(y), contiguous arrays of one dtype, order int64.
+
+        With levels (256,) of y's dtype, x is uint8 and y[i] = levels[x[..]]: normalised as it is read.
+        """
+
+    @staticmethod
+    def keep(value: Input, batch: int, values: InPlace) -> None:
+        """values[batch] = value, which has no axes."""
+
+    @staticmethod
+    def count_correct(output: Input, labels: Input, batch: int, counts: InPlace) -> None:
+        """counts[batch] = how many rows of output (N, C) have their first maximum, or their first NaN, at the label."""
+
+
+class ScratchSize(Protocol):
+    """`<kernel>_scratch`, which a backend has beside every kernel with a `scratch` parameter."""
+
+    def __call__(self, d: Any, n: int, /) -> int:
+        """Elements of scratch for n samples of dims d."""
+
+
+class FoldSize(Protocol):
+    """`<kernel>_fold_size`, which a backend has beside every `<kernel>_fold`."""
+
+    def __call__(self, d: Any, /) -> int:
+        """Elements of packed parameters of dims d."""
 
 
 @dataclass(frozen=True)
@@ -629,13 +667,24 @@ class Program(Protocol):
         """The calls of both, one after the other."""
 
 
+class Programs(Protocol):
+    """What a backend has that makes programs."""
+
+    @staticmethod
+    def record(calls: Iterable[tuple[Callable[..., None], Sequence[Any]]]) -> Program | None:
+        """Fill functions with their arguments, some of them a `Scalar`, as one program.
+
+        None where a function does more than to call the backend's kernels. The arrays have to stay where they are.
+        """
+
+
 @cache
 def roles(kernel: str | Kernel) -> dict[str, str]:
-    """Parameter -> "input", "output", "in place", "scratch" or "attribute", in the order of the call."""
-    if isinstance(kernel, Kernel):
-        function = kernel.numpy
-    else:
-        function = getattr(Backend if hasattr(Backend, kernel) else Fused, kernel)
+    """Parameter -> "input", "output", "in place", "scratch" or "attribute", in the order of the call.
+
+    kernel: a name of `Backend`, `Fused` or `Batches`, else ValueError; or a kernel written elsewhere.
+    """
+    function = kernel.numpy if isinstance(kernel, Kernel) else _declaration(kernel)
     hints = get_type_hints(function, include_extras=True)
     return {name: _role(hints.get(name)) for name in inspect.signature(function).parameters}
 
@@ -648,6 +697,29 @@ def _role(hint: object) -> str:
     return "attribute"
 
 
-def kernel_names() -> list[str]:
-    """The name of every kernel of the contract."""
-    return [name for name, value in vars(Backend).items() if isinstance(value, staticmethod)]
+def _declaration(kernel: str) -> Callable[..., None]:
+    if not isinstance(kernel, str):
+        raise TypeError(f"kernel is a {type(kernel).__name__}, expected a name or a kernels.Kernel")
+    known: dict[str, Callable[..., None]] = {
+        name: getattr(protocol, name) for protocol in (Backend, Fused, Batches) for name in kernel_names(protocol)
+    }
+    if kernel not in known:
+        close = " or ".join(map(repr, difflib.get_close_matches(kernel, known)))
+        hint = f"did you mean {close}?" if close else "kernels.kernel_names() lists those of the contract"
+        raise ValueError(f"unknown kernel {kernel!r}; {hint}")
+    return known[kernel]
+
+
+def kernel_names(protocol: type = Backend) -> list[str]:
+    """The name of every kernel of the contract.
+
+    Args:
+        protocol: `Backend`, or another that names kernels: `Fused` or `Batches`.
+
+    Returns:
+        Its kernels' names in the order of its source, in a new list.
+
+    >>> kernel_names()[:4]
+    ['linear', 'linear_backward', 'conv2d', 'conv2d_backward']
+    """
+    return [name for name, value in vars(protocol).items() if isinstance(value, staticmethod)]

@@ -3,65 +3,141 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from . import memory, shapes
-from .interface import Backend, Kernel, Program
+from .interface import Backend, FoldSize, Kernel, Program, Programs, ScratchSize, roles
 from .shapes import Pair, Shape
 
 Array = np.ndarray
 
 
 class Kernels:
-    """Every kernel on one backend, as functions from arrays to new arrays.
+    """Every kernel on one backend, as functions from arrays to new arrays; made by `kernels.get`.
 
-    Each method's formula stands in `kernels.interface.Backend`. Arrays are C-contiguous numpy arrays of one
-    dtype, float32 or float64, with no empty axis; anything else raises TypeError (not an array, dtype) or
-    ValueError (shape, strides, a number out of range) and names the argument. Only the optimizers and
+    A kernel's whole rule, with what becomes of ties and NaN, stands under its name in `kernels.Backend`. Arrays are
+    C-contiguous numpy arrays of one dtype, float32 or float64, with no empty axis; images are NHWC. Anything else
+    raises TypeError (not an array, dtype) or ValueError (shape, strides, alignment, a number out of range), whose
+    message begins with the kernel and the argument. Results are new arrays of that dtype. Only the optimizers and
     `ema_update` write to their arguments.
+
+    name: the backend's.
+    backend: its functions, which fill arrays that they are handed and check nothing; the methods call them.
+
+    >>> import numpy as np
+    >>> import kernels
+    >>> k = kernels.get("numpy")
+    >>> k.linear(np.ones((2, 3)), np.ones((3, 1)), np.array([0.5]))
+    array([[3.5],
+           [3.5]])
     """
 
     def __init__(self, name: str, backend: Any) -> None:
         self.name = name
-        self.backend = backend
+        self.backend: Backend = backend
 
     def __repr__(self) -> str:
         return f"<Kernels {self.name}>"
 
+    def has(self, name: str) -> bool:
+        """Whether the backend has a function of this name.
+
+        Args:
+            name: of a kernel, such as one of `kernels.interface.Fused`, which a backend may lack.
+
+        Returns:
+            Whether it has.
+        """
+        return callable(getattr(self.backend, name, None))
+
     def function(self, kernel: str | Kernel) -> Callable[..., None]:
-        """The fill function of a kernel of the contract, by name, or of a kernel written elsewhere."""
+        """The fill function of a kernel: it writes into arrays that its caller made, and checks nothing.
+
+        Args:
+            kernel: a name of `kernels.Backend`, or of `Fused` or `Batches` beside it; or a `kernels.Kernel`.
+
+        Returns:
+            The function, whose parameters are the contract's.
+
+        Raises:
+            ValueError: there is no such kernel, or this backend has none.
+        """
         if isinstance(kernel, Kernel):
             return kernel.on(self.name)
-        function: Callable[..., None] = getattr(self.backend, kernel)
+        function: Callable[..., None] = self._find(kernel, kernel)
         return function
 
     def scratch_size(self, kernel: str | Kernel, d: Any, n: int) -> int:
-        """Elements of scratch that a kernel needs for n samples of dims d."""
+        """How much scratch a kernel needs.
+
+        Args:
+            kernel: as in `function`.
+            d: the dims of the call, from `kernels.shapes`.
+            n: number of samples.
+
+        Returns:
+            Elements of the kernel's `scratch`.
+
+        Raises:
+            ValueError: there is no such kernel, it takes no scratch, or this backend has none.
+        """
         if isinstance(kernel, Kernel):
             return kernel.scratch_size(self.name, d, n)
-        size: Callable[[Any, int], int] = getattr(self.backend, f"{kernel}_scratch")
+        size: ScratchSize = self._find(kernel, f"{kernel}_scratch")
         return size(d, n)
+
+    def fold_size(self, kernel: str, d: Any) -> int:
+        """How much room a contraction's folded parameters take, which each backend lays out in its own way.
+
+        Args:
+            kernel: "conv2d" or "linear".
+            d: its dims, from `kernels.shapes`.
+
+        Returns:
+            Elements of `packed`, as `kernels.interface.Fused` names it.
+
+        Raises:
+            ValueError: there is no such kernel, or this backend folds none.
+        """
+        size: FoldSize = self._find(kernel, f"{kernel}_fold_size")
+        return size(d)
 
     @property
     def compiles(self) -> bool:
         """Whether the backend makes programs."""
-        return hasattr(self.backend, "record")
+        return self.has("record")
 
     def program(self, calls: Iterable[tuple[Callable[..., None], Sequence[Any]]]) -> Program | None:
         """Fill functions with their arguments, some of them a `Scalar`, as one compiled call.
 
-        None where the backend has no such thing, or a function does more than to call the backend's kernels. The
-        arrays have to stay where they are.
+        Args:
+            calls: pairs of a function and its arguments. The arrays have to stay where they are.
+
+        Returns:
+            The program; None where the backend makes none, or a function does more than to call the backend's kernels.
         """
-        record: Callable[..., Program | None] | None = getattr(self.backend, "record", None)
-        return None if record is None else record(calls)
+        return cast(Programs, self.backend).record(calls) if self.compiles else None
 
     # Contractions ------------------------------------------------------------------------------------------
 
     def linear(self, x: Array, w: Array, b: Array | None = None) -> Array:
+        """y = x w + b.
+
+        Args:
+            x: inputs (N, K).
+            w: weights (K, M).
+            b: biases (M,), or None for none.
+
+        Returns:
+            y (N, M).
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; w has another K than x, b another M than w.
+        """
         dtype = shapes.arrays("linear", x=x, w=w, **_given(b=b))
         d = shapes.linear(x.shape, w.shape, _shape(b))
         y = memory.empty((len(x), d.m), dtype)
@@ -69,6 +145,21 @@ class Kernels:
         return y
 
     def linear_backward(self, dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
+        """Gradients of `linear`: dx = dy wᵀ, dw = xᵀ dy, db = Σₙ dy.
+
+        Args:
+            dy: gradient of a scalar loss by y, (N, M).
+            x: the forward's inputs (N, K).
+            w: the forward's weights (K, M).
+
+        Returns:
+            dx (N, K), dw (K, M) and db (M,).
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; w has another K than x, dy is not of y's
+                shape.
+        """
         dtype = shapes.arrays("linear_backward", dy=dy, x=x, w=w)
         d = shapes.linear(x.shape, w.shape, None, "linear_backward")
         shapes.equal("linear_backward", "dy", dy.shape, (len(x), d.m), "the shape of y")
@@ -86,6 +177,35 @@ class Kernels:
         dilation: Pair = 1,
         groups: int = 1,
     ) -> Array:
+        """Convolves images with filters as deep learning does: a cross-correlation, no filter is turned round.
+
+        y[n, p, q, f] = b[f] + Σ x[n, p·stride − padding + i·dilation, q·stride − padding + j·dilation, c] w[i, j, c, f]
+        over a filter's rows i, columns j and channels c. Places outside x count as zero.
+
+        Args:
+            x: images (N, H, W, C).
+            w: filters (KH, KW, C / groups, F).
+            b: biases (F,), or None for none.
+            stride: step of the window, an int or an (h, w) pair, at least 1.
+            padding: zeros added on each side, an int or an (h, w) pair, at least 0.
+            dilation: distance between a filter's taps, an int or an (h, w) pair, at least 1.
+            groups: number of groups, a divisor of C and F; filters of group g see the channels of group g alone.
+
+        Returns:
+            y (N, OH, OW, F), with OH = ⌊(H + 2 padding − dilation (KH − 1) − 1) / stride⌋ + 1, and OW likewise.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; w or b does not fit x and groups, or the
+                filter does not fit into the padded image; stride, padding, dilation or groups is out of range.
+
+        >>> import numpy as np
+        >>> import kernels
+        >>> x, w = np.ones((1, 4, 4, 1)), np.ones((3, 3, 1, 2))
+        >>> kernels.get("numpy").conv2d(x, w, stride=2, padding=(1, 0))[0, :, :, 0]
+        array([[6.],
+               [9.]])
+        """
         dtype = shapes.arrays("conv2d", x=x, w=w, **_given(b=b))
         d = shapes.conv2d(x.shape, w.shape, _shape(b), stride, padding, dilation, groups)
         y = memory.empty((len(x), d.oh, d.ow, d.f), dtype)
@@ -102,6 +222,27 @@ class Kernels:
         dilation: Pair = 1,
         groups: int = 1,
     ) -> tuple[Array, Array, Array]:
+        """Gradients of `conv2d`: each of dx, dw and db sums dy times what y has multiplied it with.
+
+        The whole rule: `kernels.Backend.conv2d_backward`.
+
+        Args:
+            dy: gradient of a scalar loss by y, (N, OH, OW, F).
+            x: the forward's images (N, H, W, C).
+            w: the forward's filters (KH, KW, C / groups, F).
+            stride: the forward's, an int or an (h, w) pair.
+            padding: the forward's, an int or an (h, w) pair.
+            dilation: the forward's, an int or an (h, w) pair.
+            groups: the forward's.
+
+        Returns:
+            dx (N, H, W, C), dw (KH, KW, C / groups, F) and db (F,).
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; w does not fit x and groups, dy is not of y's
+                shape; stride, padding, dilation or groups is out of range.
+        """
         dtype = shapes.arrays("conv2d_backward", dy=dy, x=x, w=w)
         d = shapes.conv2d(x.shape, w.shape, None, stride, padding, dilation, groups, "conv2d_backward")
         shapes.equal("conv2d_backward", "dy", dy.shape, (len(x), d.oh, d.ow, d.f), "the shape of y")
@@ -112,6 +253,36 @@ class Kernels:
     # Pooling -----------------------------------------------------------------------------------------------
 
     def maxpool2d(self, x: Array, size: Pair = 2, stride: Pair | None = None, padding: Pair = 0) -> tuple[Array, Array]:
+        """y = the largest value of each window, channel by channel.
+
+        The first of equal maxima wins, a NaN beats every number, padding never wins. Windows that reach beyond the
+        padding are left out.
+
+        Args:
+            x: images (N, H, W, C).
+            size: (KH, KW) of the window, an int or an (h, w) pair, at least 1.
+            stride: step of the window, an int or an (h, w) pair, at least 1; None for the window's size.
+            padding: places added on each side, an int or an (h, w) pair, at least 0 and less than size.
+
+        Returns:
+            y (N, OH, OW, C), with OH = ⌊(H + 2 padding − KH) / stride⌋ + 1, and OW likewise; and argmax of the same
+            shape, each maximum's place i·KW + j in its window, uint8 for windows of up to 256 places, else int32.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; the window does not fit into the padded image; size,
+                stride or padding is out of range.
+
+        >>> import numpy as np
+        >>> import kernels
+        >>> y, argmax = kernels.get("numpy").maxpool2d(np.arange(16.0).reshape(1, 4, 4, 1))
+        >>> y[0, :, :, 0]
+        array([[ 5.,  7.],
+               [13., 15.]])
+        >>> argmax[0, :, :, 0]
+        array([[3, 3],
+               [3, 3]], dtype=uint8)
+        """
         dtype = shapes.arrays("maxpool2d", x=x)
         d = shapes.pool2d(x.shape, size, stride, padding, "maxpool2d")
         y = memory.empty((len(x), d.oh, d.ow, d.c), dtype)
@@ -128,6 +299,24 @@ class Kernels:
         stride: Pair | None = None,
         padding: Pair = 0,
     ) -> Array:
+        """Gradient of `maxpool2d`: each dy is added where its window's maximum was; zero elsewhere.
+
+        Args:
+            dy: gradient of a scalar loss by y, (N, OH, OW, C).
+            argmax: the array (N, OH, OW, C) that the forward returned.
+            x_shape: (N, H, W, C) of the forward's images.
+            size: the forward's, an int or an (h, w) pair.
+            stride: the forward's, an int or an (h, w) pair; None for the window's size.
+            padding: the forward's, an int or an (h, w) pair.
+
+        Returns:
+            dx (N, H, W, C).
+
+        Raises:
+            TypeError: dy is anything but a numpy array of float32 or float64.
+            ValueError: dy is not C-contiguous or has an empty axis; dy, argmax and x_shape do not fit each other,
+                argmax holds places outside a window or in the padding; size, stride or padding is out of range.
+        """
         dtype = shapes.arrays("maxpool2d_backward", dy=dy)
         d = shapes.pool2d(tuple(x_shape), size, stride, padding, "maxpool2d_backward")
         shape = (len(dy), d.oh, d.ow, d.c)
@@ -146,6 +335,25 @@ class Kernels:
         padding: Pair = 0,
         count_include_pad: bool = True,
     ) -> Array:
+        """y = the mean of each window, channel by channel; padding counts as zero.
+
+        Windows that reach beyond the padding are left out.
+
+        Args:
+            x: images (N, H, W, C).
+            size: (KH, KW) of the window, an int or an (h, w) pair, at least 1.
+            stride: step of the window, an int or an (h, w) pair, at least 1; None for the window's size.
+            padding: places added on each side, an int or an (h, w) pair, at least 0 and less than size.
+            count_include_pad: whether to divide by KH·KW everywhere; if not, by the number of a window's real pixels.
+
+        Returns:
+            y (N, OH, OW, C), with OH = ⌊(H + 2 padding − KH) / stride⌋ + 1, and OW likewise.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; the window does not fit into the padded image; size,
+                stride or padding is out of range.
+        """
         dtype = shapes.arrays("avgpool2d", x=x)
         d = shapes.pool2d(x.shape, size, stride, padding, "avgpool2d")
         y = memory.empty((len(x), d.oh, d.ow, d.c), dtype)
@@ -161,6 +369,24 @@ class Kernels:
         padding: Pair = 0,
         count_include_pad: bool = True,
     ) -> Array:
+        """Gradient of `avgpool2d`: each dy, divided as in the forward, is added all over its window.
+
+        Args:
+            dy: gradient of a scalar loss by y, (N, OH, OW, C).
+            x_shape: (N, H, W, C) of the forward's images.
+            size: the forward's, an int or an (h, w) pair.
+            stride: the forward's, an int or an (h, w) pair; None for the window's size.
+            padding: the forward's, an int or an (h, w) pair.
+            count_include_pad: the forward's.
+
+        Returns:
+            dx (N, H, W, C).
+
+        Raises:
+            TypeError: dy is anything but a numpy array of float32 or float64.
+            ValueError: dy is not C-contiguous or has an empty axis; dy and x_shape do not fit each other; size, stride
+                or padding is out of range.
+        """
         dtype = shapes.arrays("avgpool2d_backward", dy=dy)
         d = shapes.pool2d(tuple(x_shape), size, stride, padding, "avgpool2d_backward")
         shapes.equal("avgpool2d_backward", "x_shape", x_shape, (len(dy), d.h, d.w, d.c), f"dy {dy.shape}")
@@ -172,6 +398,24 @@ class Kernels:
     # Normalisation -----------------------------------------------------------------------------------------
 
     def batchnorm(self, x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> tuple[Array, Array, Array]:
+        """y = gamma (x − mean) inv_std + beta, with each channel's own mean and inv_std = 1 / √(variance + eps).
+
+        Mean and (biased) variance are taken over all axes but the last. Ioffe and Szegedy 2015.
+
+        Args:
+            x: (N, ..., C), channels last.
+            gamma: scales (C,).
+            beta: offsets (C,).
+            eps: added to the variance, at least 0.
+
+        Returns:
+            y of x's shape, mean (C,) and inv_std (C,).
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; gamma or beta has not x's channels; eps is
+                negative or not finite.
+        """
         d = _channel_vectors("batchnorm", x, gamma=gamma, beta=beta)
         eps = shapes.number("batchnorm", "eps", eps, 0.0)
         y, mean, inv_std, var = _like(x), _like(gamma), _like(gamma), _like(gamma)
@@ -181,6 +425,25 @@ class Kernels:
     def batchnorm_backward(
         self, dy: Array, x: Array, gamma: Array, mean: Array, inv_std: Array
     ) -> tuple[Array, Array, Array]:
+        """Gradients of `batchnorm`: dbeta = Σ dy, dgamma = Σ dy x̂, dx = gamma inv_std (dy − dbeta / m − x̂ dgamma / m).
+
+        x̂ = (x − mean) inv_std, and a channel has m values. mean and inv_std are functions of x here, not constants.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input (N, ..., C).
+            gamma: the forward's scales (C,).
+            mean: (C,), as the forward returned it.
+            inv_std: (C,), as the forward returned it.
+
+        Returns:
+            dx of x's shape, dgamma (C,) and dbeta (C,).
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; dy is not of x's shape, another array has not
+                x's channels.
+        """
         d = _channel_vectors("batchnorm_backward", x, dy=dy, gamma=gamma, mean=mean, inv_std=inv_std)
         dx, dgamma, dbeta = _like(x), _like(gamma), _like(gamma)
         scratch = self._scratch("batchnorm_backward", d, x)
@@ -190,6 +453,24 @@ class Kernels:
     def batchnorm_inference(
         self, x: Array, gamma: Array, beta: Array, mean: Array, var: Array, eps: float = 1e-5
     ) -> Array:
+        """y = gamma (x − mean) / √(var + eps) + beta, with given statistics by channel.
+
+        Args:
+            x: (N, ..., C), channels last.
+            gamma: scales (C,).
+            beta: offsets (C,).
+            mean: means (C,), such as running averages.
+            var: variances (C,).
+            eps: added to the variance, at least 0.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; another array has not x's channels; eps is
+                negative or not finite.
+        """
         _channel_vectors("batchnorm_inference", x, gamma=gamma, beta=beta, mean=mean, var=var)
         y = _like(x)
         self.backend.batchnorm_inference(
@@ -200,6 +481,26 @@ class Kernels:
     def batchnorm_inference_backward(
         self, dy: Array, x: Array, gamma: Array, mean: Array, var: Array, eps: float = 1e-5
     ) -> tuple[Array, Array, Array]:
+        """Gradients of `batchnorm_inference`, for which mean and var are constants.
+
+        With σ = √(var + eps): dx = dy gamma / σ, dgamma = Σ dy (x − mean) / σ, dbeta = Σ dy.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input (N, ..., C).
+            gamma: the forward's scales (C,).
+            mean: the forward's means (C,).
+            var: the forward's variances (C,).
+            eps: the forward's.
+
+        Returns:
+            dx of x's shape, dgamma (C,) and dbeta (C,).
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; dy is not of x's shape, another array has not
+                x's channels; eps is negative or not finite.
+        """
         kernel = "batchnorm_inference_backward"
         d = _channel_vectors(kernel, x, dy=dy, gamma=gamma, mean=mean, var=var)
         eps = shapes.number(kernel, "eps", eps, 0.0)
@@ -210,21 +511,74 @@ class Kernels:
         return dx, dgamma, dbeta
 
     def meannorm(self, x: Array, beta: Array) -> tuple[Array, Array]:
+        """y = x − mean + beta, with each channel's own mean over all axes but the last.
+
+        Salimans and Kingma 2016.
+
+        Args:
+            x: (N, ..., C), channels last.
+            beta: offsets (C,).
+
+        Returns:
+            y of x's shape, and mean (C,).
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; beta has not x's channels.
+        """
         d = _channel_vectors("meannorm", x, beta=beta)
         y, mean = _like(x), _like(beta)
         self.backend.meannorm(x, beta, d, self._scratch("meannorm", d, x), y, mean)
         return y, mean
 
     def meannorm_backward(self, dy: Array) -> tuple[Array, Array]:
+        """Gradients of `meannorm`: dbeta = Σ dy, dx = dy − dbeta / m, for m values a channel.
+
+        Args:
+            dy: gradient of a scalar loss by y, (N, ..., C).
+
+        Returns:
+            dx of dy's shape, and dbeta (C,).
+
+        Raises:
+            TypeError: dy is anything but a numpy array of float32 or float64.
+            ValueError: dy is not C-contiguous or has an empty axis, or only one axis.
+        """
         return self._meannorm_backward("meannorm_backward", dy)
 
     def meannorm_inference(self, x: Array, beta: Array, mean: Array) -> Array:
+        """y = x − mean + beta, with a given mean by channel.
+
+        Args:
+            x: (N, ..., C), channels last.
+            beta: offsets (C,).
+            mean: means (C,), such as running averages.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; beta or mean has not x's channels.
+        """
         _channel_vectors("meannorm_inference", x, beta=beta, mean=mean)
         y = _like(x)
         self.backend.meannorm_inference(x, beta, mean, y)
         return y
 
     def meannorm_inference_backward(self, dy: Array) -> tuple[Array, Array]:
+        """Gradients of `meannorm_inference`, for which the mean is a constant: dx = dy, dbeta = Σ dy.
+
+        Args:
+            dy: gradient of a scalar loss by y, (N, ..., C).
+
+        Returns:
+            dx of dy's shape, and dbeta (C,).
+
+        Raises:
+            TypeError: dy is anything but a numpy array of float32 or float64.
+            ValueError: dy is not C-contiguous or has an empty axis, or only one axis.
+        """
         return self._meannorm_backward("meannorm_inference_backward", dy)
 
     def _meannorm_backward(self, kernel: str, dy: Array) -> tuple[Array, Array]:
@@ -235,6 +589,18 @@ class Kernels:
         return dx, dbeta
 
     def ema_update(self, running: Array, value: Array, momentum: float) -> None:
+        """running += momentum (value − running), in place: an exponential moving average.
+
+        Args:
+            running: the average so far, any shape; updated in place.
+            value: the new value, of running's shape.
+            momentum: weight of the new value, a finite number.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ, running is read-only,
+                momentum is not finite.
+        """
         _same_shape("ema_update", running=running, value=value)
         shapes.writeable("ema_update", running=running)
         self.backend.ema_update(running, value, shapes.number("ema_update", "momentum", momentum))
@@ -242,55 +608,288 @@ class Kernels:
     # Activations -------------------------------------------------------------------------------------------
 
     def relu(self, x: Array) -> Array:
+        """y = max(x, 0), element by element; NaN stays NaN.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
         return self._map("relu", x)
 
     def relu_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `relu`: dx = dy where x > 0 or x is NaN, else 0.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
         return self._map_backward("relu_backward", dy, x, y)
 
     def leaky_relu(self, x: Array, negative_slope: float = 0.01) -> Array:
+        """y = x where x > 0, else negative_slope x, element by element.
+
+        Args:
+            x: an array of any shape.
+            negative_slope: slope left of 0, a finite number.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; negative_slope is not finite.
+        """
         return self._map("leaky_relu", x, shapes.number("leaky_relu", "negative_slope", negative_slope))
 
     def leaky_relu_backward(self, dy: Array, x: Array, y: Array, negative_slope: float = 0.01) -> Array:
+        """Gradient of `leaky_relu`: dx = dy where x > 0, else negative_slope dy.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+            negative_slope: the forward's.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ; negative_slope is not
+                finite.
+        """
         slope = shapes.number("leaky_relu_backward", "negative_slope", negative_slope)
         return self._map_backward("leaky_relu_backward", dy, x, y, slope)
 
     def elu(self, x: Array, alpha: float = 1.0) -> Array:
+        """y = x where x > 0, else alpha (eˣ − 1), element by element. Clevert et al. 2015.
+
+        Args:
+            x: an array of any shape.
+            alpha: minus the limit far left of 0, a finite number.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; alpha is not finite.
+        """
         return self._map("elu", x, shapes.number("elu", "alpha", alpha))
 
     def elu_backward(self, dy: Array, x: Array, y: Array, alpha: float = 1.0) -> Array:
+        """Gradient of `elu`: dx = dy where x > 0, else dy (y + alpha).
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+            alpha: the forward's.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ; alpha is not finite.
+        """
         return self._map_backward("elu_backward", dy, x, y, shapes.number("elu_backward", "alpha", alpha))
 
     def gelu(self, x: Array) -> Array:
+        """y = x Φ(x), element by element, Φ the standard normal distribution function.
+
+        The exact form, not the approximation by tanh. Hendrycks and Gimpel 2016.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
         return self._map("gelu", x)
 
     def gelu_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `gelu`: dx = dy (Φ(x) + x φ(x)), φ the standard normal density.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
         return self._map_backward("gelu_backward", dy, x, y)
 
     def silu(self, x: Array) -> Array:
+        """y = x σ(x), element by element, with σ the logistic function of `sigmoid`.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
         return self._map("silu", x)
 
     def silu_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `silu`: dx = dy σ(x) (1 + x (1 − σ(x))).
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
         return self._map_backward("silu_backward", dy, x, y)
 
     def sigmoid(self, x: Array) -> Array:
+        """y = σ(x) = 1 / (1 + e⁻ˣ), element by element; no x overflows.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
         return self._map("sigmoid", x)
 
     def sigmoid_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `sigmoid`: dx = dy y (1 − y).
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
         return self._map_backward("sigmoid_backward", dy, x, y)
 
     def tanh(self, x: Array) -> Array:
+        """y = tanh x, element by element.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
         return self._map("tanh", x)
 
     def tanh_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `tanh`: dx = dy (1 − y²).
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
         return self._map_backward("tanh_backward", dy, x, y)
 
     def softplus(self, x: Array) -> Array:
+        """y = log(1 + eˣ), element by element; no x overflows.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
         return self._map("softplus", x)
 
     def softplus_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `softplus`: dx = dy σ(x), with σ as in `sigmoid`.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
         return self._map_backward("softplus_backward", dy, x, y)
 
     def dropout(self, x: Array, rate: float = 0.5, seed: int = 0, step: int = 0) -> tuple[Array, Array]:
+        """y = x / (1 − rate) where mask, else 0; each element is kept with probability 1 − rate.
+
+        The mask depends on seed, step and an element's place alone: both backends draw the same, on any number of
+        threads. How: `kernels.Backend.dropout`.
+
+        Args:
+            x: an array of any shape.
+            rate: share of the elements that is dropped, in [0, 1).
+            seed: an int, at least 0.
+            step: number of the mask under this seed, an int, at least 0.
+
+        Returns:
+            y of x's shape, and mask, bool, of the same shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; rate, seed or step is out of range.
+        """
         shapes.arrays("dropout", x=x)
         rate = shapes.number("dropout", "rate", rate, 0.0, below=1.0)
         seed, step = shapes.integer("dropout", "seed", seed, 0), shapes.integer("dropout", "step", step, 0)
@@ -299,6 +898,21 @@ class Kernels:
         return y, mask
 
     def dropout_backward(self, dy: Array, mask: Array, rate: float = 0.5) -> Array:
+        """Gradient of `dropout`: dx = dy / (1 − rate) where mask, else 0.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            mask: the array that the forward returned.
+            rate: the forward's.
+
+        Returns:
+            dx of dy's shape.
+
+        Raises:
+            TypeError: dy is anything but a numpy array of float32 or float64.
+            ValueError: dy is not C-contiguous or has an empty axis; mask is no bool array of dy's shape; rate is out of
+                range.
+        """
         shapes.arrays("dropout_backward", dy=dy)
         shapes.mask("dropout_backward", mask, dy.shape)
         dx = _like(dy)
@@ -309,18 +923,94 @@ class Kernels:
     # Outputs and losses ------------------------------------------------------------------------------------
 
     def softmax(self, x: Array) -> Array:
+        """y = eˣ / Σ eˣ, sums over the last axis; no x overflows.
+
+        Args:
+            x: (..., C).
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
         return self._map("softmax", x)
 
     def softmax_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `softmax`: dx = y (dy − Σ dy y), sums over the last axis.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
         return self._map_backward("softmax_backward", dy, x, y)
 
     def log_softmax(self, x: Array) -> Array:
+        """y = x − log Σ eˣ, the sum over the last axis; no x overflows.
+
+        Args:
+            x: (..., C).
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
         return self._map("log_softmax", x)
 
     def log_softmax_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `log_softmax`: dx = dy − eʸ Σ dy, sums over the last axis.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
         return self._map_backward("log_softmax_backward", dy, x, y)
 
     def softmax_cross_entropy(self, logits: Array, labels: Array, smoothing: float = 0.0) -> tuple[Array, Array]:
+        """loss = −mean over the batch of Σ_c t_c log softmax(logits)_c, and its gradient (softmax(logits) − t) / N.
+
+        The target t is (1 − smoothing) onehot(label) + smoothing / C. Szegedy et al. 2016.
+
+        Args:
+            logits: (N, C), one score a class.
+            labels: (N,), integers from 0 to C − 1, of any integer dtype.
+            smoothing: share of the target that all classes divide among themselves, in [0, 1).
+
+        Returns:
+            loss (), an array without axes, and dlogits (N, C).
+
+        Raises:
+            TypeError: logits is anything but a numpy array of float32 or float64, or labels anything but one of
+                integers.
+            ValueError: logits is not C-contiguous, is empty or has other axes than two; labels is not (N,) or outside
+                the classes; smoothing is out of range.
+
+        >>> import numpy as np
+        >>> import kernels
+        >>> loss, dlogits = kernels.get("numpy").softmax_cross_entropy(np.zeros((1, 4)), np.array([2]))
+        >>> dlogits
+        array([[ 0.25,  0.25, -0.75,  0.25]])
+        """
         kernel = "softmax_cross_entropy"
         dtype = shapes.arrays(kernel, logits=logits)
         shapes.rank(kernel, "logits", logits.shape, 2, "samples, classes")
@@ -334,6 +1024,19 @@ class Kernels:
         return loss, dlogits
 
     def mse(self, prediction: Array, target: Array) -> tuple[Array, Array]:
+        """loss = mean of (prediction − target)² over all elements, and its gradient 2 (prediction − target) / elements.
+
+        Args:
+            prediction: (N, ..., C).
+            target: of prediction's shape.
+
+        Returns:
+            loss (), an array without axes, and dprediction of prediction's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis, or only one axis; the shapes differ.
+        """
         dtype = _same_shape("mse", prediction=prediction, target=target)
         d = shapes.channels(prediction.shape, "mse", "prediction")
         loss, dprediction = memory.empty((), dtype), _like(prediction)
@@ -343,18 +1046,57 @@ class Kernels:
     # Joining branches --------------------------------------------------------------------------------------
 
     def add(self, a: Array, b: Array) -> Array:
+        """y = a + b, element by element.
+
+        Args:
+            a: an array of any shape.
+            b: of a's shape; nothing is broadcast.
+
+        Returns:
+            y of a's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
         _same_shape("add", a=a, b=b)
         y = _like(a)
         self.backend.add(a, b, y)
         return y
 
     def add_backward(self, dy: Array) -> tuple[Array, Array]:
+        """Gradients of `add`: da = dy, db = dy.
+
+        Args:
+            dy: gradient of a scalar loss by y, of any shape.
+
+        Returns:
+            da and db, two arrays of dy's shape.
+
+        Raises:
+            TypeError: dy is anything but a numpy array of float32 or float64.
+            ValueError: dy is not C-contiguous or has an empty axis.
+        """
         shapes.arrays("add_backward", dy=dy)
         da, db = _like(dy), _like(dy)
         self.backend.add_backward(dy, da, db)
         return da, db
 
     def concat(self, a: Array, b: Array) -> Array:
+        """y = a and b side by side along the last axis.
+
+        Args:
+            a: (N, ..., A).
+            b: (N, ..., B), of a's shape but for the last axis.
+
+        Returns:
+            y (N, ..., A + B).
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis, or only one axis; the shapes differ before
+                the last axis.
+        """
         dtype = shapes.arrays("concat", a=a, b=b)
         shapes.concat(a.shape, b.shape)
         y = memory.empty((*a.shape[:-1], a.shape[-1] + b.shape[-1]), dtype)
@@ -362,7 +1104,19 @@ class Kernels:
         return y
 
     def concat_backward(self, dy: Array, split: int) -> tuple[Array, Array]:
-        """The parts of dy along the last axis before and from index `split`."""
+        """Gradients of `concat`: the parts of dy along the last axis before and from index split.
+
+        Args:
+            dy: gradient of a scalar loss by y, (N, ..., C).
+            split: size of a's last axis, an int from 1 to C − 1.
+
+        Returns:
+            da (N, ..., split) and db (N, ..., C − split).
+
+        Raises:
+            TypeError: dy is anything but a numpy array of float32 or float64.
+            ValueError: dy is not C-contiguous or has an empty axis; split is out of range.
+        """
         dtype = shapes.arrays("concat_backward", dy=dy)
         split = shapes.integer("concat_backward", "split", split, 1)
         if split >= dy.shape[-1]:
@@ -377,6 +1131,26 @@ class Kernels:
     def uniform(
         self, indices: Array, shape: tuple[int, ...], seed: int = 0, step: int = 0, dtype: DTypeLike = np.float32
     ) -> Array:
+        """Random numbers in [−1, 1] that belong to samples, in whatever batches these come.
+
+        They depend on seed, step, a sample's index and a number's place: both backends draw the same. How:
+        `kernels.Backend.uniform`.
+
+        Args:
+            indices: (N,), the samples' numbers, integers of any dtype, at least 0.
+            shape: of one sample's numbers.
+            seed: an int, at least 0.
+            step: an int, at least 0, such as the epoch.
+            dtype: float32 or float64.
+
+        Returns:
+            An array (N, *shape) of that dtype.
+
+        Raises:
+            TypeError: indices is no array of integers, dtype is neither float32 nor float64.
+            ValueError: indices is empty, negative or has more than one axis; a size of shape is below 1, seed or step
+                below 0.
+        """
         indices = shapes.indices("uniform", indices)
         sizes = [shapes.integer("uniform", f"shape[{at}]", size, 1) for at, size in enumerate(shape)]
         seed, step = shapes.integer("uniform", "seed", seed, 0), shapes.integer("uniform", "step", step, 0)
@@ -387,6 +1161,21 @@ class Kernels:
         return u
 
     def smooth2d(self, x: Array, weights: Array) -> Array:
+        """y[n, h, w, c] = Σ weights[|h − k|] weights[|w − l|] x[n, k, l, c]: a symmetric filter along rows and columns.
+
+        The sum goes over |h − k| and |w − l| up to R; places outside x count as zero.
+
+        Args:
+            x: images (N, H, W, C).
+            weights: (R + 1,), one half of the filter, its middle first.
+
+        Returns:
+            y (N, H, W, C).
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; x has other axes than four, weights than one.
+        """
         shapes.arrays("smooth2d", x=x, weights=weights)
         d = shapes.image(x.shape, "smooth2d")
         shapes.rank("smooth2d", "weights", weights.shape, 1, "distances from the middle")
@@ -395,6 +1184,25 @@ class Kernels:
         return y
 
     def warp(self, x: Array, matrix: Array, field: Array | None = None, fill: float = 0.0) -> Array:
+        """y[n, h, w, c] = x[n, r, s, c] by bilinear interpolation, at a place (r, s) of an affine map and a field.
+
+        (r, s) = matrix[n] (h, w, 1) + field[n, h, w], where h, w, r and s count from the image's centre. Pixels outside
+        x have the value fill. The whole rule: `kernels.Backend.warp`.
+
+        Args:
+            x: images (N, H, W, C).
+            matrix: (N, 2, 3), from a place in y to a place in x, rows before columns.
+            field: (N, H, W, 2), what is added to each place, in pixels; None for nothing.
+            fill: a finite number.
+
+        Returns:
+            y (N, H, W, C).
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; x has other axes than four, matrix or field
+                does not fit x; fill is not finite.
+        """
         shapes.arrays("warp", x=x, matrix=matrix, **_given(field=field))
         d = shapes.image(x.shape, "warp")
         shapes.equal("warp", "matrix", matrix.shape, (len(x), 2, 3), f"x {shapes.text(x.shape)}")
@@ -418,6 +1226,25 @@ class Kernels:
         weight_decay: float = 0.0,
         decoupled: bool = False,
     ) -> None:
+        """v = momentum v + g, then p −= learning_rate v, in place; with Nesterov p −= learning_rate (g + momentum v).
+
+        Sutskever et al. 2013, in the form of PyTorch.
+
+        Args:
+            p: parameters, any shape; updated in place.
+            g: their gradients, of p's shape.
+            v: velocity, of p's shape, zeros at first; updated in place. None for no momentum.
+            learning_rate: a finite number.
+            momentum: in [0, 1); 0 where v is None.
+            nesterov: whether to look one step ahead.
+            weight_decay: at least 0; added to the gradient as weight_decay p.
+            decoupled: whether p loses learning_rate · weight_decay · p instead, and the gradient is left alone.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ, p or v is read-only; a
+                number is out of range or not finite, v is None for a momentum above 0.
+        """
         rates = _rates("sgd", learning_rate, weight_decay)
         momentum = shapes.number("sgd", "momentum", momentum, 0.0, below=1.0)
         if v is None and momentum:
@@ -436,6 +1263,25 @@ class Kernels:
         weight_decay: float = 0.0,
         decoupled: bool = False,
     ) -> None:
+        """v = rho v + (1 − rho) g², then p −= learning_rate g / (√v + eps), in place.
+
+        Tieleman and Hinton 2012.
+
+        Args:
+            p: parameters, any shape; updated in place.
+            g: their gradients, of p's shape.
+            v: mean of squared gradients, of p's shape, zeros at first; updated in place.
+            learning_rate: a finite number.
+            rho: weight of the old mean, in [0, 1).
+            eps: added to the divisor, at least 0.
+            weight_decay: at least 0; added to the gradient as weight_decay p.
+            decoupled: whether p loses learning_rate · weight_decay · p instead, and the gradient is left alone.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ, p or v is read-only; a
+                number is out of range or not finite.
+        """
         rates = _rates("rmsprop", learning_rate, weight_decay)
         rho = shapes.number("rmsprop", "rho", rho, 0.0, below=1.0)
         eps = shapes.number("rmsprop", "eps", eps, 0.0)
@@ -456,6 +1302,28 @@ class Kernels:
         weight_decay: float = 0.0,
         decoupled: bool = False,
     ) -> None:
+        """m = beta1 m + (1 − beta1) g, v = beta2 v + (1 − beta2) g², then p −= learning_rate m̂ / (√v̂ + eps), in place.
+
+        m̂ = m / (1 − beta1^step) and v̂ = v / (1 − beta2^step) make up for the start at zero. Kingma and Ba 2015.
+
+        Args:
+            p: parameters, any shape; updated in place.
+            g: their gradients, of p's shape.
+            m: mean of gradients, of p's shape, zeros at first; updated in place.
+            v: mean of squared gradients, of p's shape, zeros at first; updated in place.
+            step: number of this update, an int, from 1.
+            learning_rate: a finite number.
+            beta1: weight of the old mean m, in [0, 1).
+            beta2: weight of the old mean v, in [0, 1).
+            eps: added to the divisor, at least 0.
+            weight_decay: at least 0; added to the gradient as weight_decay p.
+            decoupled: whether p loses learning_rate · weight_decay · p instead, and the gradient is left alone.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ, p, m or v is read-only; a
+                number is out of range or not finite.
+        """
         rates = _rates("adam", learning_rate, weight_decay)
         step = shapes.integer("adam", "step", step, 1)
         beta1 = shapes.number("adam", "beta1", beta1, 0.0, below=1.0)
@@ -477,10 +1345,38 @@ class Kernels:
         eps: float = 1e-8,
         weight_decay: float = 0.01,
     ) -> None:
-        """`adam` with decoupled weight decay. Loshchilov and Hutter 2019."""
+        """`adam` with decoupled weight decay, in place: p loses learning_rate · weight_decay · p besides.
+
+        Loshchilov and Hutter 2019.
+
+        Args:
+            p: parameters, any shape; updated in place.
+            g: their gradients, of p's shape.
+            m: mean of gradients, of p's shape, zeros at first; updated in place.
+            v: mean of squared gradients, of p's shape, zeros at first; updated in place.
+            step: number of this update, an int, from 1.
+            learning_rate: a finite number.
+            beta1: weight of the old mean m, in [0, 1).
+            beta2: weight of the old mean v, in [0, 1).
+            eps: added to the divisor, at least 0.
+            weight_decay: at least 0.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ, p, m or v is read-only; a
+                number is out of range or not finite.
+        """
         self.adam(p, g, m, v, step, learning_rate, beta1, beta2, eps, weight_decay, decoupled=True)
 
     # What the methods share --------------------------------------------------------------------------------
+
+    def _find(self, kernel: str, name: str) -> Any:
+        """A function of the backend that belongs to a kernel."""
+        found = getattr(self.backend, name, None)
+        if not callable(found):
+            roles(kernel)  # knows every kernel, and raises where it does not know this one
+            raise ValueError(f"the {self.name} backend has no {name}")
+        return found
 
     def _scratch(self, kernel: str, d: Any, x: Array) -> Array:
         return memory.empty(self.scratch_size(kernel, d, len(x)), x.dtype)
@@ -538,9 +1434,3 @@ def _rates(kernel: str, learning_rate: float, weight_decay: float) -> tuple[floa
 def _state(kernel: str, p: Array, g: Array, **state: Array) -> None:
     _same_shape(kernel, p=p, g=g, **state)
     shapes.writeable(kernel, p=p, **state)
-
-
-for _name, _function in list(vars(Kernels).items()):
-    # The formula has one home; help() on a method shows it from there.
-    if not _name.startswith("_") and not _function.__doc__ and hasattr(Backend, _name):
-        _function.__doc__ = getattr(Backend, _name).__doc__

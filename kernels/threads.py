@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from . import shapes
@@ -12,7 +12,10 @@ from . import shapes
 MOST_THREADS = 4096
 """BLAS takes a C int, and a thread has a stack: more than any machine's cores is a mistake."""
 
+Listener = Callable[[int], None]
+
 _requested: int | None = None
+_listeners: list[Listener] = []
 
 
 def available_cores() -> int:
@@ -35,12 +38,32 @@ def _quotas() -> list[int]:
 
 
 def get_threads() -> int:
-    """Threads that a kernel may use."""
+    """Threads that a kernel may use: the number given to `set_threads`, else `available_cores()`.
+
+    Returns:
+        The number, at least 1.
+    """
     return _requested or available_cores()
 
 
 def set_threads(n: int) -> None:
-    """Let every backend's kernels use n threads, in all Python threads of this process; 1 <= n <= 4096."""
+    """Let every backend's kernels use n threads, in all Python threads of this process.
+
+    NumPy's matrix products run on the BLAS's threads, Numba's kernels on their own; both obey. More threads than
+    `available_cores()` are allowed, and seldom faster. What Numba's kernels compute does not depend on n.
+
+    Args:
+        n: an int from 1 to 4096.
+
+    Raises:
+        ValueError: n is anything else.
+
+    >>> before = get_threads()
+    >>> set_threads(1)
+    >>> get_threads()
+    1
+    >>> set_threads(before)
+    """
     global _requested
     if shapes.integer("set_threads", "n", n, 1) > MOST_THREADS:
         raise ValueError(f"set_threads: n is {n}, expected at most {MOST_THREADS}")
@@ -48,6 +71,11 @@ def set_threads(n: int) -> None:
     import threadpoolctl
 
     threadpoolctl.threadpool_limits(limits=_requested, user_api="blas")
-    numba_jit = sys.modules.get(f"{__package__}.numba_backend.compiler.jit")
-    if numba_jit is not None:  # else it asks get_threads() when it is first loaded
-        numba_jit.use_threads(_requested)
+    for listener in _listeners:
+        listener(_requested)
+
+
+def on_change(listener: Listener) -> Listener:
+    """Have every later `set_threads` call this function with the new number. Decorates it."""
+    _listeners.append(listener)
+    return listener

@@ -9,7 +9,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,7 +83,7 @@ class Executor:
         arrays: Mapping[str, np.ndarray],
         compiled: bool = True,
     ) -> None:
-        self.plan = plan.expanded(partial(hasattr, kernels.backend))
+        self.plan = plan.expanded(kernels.has)
         self.kernels = kernels
         self.batch_size = batch_size
         self._lock = threading.Lock()

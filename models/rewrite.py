@@ -50,7 +50,7 @@ class _Flow:
 
     def __init__(self, plan: Plan, kernels: Kernels) -> None:
         self.plan = plan
-        self.backend = kernels.backend
+        self.kernels = kernels
         self._names = {value.name for value in plan.values()}
         self._outputs = {value.origin for value in plan.outputs.values()}
         self._readers: dict[Value, list[Step]] = {}
@@ -124,7 +124,7 @@ def _rewrite(**needs: str) -> Callable[[Match], Callable[[Plan, Kernels], Plan]]
     def decorate(match: Match) -> Callable[[Plan, Kernels], Plan]:
         @wraps(match)
         def apply(plan: Plan, kernels: Kernels) -> Plan:
-            starts = [k for k, names in needs.items() if all(hasattr(kernels.backend, n) for n in names.split())]
+            starts = [k for k, names in needs.items() if all(map(kernels.has, names.split()))]
             for step in plan.steps:
                 if step.kernel in starts:
                     plan = _with(plan, tuple(match(_Flow(plan, kernels), step)))
@@ -244,7 +244,7 @@ def convolution_statistics(flow: _Flow, conv: Step) -> Iterator[Step]:
 # Inference -------------------------------------------------------------------------------------------------------
 
 
-@_rewrite(conv2d="conv2d_fold conv2d_fold_size conv2d_folded")
+@_rewrite(conv2d="conv2d_fold conv2d_folded")
 def fold_batchnorm(flow: _Flow, conv: Step) -> Iterator[Step]:
     """Batch-norm of inference goes into the filters of the convolution before it."""
     norm = flow.sole(conv.named["y"], "batchnorm_inference", "x")
@@ -252,10 +252,7 @@ def fold_batchnorm(flow: _Flow, conv: Step) -> Iterator[Step]:
         yield from _packed_convolution(flow, conv, norm)
 
 
-@_rewrite(
-    conv2d="conv2d_fold conv2d_fold_size conv2d_folded",
-    linear="linear_fold linear_fold_size linear_folded",
-)
+@_rewrite(conv2d="conv2d_fold conv2d_folded", linear="linear_fold linear_folded")
 def pack_weights(flow: _Flow, contraction: Step) -> Iterator[Step]:
     """Weights of inference are laid out once in the order in which the kernel reads them."""
     if contraction.kernel == "conv2d":
@@ -278,7 +275,7 @@ def _packed_convolution(flow: _Flow, conv: Step, norm: Step | None) -> Iterator[
     if pool:
         steps.append(pool)
     nothing = {"gamma": None, "beta": None, "mean": None, "var": None, "eps": 0.0}
-    packed = _packed(flow, conv, flow.backend.conv2d_fold_size(d), d.f)
+    packed = _packed(flow, conv, flow.kernels.fold_size("conv2d", d), d.f)
     yield _step("conv2d_fold", (), "constant", (norm.named if norm else nothing) | conv.named | packed)
     windows = pool.named["d"] if pool else pool2d(conv.named["y"].shape, 1, None, 0, "conv2d_folded")
     tail = {"relu": relu is not None, "pool": windows, "y": steps[-1].named["y"]}
@@ -291,7 +288,7 @@ def _packed_linear(flow: _Flow, linear: Step) -> Iterator[Step]:
         return
     relu = flow.sole(linear.named["y"], "relu", "x")
     steps = [linear, relu] if relu else [linear]
-    packed = _packed(flow, linear, flow.backend.linear_fold_size(d), d.m)
+    packed = _packed(flow, linear, flow.kernels.fold_size("linear", d), d.m)
     yield _step("linear_fold", (), "constant", linear.named | packed)
     tail = {"relu": relu is not None, "y": steps[-1].named["y"]}
     yield _step("linear_folded", steps, linear.phase, linear.named | packed | tail)

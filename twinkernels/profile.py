@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -221,7 +220,7 @@ def _filled(plan: Plan, trainer: Trainer, seed: int) -> Executor:
     """The plan in the kernels of the trainer's backend and on its arrays, with a random batch in the inputs."""
     rng = np.random.default_rng(seed)
     k, n = trainer.model.kernels, trainer.batch_size
-    executor = Executor(plan.expanded(_available(k)), k, n, trainer.arrays())
+    executor = Executor(plan.expanded(k.has), k, n, trainer.arrays())
     for name, value in plan.inputs.items():
         array = executor.array(value, n)
         if name == INPUT or array.dtype.kind == "f":
@@ -231,13 +230,9 @@ def _filled(plan: Plan, trainer: Trainer, seed: int) -> Executor:
     return executor
 
 
-def _available(k: Kernels) -> Callable[[str], bool]:
-    return partial(hasattr, k.backend)
-
-
 def _starts(plan: Plan, k: Kernels) -> list[int]:
     """Where each step of the plan begins among those that the backend runs."""
-    counts = [len(step.expanded(_available(k))) for step in plan.steps]
+    counts = [len(step.expanded(k.has)) for step in plan.steps]
     return [0, *accumulate(counts[:-1])]
 
 
@@ -283,11 +278,11 @@ def _errors(plan: Plan, executor: Executor, twin: Kernels, n: int, learning_rate
 
     errors = []
     for step in plan.steps:
-        originals = step.expanded(_available(definition))
+        originals = step.expanded(definition.has)
         terms = executor.array(next(iter(step.inputs.values())), n)
         size = float(np.abs(terms).max())
         results = {
-            side: _results(step.expanded(_available(k)), given(side), k, n, dtype, scalars)
+            side: _results(step.expanded(k.has), given(side), k, n, dtype, scalars)
             for side, (k, dtype) in sides.items()
         }
         indices_too = not step.replaces  # where a ReLU is off, a fused step may find its maximum elsewhere

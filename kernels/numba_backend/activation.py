@@ -11,6 +11,27 @@ from .compiler.jit import inline, kernel, prange
 from .tiles import elementary
 from .tiles.chunks import CHUNK, chunk, chunks, elementwise, run
 
+__all__ = [
+    "dropout",
+    "dropout_backward",
+    "elu",
+    "elu_backward",
+    "gelu",
+    "gelu_backward",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "relu",
+    "relu_backward",
+    "sigmoid",
+    "sigmoid_backward",
+    "silu",
+    "silu_backward",
+    "softplus",
+    "softplus_backward",
+    "tanh",
+    "tanh_backward",
+]
+
 DENSITY_AT_0 = 1 / math.sqrt(2 * math.pi)
 
 

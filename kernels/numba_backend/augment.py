@@ -10,6 +10,8 @@ from .activation import draw, stream
 from .compiler.jit import disjoint, exact, kernel, prange
 from .tiles.chunks import run
 
+__all__ = ["smooth2d", "smooth2d_scratch", "uniform", "warp", "warp_scratch"]
+
 
 @kernel
 def _uniform(indices, seed, step, u):

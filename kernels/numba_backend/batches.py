@@ -1,10 +1,12 @@
-"""Around a plan's kernels: reading batches, keeping results. Definitions: `kernels.numpy_backend.batches`."""
+"""Around a plan's kernels: reading batches, keeping results."""
 
 from __future__ import annotations
 
 from ..interface import InPlace, Input, Output
 from .compiler.jit import kernel, prange
 from .tiles.chunks import run
+
+__all__ = ["count_correct", "gather", "keep"]
 
 
 @kernel

@@ -6,6 +6,8 @@ from ..interface import Input, Output
 from .compiler.jit import kernel, prange
 from .tiles.chunks import chunk, chunks, elementwise, rows, run
 
+__all__ = ["add", "add_backward", "concat", "concat_backward"]
+
 
 @elementwise
 @kernel

@@ -50,6 +50,8 @@ from .tiles.tile import (
     tile_zeros,
 )
 
+__all__ = ["conv2d", "conv2d_backward", "conv2d_backward_scratch", "conv2d_scratch"]
+
 
 class Axis(NamedTuple):
     """One axis of a correlation: output o meets source (o stride - pad + tap dilation) / divisor, where that is whole.

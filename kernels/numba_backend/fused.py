@@ -70,6 +70,29 @@ from .tiles.tile import (
     tile_zeros,
 )
 
+__all__ = [
+    "batchnorm_relu_maxpool2d",
+    "batchnorm_relu_maxpool2d_backward",
+    "batchnorm_relu_maxpool2d_backward_scratch",
+    "batchnorm_relu_maxpool2d_scratch",
+    "conv2d_batchnorm_relu_maxpool2d",
+    "conv2d_batchnorm_relu_maxpool2d_backward",
+    "conv2d_batchnorm_relu_maxpool2d_backward_scratch",
+    "conv2d_batchnorm_relu_maxpool2d_scratch",
+    "conv2d_fold",
+    "conv2d_fold_size",
+    "conv2d_folded",
+    "conv2d_folded_scratch",
+    "linear_fold",
+    "linear_fold_size",
+    "linear_folded",
+    "linear_folded_scratch",
+    "linear_relu",
+    "linear_relu_backward",
+    "linear_relu_backward_scratch",
+    "linear_relu_scratch",
+]
+
 LINE, STRIP = Shape(1, 1, 1), Shape(4, 1, 4)
 _SHARES = 64  # of rows: each has moments of its own
 

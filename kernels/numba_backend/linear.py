@@ -4,6 +4,8 @@ from ..shapes import LinearDims
 from .compiler.jit import kernel, region
 from .tiles.gemm import few, matmul, matmul_scratch
 
+__all__ = ["linear", "linear_backward", "linear_backward_scratch", "linear_scratch"]
+
 
 def linear_scratch(d: LinearDims, n: int) -> int:
     """Elements of scratch that `linear` needs."""

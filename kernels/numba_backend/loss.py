@@ -13,6 +13,17 @@ from .compiler.jit import inline, kernel, prange, serial
 from .tiles.chunks import CHUNK, chunk, chunks, rows, run
 from .tiles.elementary import exp
 
+__all__ = [
+    "log_softmax",
+    "log_softmax_backward",
+    "mse",
+    "mse_scratch",
+    "softmax",
+    "softmax_backward",
+    "softmax_cross_entropy",
+    "softmax_cross_entropy_scratch",
+]
+
 
 @inline
 def block_rows(x):

@@ -31,6 +31,24 @@ from .tiles.tile import (
     tile_vectors,
 )
 
+__all__ = [
+    "batchnorm",
+    "batchnorm_backward",
+    "batchnorm_backward_scratch",
+    "batchnorm_inference",
+    "batchnorm_inference_backward",
+    "batchnorm_inference_backward_scratch",
+    "batchnorm_scratch",
+    "ema_update",
+    "meannorm",
+    "meannorm_backward",
+    "meannorm_backward_scratch",
+    "meannorm_inference",
+    "meannorm_inference_backward",
+    "meannorm_inference_backward_scratch",
+    "meannorm_scratch",
+]
+
 # Four values a channel, for the gradient, fill half the registers.
 STRIP, REST = Shape(1, REGISTERS // 8, 1), Shape(1, 1, 1)
 

@@ -14,6 +14,8 @@ from .compiler.jit import kernel, prange, strict
 from .tiles.chunks import chunk, chunks, elementwise
 from .tiles.elementary import single
 
+__all__ = ["adam", "rmsprop", "sgd"]
+
 
 @strict
 def decayed(p, g, rate, weight_decay, decoupled):

@@ -30,6 +30,8 @@ from .tiles.tile import (
     tile_zeros,
 )
 
+__all__ = ["avgpool2d", "avgpool2d_backward", "maxpool2d", "maxpool2d_backward"]
+
 WINDOW = Shape(1, 1, 1)
 WINDOWS = Shape(4, 1, 4)
 """Neighbouring windows in one row, a vector each: what it takes to go through their positions is shared."""

@@ -8,6 +8,8 @@ from ..interface import Input, Output, Scratch
 from ..shapes import ImageDims
 from .activation import draw, stream
 
+__all__ = ["smooth2d", "smooth2d_scratch", "uniform", "warp", "warp_scratch"]
+
 
 def uniform(indices: Input, seed: int, step: int, u: Output) -> None:
     sample = draw(stream(seed, step), indices.astype(np.uint64))

@@ -6,6 +6,8 @@ import numpy as np
 
 from ..interface import Input, Output
 
+__all__ = ["add", "add_backward", "concat", "concat_backward"]
+
 
 def add(a: Input, b: Input, y: Output) -> None:
     np.add(a, b, out=y)

@@ -11,6 +11,8 @@ from ..interface import Input, Output, Scratch
 from ..shapes import Conv2dDims, Pool2dDims
 from .linear import sum_rows
 
+__all__ = ["conv2d", "conv2d_backward", "conv2d_backward_scratch", "conv2d_scratch"]
+
 Slices = tuple[slice, slice, slice]
 
 

@@ -7,6 +7,8 @@ import numpy as np
 from ..interface import Input, Output, Scratch
 from ..shapes import LinearDims
 
+__all__ = ["linear", "linear_backward", "linear_backward_scratch", "linear_scratch"]
+
 ROWS = 128
 """Rows that `sum_rows` adds in the arrays' own precision before it goes on in float64."""
 

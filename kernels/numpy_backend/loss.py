@@ -7,6 +7,17 @@ import numpy as np
 from ..interface import Input, Output, Scratch
 from ..shapes import ChannelDims
 
+__all__ = [
+    "log_softmax",
+    "log_softmax_backward",
+    "mse",
+    "mse_scratch",
+    "softmax",
+    "softmax_backward",
+    "softmax_cross_entropy",
+    "softmax_cross_entropy_scratch",
+]
+
 
 def softmax(x: Input, y: Output) -> None:
     np.subtract(x, x.max(axis=-1, keepdims=True), out=y)

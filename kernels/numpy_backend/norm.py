@@ -9,6 +9,24 @@ from ..interface import InPlace, Input, Output, Scratch
 from ..shapes import ChannelDims
 from .linear import sum_rows
 
+__all__ = [
+    "batchnorm",
+    "batchnorm_backward",
+    "batchnorm_backward_scratch",
+    "batchnorm_inference",
+    "batchnorm_inference_backward",
+    "batchnorm_inference_backward_scratch",
+    "batchnorm_scratch",
+    "ema_update",
+    "meannorm",
+    "meannorm_backward",
+    "meannorm_backward_scratch",
+    "meannorm_inference",
+    "meannorm_inference_backward",
+    "meannorm_inference_backward_scratch",
+    "meannorm_scratch",
+]
+
 
 def batchnorm_scratch(d: ChannelDims, n: int) -> int:
     return 0

@@ -8,6 +8,8 @@ import numpy as np
 
 from ..interface import InPlace, Input
 
+__all__ = ["adam", "rmsprop", "sgd"]
+
 
 def sgd(
     p: InPlace,

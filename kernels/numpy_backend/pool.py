@@ -6,8 +6,10 @@ import numpy as np
 
 from ..interface import Input, Output
 from ..shapes import Pool2dDims
-from .activation import keep
+from .activation import masked
 from .conv import taps
+
+__all__ = ["avgpool2d", "avgpool2d_backward", "maxpool2d", "maxpool2d_backward"]
 
 
 def maxpool2d(x: Input, d: Pool2dDims, y: Output, argmax: Output) -> None:
@@ -30,7 +32,7 @@ def maxpool2d_backward(dy: Input, argmax: Input, d: Pool2dDims, dx: Output) -> N
     dx.fill(0)
     share = np.empty_like(dy)
     for i, j, outputs, inputs in taps(d):
-        keep(dy, argmax == i * d.kw + j, share)
+        masked(dy, argmax == i * d.kw + j, share)
         dx[inputs] += share[outputs]
 
 

@@ -12,6 +12,7 @@ import pytest
 import kernels
 from benchmarks.suite.cases import select
 from kernels import Kernels, shapes
+from kernels.interface import Fused, kernel_names, roles
 
 F32 = np.float32
 
@@ -208,6 +209,48 @@ def test_unknown_backend_lists_the_names() -> None:
         kernels.get("cuda")
 
 
+CALLS_BY_NAME: list[Callable[[Kernels, Any], Any]] = [
+    lambda k, name: k.function(name),
+    lambda k, name: k.scratch_size(name, None, 1),
+    lambda k, name: k.fold_size(name, None),
+    lambda k, name: roles(name),
+]
+
+
+@pytest.mark.parametrize("call", CALLS_BY_NAME, ids=["function", "scratch_size", "fold_size", "roles"])
+def test_an_unknown_kernel_is_answered_with_those_alike(k: Kernels, call: Callable[[Kernels, Any], Any]) -> None:
+    with pytest.raises(ValueError, match=re.escape("unknown kernel 'conv3d'; did you mean 'conv2d'")):
+        call(k, "conv3d")
+    with pytest.raises(ValueError, match=r"^unknown kernel 'countcorrect'; did you mean 'count_correct'\?$"):
+        call(k, "countcorrect")
+    with pytest.raises(ValueError, match=re.escape("unknown kernel 'xyz'; kernels.kernel_names() lists those")):
+        call(k, "xyz")
+
+
+def test_a_function_is_no_name(k: Kernels) -> None:
+    with pytest.raises(TypeError, match=r"^kernel is a function, expected a name or a kernels\.Kernel$"):
+        roles(k.function("relu"))  # type: ignore[arg-type]
+
+
+def test_what_a_backend_lacks_is_named(k: Kernels) -> None:
+    with pytest.raises(ValueError, match=f"^the {k.name} backend has no relu_scratch$"):
+        k.scratch_size("relu", None, 1)
+    with pytest.raises(ValueError, match=f"^the {k.name} backend has no relu_fold_size$"):
+        k.fold_size("relu", None)
+    for kernel in kernel_names(Fused):
+        if not k.has(kernel):
+            with pytest.raises(ValueError, match=f"^the {k.name} backend has no {kernel}$"):
+                k.function(kernel)
+
+
+def test_a_module_of_the_backend_is_no_kernel(k: Kernels) -> None:
+    assert k.has("conv2d")
+    assert hasattr(k.backend, "activation")
+    assert not k.has("activation")
+    with pytest.raises(ValueError, match="unknown kernel 'activation'"):
+        k.function("activation")
+
+
 @pytest.mark.parametrize("n", [0, -1, 1.5, True, "2", None])
 def test_set_threads_wants_a_positive_int(n: Any) -> None:
     with pytest.raises(ValueError, match="set_threads: n is"):
@@ -289,8 +332,5 @@ def test_symbolic_batch_size() -> None:
         shapes.conv2d(("N", 28, 28, 1), (5, 5, 3, 16), None)
 
 
-def test_help_shows_the_formula(k: Kernels) -> None:
-    for kernel in kernels.kernel_names():
-        own = kernel == "concat_backward"  # whose facade has an argument more
-        assert own or getattr(Kernels, kernel).__doc__ == getattr(kernels.Backend, kernel).__doc__
+def test_its_name_is_in_print(k: Kernels) -> None:
     assert repr(k) == f"<Kernels {k.name}>"

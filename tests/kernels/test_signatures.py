@@ -12,71 +12,92 @@ import pytest
 
 import benchmarks.suite.cases
 import kernels
+import kernels.interface
+import kernels.ops
+import kernels.threads
 from kernels import Backend, Kernels
-from kernels.interface import Fused, roles
+from kernels.interface import Batches, FoldSize, Fused, Programs, ScratchSize, kernel_names, roles
 
 from ..support import naive
 
-MODULES = ("linear", "conv", "pool", "norm", "activation", "loss", "optim", "combine", "augment")
+MODULES = ("linear", "conv", "pool", "norm", "activation", "loss", "optim", "combine", "augment", "batches")
 BACKENDS = {name: kernels.get(name).backend for name in kernels.names()} | {"naive": naive}
-WITH_SCRATCH = [name for name in kernels.kernel_names() if "scratch" in roles(name)]
+FILLED: dict[str, tuple[type, ...]] = {
+    "numpy": (Backend, Batches),
+    "numba": (Backend, Batches, Fused),
+    "naive": (Backend,),
+}
+"""The protocols whose kernels each backend has, all of them."""
+SIGNATURES = [
+    (backend, protocol, kernel)
+    for backend, protocols in FILLED.items()
+    for protocol in protocols
+    for kernel in kernel_names(protocol)
+]
+ALL = [*kernel_names(), *kernel_names(Batches), *kernel_names(Fused)]
 
 
 def parameters(function: Any) -> list[str]:
     return list(inspect.signature(getattr(function, "py_func", function)).parameters)
 
 
-@pytest.mark.parametrize("kernel", kernels.kernel_names())
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_parameters_are_the_contracts(backend: str, kernel: str) -> None:
-    assert parameters(getattr(BACKENDS[backend], kernel)) == parameters(getattr(Backend, kernel))
+def names(backend: str) -> list[str]:
+    """The kernels of a backend's protocols."""
+    return [kernel for name, _, kernel in SIGNATURES if name == backend]
 
 
-@pytest.mark.parametrize("kernel", WITH_SCRATCH)
+def sizes(backend: str) -> dict[str, type]:
+    """Each function of a size that belongs to a backend's kernels, and its protocol."""
+    scratch = {f"{kernel}_scratch": ScratchSize for kernel in names(backend) if "scratch" in roles(kernel)}
+    return scratch | {f"{kernel}_size": FoldSize for kernel in names(backend) if kernel.endswith("_fold")}
+
+
+def public(module: ModuleType) -> set[str]:
+    return {name for name, value in vars(module).items() if not (name.startswith("_") or inspect.ismodule(value))}
+
+
+@pytest.mark.parametrize(("backend", "protocol", "kernel"), SIGNATURES, ids=lambda v: getattr(v, "__name__", v))
+def test_parameters_are_the_contracts(backend: str, protocol: type, kernel: str) -> None:
+    assert parameters(getattr(BACKENDS[backend], kernel)) == parameters(getattr(protocol, kernel))
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_scratch_has_its_size(backend: str, kernel: str) -> None:
-    size = getattr(BACKENDS[backend], f"{kernel}_scratch")
-    assert [name.strip("_") for name in parameters(size)] == ["d", "n"]
-    assert "d" in roles(kernel)
+def test_sizes_have_the_contracts_parameters(backend: str) -> None:
+    for name, protocol in sizes(backend).items():
+        own = [parameter.strip("_") for parameter in parameters(getattr(BACKENDS[backend], name))]
+        assert own == parameters(protocol.__call__)[1:], name
+
+
+def test_a_kernel_with_scratch_has_dims() -> None:
+    for kernel in ALL:
+        assert "scratch" not in roles(kernel) or roles(kernel)["d"] == "attribute"
 
 
 @pytest.mark.parametrize("backend", kernels.names())
-def test_no_backend_has_a_scratch_that_nobody_asks_for(backend: str) -> None:
-    sizes = {name for name in vars(BACKENDS[backend]) if name.endswith("_scratch")}
-    fused = {name for name in fused_kernels(backend) if "scratch" in roles(name)}
-    assert sizes == {f"{kernel}_scratch" for kernel in {*WITH_SCRATCH, *fused}}
+def test_a_backend_exports_its_kernels_and_nothing_stray(backend: str) -> None:
+    programs = set(kernel_names(Programs)) if kernels.get(backend).compiles else set()
+    assert public(BACKENDS[backend]) == {*names(backend), *sizes(backend), *programs}
 
 
-def fused_kernels(backend: str) -> list[str]:
-    """Those that the backend has."""
-    names = [name for name, value in vars(Fused).items() if isinstance(value, staticmethod)]
-    return [name for name in names if hasattr(BACKENDS[backend], name)]
+def test_numba_makes_programs_and_numpy_none() -> None:
+    assert parameters(BACKENDS["numba"].record) == parameters(Programs.record)
+    assert [name for name in kernels.names() if kernels.get(name).compiles] == ["numba"]
 
 
-def test_numba_has_every_fused_kernel_and_numpy_none() -> None:
-    names = [name for name, value in vars(Fused).items() if isinstance(value, staticmethod)]
-    assert fused_kernels("numba") == names
-    assert names
-    assert fused_kernels("numpy") == []
-
-
-@pytest.mark.parametrize("kernel", fused_kernels("numba"))
-def test_fused_kernels_have_the_contracts_parameters(kernel: str) -> None:
-    assert parameters(getattr(BACKENDS["numba"], kernel)) == parameters(getattr(Fused, kernel))
+def test_numpy_has_no_fused_kernel() -> None:
+    assert [kernel for kernel in kernel_names(Fused) if kernels.get("numpy").has(kernel)] == []
 
 
 def homes(backend: str) -> dict[str, str]:
-    """Kernel -> the module of the backend that defines it."""
+    """Name -> the module of the backend that exports it, and defines it too."""
     package = BACKENDS[backend].__name__
-    modules: dict[str, ModuleType] = {name: importlib.import_module(f"{package}.{name}") for name in MODULES}
-    return {
-        kernel: next(
-            name
-            for name, module in modules.items()
-            if getattr(vars(module).get(kernel), "__module__", None) == module.__name__
-        )
-        for kernel in kernels.kernel_names()
-    }
+    found: dict[str, str] = {}
+    for module in (importlib.import_module(f"{package}.{name}") for name in MODULES):
+        for name in module.__all__:
+            assert getattr(module, name).__module__ == module.__name__
+            assert name not in found
+            found[name] = module.__name__.rpartition(".")[2]
+    return found
 
 
 def test_a_kernel_lives_in_the_same_module_of_every_backend() -> None:
@@ -86,18 +107,22 @@ def test_a_kernel_lives_in_the_same_module_of_every_backend() -> None:
         assert other == first
 
 
+BESIDE = {"compiles", "fold_size", "function", "has", "program", "scratch_size"}
+"""What the facade has that is no kernel."""
+
+
 def test_the_facade_has_every_kernel() -> None:
     methods = {name for name in vars(Kernels) if not name.startswith("_")}
-    assert methods == {*kernels.kernel_names(), "adamw", "compiles", "function", "program", "scratch_size"}
+    assert methods == {*kernel_names(), "adamw", *BESIDE}
 
 
 def test_roles_follow_the_contract() -> None:
-    for kernel in kernels.kernel_names():
+    for kernel in ALL:
         of = roles(kernel)
         assert set(of.values()) <= {"input", "output", "in place", "scratch", "attribute"}
         assert {"output", "in place"} & set(of.values()), f"{kernel} fills nothing"
-        assert (of.get("scratch") == "scratch") == (kernel in WITH_SCRATCH)
-        assert list(of) == parameters(getattr(Backend, kernel))
+        assert ("scratch" in of) == ("scratch" in of.values()) == any(f"{kernel}_scratch" in sizes(b) for b in FILLED)
+        assert list(of) == parameters(getattr(BACKENDS["numba"], kernel))
         for name, role in of.items():
             if name.startswith("d") and len(name) > 1 and name not in ("dy", "decoupled"):
                 assert role == "output", f"{kernel}: {name}"
@@ -105,10 +130,14 @@ def test_roles_follow_the_contract() -> None:
 
 def test_names() -> None:
     assert kernels.names() == ["numpy", "numba"]
-    assert len(kernels.kernel_names()) == len(set(kernels.kernel_names())) == 51
+    assert len(ALL) == len(set(ALL)), "one name for two kernels"
+    assert kernels.kernel_names() == kernel_names(Backend) == [name for name in vars(Backend) if name in ALL]
 
 
-@pytest.mark.parametrize("module", [kernels, benchmarks.suite.cases], ids=lambda module: module.__name__)
+EXAMPLES = (kernels, kernels.ops, kernels.threads, kernels.interface, benchmarks.suite.cases)
+
+
+@pytest.mark.parametrize("module", EXAMPLES, ids=lambda module: module.__name__)
 def test_the_examples_in_docstrings_run(module: ModuleType) -> None:
     failed, attempted = doctest.testmod(module)
     assert attempted > 0

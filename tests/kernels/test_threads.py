@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 import threadpoolctl
 
 import kernels
 from benchmarks.suite.cases import get
-from kernels import Kernels
-
-ROOT = Path(__file__).parents[2]
+from kernels import Kernels, threads
 
 
 @pytest.fixture(autouse=True)
@@ -37,21 +33,27 @@ def test_every_backend_has_that_many_threads(n: int) -> None:
     kernels.set_threads(n)
     assert kernels.get_threads() == n
     assert blas_threads() == {n}
-    from kernels.numba_backend.compiler import jit
+    x = np.ones(100_000, np.float32)
+    np.testing.assert_array_equal(kernels.get("numba").relu(x), x)
+    if not numba.config.DISABLE_JIT:  # plain Python has no pool
+        assert numba.get_num_threads() == n
 
-    assert jit.get_threads() == n
 
+def test_whoever_wants_to_hear_of_a_change_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_listeners", [*threads._listeners])
+    heard: list[int] = []
 
-def test_a_backend_loaded_later_has_them_as_well() -> None:
-    program = """
-import kernels
-kernels.set_threads(1)
-kernels.get("numba")
-from kernels.numba_backend import jit
-print(jit.get_threads())
-"""
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.strip()) == (0, "1"), done.stderr
+    @threads.on_change
+    def listener(n: int) -> None:
+        heard.append(n)
+
+    kernels.set_threads(2)
+    kernels.set_threads(1)
+    with pytest.raises(ValueError, match="set_threads: n is 0"):
+        kernels.set_threads(0)
+    assert heard == [2, 1]
+    listener(3)
+    assert heard == [2, 1, 3]
 
 
 def test_numpy_ints_are_ints() -> None:

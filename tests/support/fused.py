@@ -10,10 +10,10 @@ import numpy as np
 
 import kernels
 from kernels import Kernels
-from kernels.interface import Fused
+from kernels.interface import Fused, kernel_names
 from kernels.shapes import ChannelDims, Conv2dDims, LinearDims, Pool2dDims
 
-NAMES = [name for name, value in vars(Fused).items() if isinstance(value, staticmethod)]
+NAMES = kernel_names(Fused)
 
 _K = kernels.get("numpy")
 

@@ -44,7 +44,7 @@ from numba.extending import lower_builtin, type_callable
 from numba.np.ufunc import parallel as _pool
 
 from ...interface import Scalar
-from ...threads import available_cores, get_threads
+from ...threads import available_cores, get_threads, on_change
 
 __all__ = [
     "DISABLED",
@@ -584,6 +584,7 @@ if not DISABLED:
     _load_openmp()
 
 
+@on_change
 def use_threads(n: int) -> None:
     """Use n threads from now on, whichever Python thread calls; `kernels.set_threads` checks n and calls this."""
     global _settings
