@@ -27,7 +27,7 @@ import models
 from data import csv, idx, pictures
 from data.files import plain
 from models import checkpoint, snapshots
-from twinkernels import recipes
+from twinkernels import recipes, runs
 
 SAMPLE_LIMIT = 1 << 16  # numbers: an accepted model this small must also predict
 
@@ -93,12 +93,12 @@ def _architecture(content: bytes) -> None:
 
 
 def _config(content: bytes) -> None:
-    options = recipes.parse_options(Path("config.json"), content)
-    assert recipes.Options.decoded(json.loads(json.dumps(options.encoded()))).encoded() == options.encoded()
+    options = runs.parse_options(Path("config.json"), content)
+    assert runs.Options.decoded(json.loads(json.dumps(options.encoded()))).encoded() == options.encoded()
 
 
 def _history(content: bytes) -> None:
-    history = recipes.parse_history(Path("history.jsonl"), content)
+    history = runs.parse_history(Path("history.jsonl"), content)
     np.array([history.step, history.epoch, history.skipped], np.int64)
     np.array([history.loss, history.accuracy, history.learning_rate, history.seconds], np.float64)
 
@@ -324,7 +324,7 @@ def _config_seeds() -> list[bytes]:
             augment=data.Augment(rotation=3.0, elastic_alpha=1.0),
         ),
     ]
-    options = [recipes.Options(recipe, "strokes", "numpy", 1, 2, 3, 60.0).encoded() for recipe in made]
+    options = [runs.Options(recipe, "strokes", "numpy", 1, 2, 3, 60.0).encoded() for recipe in made]
     return [json.dumps(each, indent=2).encode() for each in options]
 
 
@@ -358,7 +358,7 @@ WORDS = {
         *b'"Sequential" "Graph" "input" "size" "stride" "padding" "groups" "outputs" "init" "gain" "bias"'.split(),
     ],
     "state": [*_VALUES, *b'"options" "numbers" "progress" "history" "callbacks" "samples" "done" "numpy"'.split()],
-    "config": [*_VALUES, *(f'"{name}"'.encode() for name in recipes.KNOWN), b'"recipe"', b'"numpy"', b'"type"'],
+    "config": [*_VALUES, *(f'"{name}"'.encode() for name in runs.KNOWN), b'"recipe"', b'"numpy"', b'"type"'],
     "history": [*_VALUES, b"\n", b'"epoch"', b'"loss"'],
 }
 """What a format is made of, for mutations."""

@@ -59,6 +59,7 @@ class Graph:
     normalisation: (mean, std) in pixel units, by which uint8 images are normalised; float images are taken as
     they are.
 
+    `model.node_shapes` are the shapes of the input and of every node's output, by name, with "N" for the batch.
     `model.plan` is the plan of inference as the layers wrote it; `model.rewrites` are the rewrites with which it runs.
     `model.version` counts the changes of parameters and running statistics.
 
@@ -85,7 +86,7 @@ class Graph:
         self.output = output
         self.nodes = ordered(nodes, output)
 
-        self._lowered_shapes, arrays, statistics = self.infer_shapes(self.nodes, self.input_shape)
+        self.node_shapes, arrays, statistics = self.infer_shapes(self.nodes, self.input_shape)
         self._parameters, self.parameter_layout = self._initialise(arrays, stream=0)
         self._statistics, self.statistic_layout = self._initialise(statistics, stream=2)
         self._inference: Executor | None = None
@@ -346,7 +347,7 @@ class Graph:
         for name, shape in self.parameter_layout.shapes.items():
             counts[name.rsplit(".", 1)[0]] += math.prod(shape)
         for node in self.nodes:
-            output = shapes.text(self._lowered_shapes[node.name])
+            output = shapes.text(self.node_shapes[node.name])
             rows.append((node.name, str(node.layer), ", ".join(node.inputs), output, f"{counts[node.name]:,}"))
         rows.append(("total", "", "", "", f"{sum(counts.values()):,}"))
         return table(rows, right=(4,))

@@ -56,7 +56,7 @@ class Step:
     """One kernel call: the arguments in the contract's order, without scratch.
 
     A fused step carries the steps that it `replaces`, fused ones perhaps: they are its definition. `node` names the
-    layer that wrote it.
+    layer that wrote it; a fused step has several, see `nodes`.
     """
 
     kernel: str | Kernel
@@ -69,6 +69,13 @@ class Step:
     def name(self) -> str:
         """The kernel's name."""
         return self.kernel if isinstance(self.kernel, str) else self.kernel.name
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The layers that wrote it, or what it replaces, each once and in the forward's order."""
+        own = (self.node,) if self.node else ()
+        steps = reversed(self.replaces) if self.phase == "backward" else self.replaces
+        return tuple(dict.fromkeys(node for step in steps for node in step.nodes)) or own
 
     @property
     def named(self) -> dict[str, Any]:

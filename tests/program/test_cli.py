@@ -15,7 +15,7 @@ import data
 import kernels
 import models
 from data import strokes
-from twinkernels import cli, recipes
+from twinkernels import cli, recipes, runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -426,7 +426,7 @@ def test_a_terminal_gets_a_progress_bar_and_a_pipe_does_not(folder):
 
 
 def test_run_from_python_equals_the_command(digits, kept):
-    outcome = recipes.run("mlp-512", digits, backend="numpy", epochs=2)
+    outcome = runs.run("mlp-512", digits, backend="numpy", epochs=2)
     expected = models.load(kept / "model.safetensors", "numpy")
     for name, array in outcome.model.parameters().items():
         np.testing.assert_array_equal(array, expected.parameters()[name])
@@ -435,7 +435,7 @@ def test_run_from_python_equals_the_command(digits, kept):
 
 def test_validation_images_are_held_out_of_training_and_normalisation(digits):
     recipe = replace(recipes.RECIPES["mlp-512"], validation=1 / 6, epochs=1)
-    outcome = recipes.run(recipe, digits, backend="numpy", seed=3)
+    outcome = runs.run(recipe, digits, backend="numpy", seed=3)
     train, validation = data.split(digits.train, 100, 3)
     assert outcome.model.normalisation == data.statistics(train)
     assert outcome.history.step == [4]  # 500 images in batches of 128
@@ -458,7 +458,7 @@ def test_a_recipe_has_one_length():
     with pytest.raises(ValueError, match="expected one of them"):
         replace(recipes.RECIPES["mlp-512"], iterations=3)
     with pytest.raises(ValueError, match="epochs"):
-        recipes.run("mlp-512", epochs=0)
+        runs.run("mlp-512", epochs=0)
 
 
 def complete(backend: str) -> bool:

@@ -14,7 +14,7 @@ import kernels
 from kernels import Kernels
 from kernels.limits import Limits
 from models.rewrite import rewrite
-from twinkernels import profile, recipes
+from twinkernels import cli, profile, recipes
 from twinkernels.profile import BACKENDS, Profile
 
 from ..support import fused
@@ -144,12 +144,12 @@ def test_without_matplotlib_the_listing_still_comes(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setattr(profile, "profile", lambda *arguments, **options: measured)
-    profile.command("cnn-bn")
+    cli.profile_step("cnn-bn")
     printed = capsys.readouterr().out
     assert "conv2d" in printed
     assert "pip install 'twinkernels[plots]'" in printed
     with pytest.raises(ValueError, match="needs matplotlib"):
-        profile.command("cnn-bn", out=Path("picture.png"))
+        cli.profile_step("cnn-bn", out=Path("picture.png"))
 
 
 def test_the_command_keeps_the_picture(
@@ -158,7 +158,7 @@ def test_the_command_keeps_the_picture(
     pytest.importorskip("matplotlib", reason="pictures need the extra plots")
     monkeypatch.setattr(profile, "profile", lambda *arguments, **options: measured)
     monkeypatch.chdir(tmp_path)
-    profile.command("cnn-bn")
+    cli.profile_step("cnn-bn")
     assert (tmp_path / "profile-cnn-bn.png").exists()
     assert "profile-cnn-bn.png" in capsys.readouterr().out
 

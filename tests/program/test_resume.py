@@ -39,7 +39,7 @@ from models import (
     Trainer,
     snapshots,
 )
-from twinkernels import cli, recipes
+from twinkernels import cli, recipes, runs
 
 from ..support.kill import digits
 from ..support.processes import ROOT, Process
@@ -470,9 +470,7 @@ OPTIONS = ("mlp-512", "--backend", "numpy", "--epochs", "4", "--seed", "5", "--b
 def begun(folder: Path, out: Path, step: int) -> Path:
     """A run of `OPTIONS` that was killed after a step."""
     with pytest.raises(Killed):
-        recipes.run(
-            "mlp-512", folder, backend="numpy", epochs=4, seed=5, batch_size=32, out=out, callbacks=[Kill(step)]
-        )
+        runs.run("mlp-512", folder, backend="numpy", epochs=4, seed=5, batch_size=32, out=out, callbacks=[Kill(step)])
     return out
 
 
@@ -589,7 +587,7 @@ def test_what_no_run_could_have_written_ends_in_one_line(run: Any, folder: Path,
 @pytest.mark.parametrize("name", ["config.json", "history.jsonl"])
 def test_what_is_no_file_of_a_run_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
     begun(folder, tmp_path / "a", 25)
-    read = recipes.read_options if name == "config.json" else recipes.read_history
+    read = runs.read_options if name == "config.json" else runs.read_history
     path = tmp_path / "a" / name
     path.write_bytes(b"[" * (1 << 25))
     with pytest.raises(ModelFormatError, match=f"{name}: more than [0-9]+ bytes"):
@@ -603,13 +601,13 @@ def test_what_is_no_file_of_a_run_is_refused(folder: Path, tmp_path: Path, name:
 def test_a_history_of_endless_lines_is_refused() -> None:
     epoch = json.dumps(vars(models.history.Epoch(1, 1, 0.5, 0.5, None, None, 0.1, 1.0))).encode()
     path = Path("history.jsonl")
-    most = recipes.MAX_EPOCHS
-    assert len(recipes.parse_history(path, (epoch + b"\n") * 3).epochs) == 3
+    most = runs.MAX_EPOCHS
+    assert len(runs.parse_history(path, (epoch + b"\n") * 3).epochs) == 3
     for content, number in ((epoch[:-1] + b" " * 2000 + b"}", 1), ((epoch + b"\n") * (most + 1), most + 1)):
         with pytest.raises(
             ModelFormatError, match=rf"history\.jsonl:{number}: .*expected at most {most} lines of at m"
         ):
-            recipes.parse_history(path, content)
+            runs.parse_history(path, content)
 
 
 def test_a_fit_too_long_to_be_kept_is_refused_at_once(tmp_path: Path) -> None:
@@ -657,14 +655,14 @@ def test_changed_data_is_noticed(run: Any, folder: Path, tmp_path: Path) -> None
 def test_a_run_with_data_of_its_own_is_resumed_with_it(tmp_path: Path) -> None:
     dataset = digits()
     with pytest.raises(Killed):
-        recipes.run("mlp-512", dataset, backend="numpy", epochs=2, out=tmp_path / "a", callbacks=[Kill(4)])
-    whole = recipes.run("mlp-512", dataset, backend="numpy", epochs=2)
+        runs.run("mlp-512", dataset, backend="numpy", epochs=2, out=tmp_path / "a", callbacks=[Kill(4)])
+    whole = runs.run("mlp-512", dataset, backend="numpy", epochs=2)
     with pytest.raises(ValueError, match="the run was handed its data; pass it as source"):
-        recipes.resume(tmp_path / "a")
-    resumed = recipes.resume(tmp_path / "a", dataset)
+        runs.resume(tmp_path / "a")
+    resumed = runs.resume(tmp_path / "a", dataset)
     assert resumed.test == whole.test
     assert resumed.history.loss == whole.history.loss
-    ended = recipes.resume(tmp_path / "a", dataset)
+    ended = runs.resume(tmp_path / "a", dataset)
     assert (ended.test, ended.history.loss) == (whole.test, whole.history.loss)
 
 

@@ -15,7 +15,7 @@ import data
 from data import strokes
 from models.checkpoint import write_atomically
 
-from .. import recipes
+from .. import runs
 from .reader import SHIPPED
 
 EPOCHS = 6
@@ -29,7 +29,7 @@ def main() -> None:
     both = data.Split(
         np.concatenate([mnist.train.images, images[..., np.newaxis]]), np.concatenate([mnist.train.labels, labels])
     )
-    model, _, on_mnist = recipes.run("cnn-bn", data.Dataset(both, mnist.test), epochs=EPOCHS)
+    model, _, on_mnist = runs.run("cnn-bn", data.Dataset(both, mnist.test), epochs=EPOCHS)
     on_strokes = model.evaluate(*data.load("strokes").test)
     about = (
         f"Trained on MNIST’s {count:,} training images and {count:,} strokes; "

@@ -1,7 +1,7 @@
 """The factors of a study: a training that is the baseline, and what takes the place of each of its parts.
 
 One part is changed at a time. Every setup is tried at several learning rates, since what suits one optimizer, or a
-network without batch-norm, does not suit another; which rate counts is for `twinkernels.study` to choose.
+network without batch-norm, does not suit another; which rate counts is for `effects` to choose.
 """
 
 from __future__ import annotations
