@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 BACKENDS = ("numpy", "numba")
 _TITLES = {"numpy": "NumPy", "numba": "Numba"}
-_FITTED = ("NumPy µs", "Numba µs", "speed-up", "of limit", "GFLOP/s", "error", "MFLOP", "kB")
+_FITTED = ("NumPy µs", "Numba µs", "faster", "limit", "GFLOP/s", "error", "MFLOP", "kB")
 """Columns of a listing that has to fit a width, the most telling first; Numba's where no backend is named."""
 _LEAST = 4  # of these columns stay at any width
 _PAUSE = 0.1  # seconds; idle workers of OpenMP and OpenBLAS spin for tens of milliseconds before they sleep
@@ -129,41 +129,38 @@ class Profile:
 
     def _fitted(self, width: int) -> str:
         """As many columns as the width holds, the least telling left out first; at last the names are shortened."""
-        groups = [(phase, tuple(lines)) for phase, lines in groupby(self.lines, lambda line: line.step.phase)]
-        named: list[tuple[str, tuple[Line, ...], dict[str, float] | None]] = []
-        for phase, lines in groups:
-            named.append((phase, lines, None))
-            named += [(f"  {line.title}", (line,), None) for line in lines]
-        named.append(("total", self.lines, None))
-        named.append(("the whole step at once", self.lines, self.whole))
-        columns: list[list[str]] = [[] for _ in _FITTED]
-        for _, lines, seconds in named:
-            times = seconds or {b: sum(line.seconds[b] for line in lines) for b in BACKENDS}
-            flops, limit = sum(line.flops for line in lines), sum(line.limit for line in lines)
-            cells = (
-                f"{times['numpy'] * 1e6:,.1f}",
-                f"{times['numba'] * 1e6:,.1f}",
-                f"{times['numpy'] / times['numba']:.1f}",
-                f"{limit / times['numba']:.0%}",
-                f"{flops / times['numba'] / 1e9:,.1f}" if flops else "",
-                "" if seconds else f"{max(line.errors['numba'] for line in lines):.0e}",
-                f"{flops / 1e6:,.2f}" if flops else "",
-                f"{sum(line.bytes for line in lines) / 1e3:,.1f}",
-            )
-            for column, cell in zip(columns, cells, strict=True):
-                column.append(cell)
-        names = ["step", *(name for name, *_ in named)]
-        shown = [[heading, *cells] for heading, cells in zip(_FITTED, columns, strict=True)]
-        widths = [2 + max(map(len, column)) for column in shown]
-        while len(shown) > _LEAST and max(map(len, names)) + sum(widths[: len(shown)]) > width:
-            shown.pop()
-        most = max(width - sum(widths[: len(shown)]), 12)
-        rows = list(zip([shortened(name, most) for name in names], *shown, strict=True))
-        return table(rows, right=tuple(range(1, len(shown) + 1)))
+        rows: list[tuple[str, ...]] = [("step", *_FITTED)]
+        for phase, lines in groupby(self.lines, lambda line: line.step.phase):
+            steps = tuple(lines)
+            rows += [_fitted(phase, steps), *(_fitted(f"  {line.title}", [line]) for line in steps)]
+        rows += [_fitted("total", self.lines), _fitted("the whole step at once", self.lines, self.whole)]
+        widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
+        count = len(widths)
+        while count > 1 + _LEAST and sum(widths[:count]) - 2 > width:
+            count -= 1
+        most = max(width - sum(widths[1:count]), 12)
+        rows = [(shortened(name, most), *cells[: count - 1]) for name, *cells in rows]
+        return table(rows, right=tuple(range(1, count)))
 
     def figure(self) -> Figure:
         """A picture: the contractions under the machine's limit, and every step's times. Needs matplotlib."""
         return plots.step_times(self)
+
+
+def _fitted(name: str, lines: Sequence[Line], whole: dict[str, float] | None = None) -> tuple[str, ...]:
+    """A row of _FITTED, of the sums over lines; whole: the time of all of them, measured at once."""
+    seconds = whole or {backend: sum(line.seconds[backend] for line in lines) for backend in BACKENDS}
+    flops, limit = sum(line.flops for line in lines), sum(line.limit for line in lines)
+    return (
+        name,
+        *(f"{1e6 * seconds[backend]:,.{1 if seconds[backend] < 1e-3 else 0}f}" for backend in BACKENDS),
+        f"{seconds['numpy'] / seconds['numba']:.1f}×",
+        f"{limit / seconds['numba']:.0%}",
+        f"{flops / seconds['numba'] / 1e9:,.1f}" if flops else "",
+        "" if whole else f"{max(line.errors['numba'] for line in lines):.0e}",
+        f"{flops / 1e6:,.2f}" if flops else "",
+        f"{sum(line.bytes for line in lines) / 1e3:,.1f}",
+    )
 
 
 def _figures(flops: int, size: int, limit: float, seconds: dict[str, float]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -74,21 +74,20 @@ LOOKS = {"numpy": ("NumPy", ORANGE, "o"), "numba": ("Numba", BLUE, "s")}
 def step_times(profile: Profile) -> Figure:
     """A training step: its contractions under the machine's limit, and every step's time on both backends.
 
-    Numbers join the two: those of the listing, before each step's layer and kernel.
+    A contraction has the same number in both, its place in the listing. Rates by operations a byte are Williams,
+    Waterman and Patterson's roofline of 2009: what no step exceeds is the least of the machine's arithmetic and of its
+    memory, which depends on how much is in use.
     """
-    upper, lower = 3.6, 0.9 + 0.31 * len(profile.lines)
+    upper, lower = 3.7, 0.7 + 0.3 * len(profile.lines)
     figure = blank(WIDTH, upper + lower)
-    roofline, bars = figure.subplots(2, 1, height_ratios=(upper, lower))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(upper, lower))  # each with a left margin of its own
+    roofline, bars = (part.subplots() for part in parts)
     _draw_roofline(roofline, profile)
     _draw_steps(bars, profile)
-    figure.suptitle(
-        f"{profile.name}: a training step of {profile.batch_size} images, {profile.threads} threads", weight="bold"
-    )
     return figure
 
 
 def _draw_roofline(axes: Axes, profile: Profile) -> None:
-    """Rates by operations a byte, Williams, Waterman and Patterson 2009: no step can be above the lines."""
     contractions = [(at, line) for at, line in enumerate(profile.lines) if line.flops]
     intensity = np.array([line.flops / line.bytes for _, line in contractions])
     left, right = 0.5 * intensity.min(initial=1.0), 2 * intensity.max(initial=100.0)
@@ -104,7 +103,7 @@ def _draw_roofline(axes: Axes, profile: Profile) -> None:
     # Numbers stand in a row of their own above all points, as near to these as they can without meeting.
     order = np.argsort(intensity, kind="stable")
     aims = [float(np.log(intensity[at] / left) / np.log(right / left)) for at in order]
-    for at, place in zip(order, spaced(aims, [1.0] * len(aims), [0.014] * len(aims)), strict=True):
+    for at, place in zip(order, spaced(aims, [1.0] * len(aims), [0.013] * len(aims)), strict=True):
         axes.annotate(
             str(contractions[at][0]),
             (intensity[at], rates["numba"][at]),
@@ -117,33 +116,50 @@ def _draw_roofline(axes: Axes, profile: Profile) -> None:
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 3},
         )
-    axes.set_title("Contractions under the machine's limit", pad=24)
-    axes.set(xlabel="operations a byte", ylabel="GFLOP/s", xlim=(left, right))
+    batch, threads = profile.batch_size, profile.threads
+    axes.set_title(f"{profile.name}, {batch} images a step, {threads} threads: contractions and the limit", pad=24)
+    axes.set(ylabel="GFLOP/s", xlim=(left, right))
+    axes.set_xlabel("operations a byte", loc="left")
     for axis in axes.xaxis, axes.yaxis:
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(ticker().NullFormatter())
     axes.grid(axis="y")
-    axes.legend(loc="lower right", frameon=False, ncols=2)
+    axes.legend(loc="upper right", bbox_to_anchor=(1, -0.07), frameon=False, ncols=4, borderaxespad=0)
 
 
 def _draw_steps(axes: Axes, profile: Profile) -> None:
     """A row for each step, a bar for each backend; names and figures have a side each."""
-    longest = max(max(line.seconds.values()) for line in profile.lines)
-    scale, unit, digits = (1e3, "ms", 2) if longest >= 0.01 else (1e6, "µs", 0)
-    for side, (backend, (_, colour, _)) in zip((-0.2, 0.2), LOOKS.items(), strict=True):
-        seconds = [scale * line.seconds[backend] for line in profile.lines]
-        axes.barh(np.arange(len(seconds)) + side, seconds, 0.36, color=colour, linewidth=0)
-    columns = (1.10, 1.20, 1.29)
+    for side, (backend, (_, colour, _)) in zip((-0.19, 0.19), LOOKS.items(), strict=True):
+        milliseconds = [1e3 * line.seconds[backend] for line in profile.lines]
+        axes.barh(np.arange(len(milliseconds)) + side, milliseconds, 0.36, color=colour, linewidth=0)
+    columns = [(62, ORANGE), (122, BLUE), (168, INK)]  # points right of the bars
+
+    def write(row: float, *texts: str) -> None:
+        for (x, colour), text in zip(columns, texts, strict=True):
+            place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+            axes.annotate(text, (1, row), (x, 0), **place, ha="right", va="center", color=colour)
+
+    write(-1, "NumPy µs", "Numba µs", "faster")
     for row, line in enumerate(profile.lines):
-        times = [f"{scale * line.seconds[backend]:,.{digits}f}" for backend in LOOKS]
-        faster = f"{line.seconds['numpy'] / line.seconds['numba']:.1f}×"
-        for x, text, colour in zip(columns, (*times, faster), (ORANGE, BLUE, INK), strict=True):
-            axes.text(x, row, text, transform=axes.get_yaxis_transform(), ha="right", va="center", color=colour)
-    for x, text, colour in zip(columns, (f"NumPy {unit}", f"Numba {unit}", "faster"), (ORANGE, BLUE, INK), strict=True):
-        axes.text(x, -1.0, text, transform=axes.get_yaxis_transform(), ha="right", va="center", color=colour)
-    names = [f"{shortened(line.title, 46)}   {at}" for at, line in enumerate(profile.lines)]
-    axes.set_yticks(range(len(names)), names, color=INK)
-    axes.set(title="Where the time goes", xlabel=f"{unit} a step", ylim=(len(names) - 0.4, -1.4))
+        times = [
+            f"{1e6 * seconds:,.{0 if seconds >= 1e-4 else 1}f}"
+            for seconds in (line.seconds[backend] for backend in LOOKS)
+        ]
+        write(row, *times, f"{line.seconds['numpy'] / line.seconds['numba']:.1f}×")
+        if line.flops:
+            axes.annotate(
+                str(row),
+                (0, row),
+                (-6, 0),
+                textcoords="offset points",
+                ha="right",
+                va="center",
+                color=BLUE,
+                weight="bold",
+            )
+    axes.set_yticks(range(len(profile.lines)), [shortened(line.title, 46) for line in profile.lines], color=INK)
+    axes.tick_params(axis="y", pad=24)
+    axes.set(title="Where the time goes", xlabel="ms a step", ylim=(len(profile.lines) - 0.4, -1.4))
     axes.xaxis.set_major_formatter("{x:,g}")
     axes.margins(x=0)
     axes.grid(axis="x")
