@@ -666,6 +666,29 @@ def test_a_run_with_data_of_its_own_is_resumed_with_it(tmp_path: Path) -> None:
     assert (ended.test, ended.history.loss) == (whole.test, whole.history.loss)
 
 
+def test_a_resumed_run_has_the_threads_that_it_began_with_and_the_process_its_own(folder: Path, tmp_path: Path) -> None:
+    out = begun(folder, tmp_path / "a", 25)
+    seen: list[int] = []
+
+    class Watch(Callback):
+        def on_step_end(self, trainer: Trainer, loss: float) -> None:
+            seen.append(kernels.get_threads())
+
+    kernels.set_threads(2)
+    with pytest.raises(ValueError, match="seed of this run is 5"):
+        runs.resume(out, seed=6)
+    runs.resume(out, callbacks=[Watch()])
+    assert (set(seen), kernels.get_threads()) == ({1}, 2)
+    runs.resume(out)  # which has ended
+    assert kernels.get_threads() == 2
+
+    (tmp_path / "empty").mkdir()
+    options = {"recipe": "mlp-512", "backend": "numpy", "iterations": 1}
+    runs.resume(tmp_path / "empty", folder, threads=1, **options)
+    assert kernels.get_threads() == 2
+    assert json.loads((tmp_path / "empty" / "config.json").read_text())["threads"] == 1
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no limit of a file's size")
 def test_a_disk_that_fills_up_ends_the_run_with_one_line(run: Any, folder: Path, tmp_path: Path) -> None:
     run("train", *OPTIONS, "--data", folder, "--out", tmp_path / "whole")
@@ -673,7 +696,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_one_line(run: Any, folder: Path,
     before = {path: path.read_bytes() for path in (out / "checkpoints").iterdir()}
     program = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)); "
-        f"from models import cli; cli.main(['train', '--resume', {str(out)!r}])"
+        f"from twinkernels import cli; cli.main(['train', '--resume', {str(out)!r}])"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import shutil
 import subprocess
 import tomllib
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-import twinkernels
 from twinkernels import recipes
 from twinkernels.draw import SHIPPED
 
@@ -34,7 +32,7 @@ def git(*arguments: str, given: str = "") -> list[str]:
 
 
 def test_the_wheel_takes_the_packages_whole() -> None:
-    assert WHEEL == {"packages": WHEEL["packages"]}, "includes and excludes would need a test of their own"
+    assert list(WHEEL) == ["packages"], "includes and excludes would need a test of their own"
     assert sorted(WHEEL["packages"]) == PACKAGES
     assert not {"include", "exclude", "only-include", "artifacts"} & PROJECT["tool"]["hatch"]["build"].keys()
 
@@ -52,11 +50,3 @@ def test_what_is_read_beside_the_code_lies_in_a_package() -> None:
     needed |= {page / name for name in ("index.html", "style.css", "script.js", "icon.svg")}
     tracked = {ROOT / name for name in git("ls-files", *PACKAGES)}
     assert {path for path in tracked if path.suffix != ".py"} == needed
-
-
-def test_the_version_is_the_distributions() -> None:
-    try:
-        installed = importlib.metadata.version("twinkernels")
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip("no distribution is installed, this is a plain checkout")
-    assert installed == twinkernels.__version__

@@ -50,10 +50,8 @@ def check(folder: Path) -> None:
     assert "cnn-record" in installed.command("list")
     trained = installed.command("train", "mlp-512", "--epochs", "1", "--out", "run")
     assert installed.command("evaluate", "run").splitlines()[-1] == trained.splitlines()[-1]
-    installed(
-        "-c",
-        "import data; from PIL import Image; Image.fromarray(data.load('strokes').test.images[0, ..., 0]).save('a.png')",
-    )
+    digit = "data.load('strokes').test.images[0, ..., 0]"
+    installed("-c", f"import data; from PIL import Image; Image.fromarray({digit}).save('a.png')")
     assert installed.command("predict", "run", "a.png").startswith("a.png\t")
     assert "report in" in installed.command("report", "run", "--no-profile")
     assert "picture in profile-mlp-512.png" in installed.command("profile", "mlp-512")
