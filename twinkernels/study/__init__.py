@@ -5,6 +5,7 @@ carries one out, `storage` keeps them, `runner` has them done, `effects` is the 
 `page` shows it.
 """
 
+from .effects import Effect
 from .runner import Findings, run
 
-__all__ = ["Findings", "run"]
+__all__ = ["Effect", "Findings", "run"]
