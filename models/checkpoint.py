@@ -15,6 +15,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import numpy as np
 
 import kernels
+from data.files import write_atomically
 from kernels import shapes
 from kernels.interface import roles
 
@@ -23,7 +24,6 @@ from .graph import DEFAULT_BACKEND, Graph, Node, ordered
 from .sequential import Sequential
 
 FORMAT = "twinkernels-model-1"
-PART = ".part"
 CODES = {"float32": "F32", "float64": "F64"}  # safetensors' names
 
 # What a file may ask for. `save` keeps to all but the first, which `load` can be told to exceed.
@@ -78,40 +78,6 @@ def describe(model: Graph) -> dict[str, Any]:
         "seed": model.seed,
         "normalisation": encode(model.normalisation),
     }
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside, flush to the disk, and rename: a reader sees the old file or the new one, whole."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}{PART}")
-    try:
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        if error.errno and error.filename is None:  # a full disk says no name
-            error.filename = os.fspath(path)
-        raise
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def sync_folder(path: Path) -> None:
-    """Bring a folder's entries to the disk, so that a new name outlives a power cut."""
-    if os.name != "nt":  # where folders cannot be opened
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def remove_parts(path: Path) -> None:
-    """Remove what writers that were killed left in a folder."""
-    for part in path.glob(f".*{PART}"):
-        part.unlink(missing_ok=True)
 
 
 def load(

@@ -23,10 +23,11 @@ import numpy as np
 
 import data
 import kernels
+from data.files import remove_parts, sync_folder, write_atomically
 from kernels import shapes
 
 from .callbacks import Callback
-from .checkpoint import ModelFormatError, describe, encode, printable, remove_parts, sync_folder, write_atomically
+from .checkpoint import ModelFormatError, describe, encode, printable
 from .history import MAX_COUNT, MAX_EPOCHS, Epoch, History, Progress
 
 if TYPE_CHECKING:

@@ -17,21 +17,17 @@ from typing import Any, NamedTuple
 
 import data
 import kernels
-from data.files import regular
+from data.files import PART, regular, remove_parts, sync_folder, write_atomically
 from kernels import shapes
 from models import losses, optimizers, schedules
 from models.callbacks import Callback
 from models.checkpoint import (
     MAX_INTEGER,
-    PART,
     ModelFormatError,
     construct,
     encode,
     load,
     printable,
-    remove_parts,
-    sync_folder,
-    write_atomically,
 )
 from models.graph import DEFAULT_BACKEND, Evaluation, Graph
 from models.history import MAX_EPOCHS, Epoch, History

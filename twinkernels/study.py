@@ -31,8 +31,8 @@ import typer
 
 import data as datasets
 import kernels
+from data.files import write_atomically
 from kernels import shapes
-from models.checkpoint import write_atomically
 from models.graph import DEFAULT_BACKEND
 from models.losses import SoftmaxCrossEntropy
 from models.nonfinite import NonFiniteError

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save
 
 import data
 from data import strokes
-from models.checkpoint import write_atomically
+from data.files import write_atomically
 
 from .. import recipes
 from .reader import SHIPPED

@@ -10,7 +10,7 @@ import typer
 
 import data as datasets
 from data import Dataset
-from models.checkpoint import write_atomically
+from data.files import write_atomically
 from models.plan import table
 
 from .. import plots

@@ -12,6 +12,7 @@ import typer
 
 import data as datasets
 import kernels
+from data.files import write_atomically
 from models import checkpoint
 from models.graph import Evaluation, Graph
 from models.history import History
@@ -256,5 +257,5 @@ def command(
     kept = read_run(run, backend)
     path = run / "report.html" if out is None else out
     page.check_target(path)
-    checkpoint.write_atomically(path, report(kept, data, profile).encode())
+    write_atomically(path, report(kept, data, profile).encode())
     print(f"report in {path}")
