@@ -12,8 +12,9 @@ import typer
 
 import data as datasets
 import kernels
-from models import checkpoint
 from models.callbacks import Callback
+from models.encoding import harmless
+from models.loading import load
 from models.nonfinite import NonFiniteError
 from models.schedules import Schedule
 
@@ -221,7 +222,7 @@ def _set_threads(threads: int | None) -> None:
 def _load(path: Path, backend: str | None) -> Graph:
     if backend is not None:
         kernels.get(backend)  # so that a mistake here is not blamed on the file
-    return checkpoint.load(_model_file(path), backend)
+    return load(_model_file(path), backend)
 
 
 def _model_file(path: Path) -> Path:
@@ -282,5 +283,5 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if status == 130:
         message = "interrupted"
     if message:
-        print("twinkernels:", checkpoint.harmless(" ".join(message.split())), file=sys.stderr)
+        print("twinkernels:", harmless(" ".join(message.split())), file=sys.stderr)
     sys.exit(status)

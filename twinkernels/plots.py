@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
-from models.graph import INPUT, Evaluation, Graph, Node
+from models.graph import Evaluation, Graph
 from models.history import History
 from models.layers import (
     Add,
@@ -32,6 +32,7 @@ from models.layers import (
     MaxPool2d,
     MeanNorm,
 )
+from models.nodes import INPUT, Node
 from models.schedules import Schedule
 
 if TYPE_CHECKING:
@@ -377,7 +378,7 @@ def network(model: Graph) -> Figure:
     for name, sizes in model.parameter_layout.shapes.items():
         counts[name.rpartition(".")[0]] += math.prod(sizes)
     shapes: dict[str, Sequence[object]] = {INPUT: model.input_shape} | {
-        name: model._lowered_shapes[name][1:] for name in nodes
+        name: model.node_shapes[name][1:] for name in nodes
     }
 
     for route in routes:
@@ -528,25 +529,7 @@ def convolution(model: Graph, node: str, image: np.ndarray) -> Figure:
 
 def until(model: Graph, node: str) -> Graph:
     """The part of a graph that leads to a node, with the same weights: its prediction is that node's output."""
-    nodes = {n.name: n for n in model.nodes}
-    wanted, ahead = set(), [node]
-    while ahead:
-        name = ahead.pop()
-        if name != INPUT and name not in wanted:
-            wanted.add(name)
-            ahead += nodes[name].inputs
-    part = Graph(
-        {name: (n.layer, *n.inputs) for name, n in nodes.items() if name in wanted},
-        node,
-        model.input_shape,
-        model.backend,
-        model.seed,
-        model.dtype,
-        model.normalisation,
-    )
-    state = model.parameters() | model.statistics()
-    part.set_parameters({name: array for name, array in state.items() if name.rpartition(".")[0] in wanted})
-    return part
+    return model.until(node)
 
 
 def first_linear(model: Graph) -> str | None:

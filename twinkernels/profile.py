@@ -19,7 +19,7 @@ from kernels import Kernels, memory
 from kernels.interface import Scalar, roles
 from kernels.shapes import text
 from models.execute import Executor, filled
-from models.graph import INPUT
+from models.nodes import INPUT
 from models.plan import Plan, Step, Value, table
 from models.trainer import Trainer
 from models.zoo import build
@@ -213,7 +213,7 @@ def profile(
         for i, step in enumerate(plan.steps)
     )
     totals = {backend: float(_typical([np.array([t]) for t in whole[backend]])[0]) for backend in BACKENDS}
-    memory = {backend: (executor.bytes, executor.bytes_apart) for backend, executor in executors.items()}
+    memory = {backend: (executor.bytes, executor.bytes_without_sharing) for backend, executor in executors.items()}
     return Profile(recipe.name, n, kernels.get_threads(), limits, lines, totals, memory)
 
 

@@ -21,20 +21,20 @@ from data.files import PART, regular, remove_parts, sync_folder, write_atomicall
 from kernels import shapes
 from models import losses, optimizers, schedules
 from models.callbacks import Callback
-from models.checkpoint import (
+from models.checkpoints import Checkpoints, versions
+from models.encoding import (
     MAX_INTEGER,
     ModelFormatError,
     construct,
     encode,
-    load,
     printable,
 )
 from models.graph import DEFAULT_BACKEND, Evaluation, Graph
 from models.history import MAX_EPOCHS, Epoch, History
+from models.loading import load
 from models.losses import Loss, SoftmaxCrossEntropy
 from models.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
 from models.schedules import Cosine, OneCycle, Schedule
-from models.snapshots import Checkpoints, versions
 from models.trainer import Trainer
 from models.zoo import build
 

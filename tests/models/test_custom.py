@@ -14,7 +14,7 @@ import pytest
 
 import models
 from kernels import Input, Kernel, Kernels, Output, Scratch
-from models import SGD, Array, Constant, Layer, Linear, Lowering, Sequential, Trainer, Value, gradcheck
+from models import SGD, Constant, Layer, Linear, Parameter, PlanBuilder, Sequential, Trainer, Value, gradcheck
 
 # A leaky ReLU whose slope is learned, one a channel (He et al. 2015). First the kernels: functions that fill the
 # arrays they are given. The annotations tell what is read and what is written.
@@ -72,10 +72,10 @@ class PReLU(Layer):
 
     start: float = 0.25
 
-    def parameters(self, *x: Any) -> Mapping[str, Array]:
-        return {"slope": Array((x[0][-1],), Constant(self.start))}
+    def parameters(self, *x: Any) -> Mapping[str, Parameter]:
+        return {"slope": Parameter((x[0][-1],), Constant(self.start))}
 
-    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Any:
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, *x: Any) -> Any:
         y = plan.like(x[0])
         plan.call(PRELU, x[0], p.slope, y)
 
@@ -158,7 +158,7 @@ def test_a_kernel_of_ones_own_has_scratch(k: Kernels) -> None:
 
     @dataclass(frozen=True)
     class Double(Layer):
-        def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Any:
+        def lower(self, plan: PlanBuilder, p: SimpleNamespace, *x: Any) -> Any:
             y = plan.like(x[0])
             plan.call(doubling, x[0], "dims", y)
             return y, None

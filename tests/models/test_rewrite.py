@@ -593,7 +593,7 @@ def test_a_step_that_fails_counts_as_a_change(monkeypatch: pytest.MonkeyPatch) -
     def interrupted(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer._executor, "run", interrupted)
+    monkeypatch.setattr(trainer.executor, "run", interrupted)
     version = model.version
     with pytest.raises(KeyboardInterrupt):
         trainer.step(np.ones((2, 3)), np.array([0, 1]))

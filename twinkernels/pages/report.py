@@ -13,10 +13,10 @@ import typer
 import data as datasets
 import kernels
 from data.files import write_atomically
-from models import checkpoint
 from models.graph import Evaluation, Graph
 from models.history import History
 from models.layers import Conv2d
+from models.loading import load
 from models.losses import SoftmaxCrossEntropy
 from models.schedules import Schedule
 
@@ -61,7 +61,7 @@ def read_run(path: Path, backend: str | None = None) -> Run:
     options, history = recipes.read_options(path), recipes.read_history(path)
     if not history.epochs:
         raise ValueError(f"{path} is no finished run: {recipes.HISTORY} holds no epoch")
-    model = checkpoint.load(path / recipes.MODEL, options.backend if backend is None else backend)
+    model = load(path / recipes.MODEL, options.backend if backend is None else backend)
     return Run(path, options, history, model)
 
 

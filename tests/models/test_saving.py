@@ -27,15 +27,15 @@ from models import (
     HeUniform,
     Layer,
     Linear,
-    Lowering,
     MaxPool2d,
     ModelFormatError,
+    PlanBuilder,
     ReLU,
     Sequential,
     Trainer,
     XavierNormal,
 )
-from models.checkpoint import MAX_METADATA
+from models.saving import MAX_METADATA
 
 
 def rich(backend: str = "numpy", dtype: Any = np.float32) -> Graph:
@@ -105,9 +105,9 @@ class Scale(Layer):
     init: models.Initialiser = models.Constant(2.0)
 
     def parameters(self, *x: Any) -> Any:
-        return {"factor": models.Array((len(self.times),), self.init)}
+        return {"factor": models.Parameter((len(self.times),), self.init)}
 
-    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Any:
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, *x: Any) -> Any:
         y = plan.like(x[0])
         plan.call("batchnorm_inference", x[0], p.factor, *[plan.like(p.factor, n) for n in ("b", "m", "v")], 1.0, y)
         return y, None
