@@ -594,6 +594,8 @@ def test_prediction_never_uses_old_weights(k: Kernels) -> None:
     trainer.fit(x, y, epochs=2)
     assert model.version > version
     check()
+    trainer.fit(np.tile(x, (3, 1, 1, 1)), np.tile(y, 3), epochs=1)  # three batches in one compiled call
+    check()
 
 
 def test_a_step_that_fails_counts_as_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
