@@ -36,7 +36,11 @@ class Parameter:
 
 
 class Layer:
-    """Base of all layers. Shapes have the batch axis "N" first."""
+    """Base of all layers. Shapes have the batch axis "N" first.
+
+    A subclass names its inputs where `*x` stands here: `def lower(self, plan, p, x)`. `**_` is never given: it is there
+    for type checkers, which then take any such signature.
+    """
 
     arity: int = 1
     """Number of inputs; 0 stands for two or more."""

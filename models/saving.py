@@ -92,6 +92,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
 
 
 def check_counts(architecture: dict[str, Any]) -> None:
+    """Raise ModelFormatError if an architecture, as JSON, has more nodes, inputs or axes than a file may."""
     nodes = architecture["nodes"]
     counts = {
         "nodes": (len(nodes), MAX_NODES),
