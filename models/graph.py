@@ -90,7 +90,7 @@ class Graph:
         self._inference: Executor | None = None
         self._inference_lock = threading.Lock()
         self.rewrites = None
-        self._version = 0
+        self.version = 0
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -181,14 +181,9 @@ class Graph:
             arrays |= {GRADIENTS: gradients} | {gradient_name(name): view for name, view in views.items()}
         return arrays
 
-    @property
-    def version(self) -> int:
-        """How often parameters and running statistics have changed: what was computed of older ones is stale."""
-        return self._version
-
     def changed(self) -> None:
-        """Parameters or running statistics have been written to."""
-        self._version += 1
+        """Parameters or running statistics have been written to: what was computed from them is stale."""
+        self.version += 1
 
     def statistic_views(self) -> dict[str, np.ndarray]:
         """The running statistics by name, writable: for trainers alone."""
@@ -234,7 +229,7 @@ class Graph:
                     "set model.normalisation = data.statistics(train), or pass normalised float images"
                 )
             x = data.standardise(x, *self.normalisation)
-        return np.ascontiguousarray(x, dtype=self.dtype)
+        return np.ascontiguousarray(x, dtype=self.architecture.dtype)
 
     def check_images(self, x: object, name: str = "x") -> None:
         """Raise TypeError or ValueError unless x is a batch of images for this model."""
@@ -242,7 +237,9 @@ class Graph:
             raise TypeError(f"{name} is a {type(x).__name__}, expected a numpy array")
         if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
             raise TypeError(f"{name} has dtype {x.dtype}, expected uint8 images or floats")
-        shapes.equal("model", name, x.shape[1:], self.input_shape, "the model's input_shape, after the batch axis")
+        shapes.equal(
+            "model", name, x.shape[1:], self.architecture.input_shape, "the model's input_shape, after the batch axis"
+        )
         if len(x) == 0:
             raise ValueError(f"{name} has an empty batch (shape {x.shape}), expected at least one sample")
 
