@@ -100,6 +100,23 @@ def test_no_circle_among_the_files_of_models() -> None:
     graphlib.TopologicalSorter(found).prepare()  # raises CycleError
 
 
+@pytest.mark.parametrize("name", ["plan", "builder", "lowering", "layout", "rewrite", "execute", "layers"])
+def test_what_runs_knows_no_data_set(name: str) -> None:
+    assert "data" not in imported(ROOT / "models" / f"{name}.py")
+
+
+def test_one_file_writes_safetensors() -> None:
+    """It writes memory as it lies, whatever its strides say: arrays are made ready in one place."""
+    found = set()
+    for package in ALLOWED:
+        for path in sources(package):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                named = [alias.name for alias in getattr(node, "names", ()) if isinstance(node, ast.ImportFrom)]
+                if "safetensors" in (getattr(node, "module", None) or "") and any("save" in name for name in named):
+                    found.add(str(path.relative_to(ROOT)))
+    assert found == {"models/saving.py"}
+
+
 def test_numba_stays_in_its_backend() -> None:
     backend = ROOT / "kernels" / "numba_backend"
     for package in ALLOWED:
