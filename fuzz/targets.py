@@ -26,7 +26,7 @@ import data
 import models
 from data import csv, idx, pictures
 from data.files import plain
-from models import checkpoint, snapshots
+from models import checkpoints, encoding
 from twinkernels import recipes, runs
 
 SAMPLE_LIMIT = 1 << 16  # numbers: an accepted model this small must also predict
@@ -105,8 +105,8 @@ def _history(content: bytes) -> None:
 
 def _checkpoint(content: bytes) -> None:
     try:
-        state = _begun().keeper._read(_file(content))
-    except snapshots._OtherFit as error:
+        state = _begun().checkpointer._read(_file(content))
+    except checkpoints._OtherFit as error:
         raise models.ModelFormatError(str(error)) from None
     _Fit().go_on(state)
 
@@ -129,17 +129,17 @@ class _Fit:
         self.stopping = m.EarlyStopping()
         self.stopping.on_fit_begin(self.trainer, 6)
         arrays = [X, self.trainer.loss.check(Y, len(X), model.output_shape), X, Y]
-        self.keeper = snapshots.Keeper(
+        self.checkpointer = checkpoints.Checkpointer(
             m.Checkpoints("nowhere"), self.trainer, [self.stopping], self.trainer.schedule, 3, 6, arrays, None, True
         )
 
-    def go_on(self, state: snapshots.State) -> None:
+    def go_on(self, state: checkpoints.State) -> None:
         """From a state to the end."""
         fit = self
 
         class Begin(models.Callback):
             def on_fit_begin(self, trainer: models.Trainer, total_steps: int) -> None:
-                fit.keeper._apply(state)
+                fit.checkpointer._apply(state)
 
         with np.errstate(all="ignore"), suppress(models.NonFiniteError):
             self.trainer.fit(X, Y, epochs=2, validation=(X, Y), callbacks=[self.stopping, Begin()])
@@ -302,7 +302,7 @@ def with_state(text: str) -> bytes:
     header, tensors = _parts(content)
     with suppress(ValueError, RecursionError, TypeError):
         text = json.dumps(json.loads(text) | {"arrays": json.loads(_text(content))["arrays"]})
-    held = {"twinkernels": text, "digest": snapshots._digest([text.encode()])}
+    held = {"twinkernels": text, "digest": checkpoints._digest([text.encode()])}
     changed = json.dumps(header | {"__metadata__": held}).encode()
     return len(changed).to_bytes(8, "little") + changed + tensors
 
@@ -353,7 +353,7 @@ _VALUES = b'null true NaN -Infinity 1e999 0 1 2 3 -1 0.5 [] {} "../x" 2147483648
 WORDS = {
     "csv": [b",", b"\n", b"\r", b"255", b"256", b"label", b"+1", b" 0", b'"', b"#"],
     "architecture": [
-        *(f'"{name}"'.encode() for name in checkpoint.KNOWN),
+        *(f'"{name}"'.encode() for name in encoding.KNOWN),
         *_VALUES,
         *b'"Sequential" "Graph" "input" "size" "stride" "padding" "groups" "outputs" "init" "gain" "bias"'.split(),
     ],

@@ -12,7 +12,9 @@ import typer
 
 import data
 import kernels
-from models.checkpoint import harmless, load, write_atomically
+from data.files import write_atomically
+from models.encoding import harmless
+from models.loading import load
 from models.nonfinite import NonFiniteError
 
 from . import __version__, plots, profile, recipes, runs, study, terminal

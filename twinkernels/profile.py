@@ -19,10 +19,11 @@ import kernels
 from kernels import Kernels, memory
 from kernels.interface import Scalar, roles
 from kernels.shapes import text
-from models.checkpoint import load
 from models.execute import Executor, filled
-from models.graph import INPUT, Graph
+from models.graph import Graph
+from models.loading import load
 from models.losses import Loss, SoftmaxCrossEntropy
+from models.nodes import INPUT
 from models.optimizers import Adam, Optimizer
 from models.plan import Plan, Step, Value, table
 from models.trainer import Trainer
@@ -66,7 +67,7 @@ class Line:
     @property
     def title(self) -> str:
         """The first of its layers, and the kernel."""
-        return "  ".join([*self.step.nodes[:1], self.step.name])
+        return f"{self.step.node}  {self.step.name}" if self.step.node else self.step.name
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,7 @@ def profile(
         for i, step in enumerate(plan.steps)
     )
     totals = {backend: float(_typical([np.array([t]) for t in whole[backend]])[0]) for backend in BACKENDS}
-    memory = {backend: (executor.bytes, executor.bytes_apart) for backend, executor in executors.items()}
+    memory = {backend: (executor.bytes, executor.bytes_without_sharing) for backend, executor in executors.items()}
     return Profile(name, n, kernels.get_threads(), limits, lines, totals, memory)
 
 

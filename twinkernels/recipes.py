@@ -15,7 +15,7 @@ from typing import Any
 import data
 import kernels
 from kernels import shapes
-from models.checkpoint import MAX_INTEGER
+from models.encoding import MAX_INTEGER
 from models.losses import Loss, SoftmaxCrossEntropy
 from models.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
 from models.schedules import Cosine, OneCycle, Schedule

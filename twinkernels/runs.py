@@ -16,27 +16,18 @@ from typing import Any, NamedTuple
 
 import data
 import kernels
-from data.files import regular
+from data.files import PART, regular, remove_parts, sync_folder, write_atomically
 from kernels import shapes
 from models import losses, optimizers, schedules
 from models.callbacks import Callback
-from models.checkpoint import (
-    PART,
-    ModelFormatError,
-    construct,
-    encode,
-    load,
-    printable,
-    remove_parts,
-    sync_folder,
-    write_atomically,
-)
+from models.checkpoints import Checkpoints, versions
+from models.encoding import ModelFormatError, construct, encode, printable
 from models.graph import DEFAULT_BACKEND, Evaluation, Graph
 from models.history import MAX_EPOCHS, Epoch, History
+from models.loading import load
 from models.losses import Loss
 from models.optimizers import Optimizer
 from models.schedules import Schedule
-from models.snapshots import Checkpoints, versions
 from models.trainer import Trainer
 from models.zoo import build
 

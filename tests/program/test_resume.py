@@ -37,7 +37,6 @@ from models import (
     Sequential,
     StepDecay,
     Trainer,
-    snapshots,
 )
 from twinkernels import cli, recipes, runs
 
@@ -210,7 +209,7 @@ def test_a_number_of_checkpoints_is_kept(tmp_path: Path) -> None:
 
 def test_seconds_count_from_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(snapshots.time, "monotonic", lambda: now)
+    monkeypatch.setattr(models.checkpoints.time, "monotonic", lambda: now)
 
     class Tick(Callback):
         def on_step_end(self, trainer: Trainer, loss: float) -> None:
@@ -357,9 +356,9 @@ def rewritten(path: Path, arrays: Any = None, **numbers: Any) -> None:
     for name, value in numbers.items():
         target = contents["numbers"]["progress"] if name in contents["numbers"]["progress"] else contents["numbers"]
         target[name] = value
-    contents["arrays"] = snapshots._digest(snapshots._named(held))
+    contents["arrays"] = models.checkpoints._digest(models.checkpoints._named(held))
     text = json.dumps(contents)
-    save_file(held, path, metadata={"twinkernels": text, "digest": snapshots._digest([text.encode()])})
+    save_file(held, path, metadata={"twinkernels": text, "digest": models.checkpoints._digest([text.encode()])})
 
 
 @pytest.mark.parametrize(
@@ -425,7 +424,7 @@ def test_other_callbacks_do_not_resume(tmp_path: Path) -> None:
 
 def test_other_versions_or_threads_are_told(tmp_path: Path, caplog: Any, monkeypatch: Any) -> None:
     checkpoints = killed(tmp_path, 20)
-    monkeypatch.setattr(snapshots, "versions", lambda: {"twinkernels": "9", "numpy": "9", "numba": "9"})
+    monkeypatch.setattr(models.checkpoints, "versions", lambda: {"twinkernels": "9", "numpy": "9", "numba": "9"})
     fit(trainer(), checkpoints=checkpoints, resume=True)
     assert "numpy" in caplog.text
     assert caplog.text.count("results may differ by rounding") == 1
@@ -614,7 +613,7 @@ def test_a_fit_too_long_to_be_kept_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="40001 epochs, expected at most 40000 with checkpoints"):
         fit(trainer(), epochs=40_001, checkpoints=Checkpoints(tmp_path))
     worst = models.history.Epoch(40_000, 10**10, *[-2.2250738585072014e-308] * 6, 10**10)
-    assert len(json.dumps(json.dumps(vars(worst)))) * 40_000 < snapshots.MAX_HEADER - (1 << 20)
+    assert len(json.dumps(json.dumps(vars(worst)))) * 40_000 < models.checkpoints.MAX_HEADER - (1 << 20)
 
 
 def test_sizes_beyond_any_machine_end_in_one_line(run: Any, folder: Path, tmp_path: Path) -> None:
@@ -633,7 +632,8 @@ def test_a_checkpoint_cannot_write_to_the_terminal(tmp_path: Path, caplog: Any) 
     checkpoints = killed(tmp_path, 20)
     path = checkpoints.files()[0]
     text = json.dumps(contents_of(path) | {"versions": {"numpy": "\x1b[2J"}})
-    save_file(load_file(path), path, metadata={"twinkernels": text, "digest": snapshots._digest([text.encode()])})
+    digest = models.checkpoints._digest([text.encode()])
+    save_file(load_file(path), path, metadata={"twinkernels": text, "digest": digest})
     fit(trainer(), checkpoints=checkpoints, resume=True)
     assert "u001b[2J" in caplog.text
     assert "\x1b" not in caplog.text

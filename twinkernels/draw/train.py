@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file
 
 import data
 from data import strokes
-from models.checkpoint import write_atomically
+from models.saving import write
 
 from .. import runs
 from .reader import SHIPPED
@@ -38,7 +38,7 @@ def main() -> None:
     model.save(SHIPPED)
     with safe_open(SHIPPED, framework="numpy") as file:
         metadata = file.metadata()
-    write_atomically(SHIPPED, save(load_file(SHIPPED), metadata | {"about": about}))
+    write(SHIPPED, load_file(SHIPPED), metadata | {"about": about})
     print(about)
 
 

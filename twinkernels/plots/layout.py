@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from models.graph import INPUT, Node
+from models.nodes import INPUT, Node
 
 Place = str | tuple[str, str, int]
 """A node's name; or a point that an edge passes: from, to, row."""

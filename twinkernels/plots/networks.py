@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.graph import INPUT, Graph, Node
+from models.graph import Graph
 from models.layers import (
     Add,
     AvgPool2d,
@@ -24,6 +24,7 @@ from models.layers import (
     MaxPool2d,
     MeanNorm,
 )
+from models.nodes import INPUT, Node
 
 from .layout import folded, half, layered
 from .mosaic import mosaic, tiled, wrapped
@@ -127,7 +128,7 @@ def convolution(model: Graph, node: str, image: np.ndarray) -> Figure:
         raise ValueError(f"convolution: node is {node!r}, expected one of {', '.join(layers)}")
     if not isinstance(layers[node], Conv2d):
         raise ValueError(f"convolution: node {node!r} is {layers[node]}, expected a Conv2d")
-    responses = until(model, node).predict(image[np.newaxis])[0].transpose(2, 0, 1)
+    responses = model.until(node).predict(image[np.newaxis])[0].transpose(2, 0, 1)
     weights = model.parameters()[f"{node}.w"].transpose(2, 3, 0, 1)
     channels, filters = weights.shape[:2]
     across = 16
@@ -147,25 +148,7 @@ def convolution(model: Graph, node: str, image: np.ndarray) -> Figure:
 
 def until(model: Graph, node: str) -> Graph:
     """The part of a graph that leads to a node, with the same weights: its prediction is that node's output."""
-    nodes = {n.name: n for n in model.nodes}
-    wanted, ahead = set(), [node]
-    while ahead:
-        name = ahead.pop()
-        if name != INPUT and name not in wanted:
-            wanted.add(name)
-            ahead += nodes[name].inputs
-    part = Graph(
-        {name: (n.layer, *n.inputs) for name, n in nodes.items() if name in wanted},
-        node,
-        model.input_shape,
-        model.backend,
-        model.seed,
-        model.dtype,
-        model.normalisation,
-    )
-    state = model.parameters() | model.statistics()
-    part.set_parameters({name: array for name, array in state.items() if name.rpartition(".")[0] in wanted})
-    return part
+    return model.until(node)
 
 
 def first_linear(model: Graph) -> str | None:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import NamedTuple
 
 import data
-from models.checkpoint import encode
+from models.encoding import encode
 from models.init import HeNormal, Initialiser, Normal, XavierNormal
 from models.layers import BatchNorm, Conv2d, Flatten, Layer, Linear, MaxPool2d, MeanNorm, ReLU
 from models.losses import Loss, SoftmaxCrossEntropy

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.checkpoint import write_atomically
+from data.files import write_atomically
 
 from .. import plots
 from .effects import Effect
