@@ -30,7 +30,7 @@ import data
 import kernels
 from kernels.threads import available_cores
 from models.callbacks import Callback
-from models.checkpoint import encode
+from models.encoding import encode
 from twinkernels import recipes
 from twinkernels.recipes import RECIPES, Recipe
 

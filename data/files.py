@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 20
 GZIP = b"\x1f\x8b"
+PART = ".part"  # how names of files end that are not yet whole
 INFLATED = 1 << 26  # bytes that any gzip file may hold, MNIST's largest is 47 MB; a larger file may hold
 RATIO = 16  # times its own size: images shrink to a quarter or a tenth, deflate's limit is 1032
 
@@ -99,13 +100,43 @@ def take(stream: BinaryIO, size: int) -> bytearray:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a path beside ``path`` to write to, and move it onto ``path`` if the body succeeds.
+    """Give a path beside ``path`` to write to; if the body succeeds, flush the file to the disk and move it there.
 
-    Nobody ever sees half a file. The temporary name keeps the suffix, by which `reading` goes.
+    A reader sees the old file or the new one, whole, and after a power cut too. What fails leaves the old one, and what
+    is killed leaves a file whose name ends in PART.
     """
-    beside = path.with_name(f".{uuid4().hex}.{path.name}")
+    beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}{PART}")
     try:
         yield beside
+        with open(beside, "rb+") as file:
+            os.fsync(file.fileno())
         os.replace(beside, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        if error.errno and error.filename is None:  # a full disk says no name
+            error.filename = os.fspath(path)
+        raise
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """`replacing` for content that is at hand."""
+    with replacing(path) as beside:
+        beside.write_bytes(content)
+
+
+def sync_folder(path: Path) -> None:
+    """Bring a folder's entries to the disk, so that a new name outlives a power cut."""
+    if os.name != "nt":  # where folders cannot be opened
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_parts(path: Path) -> None:
+    """Remove what writers that were killed left in a folder."""
+    for part in path.glob(f".*{PART}"):
+        part.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import DataFormatError
-from data.files import reading, replacing, take
+from data.files import reading, take, write_atomically
 
 DTYPES = {
     code: np.dtype(name)
@@ -94,5 +94,4 @@ def write_idx(path: str | os.PathLike[str], array: NDArray[Any]) -> None:
     content = header + array.astype(dtype, copy=False).tobytes()
     if path.suffix == ".gz":
         content = gzip.compress(content, mtime=0)
-    with replacing(path) as beside:
-        beside.write_bytes(content)
+    write_atomically(path, content)

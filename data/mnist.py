@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from data.errors import DataFormatError, DataNotFoundError
-from data.files import BLOCK, reading, replacing
+from data.files import BLOCK, plain, regular, replacing
 from data.folder import find, read_folder
 from data.splits import Dataset
 
@@ -115,17 +115,19 @@ def _fetch(mirror: str, name: str, folder: Path, progress: "Progress") -> None:
     import pooch
 
     bar = _Bar(progress, name)
-    with replacing(folder / f"{name}.gz") as beside:
+    path = folder / f"{name}.gz"
+    with replacing(path) as beside:
         fetch = pooch.HTTPDownloader(bar, chunk_size=1 << 16, timeout=TIMEOUT)
         fetch(f"{mirror}{name}.gz", str(beside), None)
-        if _content_sha256(beside) != SHA256[name]:
+        if _content_sha256(beside, path) != SHA256[name]:
             raise DataFormatError(f"{name}.gz had a wrong checksum and was removed")
 
 
-def _content_sha256(path: Path) -> str | None:
+def _content_sha256(beside: Path, path: Path) -> str | None:
+    """Of the plain bytes of what will be the file at ``path``; None where it is damaged."""
     digest = hashlib.sha256()
     try:
-        with reading(path) as stream:
+        with regular(beside) as file, plain(file, path) as stream:
             while block := stream.read(BLOCK):
                 digest.update(block)
     except DataFormatError:

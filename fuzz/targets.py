@@ -26,8 +26,8 @@ import data
 import models
 from data import csv, idx, pictures
 from data.files import plain
-from models import checkpoint, snapshots
-from twinkernels import recipes
+from models import checkpoints, encoding
+from twinkernels import recipes, runs
 
 SAMPLE_LIMIT = 1 << 16  # numbers: an accepted model this small must also predict
 
@@ -93,20 +93,20 @@ def _architecture(content: bytes) -> None:
 
 
 def _config(content: bytes) -> None:
-    options = recipes.parse_options(Path("config.json"), content)
-    assert recipes.Options.decoded(json.loads(json.dumps(options.encoded()))).encoded() == options.encoded()
+    options = runs.parse_options(Path("config.json"), content)
+    assert runs.Options.decoded(json.loads(json.dumps(options.encoded()))).encoded() == options.encoded()
 
 
 def _history(content: bytes) -> None:
-    history = recipes.parse_history(Path("history.jsonl"), content)
+    history = runs.parse_history(Path("history.jsonl"), content)
     np.array([history.step, history.epoch, history.skipped], np.int64)
     np.array([history.loss, history.accuracy, history.learning_rate, history.seconds], np.float64)
 
 
 def _checkpoint(content: bytes) -> None:
     try:
-        state = _begun().keeper._read(_file(content))
-    except snapshots._OtherFit as error:
+        state = _begun().checkpointer._read(_file(content))
+    except checkpoints._OtherFit as error:
         raise models.ModelFormatError(str(error)) from None
     _Fit().go_on(state)
 
@@ -129,17 +129,17 @@ class _Fit:
         self.stopping = m.EarlyStopping()
         self.stopping.on_fit_begin(self.trainer, 6)
         arrays = [X, self.trainer.loss.check(Y, len(X), model.output_shape), X, Y]
-        self.keeper = snapshots.Keeper(
+        self.checkpointer = checkpoints.Checkpointer(
             m.Checkpoints("nowhere"), self.trainer, [self.stopping], self.trainer.schedule, 3, 6, arrays, None, True
         )
 
-    def go_on(self, state: snapshots.State) -> None:
+    def go_on(self, state: checkpoints.State) -> None:
         """From a state to the end."""
         fit = self
 
         class Begin(models.Callback):
             def on_fit_begin(self, trainer: models.Trainer, total_steps: int) -> None:
-                fit.keeper._apply(state)
+                fit.checkpointer._apply(state)
 
         with np.errstate(all="ignore"), suppress(models.NonFiniteError):
             self.trainer.fit(X, Y, epochs=2, validation=(X, Y), callbacks=[self.stopping, Begin()])
@@ -302,7 +302,7 @@ def with_state(text: str) -> bytes:
     header, tensors = _parts(content)
     with suppress(ValueError, RecursionError, TypeError):
         text = json.dumps(json.loads(text) | {"arrays": json.loads(_text(content))["arrays"]})
-    held = {"twinkernels": text, "digest": snapshots._digest([text.encode()])}
+    held = {"twinkernels": text, "digest": checkpoints._digest([text.encode()])}
     changed = json.dumps(header | {"__metadata__": held}).encode()
     return len(changed).to_bytes(8, "little") + changed + tensors
 
@@ -324,7 +324,7 @@ def _config_seeds() -> list[bytes]:
             augment=data.Augment(rotation=3.0, elastic_alpha=1.0),
         ),
     ]
-    options = [recipes.Options(recipe, "strokes", "numpy", 1, 2, 3, 60.0).encoded() for recipe in made]
+    options = [runs.Options(recipe, "strokes", "numpy", 1, 2, 3, 60.0).encoded() for recipe in made]
     return [json.dumps(each, indent=2).encode() for each in options]
 
 
@@ -353,12 +353,12 @@ _VALUES = b'null true NaN -Infinity 1e999 0 1 2 3 -1 0.5 [] {} "../x" 2147483648
 WORDS = {
     "csv": [b",", b"\n", b"\r", b"255", b"256", b"label", b"+1", b" 0", b'"', b"#"],
     "architecture": [
-        *(f'"{name}"'.encode() for name in checkpoint.KNOWN),
+        *(f'"{name}"'.encode() for name in encoding.KNOWN),
         *_VALUES,
         *b'"Sequential" "Graph" "input" "size" "stride" "padding" "groups" "outputs" "init" "gain" "bias"'.split(),
     ],
     "state": [*_VALUES, *b'"options" "numbers" "progress" "history" "callbacks" "samples" "done" "numpy"'.split()],
-    "config": [*_VALUES, *(f'"{name}"'.encode() for name in recipes.KNOWN), b'"recipe"', b'"numpy"', b'"type"'],
+    "config": [*_VALUES, *(f'"{name}"'.encode() for name in runs.KNOWN), b'"recipe"', b'"numpy"', b'"type"'],
     "history": [*_VALUES, b"\n", b'"epoch"', b'"loss"'],
 }
 """What a format is made of, for mutations."""

@@ -1,5 +1,12 @@
 """Models: layers, graphs, training. The backend is chosen when a model is built.
 
+What one writes     `layers`, `init`, `losses`, `optimizers`, `schedules`; `zoo` has networks that are written
+What it becomes     `nodes` in a `graph`, or in a line (`sequential`), by an `architecture`
+How it runs         `lowering` writes it with a `builder` into a `plan`; `layout` places its parameters, `rewrite` fuses
+                    steps, `execute` runs them, `epochs` over a data set
+How it learns       `trainer` takes steps, `fit` loops over epochs; `callbacks`, `history`, `nonfinite`, `gradcheck`
+How it lasts        `encoding`, `saving`, `loading`; `checkpoints` of a running fit
+
 >>> from models import Sequential, Linear, ReLU
 >>> Sequential([Linear(8), ReLU(), Linear(3)], input_shape=(4,), backend="numpy").output_shape
 ('N', 3)
@@ -7,8 +14,11 @@
 
 from __future__ import annotations
 
+from .architecture import Architecture
+from .builder import PlanBuilder
 from .callbacks import Callback, EarlyStopping
-from .checkpoint import ModelFormatError, load
+from .checkpoints import Checkpoints
+from .encoding import ModelFormatError
 from .gradcheck import GradientCheck, gradcheck
 from .graph import DEFAULT_BACKEND, Evaluation, Graph, accuracy
 from .history import Epoch, History
@@ -17,7 +27,6 @@ from .layers import (
     ELU,
     GELU,
     Add,
-    Array,
     AvgPool2d,
     BatchNorm,
     Concat,
@@ -32,6 +41,7 @@ from .layers import (
     LogSoftmax,
     MaxPool2d,
     MeanNorm,
+    Parameter,
     ReLU,
     Sigmoid,
     SiLU,
@@ -39,15 +49,17 @@ from .layers import (
     Softplus,
     Tanh,
 )
+from .loading import load
 from .losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
 from .nonfinite import NonFiniteError
 from .optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
-from .plan import Lowering, Plan, Step, Value
+from .plan import Plan, Step, Value
 from .schedules import Cosine, Exponential, LinearWarmup, MultiStep, OneCycle, Schedule, StepDecay
 from .sequential import Sequential
-from .snapshots import Checkpoints
 from .trainer import Trainer
 from .zoo import NETWORKS, build
+
+Array, Lowering = Parameter, PlanBuilder  # their names of before
 
 __all__ = [
     "DEFAULT_BACKEND",
@@ -58,6 +70,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Add",
+    "Architecture",
     "Array",
     "AvgPool2d",
     "BatchNorm",
@@ -97,7 +110,9 @@ __all__ = [
     "Normal",
     "OneCycle",
     "Optimizer",
+    "Parameter",
     "Plan",
+    "PlanBuilder",
     "RMSProp",
     "ReLU",
     "Schedule",

@@ -1,6 +1,6 @@
 """Runs a plan: binds every step to a backend's kernel and to views of buffers that are allocated once.
 
-Where the backend can, the bound steps become a program: one call from Python for a whole step, or for a whole epoch.
+Where the backend can, the bound steps become a program: one call from Python for a whole step, or for many.
 """
 
 from __future__ import annotations
@@ -13,15 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import data
 from kernels import Kernels, memory
 from kernels.interface import Program, Scalar, roles
 
 from .plan import Plan, Step, Value
 
 Call = tuple[Callable[..., None], list[Any]]
-
-_BATCH = Scalar("batch", int)
 
 
 class Calls:
@@ -137,7 +134,7 @@ class Executor:
         return sum(own.values()) + self._scratch.nbytes
 
     @property
-    def bytes_apart(self) -> int:
+    def bytes_without_sharing(self) -> int:
         """What `bytes` would be if no two values shared memory."""
         own = (array for value, array in self._arrays.items() if value.base is None and value in self._shared)
         return sum(array.nbytes for array in own) + self._scratch.nbytes
@@ -199,70 +196,25 @@ class Executor:
             return Calls(self.calls(n)).times(rounds)
         return np.concatenate([computing, bound.updating.times(rounds)])
 
-    def epoch(
+    def run_rounds(
         self,
-        inputs: Mapping[str, np.ndarray],
-        order: np.ndarray,
-        normalisation: tuple[float, float] | None = None,
+        n: int,
+        rounds: int,
+        scalars: Mapping[str, Sequence[float] | np.ndarray],
+        before: Sequence[Call] = (),
+        after: Sequence[Call] = (),
         version: int = 0,
-        **scalars: Sequence[float] | np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Run all steps on one batch of a data set after the other, bit for bit as `run` does with each of them.
+    ) -> None:
+        """Run all steps on n samples `rounds` times over, between calls of one's own: in one call, where compiled.
 
-        inputs: the whole set by name, "input" (S, ...) and "target" (S, ...); arrays that are not contiguous and of
-        the plan's dtypes are copied first. Images of uint8 are normalised by (mean, std) as they are read.
-        order: indices of samples; every batch_size of them make a batch, the last may be smaller.
-        scalars: `step` and `learning_rate`, each with one value a batch.
-
-        Returns the loss of every batch, float64, and the number of its correct predictions, int64, or None where the
-        targets are no labels. Raises IndexError for an index out of range, ValueError for uint8 images without a
-        normalisation and for scalars of another number than the batches'.
+        scalars: a value a round, by name. before, after: run in each round, before the first step and after the last;
+        those `before` fill the arrays of the inputs.
         """
-        order = np.ascontiguousarray(order, np.int64)
-        for name, array in inputs.items():
-            if len(order) and not 0 <= order.min() <= order.max() < len(array):
-                raise IndexError(f"epoch: order holds {order.min()} to {order.max()}, {name} has {len(array)} samples")
-        size = self.batch_size
-        full, rest = divmod(len(order), size)
-        batches = full + (rest > 0)
-        for name, values in scalars.items():
-            if len(values) != batches:
-                raise ValueError(f"epoch: {name} has {len(values)} values, expected {batches}, one a batch")
-        losses, counts = np.empty(batches), np.empty(batches, np.int64)
-        labelled = len(self.plan.inputs["target"].shape) == 1 and len(self.plan.outputs["output"].shape) == 2
         with self._lock:
-            sources = [self._source(name, array, normalisation) for name, array in inputs.items()]
-            for first, last, n in ((0, full, size), (full, batches, rest)):
-                if first == last:
-                    continue
-                bound = self._bound(n)
-                self._renew_constants(version)
-                chosen = order[first * size :]
-                gather, keep, count = (self.kernels.function(name) for name in ("gather", "keep", "count_correct"))
-                before: list[Call] = [
-                    (gather, [source, chosen, _BATCH, levels, bound.inputs[name]])
-                    for name, (source, levels) in zip(inputs, sources, strict=True)
-                ]
-                after: list[Call] = [(keep, [bound.outputs["loss"], _BATCH, losses[first:]])]
-                if labelled:
-                    found, target = bound.outputs["output"], bound.inputs["target"]
-                    after.append((count, [found, target, _BATCH, counts[first:]]))
-                program = self._program(before) + bound.computing + bound.updating + self._program(after)
-                own = {name: values[first:last] for name, values in scalars.items()}
-                program.run(last - first, own | {_BATCH.name: range(last - first)})
-        return losses, counts if labelled else None
-
-    def _source(
-        self, name: str, array: np.ndarray, normalisation: tuple[float, float] | None
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """A set as batches are gathered from it; and for uint8 images, what each level becomes."""
-        dtype = self.plan.inputs[name].dtype or self.plan.dtype
-        if array.dtype != np.uint8 or dtype.kind != "f":
-            return np.ascontiguousarray(array, dtype), None
-        if normalisation is None:
-            raise ValueError(f"epoch: {name} holds uint8 images, expected a normalisation with them")
-        levels = data.standardise(np.arange(256, dtype=np.uint8), *normalisation)
-        return np.ascontiguousarray(array), levels.astype(dtype)
+            bound = self._bound(n)
+            self._renew_constants(version)
+            program = self._program(before) + bound.computing + bound.updating + self._program(after)
+            program.run(rounds, scalars)
 
     def _bound(self, n: int) -> _Bound:
         if self._constants is None:
@@ -283,7 +235,7 @@ class Executor:
             )
         return self._bounds[n]
 
-    def _program(self, calls: list[Call]) -> Program:
+    def _program(self, calls: Sequence[Call]) -> Program:
         """The calls as a compiled program, or a plain one; all of an executor's are of the same kind."""
         program = self.kernels.program(calls) if self.compiled else None
         self.compiled = program is not None

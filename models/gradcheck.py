@@ -10,9 +10,11 @@ import numpy as np
 from kernels import memory
 
 from .execute import Executor
-from .graph import INPUT, Graph
+from .graph import Graph
 from .layers import Layer
 from .losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
+from .nodes import INPUT
+from .plan import gradient_name
 from .sequential import Sequential
 
 
@@ -60,16 +62,16 @@ def gradcheck(
 
     gradients = memory.zeros(twin.parameter_layout.size, np.float64)
     views = twin.parameter_layout.views(gradients)
-    arrays = twin.arrays()
-    executor = Executor(plan, twin.kernels, n, arrays | {f"d{name}": view for name, view in views.items()})
+    arrays = twin.arrays(gradients)
+    executor = Executor(plan, twin.kernels, n, arrays)
 
     def run() -> dict[str, np.ndarray]:
         return executor.run({INPUT: x, "target": target}, n, step=1)
 
-    analytic = {"input": run()["dinput"]} | {name: view.copy() for name, view in views.items()}
+    analytic = {INPUT: run()[gradient_name(INPUT)]} | {name: view.copy() for name, view in views.items()}
     worst = GradientCheck(0.0, "none")
     for name, gradient in analytic.items():
-        values = x if name == "input" else arrays[name]
+        values = x if name == INPUT else arrays[name]
         for index in np.ndindex(values.shape):
             kept = values[index]
             values[index] = kept + step

@@ -18,8 +18,9 @@ import numpy as np
 from kernels import shapes
 from kernels.shapes import Pair, Shape
 
+from .builder import Backward, PlanBuilder
 from .init import Constant, HeNormal, Initialiser, Zeros
-from .plan import BATCH, STEP, Backward, Lowering, Value
+from .plan import BATCH, STEP, Value
 
 _ONE = Constant(1.0)
 
@@ -27,7 +28,7 @@ Lowered = tuple[Value, Backward | None]
 
 
 @dataclass(frozen=True)
-class Array:
+class Parameter:
     """A parameter or a running statistic of a layer: its shape and how it starts."""
 
     shape: tuple[int, ...]
@@ -35,20 +36,24 @@ class Array:
 
 
 class Layer:
-    """Base of all layers. Shapes have the batch axis "N" first."""
+    """Base of all layers. Shapes have the batch axis "N" first.
+
+    A subclass names its inputs where `*x` stands here: `def lower(self, plan, p, x)`. `**_` is never given: it is there
+    for type checkers, which then take any such signature.
+    """
 
     arity: int = 1
     """Number of inputs; 0 stands for two or more."""
 
-    def parameters(self, *x: Shape) -> Mapping[str, Array]:
+    def parameters(self, *x: Any, **_: Any) -> Mapping[str, Parameter]:
         """The trained arrays, given the inputs' shapes."""
         return {}
 
-    def statistics(self, *x: Shape) -> Mapping[str, Array]:
+    def statistics(self, *x: Any, **_: Any) -> Mapping[str, Parameter]:
         """The arrays that training updates without gradients, such as running means."""
         return {}
 
-    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, *x: Any, **_: Any) -> Lowered:
         """Write the forward calls; return the output and the function that writes the backward calls.
 
         `p` holds the parameters and statistics as values, by name.
@@ -81,21 +86,20 @@ class Linear(Layer):
     def __post_init__(self) -> None:
         shapes.integer("Linear", "outputs", self.outputs, 1)
 
-    def parameters(self, *x: Shape) -> Mapping[str, Array]:
-        shapes.rank("Linear", "x", x[0], 2, "samples, inputs; put Flatten() before it")
-        arrays = {"w": Array((int(x[0][1]), self.outputs), self.init)}
-        return arrays | ({"b": Array((self.outputs,), Zeros())} if self.bias else {})
+    def parameters(self, x: Shape) -> Mapping[str, Parameter]:
+        shapes.rank("Linear", "x", x, 2, "samples, inputs; put Flatten() before it")
+        arrays = {"w": Parameter((int(x[1]), self.outputs), self.init)}
+        return arrays | ({"b": Parameter((self.outputs,), Zeros())} if self.bias else {})
 
-    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
-        (x_,) = x
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
         b = p.b if self.bias else None
-        d = shapes.linear(x_.shape, p.w.shape, None)
+        d = shapes.linear(x.shape, p.w.shape, None)
         y = plan.value("y", (BATCH, d.m))
-        plan.call("linear", x_, p.w, b, d, y)
+        plan.call("linear", x, p.w, b, d, y)
 
         def backward(dy: Value) -> Value | None:
-            dx = plan.gradient(x_)
-            plan.call("linear_backward", dy, x_, p.w, d, dx, plan.gradient(p.w), plan.gradient(b))
+            dx = plan.gradient(x)
+            plan.call("linear_backward", dy, x, p.w, d, dx, plan.gradient(p.w), plan.gradient(b))
             return dx
 
         return y, backward
@@ -120,22 +124,21 @@ class Conv2d(Layer):
         for name, minimum in (("size", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
             shapes.pair("Conv2d", name, getattr(self, name), minimum)
 
-    def parameters(self, *x: Shape) -> Mapping[str, Array]:
-        shapes.rank("Conv2d", "x", x[0], 4, "samples, height, width, channels")
+    def parameters(self, x: Shape) -> Mapping[str, Parameter]:
+        shapes.rank("Conv2d", "x", x, 4, "samples, height, width, channels")
         kh, kw = shapes.pair("Conv2d", "size", self.size, 1)
-        arrays = {"w": Array((kh, kw, int(x[0][3]) // self.groups, self.filters), self.init)}
-        return arrays | ({"b": Array((self.filters,), Zeros())} if self.bias else {})
+        arrays = {"w": Parameter((kh, kw, int(x[3]) // self.groups, self.filters), self.init)}
+        return arrays | ({"b": Parameter((self.filters,), Zeros())} if self.bias else {})
 
-    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
-        (x_,) = x
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
         b = p.b if self.bias else None
-        d = shapes.conv2d(x_.shape, p.w.shape, None, self.stride, self.padding, self.dilation, self.groups)
+        d = shapes.conv2d(x.shape, p.w.shape, None, self.stride, self.padding, self.dilation, self.groups)
         y = plan.value("y", (BATCH, d.oh, d.ow, d.f))
-        plan.call("conv2d", x_, p.w, b, d, y)
+        plan.call("conv2d", x, p.w, b, d, y)
 
         def backward(dy: Value) -> Value | None:
-            dx = plan.gradient(x_)
-            plan.call("conv2d_backward", dy, x_, p.w, d, dx, plan.gradient(p.w), plan.gradient(b))
+            dx = plan.gradient(x)
+            plan.call("conv2d_backward", dy, x, p.w, d, dx, plan.gradient(p.w), plan.gradient(b))
             return dx
 
         return y, backward
@@ -152,9 +155,8 @@ class MaxPool2d(Layer):
     stride: Pair | None = None
     padding: Pair = 0
 
-    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
-        (x_,) = x
-        return _maxpool(plan, x_, shapes.pool2d(x_.shape, self.size, self.stride, self.padding, "MaxPool2d"))
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
+        return _maxpool(plan, x, shapes.pool2d(x.shape, self.size, self.stride, self.padding, "MaxPool2d"))
 
 
 @dataclass(frozen=True)
@@ -166,30 +168,27 @@ class AvgPool2d(Layer):
     padding: Pair = 0
     count_include_pad: bool = True
 
-    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
-        (x_,) = x
-        d = shapes.pool2d(x_.shape, self.size, self.stride, self.padding, "AvgPool2d")
-        return _avgpool(plan, x_, d, self.count_include_pad)
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
+        d = shapes.pool2d(x.shape, self.size, self.stride, self.padding, "AvgPool2d")
+        return _avgpool(plan, x, d, self.count_include_pad)
 
 
 @dataclass(frozen=True)
 class GlobalMaxPool2d(Layer):
     """The maximum over each channel's whole map: (N, H, W, C) to (N, C)."""
 
-    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
-        (x_,) = x
-        d = shapes.pool2d(x_.shape, _whole_map(x_.shape, "GlobalMaxPool2d"), None, 0, "GlobalMaxPool2d")
-        return _flattened(plan, *_maxpool(plan, x_, d))
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
+        d = shapes.pool2d(x.shape, _whole_map(x.shape, "GlobalMaxPool2d"), None, 0, "GlobalMaxPool2d")
+        return _flattened(plan, *_maxpool(plan, x, d))
 
 
 @dataclass(frozen=True)
 class GlobalAvgPool2d(Layer):
     """The mean over each channel's whole map: (N, H, W, C) to (N, C)."""
 
-    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
-        (x_,) = x
-        d = shapes.pool2d(x_.shape, _whole_map(x_.shape, "GlobalAvgPool2d"), None, 0, "GlobalAvgPool2d")
-        return _flattened(plan, *_avgpool(plan, x_, d, True))
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
+        d = shapes.pool2d(x.shape, _whole_map(x.shape, "GlobalAvgPool2d"), None, 0, "GlobalAvgPool2d")
+        return _flattened(plan, *_avgpool(plan, x, d, True))
 
 
 def _whole_map(x: Shape, layer: str) -> tuple[int, int]:
@@ -197,7 +196,7 @@ def _whole_map(x: Shape, layer: str) -> tuple[int, int]:
     return int(x[1]), int(x[2])
 
 
-def _maxpool(plan: Lowering, x: Value, d: shapes.Pool2dDims) -> tuple[Value, Backward]:
+def _maxpool(plan: PlanBuilder, x: Value, d: shapes.Pool2dDims) -> tuple[Value, Backward]:
     y = plan.value("y", (BATCH, d.oh, d.ow, d.c))
     argmax = plan.like(y, "argmax", d.argmax_dtype)
     plan.call("maxpool2d", x, d, y, argmax)
@@ -210,7 +209,7 @@ def _maxpool(plan: Lowering, x: Value, d: shapes.Pool2dDims) -> tuple[Value, Bac
     return y, backward
 
 
-def _avgpool(plan: Lowering, x: Value, d: shapes.Pool2dDims, count_include_pad: bool) -> tuple[Value, Backward]:
+def _avgpool(plan: PlanBuilder, x: Value, d: shapes.Pool2dDims, count_include_pad: bool) -> tuple[Value, Backward]:
     y = plan.value("y", (BATCH, d.oh, d.ow, d.c))
     plan.call("avgpool2d", x, d, count_include_pad, y)
 
@@ -222,7 +221,7 @@ def _avgpool(plan: Lowering, x: Value, d: shapes.Pool2dDims, count_include_pad: 
     return y, backward
 
 
-def _flattened(plan: Lowering, y: Value, backward: Backward) -> Lowered:
+def _flattened(plan: PlanBuilder, y: Value, backward: Backward) -> Lowered:
     flat = plan.view(y, (BATCH, int(np.prod([int(s) for s in y.shape[1:]]))))
     return flat, lambda dy: backward(plan.view(dy, y.shape))
 
@@ -231,8 +230,8 @@ def _flattened(plan: Lowering, y: Value, backward: Backward) -> Lowered:
 class Flatten(Layer):
     """Every sample as one row: (N, ...) to (N, K). The same memory, no work."""
 
-    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
-        return _flattened(plan, x[0], lambda dx: dx)
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
+        return _flattened(plan, x, lambda dx: dx)
 
 
 # Normalisation -----------------------------------------------------------------------------------------------
@@ -252,30 +251,29 @@ class BatchNorm(Layer):
         shapes.number("BatchNorm", "eps", self.eps, 0.0)
         shapes.number("BatchNorm", "momentum", self.momentum, 0.0)
 
-    def parameters(self, *x: Shape) -> Mapping[str, Array]:
-        return {"gamma": Array(_vector(x[0], self), _ONE), "beta": Array(_vector(x[0], self), Zeros())}
+    def parameters(self, x: Shape) -> Mapping[str, Parameter]:
+        return {"gamma": Parameter(_vector(x, self), _ONE), "beta": Parameter(_vector(x, self), Zeros())}
 
-    def statistics(self, *x: Shape) -> Mapping[str, Array]:
+    def statistics(self, x: Shape) -> Mapping[str, Parameter]:
         return {
-            "running_mean": Array(_vector(x[0], self), Zeros()),
-            "running_var": Array(_vector(x[0], self), _ONE),
+            "running_mean": Parameter(_vector(x, self), Zeros()),
+            "running_var": Parameter(_vector(x, self), _ONE),
         }
 
-    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
-        (x_,) = x
-        y = plan.like(x_)
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
+        y = plan.like(x)
         if not plan.training:
-            plan.call("batchnorm_inference", x_, p.gamma, p.beta, p.running_mean, p.running_var, self.eps, y)
+            plan.call("batchnorm_inference", x, p.gamma, p.beta, p.running_mean, p.running_var, self.eps, y)
             return y, None
-        d = shapes.channels(x_.shape, "BatchNorm")
+        d = shapes.channels(x.shape, "BatchNorm")
         mean, inv_std, var = (plan.like(p.gamma, name) for name in ("mean", "inv_std", "var"))
-        plan.call("batchnorm", x_, p.gamma, p.beta, self.eps, d, y, mean, inv_std, var)
+        plan.call("batchnorm", x, p.gamma, p.beta, self.eps, d, y, mean, inv_std, var)
         plan.call("ema_update", p.running_mean, mean, self.momentum)
         plan.call("ema_update", p.running_var, var, self.momentum)
 
         def backward(dy: Value) -> Value | None:
-            dx, dgamma, dbeta = plan.gradient(x_), plan.gradient(p.gamma), plan.gradient(p.beta)
-            plan.call("batchnorm_backward", dy, x_, p.gamma, mean, inv_std, d, dx, dgamma, dbeta)
+            dx, dgamma, dbeta = plan.gradient(x), plan.gradient(p.gamma), plan.gradient(p.beta)
+            plan.call("batchnorm_backward", dy, x, p.gamma, mean, inv_std, d, dx, dgamma, dbeta)
             return dx
 
         return y, backward
@@ -290,25 +288,24 @@ class MeanNorm(Layer):
     def __post_init__(self) -> None:
         shapes.number("MeanNorm", "momentum", self.momentum, 0.0)
 
-    def parameters(self, *x: Shape) -> Mapping[str, Array]:
-        return {"beta": Array(_vector(x[0], self), Zeros())}
+    def parameters(self, x: Shape) -> Mapping[str, Parameter]:
+        return {"beta": Parameter(_vector(x, self), Zeros())}
 
-    def statistics(self, *x: Shape) -> Mapping[str, Array]:
-        return {"running_mean": Array(_vector(x[0], self), Zeros())}
+    def statistics(self, x: Shape) -> Mapping[str, Parameter]:
+        return {"running_mean": Parameter(_vector(x, self), Zeros())}
 
-    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
-        (x_,) = x
-        y = plan.like(x_)
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
+        y = plan.like(x)
         if not plan.training:
-            plan.call("meannorm_inference", x_, p.beta, p.running_mean, y)
+            plan.call("meannorm_inference", x, p.beta, p.running_mean, y)
             return y, None
-        d = shapes.channels(x_.shape, "MeanNorm")
+        d = shapes.channels(x.shape, "MeanNorm")
         mean = plan.like(p.beta, "mean")
-        plan.call("meannorm", x_, p.beta, d, y, mean)
+        plan.call("meannorm", x, p.beta, d, y, mean)
         plan.call("ema_update", p.running_mean, mean, self.momentum)
 
         def backward(dy: Value) -> Value | None:
-            dx = plan.gradient(x_)
+            dx = plan.gradient(x)
             plan.call("meannorm_backward", dy, d, dx, plan.gradient(p.beta))
             return dx
 
@@ -327,15 +324,14 @@ class Activation(Layer):
 
     kernel: str
 
-    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
-        (x_,) = x
-        y = plan.like(x_)
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
+        y = plan.like(x)
         attributes = tuple(vars(self).values())
-        plan.call(self.kernel, x_, *attributes, y)
+        plan.call(self.kernel, x, *attributes, y)
 
         def backward(dy: Value) -> Value | None:
-            dx = plan.gradient(x_)
-            plan.call(f"{self.kernel}_backward", dy, x_, y, *attributes, dx)
+            dx = plan.gradient(x)
+            plan.call(f"{self.kernel}_backward", dy, x, y, *attributes, dx)
             return dx
 
         return y, backward
@@ -422,15 +418,14 @@ class Dropout(Layer):
     def __post_init__(self) -> None:
         shapes.number("Dropout", "rate", self.rate, 0.0, below=1.0)
 
-    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
-        (x_,) = x
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
         if not plan.training:
-            return x_, None
-        y, mask = plan.like(x_), plan.like(x_, "mask", np.dtype(np.bool_))
-        plan.call("dropout", x_, self.rate, plan.seed(), STEP, y, mask)
+            return x, None
+        y, mask = plan.like(x), plan.like(x, "mask", np.dtype(np.bool_))
+        plan.call("dropout", x, self.rate, plan.seed(), STEP, y, mask)
 
         def backward(dy: Value) -> Value | None:
-            dx = plan.gradient(x_)
+            dx = plan.gradient(x)
             plan.call("dropout_backward", dy, mask, self.rate, dx)
             return dx
 
@@ -446,7 +441,7 @@ class Add(Layer):
 
     arity = 0
 
-    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, *x: Value) -> Lowered:
         total = x[0]
         for other in x[1:]:
             shapes.equal("Add", other.name, other.shape, total.shape, f"the shape of {x[0].name}")
@@ -462,7 +457,7 @@ class Concat(Layer):
 
     arity = 0
 
-    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Lowered:
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, *x: Value) -> Lowered:
         joined = [x[0]]
         for other in x[1:]:
             y = plan.value("y", shapes.concat(joined[-1].shape, other.shape, "Concat"))

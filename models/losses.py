@@ -9,7 +9,8 @@ import numpy as np
 from kernels import Kernels, shapes
 from kernels.shapes import Shape
 
-from .plan import BATCH, Lowering, Value
+from .builder import PlanBuilder
+from .plan import BATCH, Value
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Loss:
         """`y` as targets for `rows` samples with this output shape, or a TypeError or ValueError."""
         raise TypeError(f"loss {type(self).__name__} does not define check")
 
-    def lower(self, plan: Lowering, output: Value, target: Value) -> tuple[Value, Value]:
+    def lower(self, plan: PlanBuilder, output: Value, target: Value) -> tuple[Value, Value]:
         """Write the call; return the loss and its gradient by the output."""
         raise TypeError(f"loss {type(self).__name__} does not define lower")
 
@@ -52,7 +53,7 @@ class SoftmaxCrossEntropy(Loss):
     def check(self, y: object, rows: int, output: Shape) -> np.ndarray:
         return shapes.labels("SoftmaxCrossEntropy", y, rows, int(output[1]))
 
-    def lower(self, plan: Lowering, output: Value, target: Value) -> tuple[Value, Value]:
+    def lower(self, plan: PlanBuilder, output: Value, target: Value) -> tuple[Value, Value]:
         loss, gradient = plan.value("loss", ()), plan.value("dlogits", output.shape)
         d = shapes.channels(output.shape, "SoftmaxCrossEntropy", "output")
         plan.call("softmax_cross_entropy", output, target, self.smoothing, d, loss, gradient)
@@ -76,7 +77,7 @@ class MeanSquaredError(Loss):
         shapes.equal("MeanSquaredError", "target", y.shape, (rows, *output[1:]), "the shape of the output")
         return y
 
-    def lower(self, plan: Lowering, output: Value, target: Value) -> tuple[Value, Value]:
+    def lower(self, plan: PlanBuilder, output: Value, target: Value) -> tuple[Value, Value]:
         loss, gradient = plan.value("loss", ()), plan.value("dprediction", output.shape)
         plan.call("mse", output, target, shapes.channels(output.shape, "mse", "output"), loss, gradient)
         return loss, gradient

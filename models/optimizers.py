@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from kernels import shapes
 
-from .plan import LEARNING_RATE, STEP, Lowering, Value
+from .builder import PlanBuilder
+from .plan import LEARNING_RATE, STEP, Value
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Optimizer:
         """Names of the state vectors."""
         return ()
 
-    def lower(self, plan: Lowering, p: Value, g: Value, state: Sequence[Value]) -> None:
+    def lower(self, plan: PlanBuilder, p: Value, g: Value, state: Sequence[Value]) -> None:
         """Write the update of parameters p by gradients g."""
         raise TypeError(f"optimizer {type(self).__name__} does not define lower")
 
@@ -62,7 +63,7 @@ class SGD(Optimizer):
     def state(self) -> tuple[str, ...]:
         return ("v",) if self.momentum else ()
 
-    def lower(self, plan: Lowering, p: Value, g: Value, state: Sequence[Value]) -> None:
+    def lower(self, plan: PlanBuilder, p: Value, g: Value, state: Sequence[Value]) -> None:
         v = state[0] if state else None
         plan.call("sgd", p, g, v, LEARNING_RATE, self.momentum, self.nesterov, self.weight_decay, self.decoupled)
 
@@ -82,7 +83,7 @@ class RMSProp(Optimizer):
     def state(self) -> tuple[str, ...]:
         return ("v",)
 
-    def lower(self, plan: Lowering, p: Value, g: Value, state: Sequence[Value]) -> None:
+    def lower(self, plan: PlanBuilder, p: Value, g: Value, state: Sequence[Value]) -> None:
         plan.call("rmsprop", p, g, *state, LEARNING_RATE, self.rho, self.eps, self.weight_decay, self.decoupled)
 
 
@@ -107,7 +108,7 @@ class Adam(Optimizer):
     def state(self) -> tuple[str, ...]:
         return ("m", "v")
 
-    def lower(self, plan: Lowering, p: Value, g: Value, state: Sequence[Value]) -> None:
+    def lower(self, plan: PlanBuilder, p: Value, g: Value, state: Sequence[Value]) -> None:
         betas = self.beta1, self.beta2
         plan.call("adam", p, g, *state, STEP, LEARNING_RATE, *betas, self.eps, self.weight_decay, self._decoupled)
 

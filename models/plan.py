@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,6 @@ from kernels.interface import Kernel, Scalar, roles
 from kernels.shapes import Shape, text
 
 BATCH = "N"
-ALIGNED_ELEMENTS = 16  # parameters start on a cache line of float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,13 +49,33 @@ UPDATES = ("statistics", "optimizer")
 STEP = Scalar("step", int)
 LEARNING_RATE = Scalar("learning_rate", float)
 
+PARAMETERS, GRADIENTS = "parameters", "gradients"
+"""The values that are all parameters, and all gradients by them, as one flat vector each."""
+
+
+def gradient_name(name: str) -> str:
+    """The name of the gradient by a value."""
+    return f"d{name}"
+
+
+def state_name(name: str) -> str:
+    """The name of a vector that the optimizer keeps."""
+    return f"optimizer.{name}"
+
+
+@cache
+def given(kernel: str | Kernel) -> dict[str, str]:
+    """The parameters that a step has arguments for, which are all but the scratch, each with its role."""
+    return {name: role for name, role in roles(kernel).items() if role != "scratch"}
+
 
 @dataclass(frozen=True, eq=False)
 class Step:
     """One kernel call: the arguments in the contract's order, without scratch.
 
     A fused step carries the steps that it `replaces`, fused ones perhaps: they are its definition. `node` names the
-    layer that wrote it.
+    layer that wrote it; of a fused step, the first one forward whose steps it replaces; `nodes` are
+    all of them.
     """
 
     kernel: str | Kernel
@@ -71,13 +90,19 @@ class Step:
         return self.kernel if isinstance(self.kernel, str) else self.kernel.name
 
     @property
+    def nodes(self) -> tuple[str, ...]:
+        """The layers that wrote it, or what it replaces, each once and in the forward's order."""
+        own = (self.node,) if self.node else ()
+        steps = reversed(self.replaces) if self.phase == "backward" else self.replaces
+        return tuple(dict.fromkeys(node for step in steps for node in step.nodes)) or own
+
+    @property
     def named(self) -> dict[str, Any]:
         """The arguments by parameter name."""
-        parameters = (name for name, role in roles(self.kernel).items() if role != "scratch")
-        return dict(zip(parameters, self.arguments, strict=True))
+        return dict(zip(given(self.kernel), self.arguments, strict=True))
 
     def _of_role(self, *wanted: str) -> dict[str, Any]:
-        by_role = roles(self.kernel)
+        by_role = given(self.kernel)
         return {name: value for name, value in self.named.items() if by_role[name] in wanted}
 
     @property
@@ -212,126 +237,3 @@ def table(rows: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> str:
         for row in rows
     )
     return "\n".join(line.rstrip() for line in lines)
-
-
-class Layout:
-    """Where named arrays lie in one flat vector; each starts on a cache line, gaps stay zero."""
-
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self.shapes = {name: tuple(map(int, shape)) for name, shape in shapes.items()}
-        self.offsets: dict[str, int] = {}
-        end = 0
-        for name, shape in self.shapes.items():
-            self.offsets[name] = end
-            end += -(-math.prod(shape) // ALIGNED_ELEMENTS) * ALIGNED_ELEMENTS
-        self.size = end
-
-    def views(self, flat: np.ndarray) -> dict[str, np.ndarray]:
-        """The named arrays as views into `flat`."""
-        return {
-            name: flat[start : start + math.prod(self.shapes[name])].reshape(self.shapes[name])
-            for name, start in self.offsets.items()
-        }
-
-
-Backward = Callable[[Value], "Value | tuple[Value | None, ...] | None"]
-
-
-class Lowering:
-    """Builds a plan: layers call `value` for new arrays and `call` for kernels.
-
-    `training` tells layers which form to write. A layer's `lower` returns its output and, when training, a
-    function from the output's gradient to its inputs' gradients that writes the backward calls.
-    """
-
-    def __init__(self, training: bool, seed: int = 0) -> None:
-        self.training = training
-        self.phase = "forward"
-        self.steps: list[Step] = []
-        self.node = ""
-        self._seed = seed
-        self._nodes = 0
-        self._names: dict[str, int] = {}
-        self._parameters: dict[Value, Value] = {}
-        self._statistics: set[Value] = set()
-        self._wanted: set[Value] = set()
-
-    def begin(self, node: str) -> None:
-        """The layer of this node is lowered next; its values take the node's name."""
-        self.node = node
-        self._nodes += 1
-
-    def value(self, name: str, shape: Shape, dtype: np.dtype | None = None) -> Value:
-        """A new array of the current node."""
-        return Value(self._unique(f"{self.node}.{name}" if self.node else name), tuple(shape), dtype)
-
-    def like(self, value: Value, name: str = "y", dtype: np.dtype | None = None) -> Value:
-        """A new array of the current node with another value's shape."""
-        return self.value(name, value.shape, dtype)
-
-    def view(self, value: Value, shape: Shape) -> Value:
-        """The same memory in another shape."""
-        viewed = Value(value.name, tuple(shape), value.dtype, value)
-        if self.wants(value):
-            self.want(viewed)
-        return viewed
-
-    def _unique(self, name: str) -> str:
-        self._names[name] = self._names.get(name, 0) + 1
-        return name if self._names[name] == 1 else f"{name}'{self._names[name]}"
-
-    def call(self, kernel: str | Kernel, *arguments: Any) -> None:
-        """Append a step; the arguments stand in the contract's order, without scratch."""
-        self.steps.append(Step(kernel, arguments, self.phase, node=self.node))
-
-    def parameters(self, shapes: Mapping[str, Shape], gradients: bool = True) -> SimpleNamespace:
-        """The current node's parameters (or, without gradients, its running statistics) as values."""
-        values = {}
-        for name, shape in shapes.items():
-            values[name] = self.value(name, shape)
-            if gradients:
-                self._parameters[values[name]] = Value(f"d{self.node}.{name}", shape)
-                self.want(values[name])
-            else:
-                self._statistics.add(values[name])
-        return SimpleNamespace(**values)
-
-    def updates_last(self) -> tuple[Step, ...]:
-        """The steps, those that change running statistics behind all that compute: a step can be given up until then.
-
-        One stays where it is if a later step uses what it writes, or writes what it reads.
-        """
-        computing: list[Step] = []
-        updating: list[Step] = []
-        used: set[Value] = set()
-        written: set[Value] = set()
-        for step in reversed(self.steps):
-            changed, read = set(step.outputs.values()), set(step.inputs.values())
-            if step.phase in UPDATES:
-                updating.append(step)
-            elif changed & self._statistics and not changed & used and not read & written:
-                updating.append(replace(step, phase="statistics"))
-            else:
-                computing.append(step)
-                used |= read | changed
-                written |= changed
-        return tuple(reversed(computing)) + tuple(reversed(updating))
-
-    def want(self, value: Value) -> None:
-        """The loss's gradient by this value is needed."""
-        self._wanted.add(value)
-
-    def wants(self, value: Value) -> bool:
-        """Whether the gradient by this value is needed."""
-        return value in self._wanted
-
-    def gradient(self, value: Value | None) -> Value | None:
-        """An array for the loss's gradient by a value; None where nobody needs it."""
-        if value is None or not self.wants(value):
-            return None
-        return self._parameters.get(value) or Value(self._unique(f"d{value.name}"), value.shape, value.dtype)
-
-    def seed(self) -> int:
-        """A number for the current node's own randomness, drawn from the model's seed."""
-        sequence = np.random.SeedSequence(self._seed, spawn_key=(1, self._nodes))
-        return int(sequence.generate_state(1, np.uint64)[0] >> 1)

@@ -13,10 +13,9 @@ from functools import wraps
 from typing import Any
 
 from kernels import Kernels
-from kernels.interface import roles
 from kernels.shapes import Pool2dDims, Shape, pool2d
 
-from .plan import Plan, Step, Value
+from .plan import Plan, Step, Value, given
 
 REWRITES: dict[str, Callable[[Plan, Kernels], Plan]] = {}
 """Every rewrite by name, in the order in which they are applied: some build on the fused steps of others."""
@@ -100,8 +99,7 @@ class _Flow:
 
 def _step(kernel: str, replaces: Sequence[Step], phase: str, named: dict[str, Any]) -> Step:
     """A step whose arguments are picked by the kernel's parameter names."""
-    parameters = (name for name, role in roles(kernel).items() if role != "scratch")
-    return Step(kernel, tuple(named[name] for name in parameters), phase, tuple(replaces))
+    return Step(kernel, tuple(named[name] for name in given(kernel)), phase, tuple(replaces))
 
 
 def _agree(one: Step, other: Step, *parameters: str) -> bool:
@@ -127,7 +125,8 @@ def _rewrite(**needs: str) -> Callable[[Match], Callable[[Plan, Kernels], Plan]]
             starts = [k for k, names in needs.items() if all(map(kernels.has, names.split()))]
             for step in plan.steps:
                 if step.kernel in starts:
-                    plan = _with(plan, tuple(match(_Flow(plan, kernels), step)))
+                    new = (replace(found, node=step.node) for found in match(_Flow(plan, kernels), step))
+                    plan = _with(plan, tuple(new))
             return plan
 
         REWRITES[match.__name__] = apply

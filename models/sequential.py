@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .graph import INPUT, Graph
+from .architecture import Architecture
+from .graph import Graph
 from .layers import Layer
+from .nodes import INPUT
 
 
 class Sequential(Graph):
@@ -33,5 +35,11 @@ class Sequential(Graph):
         """The layers in order."""
         return [node.layer for node in self.nodes]
 
-    def _rebuilt(self, backend: str, dtype: DTypeLike) -> Graph:
-        return Sequential(self.layers, self.input_shape, backend, self.seed, dtype, self.normalisation)
+    def _build(self, architecture: Architecture, backend: str | None) -> None:
+        line = [(str(i), (str(i - 1) if i else INPUT,)) for i in range(len(architecture.nodes))]
+        if [(node.name, node.inputs) for node in architecture.nodes] != line:
+            raise ValueError("Sequential: the nodes are not in a line")
+        super()._build(architecture, backend)
+
+    def _rebuilt(self, architecture: Architecture, backend: str) -> Graph:
+        return Sequential.of(architecture, backend)

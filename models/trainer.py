@@ -1,11 +1,11 @@
-"""Trainer: the whole training step as one plan, and the loop over epochs."""
+"""Trainer: the whole training step as one plan, and what becomes of a step whose numbers are not finite."""
 
 from __future__ import annotations
 
 import math
-import time
+import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -14,36 +14,22 @@ from kernels import memory, shapes
 
 from . import nonfinite
 from .callbacks import Callback
+from .checkpoints import Checkpoints
 from .execute import Executor
-from .graph import INPUT, Graph, accuracy
-from .history import Epoch, History, Progress
+from .fit import Fit
+from .graph import Graph
+from .history import History, Progress
 from .losses import Loss, SoftmaxCrossEntropy
+from .nodes import INPUT
 from .nonfinite import NonFiniteError
 from .optimizers import Optimizer
+from .plan import PARAMETERS, state_name
 from .rewrite import rewrite
 from .schedules import Schedule
-from .snapshots import Checkpoints, Keeper
 
 ON_NONFINITE = ("raise", "skip", "ignore")
 GRADIENTS_EVERY = 100
 """Steps between two looks at the gradients with on_nonfinite="raise"."""
-
-SAMPLES_TOGETHER = 1 << 14
-"""Samples of the batches that run in one call: a quarter of a second, after which an interrupt is heard."""
-
-
-class _Fit(NamedTuple):
-    """What stays the same during a fit."""
-
-    x: np.ndarray
-    target: np.ndarray
-    per_epoch: int
-    total: int
-    schedule: Schedule
-    validation: tuple[np.ndarray, np.ndarray] | None
-    callbacks: Sequence[Callback]
-    augment: data.Augment | None
-    keeper: Keeper | None
 
 
 class Trainer:
@@ -92,9 +78,9 @@ class Trainer:
         size = model.parameter_layout.size
         self._gradients = memory.zeros(size, model.dtype)
         self.state = {name: memory.zeros(size, model.dtype) for name in optimizer.state}
-        self._executor = Executor(self.plan, model.kernels, self.batch_size, self.arrays())
+        self.executor = Executor(self.plan, model.kernels, self.batch_size, self.arrays())
         statistics = (step for step in self.plan.steps if step.phase == "statistics")
-        self._taken_in = [value for step in statistics for value in step.inputs.values()]
+        self._batch_statistics = [value for step in statistics for value in step.inputs.values()]
         self.steps = 0
         self.epochs = 0
         self.skipped = 0
@@ -108,19 +94,18 @@ class Trainer:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The persistent arrays by value name, writable: for executors alone."""
-        gradients = self.model.parameter_layout.views(self._gradients)
-        return (
-            self.model.arrays()
-            | {"gradients": self._gradients}
-            | {f"d{name}": view for name, view in gradients.items()}
-            | {f"optimizer.{name}": array for name, array in self.state.items()}
-        )
+        state = {state_name(name): array for name, array in self.state.items()}
+        return self.model.arrays(self._gradients) | state
+
+    def changing(self) -> dict[str, np.ndarray]:
+        """Every array that steps change, writable: parameters, running statistics, optimizer state."""
+        return {PARAMETERS: self.model.arrays()[PARAMETERS]} | self.model.statistic_views() | self.state
 
     @property
     def bytes(self) -> int:
         """Memory that training holds: buffers and scratch of a step, parameters, gradients, statistics, state."""
-        flat = (self._gradients, *self._changing().values())
-        return self._executor.bytes + sum(array.nbytes for array in flat)
+        flat = (self._gradients, *self.changing().values())
+        return self.executor.bytes + sum(array.nbytes for array in flat)
 
     def gradients(self) -> dict[str, np.ndarray]:
         """Copies of the last step's gradients by parameter name."""
@@ -136,9 +121,10 @@ class Trainer:
             raise ValueError(f"Trainer.step: x has {len(x)} samples, expected at most batch_size {self.batch_size}")
         target = self.loss.check(y, len(x), self.model.output_shape)
         rate = self.optimizer.learning_rate if learning_rate is None else learning_rate
-        return float(self._step(self.model.prepare(x), target, rate)["loss"])
+        return float(self.run_step(self.model.prepare(x), target, rate)["loss"])
 
-    def _step(self, x: np.ndarray, target: np.ndarray, learning_rate: float) -> dict[str, np.ndarray]:
+    def run_step(self, x: np.ndarray, target: np.ndarray, learning_rate: float) -> dict[str, np.ndarray]:
+        """`step` with images and targets that are checked and prepared; returns the plan's outputs."""
         inputs = {INPUT: x, "target": target}
         scalars: dict[str, Any] = {"step": self.steps + 1, "learning_rate": learning_rate}
 
@@ -146,16 +132,22 @@ class Trainer:
             if self._is_sound(outputs, len(x)):
                 self.steps += 1
                 return True
-            if self.on_nonfinite == "raise" or not nonfinite.is_finite(self.model.arrays()["parameters"]):
+            if self.on_nonfinite == "raise" or not nonfinite.is_finite(self.model.arrays()[PARAMETERS]):
                 raise NonFiniteError(self._diagnosis(inputs, float(outputs["loss"]), scalars))
             self.skipped += 1
             return False
 
         try:
             with np.errstate(all="ignore"):
-                return self._executor.run(inputs, len(x), accept, **scalars)
+                return self.executor.run(inputs, len(x), accept, **scalars)
         finally:
-            self.model.version += 1
+            self.model.changed()
+
+    def steps_together(self) -> int:
+        """How many steps from here on may run in one call: those of which nothing but the loss has to be looked at."""
+        if self.on_nonfinite == "skip" or not self.executor.compiled:
+            return 1
+        return GRADIENTS_EVERY - 1 - self.steps % GRADIENTS_EVERY if self.on_nonfinite == "raise" else sys.maxsize
 
     def _is_sound(self, outputs: dict[str, np.ndarray], n: int) -> bool:
         if self.on_nonfinite == "ignore":
@@ -164,13 +156,13 @@ class Trainer:
             return False
         if self.on_nonfinite == "raise" and (self.steps + 1) % GRADIENTS_EVERY:
             return True
-        statistics = (self._executor.array(value, n) for value in self._taken_in)
+        statistics = (self.executor.array(value, n) for value in self._batch_statistics)
         return all(map(nonfinite.is_finite, (self._gradients, *statistics)))
 
     def _diagnosis(self, inputs: dict[str, np.ndarray], loss: float, scalars: dict[str, float]) -> str:
         n = len(inputs[INPUT])
         twin = Trainer(self.model.to("numpy"), self.optimizer, self.loss, n, rewrites=(), on_nonfinite="ignore")
-        found = nonfinite.first(twin._executor, inputs, self.model.parameters(), n, **scalars)
+        found = nonfinite.first(twin.executor, inputs, self.model.parameters(), n, **scalars)
         what = f"loss is {loss}" if not math.isfinite(loss) else "gradients or statistics are not finite"
         where = f"first not finite is {found}" if found else "on the NumPy backend the same batch stays finite"
         rate = scalars["learning_rate"]
@@ -201,151 +193,6 @@ class Trainer:
         Raises ValueError for a fit that is not the one kept, FileExistsError for a folder that holds one unless
         `resume`, OSError where a checkpoint cannot be written, NonFiniteError as on_nonfinite says.
         """
-        if not isinstance(augment, data.Augment | None):
-            raise TypeError(f"Trainer.fit: augment is {augment!r}, expected a data.Augment")
-        if (epochs is None) == (iterations is None):
-            raise ValueError(f"Trainer.fit: epochs is {epochs} and iterations is {iterations}, expected one of them")
-        if resume and checkpoints is None:
-            raise ValueError("Trainer.fit: resume is True and checkpoints is None, expected a models.Checkpoints")
-        self.model.check_images(x)
-        target = self.loss.check(y, len(x), self.model.output_shape)
-        if validation is not None:
-            self.model.check_images(validation[0], "validation images")
-            self.loss.check(validation[1], len(validation[0]), self.model.output_shape)
-        per_epoch = -(-len(x) // self.batch_size)
-        if epochs is not None:
-            total = shapes.integer("Trainer.fit", "epochs", epochs, 1) * per_epoch
-        else:
-            total = shapes.integer("Trainer.fit", "iterations", iterations or 0, 1)
-        if x.dtype == np.uint8 and self.model.normalisation is None:
-            self.model.normalisation = data.statistics((x, np.zeros(len(x))))  # of the images; targets of any shape
-        if validation is not None:  # uint8 without a normalisation is refused now, not after an epoch
-            self.model.prepare(validation[0][:1], "validation images")
-
-        schedule = self.schedule if schedule is None else schedule
-        keeper = None
-        if checkpoints is not None:
-            arrays = (x, target, *(validation or ()))
-            keeper = Keeper(checkpoints, self, callbacks, schedule, per_epoch, total, arrays, augment, resume)
-        images = np.ascontiguousarray(x, None if x.dtype == np.uint8 else self.model.dtype)
-        fit = _Fit(images, target, per_epoch, total, schedule, validation, callbacks, augment, keeper)
-        self.stop = False
-        self.progress = Progress()
-        for callback in callbacks:
-            callback.on_fit_begin(self, total)
-        if keeper and resume:
-            keeper.restore()
-        while self.progress.done < total and not self.stop:
-            self._epoch(fit)
-        for callback in callbacks:
-            callback.on_fit_end(self)
-        return self.progress.history
-
-    def _epoch(self, fit: _Fit) -> None:
-        """The epoch that the fit is in, from the batch that it has come to."""
-        progress = self.progress
-        batches = min(fit.per_epoch, fit.total - (progress.done - progress.position))
-        order = data.epoch_order(len(fit.x), self.model.seed, self.epochs)
-        began = time.perf_counter() - progress.seconds
-        while progress.position < batches and not self.stop:
-            together = max(1, min(self._together(fit), batches - progress.position))
-            indices = order[progress.position * self.batch_size :][: together * self.batch_size]
-            if together > 1:
-                self._batches(fit, indices, together)
-            else:
-                self._batch(fit, indices)
-            progress.seconds = time.perf_counter() - began
-            for callback in fit.callbacks:
-                callback.on_progress(self)
-            if fit.keeper and progress.position < batches and not self.stop:
-                fit.keeper.offer()
-        self._end_epoch(fit)
-        if fit.keeper:
-            fit.keeper.write()
-
-    def _together(self, fit: _Fit) -> int:
-        """How many batches from here on may run in one compiled call, because nobody looks in between."""
-        watched = any(type(callback).on_step_end is not Callback.on_step_end for callback in fit.callbacks)
-        if watched or fit.augment or self.on_nonfinite == "skip" or not self._executor.compiled:
-            return 1
-        most = SAMPLES_TOGETHER // self.batch_size
-        if self.on_nonfinite == "raise":
-            most = min(most, GRADIENTS_EVERY - 1 - self.steps % GRADIENTS_EVERY)
-        return min(most, fit.keeper.due_in()) if fit.keeper else most
-
-    def _batches(self, fit: _Fit, indices: np.ndarray, count: int) -> None:
-        """`_batch` of each of several batches, bit for bit. If one turns out bad, all of it is undone and done again
-        one by one, which finds it; if somebody interrupts, it is undone."""
-        progress = self.progress
-        kept = {name: array.copy() for name, array in self._changing().items()}
-        steps, first = self.steps, progress.done
-        rates = [self._rate(fit, first + i) for i in range(count)]
-        try:
-            losses, correct = self._executor.epoch(
-                {INPUT: fit.x, "target": fit.target},
-                indices,
-                self.model.normalisation,
-                step=np.arange(steps + 1, steps + count + 1),
-                learning_rate=np.array(rates),
-            )
-            self.model.version += 1
-            sound = self.on_nonfinite == "ignore" or nonfinite.is_finite(losses)
-        except BaseException:
-            self._put_back(kept)
-            raise
-        if not sound:
-            self._put_back(kept)
-            for i in range(count):
-                self._batch(fit, indices[i * self.batch_size :][: self.batch_size])
-            return
-        self.steps += count
-        for i in range(count):
-            samples = len(indices[i * self.batch_size :][: self.batch_size])
-            share = math.nan if correct is None else float(correct[i] / samples)
-            progress.add(float(losses[i]), share, samples)
-
-    def _changing(self) -> dict[str, np.ndarray]:
-        """Every array that steps change: parameters, running statistics, optimizer state."""
-        return {"parameters": self.model.arrays()["parameters"]} | self.model.statistic_views() | self.state
-
-    def _put_back(self, kept: dict[str, np.ndarray]) -> None:
-        for name, array in self._changing().items():
-            array[...] = kept[name]
-        self.model.version += 1
-
-    def _batch(self, fit: _Fit, indices: np.ndarray) -> None:
-        before = self.skipped
-        images, target = fit.x[indices], fit.target[indices]
-        if fit.augment is not None:
-            images = fit.augment(images, indices, self.model.seed, self.epochs, self.model.backend)
-        outputs = self._step(self.model.prepare(images), target, self._rate(fit, self.progress.done))
-        loss = float(outputs["loss"])
-        if self.skipped > before:
-            self.progress.skip()
-        else:
-            self.progress.add(loss, accuracy(outputs["output"], target), len(indices))
-        for callback in fit.callbacks:
-            callback.on_step_end(self, loss)
-
-    def _rate(self, fit: _Fit, done: int) -> float:
-        return self.optimizer.learning_rate * fit.schedule(done, fit.per_epoch, fit.total)
-
-    def _end_epoch(self, fit: _Fit) -> None:
-        progress = self.progress
-        checked = None if fit.validation is None else self.model.evaluate(*fit.validation, self.loss)
-        self.epochs += 1
-        record = Epoch(
-            epoch=self.epochs,
-            step=self.steps,
-            loss=progress.loss_sum / progress.samples if progress.samples else math.nan,
-            accuracy=progress.accuracy_sum / progress.samples if progress.samples else math.nan,
-            validation_loss=checked and checked.loss,
-            validation_accuracy=checked and checked.accuracy,
-            learning_rate=self._rate(fit, progress.done - 1),
-            seconds=progress.seconds,
-            skipped=progress.skipped,
-        )
-        progress.history.epochs.append(record)
-        self.progress = Progress(done=progress.done, history=progress.history)
-        for callback in fit.callbacks:
-            callback.on_epoch_end(self, record)
+        chosen = self.schedule if schedule is None else schedule
+        fit = Fit(self, x, y, epochs, iterations, validation, callbacks, chosen, augment, checkpoints, resume)
+        return fit.run()

@@ -1,9 +1,10 @@
-"""From a classifier's output to probabilities."""
+"""From a classifier's output to probabilities, and to what it reads wrongly."""
 
 from __future__ import annotations
 
 import numpy as np
 
+import kernels
 from models.graph import Graph
 from models.layers import Softmax
 
@@ -19,3 +20,21 @@ def probabilities(model: Graph, x: np.ndarray) -> np.ndarray:
     output = model.predict(x)
     ends_in_softmax = any(node.name == model.output and isinstance(node.layer, Softmax) for node in model.nodes)
     return output if ends_in_softmax else model.kernels.softmax(output)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """The probability of each class, (N, classes), by NumPy's kernel: for what is shown, not for what is timed."""
+    return kernels.get("numpy").softmax(np.ascontiguousarray(logits))
+
+
+def mistakes(logits: np.ndarray, labels: np.ndarray, count: int = 24) -> np.ndarray:
+    """Indices of the samples that are read wrongly, the least probable truth first; at most `count`."""
+    wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
+    probable = softmax(logits)[wrong, labels[wrong]]
+    return wrong[np.argsort(probable, kind="stable")[:count]]
+
+
+def confusion_matrix(labels: np.ndarray, answers: np.ndarray, classes: int) -> np.ndarray:
+    """Counts (classes, classes): row the label, column the answer."""
+    counts: np.ndarray = np.bincount(labels.astype(int) * classes + answers, minlength=classes**2)
+    return counts.reshape(classes, classes)

@@ -1,4 +1,4 @@
-"""The command `twinkernels`."""
+"""The command `twinkernels`: every subcommand with its options, each a thin call of what the program's parts offer."""
 
 from __future__ import annotations
 
@@ -10,61 +10,78 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-import data as datasets
+import data
 import kernels
-from models import checkpoint
-from models.callbacks import Callback
+from data.files import write_atomically
+from models.encoding import harmless
+from models.loading import load
 from models.nonfinite import NonFiniteError
-from models.schedules import Schedule
 
-from . import profile, progress, recipes, study
+from . import __version__, plots, profile, recipes, runs, study, terminal
 from .classify import probabilities
 from .pages import explore, report
+from .pages.html import check_target
+from .study import page
+from .study.runner import SEEDS
+from .study.storage import DEFAULTS, load_optuna
 
 if TYPE_CHECKING:
     from models.graph import Graph
-    from models.history import Epoch
-    from models.trainer import Trainer
 
 app = typer.Typer(
     name="twinkernels",
-    help="Neural networks for small images, every kernel in NumPy and in Numba.",
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
 )
 
+# What several commands take, in the same words ---------------------------------------------------------------
+
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors, or the folder of a run.")]
-Backend = Annotated[str | None, typer.Option(metavar="numba|numpy", help="Whose kernels compute.", show_default=False)]
-Data = Annotated[str, typer.Option(metavar="strokes|mnist|PATH", help="Data: a name, or a folder of IDX or CSV files.")]
-TestData = Annotated[
-    str,
+Data = Annotated[
+    str | None,
     typer.Option(
+        "--data",
         metavar="strokes|mnist|PATH",
-        help="As for train; or a CSV or IDX file, or a folder with a folder of pictures for each label.",
+        help="A name, or a folder of IDX or CSV files. If left out: the run's or the study's, strokes for a new one.",
+        show_default=False,
+    ),
+]
+Backend = Annotated[
+    str | None,
+    typer.Option(
+        metavar="numba|numpy",
+        help="Whose kernels compute. If left out: the run's or the study's, numba for a new one.",
+        show_default=False,
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads that compute; all cores if left out.", show_default=False)
+    int | None,
+    typer.Option(min=1, help="Threads that compute. If left out: all cores; one for draw.", show_default=False),
 ]
+Seed = Annotated[int | None, typer.Option(min=0, help="Of all that is drawn at random.", show_default="0")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the training images.", show_default=False)]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Images a step.", show_default=False)]
+Page = Annotated[Path | None, typer.Option(metavar="PAGE", help="Where the page goes.", show_default=False)]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"twinkernels {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def twinkernels(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show it.")] = False,
+) -> None:
+    """Neural networks for small images, every kernel in NumPy and in Numba."""
 
 
 @app.command("list")
 def list_recipes() -> None:
     """Show the recipes that train knows: what each answers to, its floor, and what it reached on each backend."""
-    from rich.console import Console
-    from rich.table import Table
-
-    reached = recipes.figures()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("recipe", "network", "training", "published", "floor", *kernels.names()):
-        table.add_column(heading, no_wrap=heading not in ("network", "training", "published"))
-    for recipe in recipes.RECIPES.values():
-        optimizer = f"{type(recipe.optimizer).__name__} {recipe.optimizer.learning_rate:g}"
-        schedule = "constant" if type(recipe.schedule) is Schedule else type(recipe.schedule).__name__
-        training = f"{optimizer}, {schedule}, batch {recipe.batch_size}, {recipe.length}"
-        ours = [f"{share:.4f}" if (share := reached.get(recipe.name, {}).get(b)) else "–" for b in kernels.names()]
-        table.add_row(recipe.name, recipe.description, training, recipe.published, f"{recipe.floor:g}", *ours)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    headings, rows = recipes.table()
+    terminal.print_table(headings, rows, wrapped=("network", "training", "published"))
 
 
 @app.command()
@@ -73,30 +90,19 @@ def train(
         str | None, typer.Argument(metavar="RECIPE", help="A name that `twinkernels list` shows.", show_default=False)
     ] = None,
     backend: Backend = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="strokes|mnist|PATH",
-            help="Data: a name, or a folder of IDX or CSV files.",
-            show_default="strokes",
-        ),
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Passes over the training images.", show_default=False)
-    ] = None,
+    source: Data = None,
+    epochs: Epochs = None,
     iterations: Annotated[
         int | None, typer.Option(min=1, help="Optimizer steps, instead of epochs.", show_default=False)
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step.", show_default=False)] = None,
+    batch_size: BatchSize = None,
     validation: Annotated[
         float | None,
         typer.Option(
             metavar="SHARE", help="Of the training images, held out and read after each epoch.", show_default=False
         ),
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Of first weights, order and dropout.", show_default="0")
-    ] = None,
+    seed: Seed = None,
     threads: Threads = None,
     out: Annotated[
         Path | None, typer.Option(metavar="RUN", help="New folder to keep the run in.", show_default=False)
@@ -128,12 +134,12 @@ def train(
         "checkpoint_steps": checkpoint_steps,
         "checkpoint_seconds": checkpoint_seconds,
     }
-    with contextlib.closing(_Report()) as report:
+    with contextlib.closing(terminal.TrainingProgress()) as progress:
         if resume is not None:
             if out is not None and out.absolute() != resume.absolute():
                 raise ValueError(f"--out {out} and --resume {resume} name two runs, expected one")
-            outcome = recipes.resume(resume, data, threads=threads, callbacks=[report], **given)
-            if not report.began:
+            outcome = runs.resume(resume, source, threads=threads, callbacks=[progress], **given)
+            if not progress.began:
                 print(f"{resume} has ended, nothing to resume")
             out = resume
         else:
@@ -141,19 +147,29 @@ def train(
                 raise ValueError("Missing argument 'RECIPE': a name that `twinkernels list` shows")
             _set_threads(threads)
             options = {name: value for name, value in given.items() if value is not None}
-            outcome = recipes.run(
-                options.pop("recipe"), "strokes" if data is None else data, out=out, callbacks=[report], **options
-            )
+            outcome = runs.run(options.pop("recipe"), source or "strokes", out=out, callbacks=[progress], **options)
     print(f"kept in {out}" if out else "model not kept: --out RUN keeps it")
     print(f"test accuracy {outcome.test.accuracy:.4f}")
 
 
 @app.command()
-def evaluate(model: Model, backend: Backend = None, data: TestData = "strokes", threads: Threads = None) -> None:
+def evaluate(
+    model: Model,
+    backend: Backend = None,
+    source: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            metavar="strokes|mnist|PATH",
+            help="As for train; or a CSV or IDX file, or a folder with a folder of pictures for each label.",
+        ),
+    ] = "strokes",
+    threads: Threads = None,
+) -> None:
     """Print a model's loss and accuracy on the test images, or on labelled images of your own."""
     _set_threads(threads)
     network = _load(model, backend)
-    loss, accuracy = network.evaluate(*datasets.load_test(data, *_image_size(network)))
+    loss, accuracy = network.evaluate(*data.load_test(source, *_image_size(network)))
     print(f"test loss {loss:.4f}")
     print(f"test accuracy {accuracy:.4f}")
 
@@ -170,7 +186,7 @@ def predict(
     """Print a line for each image: file, digit, probability; tabs between."""
     _set_threads(threads)
     network = _load(model, backend)
-    read = [datasets.read_images(path, *_image_size(network)) for path in images]
+    read = [data.read_images(path, *_image_size(network)) for path in images]
     for names, pixels in read:
         for name, row in zip(names, probabilities(network, pixels), strict=True):
             print(name, row.argmax(), f"{row.max():.4f}", sep="\t")
@@ -184,7 +200,7 @@ def draw(
     ] = None,
     backend: Backend = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of 127.0.0.1; 0 takes any that is free.")] = 8028,
-    threads: Annotated[int, typer.Option(min=1, help="Threads that compute; one image is little to share.")] = 1,
+    threads: Threads = 1,  # one image is little to share
 ) -> None:
     """Serve a page on which you draw a digit and watch a network read it."""
     try:
@@ -195,16 +211,145 @@ def draw(
 
     _set_threads(threads)
     with server.listen(port) as listener:
-        path = _model_file(model or SHIPPED)
+        path = runs.model_file(model or SHIPPED)
         reader = Reader(_load(path, backend))
         print(f"http://{server.HOST}:{listener.getsockname()[1]}/ is open for drawing; Ctrl-C ends", flush=True)
         server.build(reader, listener, server.describe(path, reader)).run(sockets=[listener])
 
 
-app.command("profile")(profile.command)
-app.command("report")(report.command)
-app.command("explore")(explore.command)
-app.command("study")(study.command)
+@app.command("profile")
+def profile_step(
+    subject: Annotated[
+        str, typer.Argument(metavar="RECIPE|RUN|MODEL", help="A recipe's name, the folder of a run, or a model's file.")
+    ],
+    batch_size: BatchSize = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="Every column and every step, as where the listing goes into a file.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="PICTURE", help="Where the picture goes; profile-NAME.png here if left out."),
+    ] = None,
+) -> None:
+    """Time a training step kernel by kernel, NumPy against Numba; print it and draw it."""
+    _set_threads(threads)
+    if out is not None:
+        plots.figure_class()  # what was asked for must not fail after the measuring
+    measured = profile.profile(subject, batch_size, seed=seed or 0)
+    print(measured.listing(None if wide else terminal.width()))
+    path = out or Path(f"profile-{measured.name}.png")
+    try:
+        figure = measured.figure()
+    except ValueError as error:
+        print(f"no picture: {error}")
+        return
+    figure.savefig(path, dpi=150)
+    print(f"picture in {path}")
+
+
+@app.command("report")
+def report_run(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that train --out made.")],
+    source: Data = None,
+    backend: Backend = None,
+    threads: Threads = None,
+    profiled: Annotated[
+        bool, typer.Option("--profile/--no-profile", help="Measure the training step by layer, on both backends.")
+    ] = True,
+    out: Page = None,
+) -> None:
+    """Show a run as one page: curves, network, answers, mistakes, filters, and where the time goes.
+
+    It goes to RUN/report.html unless told.
+    """
+    _set_threads(threads)
+    kept = runs.read_run(run, backend)
+    path = run / "report.html" if out is None else out
+    check_target(path)
+    write_atomically(path, report.report(kept, source, profiled).encode())
+    print(f"report in {path}")
+
+
+@app.command("explore")
+def explore_data(
+    dataset: Annotated[
+        str, typer.Argument(metavar="strokes|mnist|PATH", help="A name, or a folder of IDX or CSV files.")
+    ],
+    out: Page = None,
+) -> None:
+    """Show a data set: print its figures, and make a page of samples, class counts and mean images.
+
+    It goes to explore-NAME.html in this folder unless told.
+    """
+    if out is not None:
+        check_target(out)
+    loaded = data.load(dataset)
+    print(explore.summary(loaded))
+    name = Path(dataset).resolve().name
+    path = out or Path(f"explore-{name}.html")
+    try:
+        check_target(path)
+    except ValueError as error:
+        print(f"no page: {error}")
+        return
+    write_atomically(path, explore.explore(loaded, name).encode())
+    print(f"page in {path}")
+
+
+@app.command(
+    "study",
+    help=f"""Study the factors of a training: each one's effect, and its spread over seeds.
+
+    A training takes {DEFAULTS["epochs"]} epochs of {DEFAULTS["images"]:,} images in batches of
+    {DEFAULTS["batch_size"]} unless told. The command ends when all is done. After Ctrl-C or a crash, the same command
+    goes on; any number of processes may share a storage.
+    """,
+)
+def study_factors(
+    source: Data = None,
+    backend: Backend = None,
+    factor: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A factor to study, instead of all; may be repeated.", show_default=False),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Repetitions of every training.")] = SEEDS,
+    epochs: Epochs = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Images of a training.", show_default=False)] = None,
+    batch_size: BatchSize = None,
+    threads: Threads = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(min=0, help="Trainings after which to end; 0 writes what there is.", show_default=False),
+    ] = None,
+    storage: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Optuna's, in SQLite; OUT/study.db if left out.", show_default=False),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="For table and pictures.")] = Path("study"),
+) -> None:
+    load_optuna()
+    plots.figure_class()
+    _set_threads(threads)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file, expected a folder")
+    with contextlib.closing(terminal.StudyProgress()) as progress:
+        findings = study.run(
+            out / "study.db" if storage is None else storage,
+            source,
+            factors=factor or None,
+            seeds=seeds,
+            most=trials,
+            backend=backend,
+            epochs=epochs,
+            images=images,
+            batch_size=batch_size,
+            watch=progress,
+        )
+    terminal.print_table(page.HEADINGS, page.rows(findings.effects), right=page.HEADINGS[3:5], wrapped=("factor",))
+    written = page.write(findings, out)
+    print(f"{len(findings.outcomes):,} of {findings.total:,} trainings; table and pictures in {written}")
 
 
 def _image_size(network: Graph) -> tuple[int, int]:
@@ -221,44 +366,7 @@ def _set_threads(threads: int | None) -> None:
 def _load(path: Path, backend: str | None) -> Graph:
     if backend is not None:
         kernels.get(backend)  # so that a mistake here is not blamed on the file
-    return checkpoint.load(_model_file(path), backend)
-
-
-def _model_file(path: Path) -> Path:
-    return path / "model.safetensors" if path.is_dir() else path
-
-
-class _Report(Callback):
-    """Prints a line an epoch, and shows a bar on standard error where that is a terminal."""
-
-    def __init__(self) -> None:
-        self.began = False
-        self._progress = progress.bar()
-
-    def close(self) -> None:
-        """Give the terminal back."""
-        self._progress.stop()
-
-    def on_fit_begin(self, trainer: Trainer, total_steps: int) -> None:
-        self.began, self._trainer = True, trainer
-        model = trainer.model
-        count = sum(array.size for array in model.parameters().values())
-        print(f"{count:,} parameters, {model.backend} backend, {total_steps:,} steps of {trainer.batch_size} images")
-        self._task = self._progress.add_task("training", total=total_steps)
-        self._progress.start()  # no sooner: loading data may show a bar of its own
-
-    def restore(self, state: dict[str, Any]) -> None:
-        print(f"going on after {self._trainer.progress.done:,} steps")
-        self._progress.update(self._task, completed=self._trainer.progress.done)
-
-    def on_progress(self, trainer: Trainer) -> None:
-        self._progress.update(self._task, completed=trainer.progress.done)
-
-    def on_epoch_end(self, trainer: Trainer, epoch: Epoch) -> None:
-        line = f"epoch {epoch.epoch:3}  loss {epoch.loss:.4f}  accuracy {epoch.accuracy:.4f}"
-        if epoch.validation_accuracy is not None:
-            line += f"  validation {epoch.validation_accuracy:.4f}"
-        print(f"{line}  {epoch.seconds:.1f} s", flush=True)
+    return load(runs.model_file(path), backend)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -282,5 +390,5 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if status == 130:
         message = "interrupted"
     if message:
-        print("twinkernels:", checkpoint.harmless(" ".join(message.split())), file=sys.stderr)
+        print("twinkernels:", harmless(" ".join(message.split())), file=sys.stderr)
     sys.exit(status)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import partial
+from itertools import accumulate, groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import typer
 from numpy.typing import DTypeLike
 
 import kernels
@@ -18,22 +20,29 @@ from kernels import Kernels, memory
 from kernels.interface import Scalar, roles
 from kernels.shapes import text
 from models.execute import Executor, filled
-from models.graph import INPUT
+from models.graph import Graph
+from models.loading import load
+from models.losses import Loss, SoftmaxCrossEntropy
+from models.nodes import INPUT
+from models.optimizers import Adam, Optimizer
 from models.plan import Plan, Step, Value, table
 from models.trainer import Trainer
 from models.zoo import build
 
-from . import plots, recipes
+from . import plots, recipes, runs
+from .plots.style import shortened
 from .recipes import Recipe
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from kernels.limits import Limits
 
 BACKENDS = ("numpy", "numba")
 _TITLES = {"numpy": "NumPy", "numba": "Numba"}
+_FITTED = ("NumPy µs", "Numba µs", "faster", "limit", "GFLOP/s", "error", "MFLOP", "kB")
+"""Columns of a listing that has to fit a width, the most telling first; Numba's where no backend is named."""
+_LEAST = 4  # of these columns stay at any width
 _PAUSE = 0.1  # seconds; idle workers of OpenMP and OpenBLAS spin for tens of milliseconds before they sleep
 _ROUNDS = 3
 
@@ -54,6 +63,11 @@ class Line:
     limit: float
     seconds: dict[str, float]
     errors: dict[str, float]
+
+    @property
+    def title(self) -> str:
+        """The first of its layers, and the kernel."""
+        return f"{self.step.node}  {self.step.name}" if self.step.node else self.step.name
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,27 @@ class Profile:
         return sum(line.seconds[backend] for line in self.lines)
 
     def __str__(self) -> str:
+        return self.listing()
+
+    def listing(self, width: int | None = None) -> str:
+        """A line for each step, with its times. width: columns that it may take; None for all there is to tell.
+
+        In a width, a phase has a line of its own with the sum of its steps, and a fused step stands for what it
+        replaces.
+        """
+        rates = "  ".join(f"{size >> 10:,} KiB {rate / 1e9:.1f}" for size, rate in self.limits.bandwidths.items())
+        memory = ", ".join(
+            f"{_TITLES[backend]} {shared / 1e6:.1f}, apart they would take {apart / 1e6:.1f}"
+            for backend, (shared, apart) in self.memory.items()
+        )
+        head = f"{self.name}: a training step, batch of {self.batch_size}, float32, {self.threads} threads"
+        limit = f"limit: {self.limits.peak / 1e9:.1f} GFLOP/s; copies in GB/s: {rates}"
+        parts = [head, limit, self._all() if width is None else self._fitted(width), f"buffers in MB: {memory}"]
+        if width is not None:
+            parts = [part if "\n" in part else textwrap.fill(part, width) for part in parts]
+        return "\n".join(parts)
+
+    def _all(self) -> str:
         head = ["", "phase", "step", "shapes written", "MFLOP", "kB"]
         for backend in BACKENDS:
             head += [f"{_TITLES[backend]} µs", "GFLOP/s", "of limit"]
@@ -91,63 +126,42 @@ class Profile:
         totals = {backend: self.seconds(backend) for backend in BACKENDS}
         rows.append(("", "", "total", "", *_figures(flops, size, limit, totals), *largest))
         rows.append(("", "", "the whole step at once", "", *_figures(flops, size, limit, self.whole), "", ""))
-        rates = "  ".join(f"{size >> 10:,} KiB {rate / 1e9:.1f}" for size, rate in self.limits.bandwidths.items())
-        memory = ", ".join(
-            f"{_TITLES[backend]} {shared / 1e6:.1f}, apart they would take {apart / 1e6:.1f}"
-            for backend, (shared, apart) in self.memory.items()
-        )
-        return (
-            f"{self.name}: a training step, batch of {self.batch_size}, float32, {self.threads} threads\n"
-            f"limit: {self.limits.peak / 1e9:.1f} GFLOP/s; copies in GB/s: {rates}\n"
-            + table(rows, right=(0, *range(4, len(head))))
-            + f"\nbuffers in MB: {memory}"
-        )
+        return table(rows, right=(0, *range(4, len(head))))
+
+    def _fitted(self, width: int) -> str:
+        """As many columns as the width holds, the least telling left out first; at last the names are shortened."""
+        rows: list[tuple[str, ...]] = [("step", *_FITTED)]
+        for phase, lines in groupby(self.lines, lambda line: line.step.phase):
+            steps = tuple(lines)
+            rows += [_fitted(phase, steps), *(_fitted(f"  {line.title}", [line]) for line in steps)]
+        rows += [_fitted("total", self.lines), _fitted("the whole step at once", self.lines, self.whole)]
+        widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
+        count = len(widths)
+        while count > 1 + _LEAST and sum(widths[:count]) - 2 > width:
+            count -= 1
+        most = max(width - sum(widths[1:count]), 12)
+        rows = [(shortened(name, most), *cells[: count - 1]) for name, *cells in rows]
+        return table(rows, right=tuple(range(1, count)))
 
     def figure(self) -> Figure:
-        """A picture: the steps under the roofline, and each backend's time as a stacked bar. Needs matplotlib."""
-        figure = plots.figure_class()(figsize=(13, 5), layout="constrained")
-        roofline, bars = figure.subplots(1, 2)
-        self._draw_roofline(roofline)
-        self._draw_bars(bars)
-        figure.suptitle(f"{self.name}: a training step, batch of {self.batch_size}, {self.threads} threads")
-        return figure
+        """A picture: the contractions under the machine's limit, and every step's times. Needs matplotlib."""
+        return plots.step_times(self)
 
-    def _draw_roofline(self, axes: Axes) -> None:
-        contractions = [line for line in self.lines if line.flops]
-        intensity = np.array([line.flops / line.bytes for line in contractions])
-        reach = np.geomspace(0.5, max(200.0, 2 * intensity.max(initial=1.0)), 100)
-        for size, style in (1 << 18, "--"), (1 << 26, "-"):
-            rate = self.limits.bandwidth(2 * size)
-            roof = np.minimum(self.limits.peak, reach * rate) / 1e9
-            axes.loglog(reach, roof, style, color="0.4", label=f"limit, {size >> 10:,} KiB in use")
-        for backend, marker, colour in ("numpy", "o", "tab:blue"), ("numba", "s", "tab:orange"):
-            rates = [line.flops / line.seconds[backend] / 1e9 for line in contractions]
-            axes.loglog(intensity, rates, marker, color=colour, label=_TITLES[backend])
-        for x, line in zip(intensity, contractions, strict=True):
-            label = f" {next(iter(line.step.outputs.values())).name}"
-            axes.annotate(label, (x, line.flops / line.seconds["numba"] / 1e9), fontsize=7)
-        axes.set(xlabel="FLOP a byte", ylabel="GFLOP/s", title="Contractions under the roofline")
-        axes.legend(fontsize=8)
 
-    def _draw_bars(self, axes: Axes) -> None:
-        import matplotlib
-
-        colours = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
-        longest = max(self.seconds(backend) for backend in BACKENDS)
-        for row, backend in enumerate(BACKENDS):
-            start = 0.0
-            for i, line in enumerate(self.lines):
-                width = line.seconds[backend]
-                axes.barh(row, width * 1e3, left=start * 1e3, color=colours[i % 20], edgecolor="white", linewidth=0.5)
-                if width > 0.04 * longest:
-                    middle = (start + width / 2) * 1e3
-                    axes.text(middle, row, line.step.name, rotation=90, ha="center", va="center", fontsize=7)
-                start += width
-            axes.text(start * 1e3, row, f" {start * 1e3:.2f} ms", va="center")
-        axes.set_yticks(range(len(BACKENDS)), [_TITLES[backend] for backend in BACKENDS])
-        axes.margins(x=0.15)
-        axes.set(xlabel="ms a step, the plan's lines from left to right", title="Where the time goes")
-        axes.invert_yaxis()
+def _fitted(name: str, lines: Sequence[Line], whole: dict[str, float] | None = None) -> tuple[str, ...]:
+    """A row of _FITTED, of the sums over lines; whole: the time of all of them, measured at once."""
+    seconds = whole or {backend: sum(line.seconds[backend] for line in lines) for backend in BACKENDS}
+    flops, limit = sum(line.flops for line in lines), sum(line.limit for line in lines)
+    return (
+        name,
+        *(f"{1e6 * seconds[backend]:,.{1 if seconds[backend] < 1e-3 else 0}f}" for backend in BACKENDS),
+        f"{seconds['numpy'] / seconds['numba']:.1f}×",
+        f"{limit / seconds['numba']:.0%}",
+        f"{flops / seconds['numba'] / 1e9:,.1f}" if flops else "",
+        "" if whole else f"{max(line.errors['numba'] for line in lines):.0e}",
+        f"{flops / 1e6:,.2f}" if flops else "",
+        f"{sum(line.bytes for line in lines) / 1e3:,.1f}",
+    )
 
 
 def _figures(flops: int, size: int, limit: float, seconds: dict[str, float]) -> tuple[str, ...]:
@@ -159,35 +173,41 @@ def _figures(flops: int, size: int, limit: float, seconds: dict[str, float]) -> 
 
 
 def profile(
-    recipe: str | Recipe,
+    subject: str | os.PathLike[str] | Recipe | Graph,
     batch_size: int | None = None,
     *,
+    optimizer: Optimizer | None = None,
+    loss: Loss | None = None,
     seed: int = 0,
     seconds: float = 1.0,
     limits: Limits | None = None,
     rewrites: Iterable[str] | None = None,
 ) -> Profile:
-    """Measure a recipe's training step on random images, kernel by kernel, on both backends.
+    """Measure a training step on random images, kernel by kernel, on both backends, in float32.
 
-    batch_size: in place of the recipe's. seconds: how long each backend is measured. limits: the machine's, measured
+    subject: a recipe or its name, the folder of a run, the file of a model, or a model, which is left as it is.
+    batch_size, optimizer, loss: in place of the recipe's; a model has none, and takes 128, Adam(1e-3) and
+    SoftmaxCrossEntropy() unless told. seed: of a recipe's weights and of the images.
+    seconds: how long each backend is measured. limits: the machine's, measured
     unless given. rewrites: as in `Trainer`, for Numba; NumPy runs the steps that they replace. A backend runs for a
     while, then all rest, then the other runs: their idle threads never meet.
 
-    Raises ValueError for an unknown recipe or a batch size below 1.
+    Raises ValueError for an unknown recipe or a batch size below 1, and what `models.load` raises.
     """
-    recipe = recipes.get(recipe) if isinstance(recipe, str) else recipe
-    n = recipe.batch_size if batch_size is None else batch_size
-    trainers = {}
-    for backend in BACKENDS:
-        model = build(recipe.network, backend, seed)
-        trainers[backend] = Trainer(model, recipe.optimizer, recipe.loss, n, recipe.schedule, rewrites)
+    name, model, recipe = _subject(subject, seed)
+    n = batch_size if batch_size is not None else recipe.batch_size if recipe else 128
+    optimizer = optimizer or (recipe.optimizer if recipe else Adam(1e-3))
+    loss = loss or (recipe.loss if recipe else SoftmaxCrossEntropy())
+    trainers = {
+        backend: Trainer(model.to(backend, np.float32), optimizer, loss, n, rewrites=rewrites) for backend in BACKENDS
+    }
     if limits is None:
         from kernels import limits as machine
 
         limits = machine.measure()
     plan = trainers["numba"].plan
     executors = {backend: _filled(plan, trainer, seed) for backend, trainer in trainers.items()}
-    errors = _errors(plan, executors["numpy"], trainers["numba"].model.kernels, n, recipe.optimizer.learning_rate)
+    errors = _errors(plan, executors["numpy"], trainers["numba"].model.kernels, n, optimizer.learning_rate)
     passes: dict[str, list[np.ndarray]] = {backend: [] for backend in BACKENDS}
     whole: dict[str, list[float]] = {backend: [] for backend in BACKENDS}
     for _ in range(_ROUNDS):
@@ -212,8 +232,28 @@ def profile(
         for i, step in enumerate(plan.steps)
     )
     totals = {backend: float(_typical([np.array([t]) for t in whole[backend]])[0]) for backend in BACKENDS}
-    memory = {backend: (executor.bytes, executor.bytes_apart) for backend, executor in executors.items()}
-    return Profile(recipe.name, n, kernels.get_threads(), limits, lines, totals, memory)
+    memory = {backend: (executor.bytes, executor.bytes_without_sharing) for backend, executor in executors.items()}
+    return Profile(name, n, kernels.get_threads(), limits, lines, totals, memory)
+
+
+def _subject(subject: str | os.PathLike[str] | Recipe | Graph, seed: int) -> tuple[str, Graph, Recipe | None]:
+    """What it is called, the model, and the recipe that says how it is trained, if there is one."""
+    if isinstance(subject, Graph):
+        return type(subject).__name__, subject, None
+    if isinstance(subject, str) and subject in recipes.RECIPES:
+        subject = recipes.get(subject)
+    if isinstance(subject, Recipe):
+        return subject.name, build(subject.network, "numpy", seed), subject
+    path = Path(subject)
+    if not path.exists():
+        raise ValueError(
+            f"unknown recipe {str(subject)!r}; expected one of {', '.join(recipes.RECIPES)}, "
+            "the folder of a run or the file of a model"
+        )
+    if path.is_dir():
+        run = runs.read_run(path, "numpy")
+        return path.resolve().name, run.model, run.options.recipe
+    return runs.model_name(path), load(path, "numpy"), None
 
 
 def _filled(plan: Plan, trainer: Trainer, seed: int) -> Executor:
@@ -337,33 +377,3 @@ def _largest(results: Sequence[np.ndarray], truths: Sequence[np.ndarray], terms:
             error = difference / size if size else difference
         worst = max(worst, error) if error == error else np.inf
     return worst
-
-
-def command(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A name that `twinkernels list` shows.")],
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step.", show_default=False)] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the weights and the images.")] = 0,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads that compute; all cores if left out.", show_default=False)
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="PICTURE", help="Where the picture goes; profile-RECIPE.png here if left out."),
-    ] = None,
-) -> None:
-    """Time a training step kernel by kernel, NumPy against Numba; print it and draw it."""
-    recipes.get(recipe)
-    if threads is not None:
-        kernels.set_threads(threads)
-    if out is not None:
-        plots.figure_class()  # what was asked for must not fail after the measuring
-    measured = profile(recipe, batch_size, seed=seed)
-    print(measured)
-    path = out or Path(f"profile-{recipe}.png")
-    try:
-        figure = measured.figure()
-    except ValueError as error:
-        print(f"no picture: {error}")
-        return
-    figure.savefig(path, dpi=150)
-    print(f"picture in {path}")

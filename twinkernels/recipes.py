@@ -1,4 +1,4 @@
-"""Recipes: named trainings, each with the published figure that it answers to.
+"""Recipes: named trainings, each with the published figure that it answers to. `runs` carries them out.
 
 Hyper-parameters were chosen on 50,000 of MNIST's training images with the other 10,000 for validation; those of
 mlp-meannorm are the ones of the program that it answers to. A recipe's result is the test accuracy after its last
@@ -8,52 +8,19 @@ epoch; no test image has a say before.
 from __future__ import annotations
 
 import json
-import math
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import data
 import kernels
-from data.files import regular
 from kernels import shapes
-from models import losses, optimizers, schedules
-from models.callbacks import Callback
-from models.checkpoint import (
-    MAX_INTEGER,
-    PART,
-    ModelFormatError,
-    construct,
-    encode,
-    load,
-    printable,
-    remove_parts,
-    sync_folder,
-    write_atomically,
-)
-from models.graph import DEFAULT_BACKEND, Evaluation, Graph
-from models.history import MAX_EPOCHS, Epoch, History
+from models.encoding import MAX_INTEGER
 from models.losses import Loss, SoftmaxCrossEntropy
 from models.optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
 from models.schedules import Cosine, OneCycle, Schedule
-from models.snapshots import Checkpoints, versions
-from models.trainer import Trainer
-from models.zoo import build
 
 FIGURES = Path(__file__).with_name("figures.json")
-CONFIG, HISTORY, MODEL = "config.json", "history.jsonl", "model.safetensors"
-MAX_CONFIG = 1 << 20  # bytes
-MAX_RECORD = 1 << 10  # bytes of a line of history.jsonl
-MAX_HISTORY = 1 << 24  # bytes
-
-KNOWN = {
-    cls.__name__: cls
-    for module in (losses, optimizers, schedules)
-    for cls in vars(module).values()
-    if isinstance(cls, type) and issubclass(cls, (Loss, Optimizer, Schedule))
-} | {"Augment": data.Augment}
 
 
 @dataclass(frozen=True)
@@ -186,14 +153,6 @@ RECIPES = {
 }
 
 
-class Outcome(NamedTuple):
-    """What a training leaves: the model, the record of its epochs, and its figures on the test images."""
-
-    model: Graph
-    history: History
-    test: Evaluation
-
-
 def get(name: str) -> Recipe:
     """The recipe of that name; ValueError for an unknown one."""
     if name not in RECIPES:
@@ -211,271 +170,22 @@ def figures() -> dict[str, dict[str, float]]:
     return found
 
 
-def run(
-    recipe: str | Recipe,
-    source: str | os.PathLike[str] | data.Dataset = "strokes",
-    *,
-    backend: str | None = None,
-    seed: int = 0,
-    epochs: int | None = None,
-    iterations: int | None = None,
-    batch_size: int | None = None,
-    validation: float | None = None,
-    out: str | os.PathLike[str] | None = None,
-    checkpoint_steps: int | None = None,
-    checkpoint_seconds: float | None = 60.0,
-    callbacks: Sequence[Callback] = (),
-) -> Outcome:
-    """Train by a recipe, and evaluate on the test images once, after the last epoch.
-
-    recipe: a name in RECIPES, or a Recipe of your own. source: what `data.load` takes, or a loaded Dataset.
-    epochs or iterations, batch_size and validation: in place of the recipe's; its schedule stretches over the new
-    length.
-    out: a new folder, which then holds config.json, history.jsonl (a line an epoch), checkpoints and, at the end,
-    model.safetensors. checkpoint_steps, checkpoint_seconds: how often within an epoch, see `Checkpoints`.
-
-    Raises ValueError for an unknown name and for data that does not fit the network, FileExistsError where `out`
-    is there already, and what `data.load` raises; all of it before training begins.
-    """
-    options = Options(
-        _changed(get(recipe) if isinstance(recipe, str) else recipe, epochs, iterations, batch_size, validation),
-        data=source_name(source),
-        backend=DEFAULT_BACKEND if backend is None else backend,
-        seed=seed,
-        threads=kernels.get_threads(),
-        checkpoint_steps=checkpoint_steps,
-        checkpoint_seconds=checkpoint_seconds,
-    )
-    model = build(options.recipe.network, options.backend, seed)
-    folder = None if out is None else RunFolder(Path(out), options)
-    return _train(model, options, source, callbacks, folder)
+def table() -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """All recipes as a table's headings and rows: what each is, and what it reached on each backend."""
+    reached, rows = figures(), []
+    for recipe in RECIPES.values():
+        optimizer = f"{type(recipe.optimizer).__name__} {recipe.optimizer.learning_rate:g}"
+        schedule = "constant" if type(recipe.schedule) is Schedule else type(recipe.schedule).__name__
+        training = f"{optimizer}, {schedule}, batch {recipe.batch_size}, {recipe.length}"
+        ours = [f"{share:.4f}" if (share := reached.get(recipe.name, {}).get(b)) else "–" for b in kernels.names()]
+        rows.append((recipe.name, recipe.description, training, recipe.published, f"{recipe.floor:g}", *ours))
+    return ("recipe", "network", "training", "published", "floor", *kernels.names()), rows
 
 
-def resume(
-    path: str | os.PathLike[str],
-    source: str | os.PathLike[str] | data.Dataset | None = None,
-    *,
-    recipe: str | Recipe | None = None,
-    callbacks: Sequence[Callback] = (),
-    **given: Any,
-) -> Outcome:
-    """Go on with a run that `run(..., out=path)` began, on as many threads: it ends with the bits it would have had.
+def __getattr__(name: str) -> Any:
+    """`recipes.run` and `recipes.resume` are those of `runs`, which is built upon this module."""
+    if name in ("run", "resume"):
+        from . import runs
 
-    A run without a checkpoint starts over; of one that has ended, the model, history and test figures are given.
-    source: the data set, where the run was handed a loaded one. callbacks: those of the run. recipe, given: options of
-    `run`, and `threads`, that must be the run's own; None stands for any.
-
-    Raises FileNotFoundError where there is no run, ValueError for options that differ from the run's,
-    ModelFormatError for damaged files.
-    """
-    path = Path(path)
-    if not (path / CONFIG).is_file():
-        return _begin(path, source, recipe, callbacks, given)
-    options = read_options(path)
-    if source is not None and not isinstance(source, data.Dataset):
-        given = given | {"data": source_name(source)}
-    config = options.encoded()
-    if isinstance(recipe, Recipe):
-        if recipe != options.recipe:
-            raise ValueError(f"{path}: recipe of this run is {options.recipe}, {recipe} was asked for")
-        recipe = recipe.name
-    for name, value in (given | {"recipe": recipe}).items():
-        if value is not None and value != config[name]:
-            raise ValueError(f"{path}: {name} of this run is {config[name]!r}, {value!r} was asked for")
-    if source is None and options.data is None:
-        raise ValueError(f"{path}: the run was handed its data; pass it as source")
-    source = options.data if source is None else source
-    assert source is not None
-    kernels.set_threads(options.threads)
-    if (path / MODEL).is_file():
-        model = load(path / MODEL, options.backend)
-        _, test = source if isinstance(source, data.Dataset) else data.load(source)
-        return Outcome(model, read_history(path), model.evaluate(test.images, test.labels))
-    model = build(options.recipe.network, options.backend, options.seed)
-    return _train(model, options, source, callbacks, RunFolder(path, options, resume=True))
-
-
-def _begin(
-    path: Path, source: Any, recipe: str | Recipe | None, callbacks: Sequence[Callback], given: dict[str, Any]
-) -> Outcome:
-    """A run that ended before its configuration was written."""
-    if not _is_free(path, missing=False):
-        raise FileNotFoundError(f"{path}: no run there, it has no {CONFIG}")
-    if recipe is None:
-        raise ValueError(f"{path}: the run had not begun; expected its recipe, to start it")
-    options = {name: value for name, value in given.items() if value is not None}
-    if threads := options.pop("threads", None):
-        kernels.set_threads(threads)
-    return run(recipe, "strokes" if source is None else source, out=path, callbacks=callbacks, **options)
-
-
-def _train(
-    model: Graph,
-    options: Options,
-    source: str | os.PathLike[str] | data.Dataset,
-    callbacks: Sequence[Callback],
-    folder: RunFolder | None,
-) -> Outcome:
-    recipe = options.recipe
-    kernels.set_threads(options.threads)  # BLAS's too, since its sums depend on them
-    train, test = source if isinstance(source, data.Dataset) else data.load(source)
-    model.check_images(test.images, "test images")
-    recipe.loss.check(test.labels, len(test.images), model.output_shape)
-    validation = None
-    if held_out := round(recipe.validation * len(train.labels)):
-        train, validation = data.split(train, held_out, options.seed)
-
-    trainer = Trainer(model, recipe.optimizer, recipe.loss, recipe.batch_size, recipe.schedule)
-    history = trainer.fit(
-        train.images,
-        train.labels,
-        epochs=recipe.epochs,
-        iterations=recipe.iterations,
-        validation=validation,
-        callbacks=[*callbacks, *([folder] if folder else [])],
-        augment=recipe.augment,
-        checkpoints=folder.checkpoints if folder else None,
-        resume=folder is not None and folder.resume,
-    )
-    return Outcome(model, history, model.evaluate(test.images, test.labels))
-
-
-def _changed(
-    recipe: Recipe, epochs: int | None, iterations: int | None, batch_size: int | None, validation: float | None
-) -> Recipe:
-    if epochs is not None or iterations is not None:
-        recipe = replace(recipe, epochs=epochs, iterations=iterations)
-    if validation is not None:
-        recipe = replace(recipe, validation=validation)
-    return recipe if batch_size is None else replace(recipe, batch_size=batch_size)
-
-
-def source_name(source: str | os.PathLike[str] | data.Dataset) -> str | None:
-    """What config.json calls the data: a name, or a path that leads there from any folder; None for a loaded one."""
-    if isinstance(source, data.Dataset):
-        return None
-    return str(source) if source in ("strokes", "mnist") else os.path.abspath(source)
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a run's config.json holds: all that its result follows from, and how often it is kept."""
-
-    recipe: Recipe
-    data: str | None
-    backend: str
-    seed: int
-    threads: int
-    checkpoint_steps: int | None
-    checkpoint_seconds: float | None
-    versions: Mapping[str, str] = field(default_factory=versions)
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.data, str | None):
-            raise TypeError(f"run: data is {self.data!r}, expected a name or a path")
-        if not isinstance(self.backend, str):
-            raise TypeError(f"run: backend is {self.backend!r}, expected one of {', '.join(kernels.names())}")
-        shapes.integer("run", "seed", self.seed, 0)
-        Checkpoints("", self.checkpoint_steps, self.checkpoint_seconds)
-
-    def encoded(self) -> dict[str, Any]:
-        """As JSON, the recipe's fields beside the others."""
-        recipe = {name: encode(getattr(self.recipe, name)) for name in Recipe.__dataclass_fields__ if name != "name"}
-        options = {name: getattr(self, name) for name in Options.__dataclass_fields__}
-        return recipe | options | {"recipe": self.recipe.name, "versions": dict(self.versions)}
-
-    @classmethod
-    def decoded(cls, config: Any) -> Options:
-        """The inverse of `encoded`; LookupError, RecursionError, TypeError or ValueError if it cannot be one."""
-        fields = {name: config[name] for name in cls.__dataclass_fields__}
-        seed, held = fields.pop("seed"), fields.pop("versions")
-        shapes.integer("run", "seed", seed, 0)  # of any length, unlike the other numbers
-        if not isinstance(held, dict) or not all(isinstance(version, str) for version in held.values()):
-            raise ValueError(f"versions is {held!r}, expected the names of packages with their versions")
-        recipe = {name: config[name] for name in Recipe.__dataclass_fields__ if name != "name"}
-        fields["recipe"] = {"type": "Recipe", "name": fields["recipe"]} | recipe
-        options: Options = construct(cls, fields | {"seed": 0, "versions": None}, KNOWN | {"Recipe": Recipe})
-        return replace(options, seed=seed, versions=held)
-
-
-def read_options(path: Path) -> Options:
-    """The options of the run in a folder; ModelFormatError for a damaged config.json."""
-    return parse_options(path / CONFIG, _bounded(path / CONFIG, MAX_CONFIG))
-
-
-def parse_options(path: Path, content: bytes) -> Options:
-    """The options in a config.json of this path and content; ModelFormatError for a damaged one."""
-    try:
-        return Options.decoded(json.loads(content))
-    except (LookupError, RecursionError, TypeError, ValueError) as error:
-        raise ModelFormatError(f"{path}: not a readable configuration ({printable(error)})") from error
-
-
-def read_history(path: Path) -> History:
-    """The epochs that a run has kept; ModelFormatError for a damaged history.jsonl."""
-    return parse_history(path / HISTORY, _bounded(path / HISTORY, MAX_HISTORY))
-
-
-def parse_history(path: Path, content: bytes) -> History:
-    """The epochs in a history.jsonl of this path and content; ModelFormatError for a damaged one."""
-    history = History()
-    for number, line in enumerate(content.splitlines(), 1):
-        try:
-            if number > MAX_EPOCHS or len(line) > MAX_RECORD:
-                raise ValueError(f"expected at most {MAX_EPOCHS} lines of at most {MAX_RECORD} bytes")
-            record = json.loads(line)
-            record |= {name: math.nan for name in ("loss", "accuracy") if record[name] is None}  # NaN is no JSON
-            history.epochs.append(Epoch.checked(record))
-        except (LookupError, RecursionError, TypeError, ValueError) as error:
-            raise ModelFormatError(f"{path}:{number}: not an epoch's record ({printable(error)})") from error
-    return history
-
-
-def _bounded(path: Path, most: int) -> bytes:
-    """A regular file's content; ModelFormatError for any other, and for a longer one."""
-    try:
-        with regular(path) as file:
-            content = file.read(most + 1)
-    except data.DataFormatError as error:
-        raise ModelFormatError(str(error)) from None
-    if len(content) > most:
-        raise ModelFormatError(f"{path}: more than {most} bytes")
-    return content
-
-
-def _is_free(path: Path, missing: bool = True) -> bool:
-    """Whether a run can begin in a folder: nothing is in it but what a killed writer left."""
-    if not path.exists():
-        return missing
-    return path.is_dir() and all(entry.name.endswith(PART) for entry in path.iterdir())
-
-
-class RunFolder(Callback):
-    """Keeps a run in a folder, which is made when training begins; every file appears whole or not at all."""
-
-    def __init__(self, path: Path, options: Options, resume: bool = False) -> None:
-        if not resume and not _is_free(path):
-            raise FileExistsError(f"{path} exists already; expected a new folder for the run")
-        self.path = path
-        self.resume = resume
-        self.checkpoints = Checkpoints(path / "checkpoints", options.checkpoint_steps, options.checkpoint_seconds)
-        self._options = options
-
-    def on_fit_begin(self, trainer: Trainer, total_steps: int) -> None:
-        if not self.path.is_dir():
-            self.path.mkdir(parents=True)
-            sync_folder(self.path.parent)
-        remove_parts(self.path)
-        if not self.resume:
-            content = json.dumps(self._options.encoded(), indent=2) + "\n"
-            write_atomically(self.path / CONFIG, content.encode())
-
-    def on_epoch_end(self, trainer: Trainer, epoch: Epoch) -> None:
-        lines = []
-        for record in trainer.progress.history.epochs:
-            finite = {k: None if v is None or not math.isfinite(v) else v for k, v in asdict(record).items()}
-            lines.append(json.dumps(finite) + "\n")
-        write_atomically(self.path / HISTORY, "".join(lines).encode())
-
-    def on_fit_end(self, trainer: Trainer) -> None:
-        trainer.model.save(self.path / MODEL)
+        return getattr(runs, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

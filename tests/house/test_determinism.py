@@ -101,7 +101,7 @@ class Masks(Callback):
         self.seen: list[bytes] = []
 
     def on_step_end(self, trainer: Trainer, loss: float) -> None:
-        output = trainer._executor.array(trainer.plan.outputs["output"], 16)
+        output = trainer.executor.array(trainer.plan.outputs["output"], 16)
         self.seen.append((output != 0).tobytes())
 
 

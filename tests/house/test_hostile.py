@@ -25,7 +25,7 @@ import models
 from data import files, mnist
 from fuzz.__main__ import CORPUS, MEMORY
 from fuzz.targets import TARGETS, answer, seeds, with_architecture
-from models import ModelFormatError, checkpoint
+from models import ModelFormatError
 
 from ..support.processes import run
 
@@ -345,7 +345,7 @@ def test_an_architecture_of_tricks_is_refused(tmp_path: Path, name: str) -> None
     said = str(error.value)
     assert said.startswith(f"{path}: ")
     assert said.isprintable()
-    assert len(said) < len(str(path)) + checkpoint.MAX_MESSAGE + 50
+    assert len(said) < len(str(path)) + models.encoding.MAX_MESSAGE + 50
 
 
 def test_a_sample_that_grows_between_the_layers_is_refused(tmp_path: Path) -> None:
@@ -383,13 +383,13 @@ class Note(models.Layer):
 
     text: str
 
-    def lower(self, plan: models.Lowering, p: SimpleNamespace, *x: Any) -> Any:
+    def lower(self, plan: models.PlanBuilder, p: SimpleNamespace, *x: Any) -> Any:
         return x[0], None
 
 
 def test_what_cannot_be_loaded_is_not_saved(tmp_path: Path) -> None:
     many = models.Sequential([models.ReLU()] * 1001, (2,), "numpy")
-    long = models.Sequential([Note("x" * checkpoint.MAX_METADATA)], (2,), "numpy")
+    long = models.Sequential([Note("x" * models.saving.MAX_METADATA)], (2,), "numpy")
     wide = models.Sequential([models.MaxPool2d(9000, stride=1, padding=8999)], (9, 9, 1), "numpy")
     for model, message in (many, "1001 nodes"), (long, "characters of architecture"), (wide, "one sample takes"):
         with pytest.raises(ModelFormatError, match=message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,55 @@ def test_one_file_imports_typer() -> None:
 def test_the_cases_import_numpy_and_kernels_alone() -> None:
     third_party = imported(ROOT / "benchmarks/suite/cases.py") - set(sys.stdlib_module_names)
     assert third_party == {"numpy", "kernels"}
+
+
+def arrows(package: str) -> dict[str, set[str]]:
+    """What each file of a package imports of it, at any depth of its code but where type checkers alone look."""
+
+    class Runs(ast.NodeTransformer):
+        def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+            self.generic_visit(node)
+            return node.orelse if "TYPE_CHECKING" in ast.unparse(node.test) else node
+
+    names = {path.stem for path in sources(package)}
+    found: dict[str, set[str]] = {}
+    for path in sources(package):
+        found[path.stem] = set()
+        for node in ast.walk(Runs().visit(ast.parse(path.read_text(encoding="utf-8")))):
+            if isinstance(node, ast.ImportFrom) and (node.level, node.module) in ((1, None), (0, package)):
+                found[path.stem] |= {alias.name if alias.name in names else "__init__" for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module is not None:
+                within = node.module if node.level == 1 else node.module.removeprefix(f"{package}.")
+                if node.level == 1 or within != node.module:
+                    found[path.stem].add(within.split(".")[0])
+            elif isinstance(node, ast.Import):
+                parts = [alias.name.split(".") for alias in node.names]
+                found[path.stem] |= {(names[1:] or ["__init__"])[0] for names in parts if names[0] == package}
+    return found
+
+
+def test_no_circle_among_the_files_of_models() -> None:
+    found = arrows("models")
+    assert found["trainer"] >= {"fit", "graph", "execute", "nonfinite"}  # from . import nonfinite, among others
+    assert "graph" not in found["saving"]  # in annotations alone
+    graphlib.TopologicalSorter(found).prepare()  # raises CycleError
+
+
+@pytest.mark.parametrize("name", ["plan", "builder", "lowering", "layout", "rewrite", "execute", "layers"])
+def test_what_runs_knows_no_data_set(name: str) -> None:
+    assert "data" not in imported(ROOT / "models" / f"{name}.py")
+
+
+def test_one_file_writes_safetensors() -> None:
+    """It writes memory as it lies, whatever its strides say: arrays are made ready in one place."""
+    found = set()
+    for package in ALLOWED:
+        for path in sources(package):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                named = [alias.name for alias in getattr(node, "names", ()) if isinstance(node, ast.ImportFrom)]
+                if "safetensors" in (getattr(node, "module", None) or "") and any("save" in name for name in named):
+                    found.add(str(path.relative_to(ROOT)))
+    assert found == {"models/saving.py"}
 
 
 def test_numba_stays_in_its_backend() -> None:

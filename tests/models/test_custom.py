@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import models
-from kernels import Input, Kernel, Kernels, Output, Scratch
-from models import SGD, Array, Constant, Layer, Linear, Lowering, Sequential, Trainer, Value, gradcheck
+from kernels import Input, Kernel, Kernels, Output, Scratch, shapes
+from kernels.shapes import Shape
+from models import SGD, Constant, Layer, Linear, Parameter, PlanBuilder, Sequential, Trainer, Value, gradcheck
 
 # A leaky ReLU whose slope is learned, one a channel (He et al. 2015). First the kernels: functions that fill the
 # arrays they are given. The annotations tell what is read and what is written.
@@ -72,16 +73,16 @@ class PReLU(Layer):
 
     start: float = 0.25
 
-    def parameters(self, *x: Any) -> Mapping[str, Array]:
-        return {"slope": Array((x[0][-1],), Constant(self.start))}
+    def parameters(self, x: Shape) -> Mapping[str, Parameter]:
+        return {"slope": Parameter((int(x[-1]),), Constant(self.start))}
 
-    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Any:
-        y = plan.like(x[0])
-        plan.call(PRELU, x[0], p.slope, y)
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Any:
+        y = plan.like(x)
+        plan.call(PRELU, x, p.slope, y)
 
         def backward(dy: Value) -> Value | None:
-            dx = plan.gradient(x[0])
-            plan.call(PRELU_BACKWARD, dy, x[0], p.slope, dx, plan.gradient(p.slope))
+            dx = plan.gradient(x)
+            plan.call(PRELU_BACKWARD, dy, x, p.slope, dx, plan.gradient(p.slope))
             return dx
 
         return y, backward
@@ -158,9 +159,9 @@ def test_a_kernel_of_ones_own_has_scratch(k: Kernels) -> None:
 
     @dataclass(frozen=True)
     class Double(Layer):
-        def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Any:
-            y = plan.like(x[0])
-            plan.call(doubling, x[0], "dims", y)
+        def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Any:
+            y = plan.like(x)
+            plan.call(doubling, x, "dims", y)
             return y, None
 
     model = Sequential([Double()], (3,), k.name)
@@ -178,3 +179,125 @@ def test_a_layer_that_defines_nothing_is_named() -> None:
 
     with pytest.raises(TypeError, match=r"node '0' \(Nothing\(\)\): layer Nothing does not define lower"):
         Sequential([Nothing()], (3,))
+
+
+# Mistakes in a layer: one line that names the layer, the kernel and the parameter
+
+
+Call = Callable[[PlanBuilder, Value, SimpleNamespace, Value, Any], None]
+
+
+@dataclass(frozen=True)
+class Careless(Layer):
+    """A linear layer that makes one call, in its forward or in its backward."""
+
+    call: Call
+    late: bool = False
+
+    def parameters(self, x: Shape) -> Mapping[str, Parameter]:
+        return {name: Parameter(shape, Constant(1.0)) for name, shape in (("w", (4, 4)), ("b", (4,)))}
+
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Any:
+        y, d = plan.like(x), shapes.linear(x.shape, p.w.shape, None)
+        if not self.late:
+            self.call(plan, x, p, y, d)
+
+        def backward(dy: Value) -> Value | None:
+            self.call(plan, x, p, y, d)
+            return plan.gradient(x)
+
+        return y, backward
+
+    def __str__(self) -> str:
+        return "Careless()"
+
+
+MISTAKES: dict[str, tuple[Call, type[Exception], str]] = {
+    "misspelt": (
+        lambda plan, x, p, y, d: plan.call("linaer", x, p.w, p.b, d, y),
+        ValueError,
+        "unknown kernel 'linaer'; did you mean 'linear'",
+    ),
+    "of no kind": (
+        lambda plan, x, p, y, d: plan.call("quantise", x, y),
+        ValueError,
+        "unknown kernel 'quantise'; kernels.kernel_names() lists them",
+    ),
+    "a function": (
+        lambda plan, x, p, y, d: plan.call(prelu, x, p.b, y),  # type: ignore[arg-type]
+        TypeError,
+        "kernel is <function prelu",
+    ),
+    "without the output": (
+        lambda plan, x, p, y, d: plan.call("relu", x),
+        TypeError,
+        "kernel relu has no argument for y: relu(0.y), expected relu(x, y)",
+    ),
+    "without the bias": (
+        lambda plan, x, p, y, d: plan.call("linear", x, p.w, d, y),
+        TypeError,
+        "kernel linear has no argument for b: linear(0.y, 1.w, LinearDims, 1.y), expected linear(x, w, b, d, y)",
+    ),
+    "without bias and dims": (
+        lambda plan, x, p, y, d: plan.call("linear", x, p.w, y),
+        TypeError,
+        "kernel linear has no argument for d and y: linear(0.y, 1.w, 1.y), expected linear(x, w, b, d, y)",
+    ),
+    "one too many": (
+        lambda plan, x, p, y, d: plan.call("relu", x, 0.5, y),
+        TypeError,
+        "kernel relu has no parameter for 0.5: relu(0.y, 0.5, 1.y), expected relu(x, y)",
+    ),
+    "swapped": (
+        lambda plan, x, p, y, d: plan.call("linear", x, p.w, d, p.b, y),
+        TypeError,
+        "kernel linear: b is LinearDims, expected a value of the plan: linear(0.y, 1.w, LinearDims, 1.b, 1.y)",
+    ),
+    "of its own, without the output": (
+        lambda plan, x, p, y, d: plan.call(PRELU, x, p.b),
+        TypeError,
+        "kernel prelu has no argument for y: prelu(0.y, 1.b), expected prelu(x, slope, y)",
+    ),
+    "of its own, one too many": (
+        lambda plan, x, p, y, d: plan.call(PRELU, x, p.b, y, None),
+        TypeError,
+        "kernel prelu has no parameter for None: prelu(0.y, 1.b, 1.y, None), expected prelu(x, slope, y)",
+    ),
+}
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["forward", "backward"])
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistaken_call_is_told_in_one_line(mistake: str, late: bool) -> None:
+    call, error, message = MISTAKES[mistake]
+
+    def build() -> None:
+        model = Sequential([Linear(4), Careless(call, late)], (4,), "numpy")
+        assert late  # or it would not have come here
+        Trainer(model, SGD(0.1))
+
+    with pytest.raises(error) as raised:
+        build()
+    assert type(raised.value) is error
+    assert str(raised.value).startswith(f"node '1' (Careless()): {message}")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_backward_gives_as_many_gradients_as_there_are_inputs() -> None:
+    @dataclass(frozen=True)
+    class Half(Layer):
+        arity = 2
+
+        def lower(self, plan: PlanBuilder, p: SimpleNamespace, left: Value, right: Value) -> Any:
+            y = plan.like(left)
+            plan.call("add", left, right, y)
+            return y, lambda dy: dy
+
+    model = models.Graph({"a": (Linear(3), "input"), "b": (Half(), "a", "input")}, "b", (3,), "numpy")
+    with pytest.raises(TypeError, match=r"^node 'b' \(Half\(\)\): backward gives 1 gradients, expected 2"):
+        Trainer(model, SGD(0.1), models.MeanSquaredError())
+
+
+def test_the_names_of_before_are_aliases() -> None:
+    assert models.Array is models.Parameter
+    assert models.Lowering is models.PlanBuilder

@@ -362,3 +362,56 @@ def test_any_memory_order_and_float_width_is_taken(k: Kernels) -> None:
     np.testing.assert_array_equal(model.predict(np.asfortranarray(x)), expected)
     np.testing.assert_array_equal(model.predict(x.astype(np.float64)), expected)
     np.testing.assert_array_equal(model.predict(np.repeat(x, 2, axis=0)[::2]), expected)
+
+
+# A part of a model ----------------------------------------------------------------------------------------------
+
+
+def test_the_part_until_a_node_gives_its_output(k: Kernels) -> None:
+    x = np.random.default_rng(0).standard_normal((5, 6, 6, 2)).astype(np.float32)
+    model = branching(k.name, seed=3, normalisation=(30.0, 60.0))
+    trainer = Trainer(model, SGD(0.01), batch_size=5)
+    trainer.step(x, np.arange(5) % 3)  # so that running statistics are no longer those of the start
+    model.rewrites = ()
+    part = model.until("sum")
+    assert {node.name for node in part.nodes} == {"stem", "narrow", "wide", "norm", "sum"}
+    assert (part.output, part.seed, part.normalisation, part.rewrites) == ("sum", 3, (30.0, 60.0), ())
+    for name, array in (part.parameters() | part.statistics()).items():
+        np.testing.assert_array_equal(array, (model.parameters() | model.statistics())[name])
+    stem, narrow, norm = (model.until(name).predict(x) for name in ("stem", "narrow", "norm"))
+    np.testing.assert_allclose(part.predict(x), stem + narrow + norm, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(model.until("head").predict(x), model.predict(x))
+
+
+def test_a_part_is_a_model_of_its_own() -> None:
+    x = np.ones((2, 6, 6, 2), np.float32)
+    model = branching("numpy")
+    part, before = model.until("stem"), model.predict(x)
+    part.set_parameters({"stem.w": np.zeros((3, 3, 2, 4))})
+    np.testing.assert_array_equal(model.predict(x), before)
+    assert np.ptp(part.predict(x)) == 0
+
+
+@pytest.mark.parametrize("name", ["input", "neck"])
+def test_a_part_until_no_node_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"until: '{name}' is no node; expected one of stem, "):
+        branching("numpy").until(name)
+
+
+# Architecture ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Graph, Sequential])
+def test_an_architecture_makes_the_model_again(kind: type[Graph]) -> None:
+    line = Sequential([Flatten(), Linear(3)], (2, 2, 1), "numpy", seed=5, dtype=np.float64, normalisation=(1.0, 2.0))
+    again = kind.of(line.architecture, "numpy")
+    assert type(again) is kind
+    assert again.architecture == line.architecture
+    for name, array in line.parameters().items():
+        np.testing.assert_array_equal(again.parameters()[name], array)
+    assert type(line.to("numpy")) is Sequential
+
+
+def test_a_sequential_is_in_a_line() -> None:
+    with pytest.raises(ValueError, match="Sequential: the nodes are not in a line"):
+        Sequential.of(branching("numpy").architecture, "numpy")

@@ -32,10 +32,10 @@ from models import (
     LeakyReLU,
     Linear,
     LogSoftmax,
-    Lowering,
     MaxPool2d,
     MeanNorm,
     MeanSquaredError,
+    PlanBuilder,
     ReLU,
     Sequential,
     Sigmoid,
@@ -116,7 +116,7 @@ def test_the_gradient_check_notices_a_wrong_gradient(wrong: str) -> None:
     class Mistaken(Linear):
         """Linear, but one of its gradients is off by a thousandth."""
 
-        def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Any:
+        def lower(self, plan: PlanBuilder, p: SimpleNamespace, *x: Any) -> Any:
             y, correct = super().lower(plan, p, *x)
             assert correct is not None
 
@@ -154,7 +154,7 @@ def test_the_gradient_check_leaves_the_model_as_it_was(k: Kernels) -> None:
 def test_a_layer_without_a_gradient_by_its_input_is_refused_before_one_that_needs_it() -> None:
     @dataclass(frozen=True)
     class Step(Layer):
-        def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Any:
+        def lower(self, plan: PlanBuilder, p: SimpleNamespace, *x: Any) -> Any:
             y = plan.like(x[0])
             plan.call("relu", x[0], y)
             return y, lambda dy: None

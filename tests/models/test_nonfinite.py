@@ -14,7 +14,6 @@ from kernels import Kernels
 from models import (
     SGD,
     Adam,
-    Array,
     BatchNorm,
     Constant,
     Dropout,
@@ -22,6 +21,7 @@ from models import (
     Linear,
     MeanSquaredError,
     NonFiniteError,
+    Parameter,
     ReLU,
     Sequential,
     Trainer,
@@ -172,7 +172,7 @@ class Eager(Layer):
     """Subtracts its running mean after changing it, which no skipped step could take back."""
 
     def statistics(self, *x: Any) -> Any:
-        return {"mean": Array((int(x[0][-1]),), Constant(1.0))}
+        return {"mean": Parameter((int(x[0][-1]),), Constant(1.0))}
 
     def lower(self, plan: Any, p: SimpleNamespace, *x: Any) -> Any:
         if not plan.training:

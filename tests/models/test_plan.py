@@ -140,7 +140,7 @@ def test_every_batch_size_up_to_the_plans_own_runs_the_same_buffers(k: Kernels) 
 
 def test_values_that_are_never_needed_at_once_share_memory(k: Kernels) -> None:
     trainer = Trainer(models.build("cnn-bn", backend=k.name), Adam(1e-3), batch_size=8, rewrites=())
-    executor, plan = trainer._executor, trainer.plan
+    executor, plan = trainer.executor, trainer.plan
     buffers = {v: executor.array(v, 8) for v in plan.values() if v.base is None and v.name not in trainer.arrays()}
     addresses = {array.ctypes.data for array in buffers.values()}
     assert len(addresses) < len(buffers)

@@ -51,6 +51,7 @@ from models import (
     Tanh,
     Value,
 )
+from models.epochs import run_epoch
 from models.execute import Calls, Executor
 from models.plan import LEARNING_RATE, STEP
 
@@ -364,7 +365,7 @@ def test_an_epoch_is_its_steps(k: kernels.Kernels, dtype: type, source: type, la
     one, other = small(k.name, dtype), small(k.name, dtype)
     whole = executor(one, optimizer, 8, loss, compiled)
     inputs = {"input": x, "target": target}
-    losses, counts = whole.epoch(inputs, order, one.normalisation, step=range(10, 16), learning_rate=rates)
+    losses, counts = run_epoch(whole, inputs, order, one.normalisation, step=range(10, 16), learning_rate=rates)
     assert whole.compiled == (compiled and k.name == "numba")
 
     steps = executor(other, optimizer, 8, loss, compiled=False)
@@ -388,7 +389,8 @@ def test_an_epoch_in_parts_is_the_same_epoch() -> None:
         for count in parts:
             batches = -(-count // 8)
             losses += list(
-                part.epoch(
+                run_epoch(
+                    part,
                     {"input": x, "target": labels},
                     order[first : first + count],
                     model.normalisation,
@@ -408,12 +410,12 @@ def test_an_epoch_refuses_what_it_cannot_read() -> None:
     scalars = {"step": [1, 2], "learning_rate": [0.1, 0.1]}
     for bad in (-1, 45):
         with pytest.raises(IndexError, match=r"epoch: order holds .* input has 45 samples"):
-            reader.epoch(inputs, np.array([0, bad]), (1.0, 1.0), **scalars)
+            run_epoch(reader, inputs, np.array([0, bad]), (1.0, 1.0), **scalars)
     with pytest.raises(ValueError, match="epoch: step has 2 values, expected 3"):
-        reader.epoch(inputs, np.arange(17), (1.0, 1.0), **scalars)
+        run_epoch(reader, inputs, np.arange(17), (1.0, 1.0), **scalars)
     with pytest.raises(ValueError, match="epoch: input holds uint8 images, expected a normalisation"):
-        reader.epoch(inputs, np.arange(16), **scalars)
-    losses, counts = reader.epoch(inputs, np.arange(0), (1.0, 1.0), step=[], learning_rate=[])
+        run_epoch(reader, inputs, np.arange(16), **scalars)
+    losses, counts = run_epoch(reader, inputs, np.arange(0), (1.0, 1.0), step=[], learning_rate=[])
     assert losses.size == 0
     assert counts is not None
     assert counts.size == 0
@@ -448,10 +450,10 @@ from models import RMSProp, Trainer
 def steps(count=3, seed=0, compiled=True):
     "Losses and weights after some steps on batches large enough for parallel regions."
     trainer = Trainer(models.build("mlp-nobias", "numba", seed), RMSProp(1e-3), batch_size=64)
-    trainer._executor.compiled = compiled
+    trainer.executor.compiled = compiled
     x = np.random.default_rng(seed).standard_normal((64, 28, 28, 1)).astype(np.float32)
     losses = [trainer.step(x, np.arange(64) % 10) for _ in range(count)]
-    assert trainer._executor.compiled == compiled
+    assert trainer.executor.compiled == compiled
     return losses, b"".join(array.tobytes() for array in trainer.model.parameters().values())
 """
 

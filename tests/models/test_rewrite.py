@@ -126,6 +126,17 @@ def test_a_convolution_joins_the_block_and_its_gradient_vanishes() -> None:
     assert names(alone) == names(training(BLOCK))
 
 
+def test_a_fused_step_keeps_the_node_at_which_it_begins() -> None:
+    block = rewrite(training(BLOCK), REFERENCE)
+    assert [(step.name, step.node) for step in block.steps if step.replaces] == [(name, "0") for name in STATISTICS]
+    norm_first = rewrite(training(BLOCK), REFERENCE, ["pool_first"])
+    assert {step.node for step in norm_first.steps if step.replaces} == {"1"}
+    dense = rewrite(training((Flatten(), Linear(5), ReLU(), Linear(3)), (4,)), REFERENCE)
+    assert [step.node for step in dense.steps if step.name.startswith("linear_relu")] == ["1", "1"]
+    folded = rewrite(inference(*BLOCK, Flatten(), Linear(3)), REFERENCE)
+    assert [step.node for step in (*folded.constants, *folded.steps)] == ["0", "5", "0", "5"]
+
+
 def test_linear_and_relu_join_and_forget_what_lies_between() -> None:
     layers = (Flatten(), Linear(5), ReLU(), Linear(3))
     plan = rewrite(training(layers), REFERENCE, ["linear_relu"])
@@ -583,6 +594,8 @@ def test_prediction_never_uses_old_weights(k: Kernels) -> None:
     trainer.fit(x, y, epochs=2)
     assert model.version > version
     check()
+    trainer.fit(np.tile(x, (3, 1, 1, 1)), np.tile(y, 3), epochs=1)  # three batches in one compiled call
+    check()
 
 
 def test_a_step_that_fails_counts_as_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -593,7 +606,7 @@ def test_a_step_that_fails_counts_as_a_change(monkeypatch: pytest.MonkeyPatch) -
     def interrupted(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer._executor, "run", interrupted)
+    monkeypatch.setattr(trainer.executor, "run", interrupted)
     version = model.version
     with pytest.raises(KeyboardInterrupt):
         trainer.step(np.ones((2, 3)), np.array([0, 1]))

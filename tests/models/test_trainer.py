@@ -185,7 +185,7 @@ def test_the_order_of_samples_depends_on_seed_and_epoch_alone() -> None:
 
         def on_step_end(self, trainer: Trainer, loss: float) -> None:
             value = trainer.plan.inputs["input"]
-            self.seen.append(trainer._executor.array(value, 4)[:, 0].tolist())
+            self.seen.append(trainer.executor.array(value, 4)[:, 0].tolist())
 
     def order(backend: str, seed: int) -> list[list[float]]:
         seen = Order()

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 import data
 import kernels
 import models
+import twinkernels
 from data import strokes
-from twinkernels import cli, recipes
+from twinkernels import cli, recipes, runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,6 +72,35 @@ def run(capsys: pytest.CaptureFixture[str]):
 def process(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "twinkernels", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, **options)
+
+
+# What it takes -----------------------------------------------------------------------------------------------
+
+
+def test_version_is_the_packages(run):
+    assert run("--version") == (0, [f"twinkernels {twinkernels.__version__}"], [])
+    done = process("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"twinkernels {twinkernels.__version__}\n", "")
+
+
+def test_without_a_command_help_is_shown(run):
+    status, out, err = run()
+    assert (status, err) == (0, [])
+    assert {name for line in out for name in line.split()} >= set(typer.main.get_command(cli.app).commands)
+
+
+def test_an_option_is_described_in_the_same_words_wherever_it_is_taken():
+    """But for --out, which is a folder here and a page there, and the --data of evaluate, which may be a picture."""
+    words: dict[str, set[tuple[str, str]]] = {}
+    for name, command in typer.main.get_command(cli.app).commands.items():
+        assert command.help, name
+        for parameter in command.params:
+            assert parameter.help or "--help" in parameter.opts, f"{name} {parameter.name}"
+            for option in parameter.opts:
+                if option.startswith("--") and (name, option) != ("evaluate", "--data") and option != "--out":
+                    words.setdefault(option, set()).add((parameter.help, parameter.metavar))
+    assert {option for option, said in words.items() if len(said) > 1} == set()
+    assert {"--threads", "--backend", "--data", "--seed", "--batch-size", "--epochs"} <= set(words)
 
 
 # What it prints and keeps ------------------------------------------------------------------------------------
@@ -429,7 +460,7 @@ def test_a_terminal_gets_a_progress_bar_and_a_pipe_does_not(folder):
 
 
 def test_run_from_python_equals_the_command(digits, kept):
-    outcome = recipes.run("mlp-512", digits, backend="numpy", epochs=2)
+    outcome = runs.run("mlp-512", digits, backend="numpy", epochs=2)
     expected = models.load(kept / "model.safetensors", "numpy")
     for name, array in outcome.model.parameters().items():
         np.testing.assert_array_equal(array, expected.parameters()[name])
@@ -438,7 +469,7 @@ def test_run_from_python_equals_the_command(digits, kept):
 
 def test_validation_images_are_held_out_of_training_and_normalisation(digits):
     recipe = replace(recipes.RECIPES["mlp-512"], validation=1 / 6, epochs=1)
-    outcome = recipes.run(recipe, digits, backend="numpy", seed=3)
+    outcome = runs.run(recipe, digits, backend="numpy", seed=3)
     train, validation = data.split(digits.train, 100, 3)
     assert outcome.model.normalisation == data.statistics(train)
     assert outcome.history.step == [4]  # 500 images in batches of 128
@@ -461,7 +492,7 @@ def test_a_recipe_has_one_length():
     with pytest.raises(ValueError, match="expected one of them"):
         replace(recipes.RECIPES["mlp-512"], iterations=3)
     with pytest.raises(ValueError, match="epochs"):
-        recipes.run("mlp-512", epochs=0)
+        runs.run("mlp-512", epochs=0)
 
 
 def complete(backend: str) -> bool:

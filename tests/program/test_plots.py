@@ -35,6 +35,9 @@ from models import (
 )
 from models.graph import Evaluation
 from twinkernels import plots
+from twinkernels.plots.layout import folded, half, layered
+from twinkernels.plots.speed import by_layer
+from twinkernels.plots.style import share
 from twinkernels.profile import Line, Profile
 
 matplotlib = pytest.importorskip("matplotlib", reason="pictures need the extra plots")
@@ -148,11 +151,11 @@ def profile() -> Profile:
 
 
 def test_a_small_share_is_not_shown_as_none():
-    assert [plots._share(value) for value in (0.0, 0.0051, 0.5)] == ["<1%", "1%", "50%"]
+    assert [share(value) for value in (0.0, 0.0051, 0.5)] == ["<1%", "1%", "50%"]
 
 
 def test_every_step_counts_for_its_own_layer(profile: Profile):
-    layers = {title: [line.step.name for line in lines] for title, lines in plots._by_layer(profile).items()}
+    layers = {title: [line.step.name for line in lines] for title, lines in by_layer(profile).items()}
     block = ["conv2d", "conv2d_backward"]
     assert layers["0  conv2d"] == block
     assert layers["1  batchnorm"] == ["batchnorm", "batchnorm_backward", "ema_update", "ema_update"]
@@ -177,11 +180,11 @@ def test_layer_times_add_up(profile: Profile):
 
 def test_a_long_chain_is_folded_into_columns():
     chain: dict[object, tuple[float, int]] = {row: (0.0, row) for row in range(27)}
-    places = plots._folded(chain, most=13)
+    places = folded(chain, most=13)
     assert len(set(places.values())) == 27
     assert {x for x, _ in places.values()} == {0.0, 1.0, 2.0}
     assert max(row for _, row in places.values()) == 8
-    assert plots._folded(dict(list(chain.items())[:13]), most=13) == dict(list(chain.items())[:13])
+    assert folded(dict(list(chain.items())[:13]), most=13) == dict(list(chain.items())[:13])
     deep = Sequential([*[ReLU()] * 20, Flatten(), Linear(3)], input_shape=(2, 2, 1), backend="numpy")
     width, height = plots.network(deep).get_size_inches()
     assert 5 < width < 6
@@ -203,11 +206,11 @@ def test_the_drawing_names_every_layer_with_its_shape_and_parameters(branching: 
 
 
 def test_no_box_of_the_drawing_overlaps_another_and_no_edge_runs_under_one(branching: Graph):
-    places, routes = plots._layered(branching.nodes)
+    places, routes = layered(branching.nodes)
     assert set(places) >= {"input", *(node.name for node in branching.nodes)}
     for (a, (xa, row_a)), (b, (xb, row_b)) in combinations(places.items(), 2):
         if row_a == row_b:
-            assert abs(xa - xb) >= plots._half(a) + plots._half(b) - 1e-9, (a, b)
+            assert abs(xa - xb) >= half(a) + half(b) - 1e-9, (a, b)
     assert {(route[0], route[-1]) for route in routes} == {
         (name, node.name) for node in branching.nodes for name in node.inputs
     }
@@ -218,7 +221,7 @@ def test_no_box_of_the_drawing_overlaps_another_and_no_edge_runs_under_one(branc
 
 
 def test_a_line_of_layers_is_drawn_straight():
-    places, _ = plots._layered(build("cnn-bn", "numpy").nodes)
+    places, _ = layered(build("cnn-bn", "numpy").nodes)
     assert len({x for x, _ in places.values()}) == 1
     assert sorted(row for _, row in places.values()) == list(range(11))
 

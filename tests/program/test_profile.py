@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,11 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import data
 import kernels
 from kernels import Kernels
 from kernels.limits import Limits
+from models import SGD, BatchNorm, Linear, MeanSquaredError, Sequential
 from models.rewrite import rewrite
-from twinkernels import profile, recipes
+from twinkernels import cli, profile, recipes, runs, terminal
 from twinkernels.profile import BACKENDS, Profile
 
 from ..support import fused
@@ -139,17 +143,107 @@ def test_the_picture_has_a_bar_and_a_point_for_every_step(measured: Profile, tmp
     assert (tmp_path / "profile.png").stat().st_size > 10_000
 
 
+def test_no_label_of_the_picture_runs_over_another_or_over_the_edge(measured: Profile) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need the extra plots")
+    figure = measured.figure()
+    figure.draw_without_rendering()
+    boxes = {}
+    for axes in figure.axes:
+        labels = [*axes.texts, axes._left_title, axes.xaxis.label, axes.yaxis.label]  # type: ignore[attr-defined]
+        if legend := axes.get_legend():
+            labels += legend.get_texts()
+        for axis in axes.xaxis, axes.yaxis:
+            low, high = sorted(axis.get_view_interval())
+            labels += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+        for label in labels:
+            if label.get_text():
+                boxes[label] = label.get_window_extent()
+    assert len(boxes) > 4 * len(measured.lines)
+    for label, box in boxes.items():
+        assert figure.bbox.x0 - 1 <= box.x0, label
+        assert box.x1 <= figure.bbox.x1 + 1, label
+        assert figure.bbox.y0 - 1 <= box.y0, label
+        assert box.y1 <= figure.bbox.y1 + 1, label
+    for (one, box), (other, another) in combinations(boxes.items(), 2):
+        across = min(box.x1, another.x1) - max(box.x0, another.x0)
+        down = min(box.y1, another.y1) - max(box.y0, another.y0)
+        assert min(across, down) < 1, (one, other)  # pixels, of a hundred an inch
+
+
+def test_the_listing_fits_a_terminal(measured: Profile) -> None:
+    for width in 80, 100, 160:
+        lines = measured.listing(width).splitlines()
+        assert max(map(len, lines)) <= width
+        for phase in "forward", "loss", "backward", "statistics", "optimizer", "total", "the whole step at once":
+            assert sum(line.startswith(f"{phase} ") for line in lines) == 1
+        for line in measured.lines:
+            assert any(shown.startswith(f"  {line.title} ") for shown in lines)
+    backward = [line for line in measured.lines if line.step.phase == "backward"]
+    (shown,) = [row for row in measured.listing(80).splitlines() if row.startswith("backward ")]
+    numpy, numba = (1e6 * sum(line.seconds[backend] for line in backward) for backend in BACKENDS)
+    found = [float(cell.replace(",", "")) for cell in shown.split()[1:3]]
+    assert found == pytest.approx([numpy, numba], rel=1e-3, abs=0.06)
+    assert shown.split()[3] == f"{numpy / numba:.1f}×"
+    assert str(measured) == measured.listing() == measured.listing(None)
+
+
+def test_a_long_name_is_shortened_in_a_listing_that_fits(measured: Profile) -> None:
+    step = replace(measured.lines[0].step, node="a node with a long name " * 4, replaces=())
+    long = replace(measured, lines=(replace(measured.lines[0], step=step), *measured.lines[1:]))
+    lines = long.listing(80).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("  a node with a long name") and "…" in line for line in lines)
+
+
+def test_a_terminal_gets_what_fits_and_a_file_all(
+    measured: Profile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(profile, "profile", lambda *arguments, **options: measured)
+    monkeypatch.chdir(tmp_path)
+    for width, wide, expected in (
+        (80, False, measured.listing(80)),
+        (80, True, measured.listing()),
+        (None, False, measured.listing()),
+    ):
+        monkeypatch.setattr(terminal, "width", lambda width=width: width)
+        cli.profile_step("cnn-bn", wide=wide)
+        assert capsys.readouterr().out.startswith(f"{expected}\n")
+
+
+def test_runs_files_and_models_are_profiled_as_recipes_are(tmp_path: Path) -> None:
+    digits = data.Split(np.zeros((8, 28, 28, 1), np.uint8), np.arange(8, dtype=np.uint8))
+    digits.images[:, ::3] = 255
+    dataset = data.Dataset(digits, digits)
+    own = replace(recipes.get("mlp-512"), name="my own", optimizer=SGD(0.1), batch_size=4, epochs=1)
+    runs.run(own, dataset, backend="numpy", out=tmp_path / "a run")
+    options: dict[str, Any] = {"seconds": 0.02, "limits": LIMITS}
+
+    found = profile.profile(tmp_path / "a run", **options)
+    assert (found.name, found.batch_size, found.lines[-1].step.name) == ("a run", 4, "sgd")
+    found = profile.profile(str(tmp_path / "a run" / "model.safetensors"), 2, **options)
+    assert (found.name, found.batch_size, found.lines[-1].step.name) == ("a run", 2, "adam")
+    assert profile.profile(own, **options).name == "my own"
+
+    model = Sequential([Linear(3), BatchNorm()], input_shape=(5,), backend="numpy", dtype=np.float64)
+    before = {name: array.copy() for name, array in (model.parameters() | model.statistics()).items()}
+    found = profile.profile(model, 3, optimizer=SGD(0.5), loss=MeanSquaredError(), **options)
+    assert (found.name, found.batch_size) == ("Sequential", 3)
+    assert [line.step.name for line in found.lines][2:3] == ["mse"]
+    for name, array in (model.parameters() | model.statistics()).items():
+        np.testing.assert_array_equal(array, before[name])
+
+
 def test_without_matplotlib_the_listing_still_comes(
     measured: Profile, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setattr(profile, "profile", lambda *arguments, **options: measured)
-    profile.command("cnn-bn")
+    cli.profile_step("cnn-bn")
     printed = capsys.readouterr().out
     assert "conv2d" in printed
     assert "pip install 'twinkernels[plots]'" in printed
     with pytest.raises(ValueError, match="needs matplotlib"):
-        profile.command("cnn-bn", out=Path("picture.png"))
+        cli.profile_step("cnn-bn", out=Path("picture.png"))
 
 
 def test_the_command_keeps_the_picture(
@@ -158,7 +252,7 @@ def test_the_command_keeps_the_picture(
     pytest.importorskip("matplotlib", reason="pictures need the extra plots")
     monkeypatch.setattr(profile, "profile", lambda *arguments, **options: measured)
     monkeypatch.chdir(tmp_path)
-    profile.command("cnn-bn")
+    cli.profile_step("cnn-bn")
     assert (tmp_path / "profile-cnn-bn.png").exists()
     assert "profile-cnn-bn.png" in capsys.readouterr().out
 
@@ -166,6 +260,8 @@ def test_the_command_keeps_the_picture(
 def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="unknown recipe 'nonesuch'"):
         profile.profile("nonesuch")
+    with pytest.raises(ValueError, match=r"'nowhere/run'; expected one of mlp-meannorm, .*, the folder of a run or"):
+        profile.profile("nowhere/run")
     with pytest.raises(ValueError, match="batch_size is 0"):
         profile.profile("cnn-bn", batch_size=0)
 

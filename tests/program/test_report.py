@@ -18,7 +18,7 @@ import kernels
 import models
 from data import strokes
 from models import Sequential
-from twinkernels import cli, plots, recipes
+from twinkernels import cli, plots, runs
 from twinkernels.pages import explore, report
 from twinkernels.pages import html as page
 
@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def kept(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a short run."""
     out = tmp_path_factory.mktemp("runs") / "run"
-    recipes.run("cnn-bn", str(folder), backend="numpy", epochs=2, batch_size=50, out=out)
+    runs.run("cnn-bn", str(folder), backend="numpy", epochs=2, batch_size=50, out=out)
     return out
 
 
@@ -74,7 +74,7 @@ def run(capsys: pytest.CaptureFixture[str]):
 
 @pytest.fixture(scope="module")
 def text(kept: Path) -> str:
-    return report.report(report.read_run(kept), profiled=False)
+    return report.report(runs.read_run(kept), profiled=False)
 
 
 def check_page(text: str, figures: int) -> None:
@@ -131,13 +131,13 @@ def test_the_speed_is_measured_for_known_recipes(broken: Path, monkeypatch: pyte
     measure = profile.profile
     limits = Limits(1e11, {1 << 14: 1e11})
     monkeypatch.setattr(profile, "profile", lambda name, n: measure(name, 4, seconds=0.02, limits=limits))
-    section = report._speed(report.read_run(broken))
+    section = report.speed(runs.read_run(broken))
     check_page(section, figures=1)
     assert "A training step of 50 images by layer" in section
 
     config = json.loads((broken / "config.json").read_text())
     (broken / "config.json").write_text(json.dumps(config | {"recipe": "my own"}))
-    assert "my own is none of the recipes" in report._speed(report.read_run(broken))
+    assert "my own is none of the recipes" in report.speed(runs.read_run(broken))
 
 
 def test_other_data_another_backend_and_another_place_can_be_named(run, broken: Path, folder: Path):
@@ -154,20 +154,20 @@ def test_other_data_another_backend_and_another_place_can_be_named(run, broken: 
 
 def test_a_perfect_model_has_no_worst_mistakes(kept: Path, folder: Path, tmp_path: Path):
     images = data.load(folder).test.images
-    model = report.read_run(kept).model
+    model = runs.read_run(kept).model
     flawless = tmp_path / "flawless"
     flawless.mkdir()
     for prefix in "train", "t10k":
         data.write_idx(flawless / f"{prefix}-images-idx3-ubyte", images[..., 0])
         data.write_idx(flawless / f"{prefix}-labels-idx1-ubyte", model.predict(images).argmax(axis=1).astype(np.uint8))
-    text = report.report(report.read_run(kept), str(flawless), profiled=False)
+    text = report.report(runs.read_run(kept), str(flawless), profiled=False)
     check_page(text, figures=9)
     assert "Not one test image is read wrongly." in text
 
 
 def test_an_mlp_shows_its_weights(folder: Path, tmp_path: Path):
-    recipes.run("mlp-meannorm", str(folder), backend="numpy", epochs=1, out=tmp_path / "run")
-    text = report.report(report.read_run(tmp_path / "run"), profiled=False)
+    runs.run("mlp-meannorm", str(folder), backend="numpy", epochs=1, out=tmp_path / "run")
+    text = report.report(runs.read_run(tmp_path / "run"), profiled=False)
     check_page(text, figures=10)
     assert "64 of 256 units" in text
     assert "Validation: after each epoch" in text
@@ -215,7 +215,7 @@ def test_a_loss_that_diverged_is_shown_as_a_gap(broken: Path):
     path = broken / "history.jsonl"
     first, second = path.read_text().splitlines()
     path.write_text(json.dumps(json.loads(first) | {"loss": None}) + "\n" + second + "\n")
-    history = report.read_run(broken).history
+    history = runs.read_run(broken).history
     assert np.isnan(history.loss[0])
     assert history.validation_loss == [None, None]
 
@@ -252,7 +252,7 @@ def test_a_model_that_is_no_classifier_is_refused(broken: Path):
     model = Sequential([models.Conv2d(2, 3)], input_shape=(28, 28, 1), backend="numpy")
     model.save(broken / "model.safetensors")
     with pytest.raises(ValueError, match=r"output is \('N', 26, 26, 2\), expected \(N, classes\)"):
-        report.report(report.read_run(broken), profiled=False)
+        report.report(runs.read_run(broken), profiled=False)
 
 
 # Explore ------------------------------------------------------------------------------------------------------

@@ -37,9 +37,8 @@ from models import (
     Sequential,
     StepDecay,
     Trainer,
-    snapshots,
 )
-from twinkernels import cli, recipes
+from twinkernels import cli, recipes, runs
 
 from ..support.kill import digits
 from ..support.processes import ROOT, Process
@@ -210,7 +209,7 @@ def test_a_number_of_checkpoints_is_kept(tmp_path: Path) -> None:
 
 def test_seconds_count_from_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(snapshots.time, "monotonic", lambda: now)
+    monkeypatch.setattr(models.checkpoints.time, "monotonic", lambda: now)
 
     class Tick(Callback):
         def on_step_end(self, trainer: Trainer, loss: float) -> None:
@@ -357,9 +356,9 @@ def rewritten(path: Path, arrays: Any = None, **numbers: Any) -> None:
     for name, value in numbers.items():
         target = contents["numbers"]["progress"] if name in contents["numbers"]["progress"] else contents["numbers"]
         target[name] = value
-    contents["arrays"] = snapshots._digest(snapshots._named(held))
+    contents["arrays"] = models.checkpoints._digest(models.checkpoints._named(held))
     text = json.dumps(contents)
-    save_file(held, path, metadata={"twinkernels": text, "digest": snapshots._digest([text.encode()])})
+    save_file(held, path, metadata={"twinkernels": text, "digest": models.checkpoints._digest([text.encode()])})
 
 
 @pytest.mark.parametrize(
@@ -425,7 +424,7 @@ def test_other_callbacks_do_not_resume(tmp_path: Path) -> None:
 
 def test_other_versions_or_threads_are_told(tmp_path: Path, caplog: Any, monkeypatch: Any) -> None:
     checkpoints = killed(tmp_path, 20)
-    monkeypatch.setattr(snapshots, "versions", lambda: {"twinkernels": "9", "numpy": "9", "numba": "9"})
+    monkeypatch.setattr(models.checkpoints, "versions", lambda: {"twinkernels": "9", "numpy": "9", "numba": "9"})
     fit(trainer(), checkpoints=checkpoints, resume=True)
     assert "numpy" in caplog.text
     assert caplog.text.count("results may differ by rounding") == 1
@@ -470,9 +469,7 @@ OPTIONS = ("mlp-512", "--backend", "numpy", "--epochs", "4", "--seed", "5", "--b
 def begun(folder: Path, out: Path, step: int) -> Path:
     """A run of `OPTIONS` that was killed after a step."""
     with pytest.raises(Killed):
-        recipes.run(
-            "mlp-512", folder, backend="numpy", epochs=4, seed=5, batch_size=32, out=out, callbacks=[Kill(step)]
-        )
+        runs.run("mlp-512", folder, backend="numpy", epochs=4, seed=5, batch_size=32, out=out, callbacks=[Kill(step)])
     return out
 
 
@@ -589,7 +586,7 @@ def test_what_no_run_could_have_written_ends_in_one_line(run: Any, folder: Path,
 @pytest.mark.parametrize("name", ["config.json", "history.jsonl"])
 def test_what_is_no_file_of_a_run_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
     begun(folder, tmp_path / "a", 25)
-    read = recipes.read_options if name == "config.json" else recipes.read_history
+    read = runs.read_options if name == "config.json" else runs.read_history
     path = tmp_path / "a" / name
     path.write_bytes(b"[" * (1 << 25))
     with pytest.raises(ModelFormatError, match=f"{name}: more than [0-9]+ bytes"):
@@ -603,20 +600,20 @@ def test_what_is_no_file_of_a_run_is_refused(folder: Path, tmp_path: Path, name:
 def test_a_history_of_endless_lines_is_refused() -> None:
     epoch = json.dumps(vars(models.history.Epoch(1, 1, 0.5, 0.5, None, None, 0.1, 1.0))).encode()
     path = Path("history.jsonl")
-    most = recipes.MAX_EPOCHS
-    assert len(recipes.parse_history(path, (epoch + b"\n") * 3).epochs) == 3
+    most = runs.MAX_EPOCHS
+    assert len(runs.parse_history(path, (epoch + b"\n") * 3).epochs) == 3
     for content, number in ((epoch[:-1] + b" " * 2000 + b"}", 1), ((epoch + b"\n") * (most + 1), most + 1)):
         with pytest.raises(
             ModelFormatError, match=rf"history\.jsonl:{number}: .*expected at most {most} lines of at m"
         ):
-            recipes.parse_history(path, content)
+            runs.parse_history(path, content)
 
 
 def test_a_fit_too_long_to_be_kept_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="40001 epochs, expected at most 40000 with checkpoints"):
         fit(trainer(), epochs=40_001, checkpoints=Checkpoints(tmp_path))
     worst = models.history.Epoch(40_000, 10**10, *[-2.2250738585072014e-308] * 6, 10**10)
-    assert len(json.dumps(json.dumps(vars(worst)))) * 40_000 < snapshots.MAX_HEADER - (1 << 20)
+    assert len(json.dumps(json.dumps(vars(worst)))) * 40_000 < models.checkpoints.MAX_HEADER - (1 << 20)
 
 
 def test_sizes_beyond_any_machine_end_in_one_line(run: Any, folder: Path, tmp_path: Path) -> None:
@@ -635,7 +632,8 @@ def test_a_checkpoint_cannot_write_to_the_terminal(tmp_path: Path, caplog: Any) 
     checkpoints = killed(tmp_path, 20)
     path = checkpoints.files()[0]
     text = json.dumps(contents_of(path) | {"versions": {"numpy": "\x1b[2J"}})
-    save_file(load_file(path), path, metadata={"twinkernels": text, "digest": snapshots._digest([text.encode()])})
+    digest = models.checkpoints._digest([text.encode()])
+    save_file(load_file(path), path, metadata={"twinkernels": text, "digest": digest})
     fit(trainer(), checkpoints=checkpoints, resume=True)
     assert "u001b[2J" in caplog.text
     assert "\x1b" not in caplog.text
@@ -657,15 +655,38 @@ def test_changed_data_is_noticed(run: Any, folder: Path, tmp_path: Path) -> None
 def test_a_run_with_data_of_its_own_is_resumed_with_it(tmp_path: Path) -> None:
     dataset = digits()
     with pytest.raises(Killed):
-        recipes.run("mlp-512", dataset, backend="numpy", epochs=2, out=tmp_path / "a", callbacks=[Kill(4)])
-    whole = recipes.run("mlp-512", dataset, backend="numpy", epochs=2)
+        runs.run("mlp-512", dataset, backend="numpy", epochs=2, out=tmp_path / "a", callbacks=[Kill(4)])
+    whole = runs.run("mlp-512", dataset, backend="numpy", epochs=2)
     with pytest.raises(ValueError, match="the run was handed its data; pass it as source"):
-        recipes.resume(tmp_path / "a")
-    resumed = recipes.resume(tmp_path / "a", dataset)
+        runs.resume(tmp_path / "a")
+    resumed = runs.resume(tmp_path / "a", dataset)
     assert resumed.test == whole.test
     assert resumed.history.loss == whole.history.loss
-    ended = recipes.resume(tmp_path / "a", dataset)
+    ended = runs.resume(tmp_path / "a", dataset)
     assert (ended.test, ended.history.loss) == (whole.test, whole.history.loss)
+
+
+def test_a_resumed_run_has_the_threads_that_it_began_with_and_the_process_its_own(folder: Path, tmp_path: Path) -> None:
+    out = begun(folder, tmp_path / "a", 25)
+    seen: list[int] = []
+
+    class Watch(Callback):
+        def on_step_end(self, trainer: Trainer, loss: float) -> None:
+            seen.append(kernels.get_threads())
+
+    kernels.set_threads(2)
+    with pytest.raises(ValueError, match="seed of this run is 5"):
+        runs.resume(out, seed=6)
+    runs.resume(out, callbacks=[Watch()])
+    assert (set(seen), kernels.get_threads()) == ({1}, 2)
+    runs.resume(out)  # which has ended
+    assert kernels.get_threads() == 2
+
+    (tmp_path / "empty").mkdir()
+    options = {"recipe": "mlp-512", "backend": "numpy", "iterations": 1}
+    runs.resume(tmp_path / "empty", folder, threads=1, **options)
+    assert kernels.get_threads() == 2
+    assert json.loads((tmp_path / "empty" / "config.json").read_text())["threads"] == 1
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no limit of a file's size")
@@ -675,7 +696,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_one_line(run: Any, folder: Path,
     before = {path: path.read_bytes() for path in (out / "checkpoints").iterdir()}
     program = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)); "
-        f"from models import cli; cli.main(['train', '--resume', {str(out)!r}])"
+        f"from twinkernels import cli; cli.main(['train', '--resume', {str(out)!r}])"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -17,9 +17,11 @@ import pytest
 import data
 from data import strokes
 from models import AdamW, SoftmaxCrossEntropy
-from twinkernels import cli, factors, plots, study
-from twinkernels.factors import BASELINE, CHOICES, FACTORS, Factor, Level, Setup
-from twinkernels.study import Outcome, Trial
+from twinkernels import cli, plots, study
+from twinkernels.study import effects, factors, page, trials
+from twinkernels.study.factors import BASELINE, CHOICES, FACTORS, Factor, Level, Setup
+from twinkernels.study.storage import NAME
+from twinkernels.study.trials import Outcome, Trial
 
 from ..support.processes import ROOT
 
@@ -33,14 +35,15 @@ PROGRAM = """
 import os, sys, time
 import numpy as np
 import data
-from models import study
+from twinkernels import study
+from twinkernels.study import trials
 
 def fit(trial, train, options):
     print(trial, flush=True)
     {work}
-    return study.Outcome(0.5)
+    return trials.Outcome(0.5)
 
-study.fit = fit
+trials.fit = fit
 split = data.Split(np.arange(32 * 784, dtype=np.uint8).reshape(32, 28, 28, 1), np.arange(32, dtype=np.uint8) % 10)
 found = study.run({storage!r}, data.Dataset(split, split), **{options!r})
 print(len(found.outcomes), "done")
@@ -62,7 +65,7 @@ def begin(storage: Path, work: str = "time.sleep(0.02)") -> subprocess.Popen[str
 def states(storage: Path) -> Counter[str]:
     """How many trials the storage holds in each state, as Optuna itself reads it."""
     engine = optuna.storages.RDBStorage(f"sqlite:///{storage}")
-    kept = optuna.load_study(study_name=study.NAME, storage=engine).trials
+    kept = optuna.load_study(study_name=NAME, storage=engine).trials
     engine.remove_session()
     engine.engine.dispose()
     return Counter(trial.state.name for trial in kept)
@@ -76,7 +79,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, accuracy=lambda trial: 0.5) -> list[T
         done.append(trial)
         return Outcome(accuracy(trial))
 
-    monkeypatch.setattr(study, "fit", fit)
+    monkeypatch.setattr(trials, "fit", fit)
     return done
 
 
@@ -101,11 +104,11 @@ def test_every_choice_is_a_level_of_some_factor():
 
 
 def test_trials_are_enumerated_once_each_and_seed_by_seed():
-    enumerated = study.trials(tuple(FACTORS.values()), 3)
+    enumerated = trials.trials(tuple(FACTORS.values()), 3)
     assert len(set(enumerated)) == len(enumerated)
     assert [trial.seed for trial in enumerated] == sorted(trial.seed for trial in enumerated)
     assert len({trial.key(4) for trial in enumerated}) == len(enumerated)
-    assert study.trials(tuple(FACTORS.values()), 2) == enumerated[: 2 * len(enumerated) // 3]
+    assert trials.trials(tuple(FACTORS.values()), 2) == enumerated[: 2 * len(enumerated) // 3]
 
 
 def test_setups_come_to_what_they_say():
@@ -128,14 +131,14 @@ def test_setups_come_to_what_they_say():
 @pytest.mark.parametrize("setup", [level.setup for factor in FACTORS.values() for level in factor.levels.values()][::3])
 def test_setups_train(digits, setup):
     options = {"epochs": 1, "images": 64, "batch_size": 32, "backend": "numpy"}
-    first, second = (study.fit(Trial(setup, 1e-3, 1), digits.train, options) for _ in range(2))
+    first, second = (trials.fit(Trial(setup, 1e-3, 1), digits.train, options) for _ in range(2))
     assert first == second
     assert 0 <= first.accuracy <= 1
 
 
 def test_a_trial_never_sees_what_it_is_judged_on(digits, monkeypatch):
     seen = {}
-    trainer_fit, evaluate = study.Trainer.fit, study.Sequential.evaluate
+    trainer_fit, evaluate = trials.Trainer.fit, trials.Sequential.evaluate
 
     def fit(self, x, y, **options):
         seen["trained"] = {image.tobytes() for image in x}
@@ -145,11 +148,11 @@ def test_a_trial_never_sees_what_it_is_judged_on(digits, monkeypatch):
         seen["judged"] = {image.tobytes() for image in x}
         return evaluate(self, x, y)
 
-    monkeypatch.setattr(study.Trainer, "fit", fit)
-    monkeypatch.setattr(study.Sequential, "evaluate", judge)
+    monkeypatch.setattr(trials.Trainer, "fit", fit)
+    monkeypatch.setattr(trials.Sequential, "evaluate", judge)
     parts = []
     for seed in 0, 1:
-        study.fit(Trial(BASELINE, 1e-3, seed), digits.train, {**SMALL, "images": 64})
+        trials.fit(Trial(BASELINE, 1e-3, seed), digits.train, {**SMALL, "images": 64})
         assert (len(seen["trained"]), len(seen["judged"])) == (64, 20)
         assert not seen["trained"] & seen["judged"]
         parts.append(seen["judged"])
@@ -157,7 +160,7 @@ def test_a_trial_never_sees_what_it_is_judged_on(digits, monkeypatch):
 
 
 def test_a_training_that_diverges_counts_as_it_stands(digits):
-    outcome = study.fit(Trial(Setup(normalisation="none", optimizer="SGD"), 1e30, 0), digits.train, SMALL)
+    outcome = trials.fit(Trial(Setup(normalisation="none", optimizer="SGD"), 1e30, 0), digits.train, SMALL)
     assert outcome.diverged
     assert 0 <= outcome.accuracy < 0.5
 
@@ -170,7 +173,7 @@ def test_a_study_goes_on_with_what_is_there(digits, tmp_path, monkeypatch):
     found = study.run(tmp_path / "study.db", digits, most=5, **SMALL)
     assert (len(found.outcomes), found.total, len(done)) == (5, TRIALS, 5)
     study.run(tmp_path / "study.db", digits, **SMALL)
-    assert sorted(map(str, done)) == sorted(map(str, study.trials((FACTORS["smoothing"],), 2)))
+    assert sorted(map(str, done)) == sorted(map(str, trials.trials((FACTORS["smoothing"],), 2)))
     found = study.run(tmp_path / "study.db", digits, **SMALL)
     assert (len(found.outcomes), len(done)) == (TRIALS, TRIALS)
     assert states(tmp_path / "study.db") == {"COMPLETE": TRIALS}
@@ -200,7 +203,7 @@ def test_processes_share_a_storage(tmp_path):
     assert [process.returncode for process in began] == [0, 0, 0]
     assert [share.pop() for share in shares] == [f"{TRIALS} done"] * 3
     done = [line for share in shares for line in share]
-    assert sorted(done) == sorted(map(str, study.trials((FACTORS["smoothing"],), 2)))
+    assert sorted(done) == sorted(map(str, trials.trials((FACTORS["smoothing"],), 2)))
     assert states(tmp_path / "study.db") == {"COMPLETE": TRIALS}
 
 
@@ -231,7 +234,7 @@ def test_a_seed_takes_the_learning_rate_that_the_others_choose():
     factor = Factor("f", "", {"first": level})
     accuracies = {0.1: (0.9, 0.1, 0.5), 0.2: (0.2, 0.8, 0.6)}
     outcomes = {Trial(BASELINE, r, s): Outcome(a) for r, each in accuracies.items() for s, a in enumerate(each)}
-    (effect,) = study.effects([factor], outcomes)
+    (effect,) = effects.effects([factor], outcomes)
     assert effect.rates == (0.2, 0.1, 0.1)  # means of the others: 0.3 or 0.7, 0.7 or 0.4, 0.5 or 0.5
     assert effect.accuracies == (0.2, 0.1, 0.5)
     assert effect.differences == (0, 0, 0)
@@ -243,7 +246,7 @@ def test_effects_are_differences_seed_by_seed():
     first, second = (0.90, 0.92, 0.94, 0.96), (0.91, 0.925, 0.96)
     outcomes = {Trial(BASELINE, 1.0, s): Outcome(a) for s, a in enumerate(first)}
     outcomes |= {Trial(other, 1.0, s): Outcome(a, diverged=s == 1) for s, a in enumerate(second)}
-    reference, effect = study.effects([factor], outcomes)
+    reference, effect = effects.effects([factor], outcomes)
     assert reference.is_reference
     assert not effect.is_reference
     assert effect.differences == pytest.approx((0.01, 0.005, 0.02))
@@ -258,7 +261,7 @@ def test_effects_are_differences_seed_by_seed():
 def test_a_level_counts_the_seeds_that_are_done_with_all_its_rates():
     factor = Factor("f", "", {"first": Level(BASELINE, (0.1, 0.2)), "second": Level(Setup(smoothing="0.1"), (0.1,))})
     outcomes = {Trial(BASELINE, rate, 0): Outcome(0.5) for rate in (0.1, 0.2)} | {Trial(BASELINE, 0.1, 1): Outcome(0.5)}
-    assert [len(effect.accuracies) for effect in study.effects([factor], outcomes)] == [1]
+    assert [len(effect.accuracies) for effect in effects.effects([factor], outcomes)] == [1]
 
 
 def test_the_best_rate_at_an_end_is_marked():
@@ -266,9 +269,9 @@ def test_the_best_rate_at_an_end_is_marked():
     for best in 1, 2, 3:
         trials = [Trial(BASELINE, rate, seed) for rate in (1, 2, 3) for seed in (0, 1)]
         outcomes = {trial: Outcome(0.9 if trial.learning_rate == best else 0.5) for trial in trials}
-        marked.append(study.effects([Factor("smoothing", "", {"0": Level(BASELINE, (1, 2, 3))})], outcomes))
+        marked.append(effects.effects([Factor("smoothing", "", {"0": Level(BASELINE, (1, 2, 3))})], outcomes))
     assert [effect.at_edge for (effect,) in marked] == [True, False, True]
-    assert [row[2] for (row,) in map(study.rows, marked)] == ["1 †", "2", "3 †"]
+    assert [row[2] for (row,) in map(page.rows, marked)] == ["1 †", "2", "3 †"]
 
 
 def test_pictures_show_every_level_and_seed():

@@ -11,8 +11,9 @@ import numpy as np
 
 import data
 import kernels
-from models.graph import Graph, Node
+from models.graph import Graph
 from models.layers import Activation, BatchNorm, Conv2d, Linear, MeanNorm
+from models.nodes import Node
 
 from ..classify import probabilities
 
@@ -73,15 +74,7 @@ def front(model: Graph) -> Graph:
             chain.append(node)
     if not chain:
         raise ValueError("draw: the model has no convolution and no linear layer")
-    needed = {node.name for node in chain}
-    for node in reversed(model.nodes):
-        if node.name in needed:
-            needed.update(node.inputs)
-    nodes = {node.name: (node.layer, *node.inputs) for node in model.nodes if node.name in needed}
-    part = Graph(nodes, chain[-1].name, model.input_shape, model.backend, model.seed, model.dtype, model.normalisation)
-    weights = model.parameters() | model.statistics()
-    part.set_parameters({name: weights[name] for name in part.parameters() | part.statistics()})
-    return part
+    return model.until(chain[-1].name)
 
 
 def _maps(responses: np.ndarray) -> np.ndarray:

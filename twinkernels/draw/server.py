@@ -34,6 +34,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import kernels
 
+from ..runs import model_name
 from .reader import Reader
 
 HOST = "127.0.0.1"
@@ -81,7 +82,7 @@ def describe(path: Path, reader: Reader) -> dict[str, Any]:
         about = (file.metadata() or {}).get("about", "")
     model, sample = reader.model, reader.read(np.full((1, 1), 255, np.uint8))
     return {
-        "name": path.resolve().parent.name if path.stem == "model" else path.stem,
+        "name": model_name(path),
         "about": about,
         "parameters": sum(array.size for array in model.parameters().values()),
         "layers": [str(node.layer) for node in model.nodes],

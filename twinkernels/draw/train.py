@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file
 
 import data
 from data import strokes
-from models.checkpoint import write_atomically
+from models.saving import write
 
-from .. import recipes
+from .. import runs
 from .reader import SHIPPED
 
 EPOCHS = 6
@@ -29,7 +29,7 @@ def main() -> None:
     both = data.Split(
         np.concatenate([mnist.train.images, images[..., np.newaxis]]), np.concatenate([mnist.train.labels, labels])
     )
-    model, _, on_mnist = recipes.run("cnn-bn", data.Dataset(both, mnist.test), epochs=EPOCHS)
+    model, _, on_mnist = runs.run("cnn-bn", data.Dataset(both, mnist.test), epochs=EPOCHS)
     on_strokes = model.evaluate(*data.load("strokes").test)
     about = (
         f"Trained on MNIST’s {count:,} training images and {count:,} strokes; "
@@ -38,7 +38,7 @@ def main() -> None:
     model.save(SHIPPED)
     with safe_open(SHIPPED, framework="numpy") as file:
         metadata = file.metadata()
-    write_atomically(SHIPPED, save(load_file(SHIPPED), metadata | {"about": about}))
+    write(SHIPPED, load_file(SHIPPED), metadata | {"about": about})
     print(about)
 
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import numpy as np
-import typer
 
-import data as datasets
+import data
 from data import Dataset
-from models.checkpoint import write_atomically
 from models.plan import table
 
 from .. import plots
@@ -25,7 +20,7 @@ def summary(dataset: Dataset) -> str:
         rows.append((str(label), *(f"{np.count_nonzero(split.labels == label):,}" for split in dataset)))
     rows.append(("all", *(f"{len(split.labels):,}" for split in dataset)))
     rows.append(("size", *(" x ".join(map(str, split.images.shape[1:])) for split in dataset)))
-    figures = [datasets.statistics(split) for split in dataset]
+    figures = [data.statistics(split) for split in dataset]
     rows.append(("mean", *(f"{mean:.2f}" for mean, _ in figures)))
     rows.append(("std", *(f"{std:.2f}" for _, std in figures)))
     return table(rows, right=(1, 2))
@@ -34,7 +29,7 @@ def summary(dataset: Dataset) -> str:
 def explore(dataset: Dataset, name: str) -> str:
     """The page."""
     train, test = dataset
-    mean, std = datasets.statistics(train)
+    mean, std = data.statistics(train)
     classes = len(np.unique(np.concatenate([train.labels, test.labels])))
     facts = {
         "training images": f"{len(train.labels):,}",
@@ -66,28 +61,3 @@ def explore(dataset: Dataset, name: str) -> str:
         ),
     ]
     return page.page(name, "A data set of small images, as training sees it.", facts, sections)
-
-
-def command(
-    dataset: Annotated[
-        str, typer.Argument(metavar="strokes|mnist|PATH", help="A name, or a folder of IDX or CSV files.")
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="PAGE", help="Where the page goes; explore-NAME.html here if left out."),
-    ] = None,
-) -> None:
-    """Show a data set: print its figures, and make a page of samples, class counts and mean images."""
-    if out is not None:
-        page.check_target(out)
-    loaded = datasets.load(dataset)
-    print(summary(loaded))
-    name = Path(dataset).resolve().name
-    path = out or Path(f"explore-{name}.html")
-    try:
-        page.check_target(path)
-    except ValueError as error:
-        print(f"no page: {error}")
-        return
-    write_atomically(path, explore(loaded, name).encode())
-    print(f"page in {path}")

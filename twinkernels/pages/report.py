@@ -3,65 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import typer
 
-import data as datasets
-import kernels
-from models import checkpoint
+import data
 from models.graph import Evaluation, Graph
-from models.history import History
 from models.layers import Conv2d
 from models.losses import SoftmaxCrossEntropy
 from models.schedules import Schedule
 
-from .. import plots, recipes
-from ..recipes import Options
+from .. import plots, profile, recipes
+from ..classify import mistakes
+from ..runs import Run
 from . import html as page
 
 SHOWN = 24
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run's folder holds: how it was set up, how it went, and the trained model."""
-
-    path: Path
-    options: Options
-    history: History
-    model: Graph
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps in an epoch."""
-        return self.history.epochs[0].step
-
-    @property
-    def total_steps(self) -> int:
-        """Optimizer steps that the run was set up for; one that stopped early took less."""
-        recipe = self.options.recipe
-        return recipe.iterations or (recipe.epochs or 0) * self.steps_per_epoch
-
-
-def read_run(path: Path, backend: str | None = None) -> Run:
-    """Read the folder of a finished run; the model on the backend it was trained on unless told.
-
-    Raises ValueError that names the file which is missing or broken, and what `models.load` raises.
-    """
-    if not path.is_dir():
-        raise ValueError(f"no run at {path}; expected the folder that train --out made")
-    for name in (recipes.CONFIG, recipes.HISTORY, recipes.MODEL):
-        if not (path / name).is_file():
-            raise ValueError(f"{path} is no finished run: it lacks {name}")
-    options, history = recipes.read_options(path), recipes.read_history(path)
-    if not history.epochs:
-        raise ValueError(f"{path} is no finished run: {recipes.HISTORY} holds no epoch")
-    model = checkpoint.load(path / recipes.MODEL, options.backend if backend is None else backend)
-    return Run(path, options, history, model)
 
 
 def report(run: Run, source: str | None = None, profiled: bool = True) -> str:
@@ -75,7 +31,7 @@ def report(run: Run, source: str | None = None, profiled: bool = True) -> str:
         raise ValueError(f"{run.path} was trained on arrays given from Python; name the images to test on with --data")
     if len(model.output_shape) != 2:
         raise ValueError(f"report: the model's output is {model.output_shape}, expected (N, classes)")
-    images, labels = datasets.load(source).test
+    images, labels = data.load(source).test
     model.check_images(images, "test images")
     logits = model.predict(images)
     labels = SoftmaxCrossEntropy().check(labels, len(images), model.output_shape)
@@ -101,7 +57,7 @@ def report(run: Run, source: str | None = None, profiled: bool = True) -> str:
         _inside(model, images[0]),
     ]
     if profiled:
-        sections.append(_speed(run))
+        sections.append(speed(run))
     trained_on = options.data or "arrays given from Python"
     tested = "and tested" if source == options.data else f"on {trained_on} and tested"
     lead = f"Trained {tested} on {source}, with the {options.backend} backend."
@@ -163,7 +119,7 @@ def _answers(images: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> str:
             ),
         ),
     ]
-    worst = plots.mistakes(logits, labels, SHOWN)
+    worst = mistakes(logits, labels, SHOWN)
     if worst.size:
         caption = (
             "The worst mistakes, the least probable truth first. Orange is the answer, the other strong bar the truth."
@@ -206,9 +162,8 @@ def _inside(model: Graph, image: np.ndarray) -> str:
     return page.section("Inside", *parts) if parts else ""
 
 
-def _speed(run: Run) -> str:
-    from .. import profile
-
+def speed(run: Run) -> str:
+    """Where the time of the run's training step goes, on both backends: measured here and now."""
     name, size = run.options.recipe.name, run.options.recipe.batch_size
     if name not in recipes.RECIPES:
         return page.section(
@@ -228,33 +183,3 @@ def _duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that train --out made.")],
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="strokes|mnist|PATH", help="Images to test on; those of the run if left out.", show_default=False
-        ),
-    ] = None,
-    backend: Annotated[
-        str | None,
-        typer.Option(metavar="numba|numpy", help="Whose kernels answer; the run's if left out.", show_default=False),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads that compute; all cores if left out.", show_default=False)
-    ] = None,
-    profile: Annotated[bool, typer.Option(help="Measure the training step by layer, on both backends.")] = True,
-    out: Annotated[
-        Path | None, typer.Option(metavar="PAGE", help="Where the page goes; RUN/report.html if left out.")
-    ] = None,
-) -> None:
-    """Show a run as one page: curves, network, answers, mistakes, filters, and where the time goes."""
-    if threads is not None:
-        kernels.set_threads(threads)
-    kept = read_run(run, backend)
-    path = run / "report.html" if out is None else out
-    page.check_target(path)
-    checkpoint.write_atomically(path, report(kept, data, profile).encode())
-    print(f"report in {path}")

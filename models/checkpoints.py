@@ -23,11 +23,14 @@ import numpy as np
 
 import data
 import kernels
+from data.files import remove_parts, sync_folder
 from kernels import shapes
 
 from .callbacks import Callback
-from .checkpoint import ModelFormatError, describe, encode, printable, remove_parts, sync_folder, write_atomically
+from .encoding import ModelFormatError, encode, printable
 from .history import MAX_COUNT, MAX_EPOCHS, Epoch, History, Progress
+from .plan import state_name
+from .saving import DTYPES, describe, storable, write
 
 if TYPE_CHECKING:
     from .schedules import Schedule
@@ -87,7 +90,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-class Keeper:
+class Checkpointer:
     """Writes and reads the checkpoints of one fit."""
 
     def __init__(
@@ -149,8 +152,6 @@ class Keeper:
 
     def write(self) -> None:
         """Write the fit's state, and remove the checkpoints that are too many."""
-        from safetensors.numpy import save as serialise
-
         if not self._folder.is_dir():
             self._folder.mkdir(parents=True)
             sync_folder(self._folder.parent)
@@ -166,7 +167,7 @@ class Keeper:
         text = json.dumps(contents)
         metadata = {"twinkernels": text, "digest": _digest([text.encode()])}
         path = self._folder / f"step-{self._trainer.progress.done:08}.safetensors"
-        write_atomically(path, serialise(state.arrays, metadata=metadata))
+        write(path, state.arrays, metadata)
         files = self._checkpoints.files()
         at = files.index(path)
         for other in [*files[:at], *files[at + self._checkpoints.keep :]]:  # later ones were passed over as damaged
@@ -175,10 +176,9 @@ class Keeper:
 
     def _state(self) -> State:
         trainer = self._trainer
-        model, layout = trainer.model, trainer.model.parameter_layout
+        model = trainer.model
         arrays = {f"model/{name}": view for name, view in (model.parameters() | model.statistics()).items()}
-        for name, flat in trainer.state.items():
-            arrays |= {f"optimizer.{name}/{parameter}": view for parameter, view in layout.views(flat).items()}
+        arrays |= self._optimizer_state()
         kept: dict[str, dict[str, Any]] = {}
         for i, callback in enumerate(_stateful(self._callbacks)):
             state = callback.state()
@@ -188,7 +188,16 @@ class Keeper:
         progress = dataclasses.asdict(trainer.progress) | {
             "history": [vars(e) for e in trainer.progress.history.epochs]
         }
-        return State(arrays, counters | {"progress": progress, "callbacks": kept})
+        return State(storable(arrays), counters | {"progress": progress, "callbacks": kept})
+
+    def _optimizer_state(self) -> dict[str, np.ndarray]:
+        """The optimizer's arrays by parameter, writable."""
+        state, layout = self._trainer.state, self._trainer.model.parameter_layout
+        return {
+            f"{state_name(name)}/{parameter}": view
+            for name, flat in state.items()
+            for parameter, view in layout.views(flat).items()
+        }
 
     # Reading -----------------------------------------------------------------------------------------------
 
@@ -270,12 +279,10 @@ class Keeper:
 
     def _apply(self, state: State) -> None:
         trainer, numbers = self._trainer, state.numbers
-        own = self._state().arrays
         model = {name.removeprefix("model/"): a for name, a in state.arrays.items() if name.startswith("model/")}
         trainer.model.set_parameters(model)
-        for name, array in own.items():
-            if name.startswith("optimizer."):
-                array[...] = state.arrays[name]
+        for name, array in self._optimizer_state().items():
+            array[...] = state.arrays[name]
         for name in ("steps", "epochs", "skipped", "stop"):
             setattr(trainer, name, numbers[name])
         history = History([Epoch(**epoch) for epoch in numbers["progress"]["history"]])
@@ -313,9 +320,8 @@ def _check_arrays(held: Mapping[str, Any], expected: Mapping[str, np.ndarray]) -
     """Raise ModelFormatError unless the file holds the arrays that this fit has."""
     if odd := sorted(held.keys() ^ expected.keys()):
         raise ModelFormatError(f"arrays are not those of the fit: {', '.join(odd[:5])}")
-    codes = {"F32": np.float32, "F64": np.float64, "I32": np.int32, "I64": np.int64, "U8": np.uint8, "BOOL": np.bool_}
     for name, array in expected.items():
-        shape, dtype = tuple(held[name].get_shape()), codes.get(held[name].get_dtype())
+        shape, dtype = tuple(held[name].get_shape()), DTYPES.get(held[name].get_dtype())
         if shape != array.shape or dtype != array.dtype:
             raise ModelFormatError(f"{name} is {shape} {held[name].get_dtype()}, expected {array.shape} {array.dtype}")
 

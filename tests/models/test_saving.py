@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,15 +28,15 @@ from models import (
     HeUniform,
     Layer,
     Linear,
-    Lowering,
     MaxPool2d,
     ModelFormatError,
+    PlanBuilder,
     ReLU,
     Sequential,
     Trainer,
     XavierNormal,
 )
-from models.checkpoint import MAX_METADATA
+from models.saving import DTYPES, MAX_METADATA, write
 
 
 def rich(backend: str = "numpy", dtype: Any = np.float32) -> Graph:
@@ -105,9 +106,9 @@ class Scale(Layer):
     init: models.Initialiser = models.Constant(2.0)
 
     def parameters(self, *x: Any) -> Any:
-        return {"factor": models.Array((len(self.times),), self.init)}
+        return {"factor": models.Parameter((len(self.times),), self.init)}
 
-    def lower(self, plan: Lowering, p: SimpleNamespace, *x: Any) -> Any:
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, *x: Any) -> Any:
         y = plan.like(x[0])
         plan.call("batchnorm_inference", x[0], p.factor, *[plan.like(p.factor, n) for n in ("b", "m", "v")], 1.0, y)
         return y, None
@@ -160,6 +161,43 @@ def test_the_file_is_on_the_disk_before_it_takes_its_name(saved: Path, monkeypat
         monkeypatch.setattr(os, name, lambda *a, name=name, real=real: (done.append(name), real(*a))[1])
     rich().save(saved)
     assert done[:2] == ["fsync", "replace"]
+
+
+def test_arrays_are_written_as_they_read(tmp_path: Path) -> None:
+    """safetensors takes memory as it lies: strides and byte order would be lost."""
+    square = np.arange(6.0).reshape(2, 3)
+    arrays = {
+        "transposed": square.T,
+        "strided": np.arange(10)[::3],
+        "big-endian": square.astype(">f4"),
+        "scalar": np.array(2.5),
+        "empty": np.zeros((0, 3), np.uint8),
+        **{dtype.name: np.ones(2, dtype) for dtype in DTYPES.values()},
+    }
+    write(tmp_path / "a", arrays, {"x": "y"})
+    read = load_file(tmp_path / "a")
+    assert read.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert read[name].shape == array.shape, name
+        assert read[name].dtype == array.dtype.newbyteorder("="), name
+        np.testing.assert_array_equal(read[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("array", [np.ones(2, complex), np.array(["a"]), np.array([None]), np.zeros(2, "M8[s]")])
+def test_an_array_that_no_file_can_hold_is_named(tmp_path: Path, array: np.ndarray) -> None:
+    with pytest.raises(TypeError, match=rf"odd has dtype {re.escape(str(array.dtype))}, which a file cannot hold"):
+        write(tmp_path / "a", {"even": np.ones(2), "odd": array}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_the_first_version_loads() -> None:
+    model = models.load(Path(__file__).parent / "files" / "model.safetensors", backend="numpy")
+    assert [node.name for node in model.nodes] == ["conv", "norm", "a", "sum", "flat", "head"]
+    assert (model.seed, model.normalisation) == (7, (33.25, 78.5))
+    assert model.nodes[-1].layer == Linear(3, init=XavierNormal(gain=0.5))
+    logits = model.predict(np.arange(18, dtype=np.float32).reshape(2, 3, 3, 1))
+    expected = [[-0.9208091, -6.2496324, -10.474749], [-4.6876864, -3.9829512, -24.903492]]
+    np.testing.assert_allclose(logits, expected, rtol=1e-5)
 
 
 # Reading --------------------------------------------------------------------------------------------------------

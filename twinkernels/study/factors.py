@@ -1,7 +1,7 @@
 """The factors of a study: a training that is the baseline, and what takes the place of each of its parts.
 
 One part is changed at a time. Every setup is tried at several learning rates, since what suits one optimizer, or a
-network without batch-norm, does not suit another; which rate counts is for `twinkernels.study` to choose.
+network without batch-norm, does not suit another; which rate counts is for `effects` to choose.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import partial
 from typing import NamedTuple
 
 import data
-from models.checkpoint import encode
+from models.encoding import encode
 from models.init import HeNormal, Initialiser, Normal, XavierNormal
 from models.layers import BatchNorm, Conv2d, Flatten, Layer, Linear, MaxPool2d, MeanNorm, ReLU
 from models.losses import Loss, SoftmaxCrossEntropy

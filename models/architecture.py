@@ -1,0 +1,53 @@
+"""Architecture: a model without its arrays and without a backend; what is lowered, saved, cut and rebuilt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from kernels import shapes
+
+from .nodes import Node
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a model is made from, on whatever backend.
+
+    nodes: each behind those that it reads, as `nodes.ordered` gives them.
+    output: the name of the node whose output is the model's.
+    input_shape: the shape of one sample.
+    dtype: float32 or float64.
+    seed: of the initial weights, dropout and shuffling.
+    normalisation: (mean, std) in pixel units, by which uint8 images are normalised; None if there is none.
+    """
+
+    nodes: tuple[Node, ...]
+    output: str
+    input_shape: tuple[int, ...]
+    dtype: np.dtype = np.dtype(np.float32)
+    seed: int = 0
+    normalisation: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", shapes.integer("model", "seed", self.seed, 0))
+        if self.dtype not in shapes.FLOAT_DTYPES:
+            raise TypeError(f"model: dtype is {self.dtype}, expected float32 or float64")
+        sizes = tuple(shapes.integer("model", "input_shape", size, 1) for size in self.input_shape)
+        object.__setattr__(self, "input_shape", sizes)
+        if self.normalisation is not None:
+            mean, std = self.normalisation
+            mean = shapes.number("normalisation", "mean", mean)
+            std = shapes.number("normalisation", "std", std, 0.0, above=True)
+            object.__setattr__(self, "normalisation", (mean, std))
+
+    def until(self, name: str) -> Architecture:
+        """The part that leads to a node, whose output becomes the model's; ValueError for an unknown name."""
+        if name not in (node.name for node in self.nodes):
+            raise ValueError(f"until: {name!r} is no node; expected one of {', '.join(n.name for n in self.nodes)}")
+        wanted = {name}
+        for node in reversed(self.nodes):
+            if node.name in wanted:
+                wanted.update(node.inputs)
+        return replace(self, nodes=tuple(node for node in self.nodes if node.name in wanted), output=name)

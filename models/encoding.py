@@ -1,0 +1,100 @@
+"""Layers and settings as JSON, read back for known classes alone; and text from files, made harmless."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from . import init, layers
+
+MAX_INTEGER = 2**31 - 1
+MAX_MESSAGE = 300
+
+KNOWN = {
+    cls.__name__: cls
+    for module in (layers, init)
+    for cls in vars(module).values()
+    if isinstance(cls, type) and dataclasses.is_dataclass(cls) and issubclass(cls, (layers.Layer, init.Initialiser))
+}
+
+
+class ModelFormatError(ValueError):
+    """A file that is not a model of this package, or a damaged one."""
+
+
+def encode(value: Any) -> Any:
+    """A layer's configuration as JSON: dataclasses become {"type": name, field: value, ...}."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"type": type(value).__name__} | fields
+    if isinstance(value, (tuple, list)):
+        return [encode(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def decode(value: Any, known: dict[str, type]) -> Any:
+    """The inverse of `encode`, for known classes alone."""
+    if isinstance(value, list):
+        return tuple(decode(item, known) for item in value)
+    if not isinstance(value, dict):
+        return value
+    fields = dict(value)
+    name = fields.pop("type", None)
+    if name not in known:
+        raise ModelFormatError(f"unknown layer {name!r}; pass its class in load(..., layers=[...])")
+    return construct(known[name], fields, known)
+
+
+def construct(cls: type, fields: Mapping[str, Any], known: dict[str, type]) -> Any:
+    """A dataclass from its encoded fields, each of the type it is annotated with."""
+    name = cls.__name__
+    if set(fields) - {f.name for f in dataclasses.fields(cls)}:
+        raise ModelFormatError(f"layer {name} has unknown fields {sorted(fields)}")
+    decoded = {key: decode(item, known) for key, item in fields.items()}
+    for key, item in decoded.items():
+        if not _fits(item, _annotations(cls).get(key)):
+            raise ModelFormatError(f"{name}: {key} is {item!r}, expected {_annotations(cls)[key]}")
+    return cls(**decoded)
+
+
+@functools.cache
+def _annotations(cls: type) -> dict[str, Any]:
+    try:
+        return get_type_hints(cls)
+    except NameError:  # a class of the user's, annotated with what only its type checker sees
+        return {}
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether a decoded value is of a type; types that no layer of ours is annotated with fit anything."""
+    if get_origin(annotation) in (Union, UnionType):
+        return any(_fits(value, choice) for choice in get_args(annotation))
+    if get_origin(annotation) is tuple:
+        types = get_args(annotation)
+        if types[1:] == (...,):
+            types = types[:1] * len(value) if isinstance(value, tuple) else types
+        return isinstance(value, tuple) and len(value) == len(types) and all(map(_fits, value, types))
+    if annotation is int:
+        return type(value) is int and abs(value) <= MAX_INTEGER
+    if annotation is float:
+        return type(value) is float or _fits(value, int)
+    if annotation is bool:
+        return isinstance(value, int)
+    if annotation in (str, NoneType) or dataclasses.is_dataclass(annotation):
+        return isinstance(value, annotation)
+    return True
+
+
+def printable(error: Exception) -> str:
+    """The message without what could steer a terminal, and without a novel that the file brought."""
+    return harmless(str(error)[:MAX_MESSAGE])
+
+
+def harmless(text: str) -> str:
+    """Text without what could steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)

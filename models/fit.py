@@ -1,0 +1,198 @@
+"""Fit: the loop over epochs and batches around a trainer's step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import data
+from kernels import shapes
+
+from .callbacks import Callback
+from .checkpoints import Checkpointer, Checkpoints
+from .epochs import run_epoch
+from .graph import accuracy
+from .history import Epoch, History, Progress
+from .nodes import INPUT
+from .nonfinite import is_finite
+from .schedules import Schedule
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+SAMPLES_TOGETHER = 1 << 14
+"""Samples of the batches that run in one call: a quarter of a second, after which an interrupt is heard."""
+
+
+class Fit:
+    """One call of `Trainer.fit`, which says what the arguments are and what is raised."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        x: np.ndarray,
+        y: np.ndarray,
+        epochs: int | None,
+        iterations: int | None,
+        validation: tuple[np.ndarray, np.ndarray] | None,
+        callbacks: Sequence[Callback],
+        schedule: Schedule,
+        augment: data.Augment | None,
+        checkpoints: Checkpoints | None,
+        resume: bool,
+    ) -> None:
+        model, loss = trainer.model, trainer.loss
+        if not isinstance(augment, data.Augment | None):
+            raise TypeError(f"Trainer.fit: augment is {augment!r}, expected a data.Augment")
+        if (epochs is None) == (iterations is None):
+            raise ValueError(f"Trainer.fit: epochs is {epochs} and iterations is {iterations}, expected one of them")
+        if resume and checkpoints is None:
+            raise ValueError("Trainer.fit: resume is True and checkpoints is None, expected a models.Checkpoints")
+        model.check_images(x)
+        target = loss.check(y, len(x), model.output_shape)
+        if validation is not None:
+            model.check_images(validation[0], "validation images")
+            loss.check(validation[1], len(validation[0]), model.output_shape)
+        per_epoch = -(-len(x) // trainer.batch_size)
+        if epochs is not None:
+            total = shapes.integer("Trainer.fit", "epochs", epochs, 1) * per_epoch
+        else:
+            total = shapes.integer("Trainer.fit", "iterations", iterations or 0, 1)
+        if x.dtype == np.uint8 and model.normalisation is None:
+            model.normalisation = data.statistics((x, np.zeros(len(x))))  # of the images; targets of any shape
+        if validation is not None:  # uint8 without a normalisation is refused now, not after an epoch
+            model.prepare(validation[0][:1], "validation images")
+
+        self._trainer = trainer
+        self._x = np.ascontiguousarray(x, None if x.dtype == np.uint8 else model.dtype)
+        self._target = target
+        self._per_epoch, self._total = per_epoch, total
+        self._validation = validation
+        self._callbacks = callbacks
+        self._schedule = schedule
+        self._augment = augment
+        self._resume = resume
+        self._checkpointer = None
+        if checkpoints is not None:
+            arrays = (x, target, *(validation or ()))
+            self._checkpointer = Checkpointer(
+                checkpoints, trainer, callbacks, schedule, per_epoch, total, arrays, augment, resume
+            )
+
+    def run(self) -> History:
+        """From the start, or from where a checkpoint is, to the end."""
+        trainer = self._trainer
+        trainer.stop = False
+        trainer.progress = Progress()
+        for callback in self._callbacks:
+            callback.on_fit_begin(trainer, self._total)
+        if self._checkpointer and self._resume:
+            self._checkpointer.restore()
+        while trainer.progress.done < self._total and not trainer.stop:
+            self._epoch()
+        for callback in self._callbacks:
+            callback.on_fit_end(trainer)
+        return trainer.progress.history
+
+    def _epoch(self) -> None:
+        """The epoch that the fit is in, from the batch that it has come to."""
+        trainer, progress = self._trainer, self._trainer.progress
+        batches = min(self._per_epoch, self._total - (progress.done - progress.position))
+        order = data.epoch_order(len(self._x), trainer.model.seed, trainer.epochs)
+        began = time.perf_counter() - progress.seconds
+        while progress.position < batches and not trainer.stop:
+            count = max(1, min(self._batches_per_call(), batches - progress.position))
+            indices = order[progress.position * trainer.batch_size :][: count * trainer.batch_size]
+            if count > 1:
+                self._batches(indices, count)
+            else:
+                self._batch(indices)
+            progress.seconds = time.perf_counter() - began
+            for callback in self._callbacks:
+                callback.on_progress(trainer)
+            if self._checkpointer and progress.position < batches and not trainer.stop:
+                self._checkpointer.offer()
+        self._end_epoch()
+        if self._checkpointer:
+            self._checkpointer.write()
+
+    def _batches_per_call(self) -> int:
+        """How many batches from here on may run in one compiled call, because nobody looks in between."""
+        watched = any(type(callback).on_step_end is not Callback.on_step_end for callback in self._callbacks)
+        if watched or self._augment:
+            return 1
+        most = min(SAMPLES_TOGETHER // self._trainer.batch_size, self._trainer.steps_together())
+        return min(most, self._checkpointer.due_in()) if self._checkpointer else most
+
+    def _batches(self, indices: np.ndarray, count: int) -> None:
+        """`_batch` of each of several batches, bit for bit. If one turns out bad, all of it is undone and done again
+        one by one, which finds it; if somebody interrupts, it is undone."""
+        trainer, progress = self._trainer, self._trainer.progress
+        kept = {name: array.copy() for name, array in trainer.changing().items()}
+        sound = False
+        try:
+            losses, correct = run_epoch(
+                trainer.executor,
+                {INPUT: self._x, "target": self._target},
+                indices,
+                trainer.model.normalisation,
+                step=np.arange(trainer.steps + 1, trainer.steps + count + 1),
+                learning_rate=np.array([self._rate(progress.done + i) for i in range(count)]),
+            )
+            sound = trainer.on_nonfinite == "ignore" or is_finite(losses)
+        finally:
+            if not sound:
+                for name, array in trainer.changing().items():
+                    array[...] = kept[name]
+            trainer.model.changed()
+        parts = [indices[i * trainer.batch_size :][: trainer.batch_size] for i in range(count)]
+        if not sound:
+            for part in parts:
+                self._batch(part)
+            return
+        trainer.steps += count
+        for i, part in enumerate(parts):
+            share = math.nan if correct is None else float(correct[i] / len(part))
+            progress.add(float(losses[i]), share, len(part))
+
+    def _batch(self, indices: np.ndarray) -> None:
+        trainer, progress = self._trainer, self._trainer.progress
+        before = trainer.skipped
+        images, target = self._x[indices], self._target[indices]
+        if self._augment is not None:
+            images = self._augment(images, indices, trainer.model.seed, trainer.epochs, trainer.model.backend)
+        outputs = trainer.run_step(trainer.model.prepare(images), target, self._rate(progress.done))
+        loss = float(outputs["loss"])
+        if trainer.skipped > before:
+            progress.skip()
+        else:
+            progress.add(loss, accuracy(outputs["output"], target), len(indices))
+        for callback in self._callbacks:
+            callback.on_step_end(trainer, loss)
+
+    def _rate(self, done: int) -> float:
+        return self._trainer.optimizer.learning_rate * self._schedule(done, self._per_epoch, self._total)
+
+    def _end_epoch(self) -> None:
+        trainer, progress = self._trainer, self._trainer.progress
+        checked = None if self._validation is None else trainer.model.evaluate(*self._validation, trainer.loss)
+        trainer.epochs += 1
+        record = Epoch(
+            epoch=trainer.epochs,
+            step=trainer.steps,
+            loss=progress.loss_sum / progress.samples if progress.samples else math.nan,
+            accuracy=progress.accuracy_sum / progress.samples if progress.samples else math.nan,
+            validation_loss=checked and checked.loss,
+            validation_accuracy=checked and checked.accuracy,
+            learning_rate=self._rate(progress.done - 1),
+            seconds=progress.seconds,
+            skipped=progress.skipped,
+        )
+        progress.history.epochs.append(record)
+        trainer.progress = Progress(done=progress.done, history=progress.history)
+        for callback in self._callbacks:
+            callback.on_epoch_end(trainer, record)

@@ -1,0 +1,118 @@
+"""A model from the file that `saving` wrote, or from one that only says so: nothing in it is believed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+import kernels
+from kernels import shapes
+
+from .architecture import Architecture
+from .encoding import KNOWN, ModelFormatError, decode, printable
+from .graph import DEFAULT_BACKEND, Graph
+from .layers import Layer
+from .lowering import lower_inference
+from .nodes import ordered
+from .saving import DTYPES, FORMAT, MAX_METADATA, check_counts, check_extent
+from .sequential import Sequential
+
+MAX_BYTES = 100_000_000  # 25 million float32 weights
+MAX_HEADER = 1 << 22
+
+Held = tuple[str, tuple[int, ...]]
+"""A tensor's type and shape."""
+
+
+def load(
+    path: str | os.PathLike[str],
+    backend: str | None = None,
+    layers: Sequence[type[Layer]] = (),
+    max_bytes: int = MAX_BYTES,
+) -> Graph:
+    """The model in a file, on any backend.
+
+    layers: layer classes of your own that the file may name. max_bytes: of the file; loading takes about four times as
+    much memory. Nothing in the file is executed, and nothing is allocated on its word: the architecture's arrays are
+    held against those that are there first. Raises FileNotFoundError, or ModelFormatError for anything that is not a
+    whole and consistent model.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no model at {path}")
+    kernels.get(DEFAULT_BACKEND if backend is None else backend)  # a wrong name is no fault of the file
+    known = KNOWN | {cls.__name__: cls for cls in layers}
+    try:
+        _check_bytes(path, max_bytes)
+        # Starting weights are drawn, by whatever gain the file names, before its own take their place.
+        with safe_open(path, framework="numpy") as file, np.errstate(all="ignore"):
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            held = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
+            kind, architecture = _architecture(file.metadata(), known)
+            _check_tensors(held, architecture)
+            model = kind.of(architecture, backend)
+            check_extent(model)
+            tensors = {name: file.get_tensor(name) for name in held}
+        for name, tensor in tensors.items():
+            if not np.isfinite(tensor).all():
+                raise ModelFormatError(f"{name} is not finite")
+        model.set_parameters(tensors)
+    except (SafetensorError, ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
+        raise ModelFormatError(f"{path}: not a readable model ({printable(error)})") from error
+    return model
+
+
+def _check_bytes(path: Path, max_bytes: int) -> None:
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise ModelFormatError(f"{size} bytes, expected at most {max_bytes}; load(..., max_bytes={size}) takes it")
+    with open(path, "rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if header > MAX_HEADER:
+        raise ModelFormatError(f"a header of {header} bytes, expected at most {MAX_HEADER}")
+
+
+def _architecture(metadata: dict[str, str] | None, known: dict[str, type]) -> tuple[type[Graph], Architecture]:
+    """The architecture that a file tells of, and which of the two ways it was written in."""
+    text = (metadata or {}).get("twinkernels", "")
+    if not text or len(text) > MAX_METADATA:
+        raise ModelFormatError("no architecture of this package in its metadata")
+    told = json.loads(text)
+    if not isinstance(told, dict) or told.get("format") != FORMAT:
+        raise ModelFormatError(f"format is not {FORMAT}")
+    check_counts(told)
+    nodes = {name: (decode(layer, known), *inputs) for name, layer, inputs in told["nodes"]}
+    if len(nodes) < len(told["nodes"]):
+        raise ModelFormatError("two nodes have one name")
+    if told["dtype"] not in ("float32", "float64"):
+        raise ModelFormatError(f"dtype is {told['dtype']}, expected float32 or float64")
+    architecture = Architecture(
+        nodes=ordered(nodes, told["output"]),
+        output=told["output"],
+        input_shape=tuple(told["input_shape"]),
+        dtype=np.dtype(told["dtype"]),
+        seed=told["seed"],
+        normalisation=None if told["normalisation"] is None else tuple(told["normalisation"]),
+    )
+    return Sequential if told["kind"] == "Sequential" else Graph, architecture
+
+
+def _check_tensors(held: Mapping[str, Held], architecture: Architecture) -> None:
+    """Raise ModelFormatError unless the arrays of the architecture are those that the file holds."""
+    _, network = lower_inference(architecture)
+    expected = {name: array.shape for name, array in (network.parameters | network.statistics).items()}
+    if held.keys() != expected.keys():
+        odd = sorted(held.keys() ^ expected.keys())
+        raise ModelFormatError(f"tensors do not match the architecture: {', '.join(odd[:5])}")
+    code = next(code for code, dtype in DTYPES.items() if dtype == architecture.dtype)
+    for name, shape in expected.items():
+        held_code, held_shape = held[name]
+        shapes.equal("model", name, held_shape, shape)
+        if held_code != code:
+            raise ModelFormatError(f"{name} has dtype {held_code}, expected {code}")

@@ -1,0 +1,68 @@
+"""Nodes: the layers of a graph by name, each with the names of those that it reads."""
+
+from __future__ import annotations
+
+import graphlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .layers import Layer
+from .plan import gradient_name
+
+INPUT = "input"
+MAX_NAME = 200
+
+
+@dataclass(frozen=True)
+class Node:
+    """One layer of a graph and the names of the nodes it reads."""
+
+    name: str
+    layer: Layer
+    inputs: tuple[str, ...]
+
+
+def _is_name(name: object) -> bool:
+    """Whether a node may be called so: names stand in files and in messages, and are no paths to elsewhere."""
+    if not isinstance(name, str) or name == INPUT or "'" in name or not name.isprintable() or len(name) > MAX_NAME:
+        return False
+    first, *others = name.replace("\\", "/").split("/")
+    return bool(first) and ".." not in (first, *others)
+
+
+def ordered(nodes: Mapping[str, Sequence[Any]], output: str) -> tuple[Node, ...]:
+    """The nodes with every input before its readers, after checking names, arity, cycles and reachability."""
+    parsed: dict[str, Node] = {}
+    for name, entry in nodes.items():
+        if not _is_name(name):
+            raise ValueError(f"node name {name!r} is not allowed; expected a printable string other than {INPUT!r}")
+        if not isinstance(entry, (tuple, list)) or len(entry) < 2 or not isinstance(entry[0], Layer):
+            raise TypeError(f"node {name!r} is {entry!r}, expected (layer, input, ...)")
+        layer, *inputs = entry
+        if len(inputs) != layer.arity if layer.arity else len(inputs) < 2:
+            expected = layer.arity or "two or more"
+            raise ValueError(f"node {name!r} has {len(inputs)} inputs, {type(layer).__name__} expects {expected}")
+        if (other := gradient_name(name)) in nodes:  # both would own an array "dname.w"
+            raise ValueError(f"node names {name!r} and {other!r} clash: {other}.w is the gradient by {name}.w")
+        parsed[name] = Node(name, layer, tuple(inputs))
+    if output not in parsed:
+        raise ValueError(f"output {output!r} is not a node; expected one of {', '.join(parsed) or 'no nodes'}")
+    for node in parsed.values():
+        for source in node.inputs:
+            if source != INPUT and source not in parsed:
+                raise ValueError(
+                    f"node {node.name!r} reads {source!r}, which is no node; expected one of "
+                    f"{INPUT}, {', '.join(parsed)}"
+                )
+    try:
+        sorter = graphlib.TopologicalSorter({n.name: [s for s in n.inputs if s != INPUT] for n in parsed.values()})
+        order = list(sorter.static_order())
+    except graphlib.CycleError as error:
+        raise ValueError(f"the graph has a cycle: {' -> '.join(error.args[1])}") from None
+    leads = {output}
+    for name in reversed(order):
+        if name not in leads:
+            raise ValueError(f"node {name!r} does not lead to the output {output!r}")
+        leads.update(parsed[name].inputs)
+    return tuple(parsed[name] for name in order)

@@ -1,0 +1,110 @@
+"""What the program shows of long work and of tables: lines on standard output, and bars where it is watched."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+from models.callbacks import Callback
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from models.history import Epoch
+    from models.trainer import Trainer
+
+
+def bar() -> Progress:
+    """A bar on standard error where that is a terminal, and nothing elsewhere; what is printed stays above it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),  # what goes into a file or a pipe stays there
+    )
+
+
+def width() -> int | None:
+    """Columns of the terminal that standard output is; None where it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def print_table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    right: Collection[str] = (),
+    wrapped: Collection[str] = (),
+) -> None:
+    """Aligned columns, those of `right` to the right; those of `wrapped` give way where the terminal is narrow."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in right else "left", no_wrap=heading not in wrapped)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+class TrainingProgress(Callback):
+    """A line an epoch, and a bar for its steps."""
+
+    def __init__(self) -> None:
+        self.began = False
+        self._bar = bar()
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        self._bar.stop()
+
+    def on_fit_begin(self, trainer: Trainer, total_steps: int) -> None:
+        self.began, self._trainer = True, trainer
+        model = trainer.model
+        count = sum(array.size for array in model.parameters().values())
+        print(f"{count:,} parameters, {model.backend} backend, {total_steps:,} steps of {trainer.batch_size} images")
+        self._task = self._bar.add_task("training", total=total_steps)
+        self._bar.start()  # no sooner: loading data may show a bar of its own
+
+    def restore(self, state: dict[str, Any]) -> None:
+        print(f"going on after {self._trainer.progress.done:,} steps")
+        self._bar.update(self._task, completed=self._trainer.progress.done)
+
+    def on_progress(self, trainer: Trainer) -> None:
+        self._bar.update(self._task, completed=trainer.progress.done)
+
+    def on_epoch_end(self, trainer: Trainer, epoch: Epoch) -> None:
+        line = f"epoch {epoch.epoch:3}  loss {epoch.loss:.4f}  accuracy {epoch.accuracy:.4f}"
+        if epoch.validation_accuracy is not None:
+            line += f"  validation {epoch.validation_accuracy:.4f}"
+        print(f"{line}  {epoch.seconds:.1f} s", flush=True)
+
+
+class StudyProgress:
+    """A line a trial, and a bar for all of them."""
+
+    def __init__(self) -> None:
+        self._bar = bar()
+        self._task: TaskID | None = None
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        self._bar.stop()
+
+    def __call__(self, done: int, total: int, line: str | None) -> None:
+        if self._task is None:
+            self._task = self._bar.add_task("studying", total=total)
+            self._bar.start()
+        self._bar.update(self._task, completed=done)
+        if line is not None:
+            print(f"{done:,} of {total:,}  {line}", flush=True)
