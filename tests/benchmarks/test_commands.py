@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 # In one process, which loads what they share once. Of a module that another one has imported runpy warns.
@@ -57,3 +59,22 @@ def test_help_is_all_that_it_gives(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [f"{name} 0 True 1" for name in names]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--benchmark-compare"], "--benchmark-compare compares nothing without times: expected --benchmark-enable"),
+        (["--benchmark-compare-fail=median:25%"], "--benchmark-compare-fail compares nothing without times"),
+        (["--benchmark-enable", "--benchmark-compare-fail=median:25%"], "expected --benchmark-compare beside it"),
+        (["--benchmark-enable", "--benchmark-compare", "--benchmark-compare-fail=median:25%"], "by --benchmark-enable"),
+    ],
+)
+def test_a_comparison_of_nothing_is_refused(options: list[str], words: str, tmp_path: Path) -> None:
+    pytest.importorskip("pytest_benchmark", reason="times are taken by the extra bench")
+    where = ["-p", "no:cacheprovider", "--benchmark-storage", f"file://{tmp_path}"]
+    command = [sys.executable, "-m", "pytest", *where, "benchmarks/test_speed_models.py", "-k", "nothing", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 4, done.stdout
+    assert words in done.stderr
+    assert "INTERNALERROR" not in done.stdout + done.stderr

@@ -15,6 +15,7 @@ import kernels
 from benchmarks import paired
 from benchmarks.suite import cases, common
 from kernels import Kernels
+from kernels.interface import roles
 
 NUMPY = kernels.get("numpy")
 CASE = "relu/small"
@@ -75,6 +76,23 @@ def test_a_result_off_by_a_ten_thousandth_fails(case_id: str) -> None:
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 def test_a_result_that_is_no_number_fails(wrong: float) -> None:
     assert paired.share(CASE, altered("relu", lambda x, y: y.fill(wrong))) > 1.0
+
+
+@pytest.mark.parametrize("case_id", ["relu/small", "linear/small", "batchnorm/image", "predict/mlp-rmsprop-b1"])
+def test_one_nan_in_the_middle_fails(case_id: str) -> None:
+    kernel = "linear" if case_id.startswith("predict") else case_id.split("/")[0]
+    position = list(roles(kernel)).index("y")
+
+    def plant(*arguments: Any) -> None:
+        y = arguments[position]
+        y.flat[y.size // 2] = np.nan
+
+    wrong = altered(kernel, plant)
+    assert paired.share(case_id, wrong) == np.inf
+    assert paired.Outcome(case_id, common.Interval(2.0, 2.1, 2.2), 1.0, np.nan, 2e-6, 1e-6).failures
+    if not case_id.startswith("predict"):
+        found = common.measure_accuracy(common.record(cases.get(case_id)), wrong)
+        assert found.error == found.share == np.inf
 
 
 @pytest.mark.parametrize("case_id", ["step/mlp-rmsprop-b64", "predict/mlp-rmsprop-b1"])
