@@ -5,12 +5,17 @@ Run: python -m benchmarks.limit
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
+
 import kernels
 from kernels.limits import SIZES, bandwidth, peak
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """One line a figure, for one thread up to all."""
+    assert __doc__ is not None
+    argparse.ArgumentParser("python -m benchmarks.limit", description=__doc__.splitlines()[0]).parse_args(arguments)
     for threads in range(1, kernels.get_threads() + 1):
         for dtype in ("float32", "float64"):
             print(f"{threads} threads  {dtype}  {peak(dtype, threads) / 1e9:7.1f} GFLOP/s")

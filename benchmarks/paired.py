@@ -27,7 +27,7 @@ import numpy as np
 
 import kernels
 import models
-from kernels import Kernels
+from kernels import Kernels, accuracy
 
 from .suite import cases, common
 from .suite.common import Interval, Sampler
@@ -47,6 +47,9 @@ CASE_DISTURBED = 2.0
 
 SHARP = 1.25
 """How far apart the ends of an interval may be if it is to become a floor."""
+
+TERMS = 49
+"""A network's answer has the budget of a sum of so many terms. Its longest sum has thousands, whose errors average."""
 
 STEPS = tuple(f"step/{network}-b{batch}" for network in models.NETWORKS for batch in (64,))
 PREDICTIONS = tuple(f"predict/{network}-b1" for network in models.NETWORKS)
@@ -70,11 +73,11 @@ def prepare(case_id: str, k: Kernels) -> Callable[[], Any]:
     return lambda: trainer.step(x, y)
 
 
-def excess(case_id: str, k: Kernels) -> float:
+def share(case_id: str, k: Kernels) -> float:
     """The share of its error budget that a case takes on these kernels; beyond 1 it is wrong."""
     kind, name = case_id.split("/")
     if kind not in ("step", "predict"):
-        return common.accuracy(common.record(cases.get(case_id)), k).excess
+        return common.measure_accuracy(common.record(cases.get(case_id)), k).share
     network, batch = name.rsplit("-b", 1)
 
     def answer(k: Kernels, dtype: str) -> np.ndarray:
@@ -84,10 +87,9 @@ def excess(case_id: str, k: Kernels) -> float:
         return np.asarray(models.Trainer(model, models.SGD(1e-3), batch_size=int(batch)).step(x, y))
 
     truth = answer(kernels.get("numpy"), "float64")
-    unit = float(np.finfo(np.float32).eps * np.abs(truth).max())
-    twins = k, kernels.get("numpy")
-    error, baseline = (float(np.abs(answer(each, "float32") - truth).max()) / unit for each in twins)
-    return error / (4.0 * baseline + common.ULPS) if math.isfinite(error) else math.inf
+    own, found = (accuracy.errors(answer(each, "float32"), truth).max() for each in (kernels.get("numpy"), k))
+    ulp = np.finfo(np.float32).eps * np.abs(truth).max()
+    return float(found / accuracy.budget(ulp, TERMS, np.float32, own))
 
 
 def _network(name: str, batch: int, k: Kernels, dtype: str = "float32") -> tuple[models.Graph, np.ndarray, np.ndarray]:
@@ -155,7 +157,7 @@ class Outcome:
     id: str
     speedup: Interval
     floor: float
-    excess: float
+    share: float
     numpy: float
     numba: float
     disturbance: Interval | None = None
@@ -166,8 +168,8 @@ class Outcome:
         found = []
         if self.speedup.high < MARGIN * self.floor:
             found.append(f"speed-up {self.speedup} is below {MARGIN} x its floor {self.floor:g}")
-        if not self.excess <= 1.0:
-            found.append(f"the error takes {self.excess:.3g} times its budget")
+        if not self.share <= 1.0:
+            found.append(f"the error takes {self.share:.3g} times its budget")
         if self.disturbance is not None and self.disturbance.low > CASE_DISTURBED:
             found.append(f"NumPy takes {self.disturbance} times as long as in a process without Numba")
         return found
@@ -175,7 +177,7 @@ class Outcome:
     def __str__(self) -> str:
         alone = "" if self.disturbance is None else f"{self.disturbance.median:.2f}"
         figures = f"{self.numpy * 1e6:12,.1f} {self.numba * 1e6:12,.1f}  {self.speedup!s:24} {self.floor:6g}"
-        line = f"{self.id:48} {figures} {self.excess:7.3f} {alone:>6}"
+        line = f"{self.id:48} {figures} {self.share:7.3f} {alone:>6}"
         return "\n    FAILED: ".join([line, *self.failures])
 
 
@@ -193,8 +195,8 @@ def measure(
     seed: int = 0,
     used: float | None = None,
 ) -> Outcome:
-    """Race the two kernels of a case: the definition, then its fast twin. `used`: its `excess`, where that is known."""
-    used = excess(case_id, twins[1]) if used is None else used
+    """Race the two kernels of a case: the definition, then its fast twin. `used`: its `share`, where that is known."""
+    used = share(case_id, twins[1]) if used is None else used
     samplers: dict[str, Callable[[], float]] = {
         "numpy": Sampler(prepare(case_id, twins[0])),
         "numba": Sampler(prepare(case_id, twins[1])),
@@ -307,7 +309,7 @@ def calibrate(
     Also shows how often the interval misses the true ratio 1, which a margin of nothing would have to bear, and how
     near the gate came to an alarm. Errors do not change from run to run, and are taken once.
     """
-    used = {case_id: excess(case_id, k) for case_id in case_ids}
+    used = {case_id: share(case_id, k) for case_id in case_ids}
     outcomes: list[Outcome] = []
     alarms = 0
     for run in range(runs):

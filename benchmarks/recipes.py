@@ -7,9 +7,9 @@ threads of one backend slow the other, and its time is that of the whole fit, wi
 after each epoch, without loading data and without compiling: the same recipe has taken a few steps before. The
 backends take turns, seed by seed; the speed-up is the median over seeds of NumPy's time over Numba's.
 
-Every result is kept in results/recipes.json as it comes, so that this may be done in parts. From there come
-results/recipes.md, which `python -m benchmarks.results` puts into RESULTS.md, and the figures that `twinkernels list`
-shows. Exit status 1 if a recipe misses its floor.
+Every result is kept in results/recipes.json as it comes, so that this may be done in parts. Of that
+`python -m benchmarks.pages` makes a section of RESULTS.md, and the figures that `twinkernels list` shows. Exit status 1
+if a recipe misses its floor.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from models.encoding import encode
 from twinkernels import recipes
 from twinkernels.recipes import RECIPES, Recipe
 
+from .kept import Run, told, write
 from .peers.__main__ import machine
-from .results import bullet, number, prose, span, table, times, told, write
+from .text import bullet, number, prose, span, table, times
 
 HERE = Path(__file__).parent
 KEPT = HERE / "results" / "recipes.json"
-PAGE = HERE / "results" / "recipes.md"
 
 SHORTER = [replace(RECIPES["mlp-nobias"], iterations=1_000, published="0.51", floor=0.90)]
 """Shown before the recipe of their name. The program that mlp-nobias answers to has two published figures."""
@@ -54,8 +54,6 @@ NUMBA_ALONE = {
 BACKENDS = {"numba": "Numba", "numpy": "NumPy"}
 WARM_IMAGES, WARM_STEPS = 1_200, (1, 3)
 """A fit of one step calls what a single step calls, one of three what a stretch of an epoch calls."""
-
-Run = dict[str, Any]
 
 
 def rows() -> list[Recipe]:
@@ -170,10 +168,9 @@ def figures(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
     return {name: by_backend for name, by_backend in found.items() if by_backend}
 
 
-def publish(runs: Sequence[Run], page: Path, shown: Path) -> None:
-    """Write the table, and what `twinkernels list` shows."""
-    page.write_text(report(runs, rows()) + "\n", encoding="utf-8")
-    shown.write_text(json.dumps(figures(runs), indent=1) + "\n", encoding="utf-8")
+def published(runs: Sequence[Run]) -> str:
+    """What `twinkernels list` shows, as its file holds it."""
+    return json.dumps(figures(runs), indent=1) + "\n"
 
 
 # ------------------------------------------------------------------------------------------------------------ The table
@@ -250,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--threads", type=int, default=available_cores())
     add("--data", default="mnist", metavar="mnist|PATH", help="or a folder that holds MNIST")
     add("--only-missing", action="store_true", help="train what the file does not hold")
-    add("--json", type=Path, default=KEPT, metavar="FILE", help="instead of results/recipes.json and what comes of it")
+    add("--json", type=Path, default=KEPT, metavar="FILE", help="instead of results/recipes.json")
     options = parser.parse_args(arguments)
     try:
         for name in ("seeds", "threads"):
@@ -281,8 +278,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 line = f"{recipe.name}, {recipe.length}, {backend}, seed {seed}: {share:.4f} after {seconds:.1f} s"
                 print(line, file=sys.stderr, flush=True)
     runs = read(options.json)
-    if options.json == KEPT:
-        publish(runs, PAGE, recipes.FIGURES)
     print(report(runs, shown))
     lines = missed(runs, shown)
     print(*lines, sep="\n", end="\n" if lines else "", file=sys.stderr)

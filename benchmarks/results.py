@@ -1,12 +1,13 @@
 """What is committed of the comparison with other libraries: figures, charts, RESULTS.md, the README's opening block.
 
-Run: python -m benchmarks.results [FILE.json ...]
+Run: python -m benchmarks.results FILE.json [...]
 
 Each FILE was written by `python -m benchmarks.peers --json FILE`. Where two hold the same case, the later one counts;
-all must come from one machine. They are kept, trimmed, as results/peers.json, from which everything is made again when
-no FILE is given. results/recipes.md (from `python -m benchmarks.recipes`), results/shares.txt, rewrites.txt and
-growth.txt (what `python -m benchmarks.shares` and the like printed) and results/calibration.txt (what
-`python -m benchmarks.paired --calibrate 100` printed) become sections of RESULTS.md where they exist.
+all must come from one machine. They are kept, trimmed, as results/peers.json, and charts, RESULTS.md and the README's
+block made of it; `python -m benchmarks.pages` makes these again, with all other pages. results/recipes.json (from
+`python -m benchmarks.recipes`), results/shares.txt, rewrites.txt and growth.txt (what `python -m benchmarks.shares` and
+the like printed) and results/calibration.txt (what `python -m benchmarks.paired --calibrate 100` printed) become
+sections of RESULTS.md where they exist.
 """
 
 from __future__ import annotations
@@ -19,24 +20,27 @@ import os
 import re
 import shlex
 import sys
-import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from . import recipes
+from .kept import Run, told, write
 from .peers import __main__ as command
 from .peers.measure import Result, summarise
 from .peers.networks import NETWORKS
 from .peers.variants import DISTRIBUTIONS, OURS, REFERENCE
+from .text import bullet, digits, number, prose, replace, short, span, table, times
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 HERE = Path(__file__).parent
-MARKERS = "<!-- results -->", "<!-- /results -->"
+MARKER = "results"
+"""Of the README's block, which stands between <!-- results --> and <!-- /results -->."""
 SECTIONS = {
-    "recipes.md": (
+    "recipes.json": (
         "Recipes",
         "Each recipe in full, as `python -m benchmarks.recipes` measured it and held it to its floor.",
     ),
@@ -86,12 +90,10 @@ ANCHORS = {"train": 128, "infer": 64}
 SUSPICIOUS = 1e-3
 """A deviation from the NumPy backend beyond this is named among the notes."""
 
-MACHINE = ("cpu", "machine", "cores", "threads", "system", "python", "load_before", "date", "commit")
 RESULT = ("peer", "variant", "status", "reason", "first_step_seconds", "peak_bytes", "deviation", "notes", "versions")
 LEFT_OUT = ("python", "json", "install", "limit_seconds")
-"""What `trimmed` keeps of the machine and of a result, and what it leaves out of the options."""
+"""What `trimmed` keeps of a result, and what it leaves out of the options."""
 
-Run = dict[str, Any]
 Panel = Callable[["Axes"], None]
 
 
@@ -135,14 +137,6 @@ def trimmed(run: Run) -> Run:
         "installed_bytes": run["installed_bytes"],
         "cases": cases,
     }
-
-
-def told(machine: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of a machine's description."""
-    facts = {key: machine.get(key) for key in MACHINE}
-    # The kernel's local suffix tells about the host and nothing about the figures.
-    facts["system"] = re.sub(r"^(\w+)[- ](\d+(?:\.\d+)?).*", r"\1 \2", facts["system"])
-    return facts
 
 
 def trimmed_result(result: dict[str, Any]) -> dict[str, Any]:
@@ -190,14 +184,6 @@ def cases(runs: Sequence[Run]) -> list[Case]:
             found.append(Case(case["network"], case["task"], case["batch_size"], results))
     order = list(NETWORKS)
     return sorted(found, key=lambda case: (list(TITLES).index(case.task), order.index(case.network), case.batch_size))
-
-
-def write(path: Path, runs: Sequence[Run]) -> None:
-    """The runs as JSON, a line for each innermost list or object, and for the rounds of a setting."""
-    text = json.dumps({"runs": runs}, indent=1)
-    text = re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda group: " ".join(group[0].split()), text)
-    text = re.sub(r'"rounds": \[[^\]]*\]', lambda group: " ".join(group[0].split()), text)
-    path.write_text(text + "\n", encoding="utf-8")
 
 
 def measured(case: Case) -> list[Result]:
@@ -312,34 +298,6 @@ def installed(runs: Sequence[Run]) -> dict[str, float]:
     return dict(sorted(sizes.items(), key=lambda item: item[1]))
 
 
-# -------------------------------------------------------------------------------------------------------------- Numbers
-
-
-def digits(value: float) -> float:
-    """Five significant digits: more than any timing has."""
-    return float(f"{value:.5g}")
-
-
-def number(value: float) -> str:
-    """Three significant digits, with thousands' commas."""
-    value = float(f"{value:.3g}")
-    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
-
-
-def short(value: float) -> str:
-    """Three significant digits, as 19.5k."""
-    value = float(f"{value:.3g}")
-    for size, letter in ((1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:#.3g}".rstrip(".") + letter
-    return number(value).rstrip(".")
-
-
-def times(ratio: float | None) -> str:
-    """How many times as fast ours is."""
-    return "" if ratio is None else f"{ratio:.2f}×" if ratio < 9.95 else f"{ratio:.0f}×"
-
-
 # --------------------------------------------------------------------------------------------------------------- Charts
 
 PAPER, INK, FAINT = "#f6f8fa", "#1f2328", "#59636e"
@@ -444,16 +402,23 @@ def panel(bars: Sequence[Bar], title: str, names: bool = True) -> Panel:
     return lambda axes: draw(axes, bars, title, names)
 
 
-def charts(folder: Path, runs: Sequence[Run], found: Sequence[Case]) -> list[str]:
-    """Draw all that the runs have figures for; returns the names of the files, without .png."""
-    drawn = []
+class Chart(NamedTuple):
+    """A picture's panels, row by row, with what stands above and below them."""
+
+    grid: Sequence[Sequence[Panel]]
+    title: str
+    foot: str
+
+
+def charts(runs: Sequence[Run], found: Sequence[Case]) -> dict[str, Chart]:
+    """All that the runs have figures for, by the name of the file, without .png."""
+    planned: dict[str, Chart] = {}
     threads = runs[0]["machine"]["threads"]
     where = f"CPU, {threads} thread{'s' * (threads > 1)}, float32"
 
     def picture(name: str, grid: Sequence[Sequence[Panel]], title: str, foot: str) -> None:
         if any(grid):  # a row at least holds a panel
-            chart(folder / f"{name}.png", grid, title, f"{foot} {where}.")
-            drawn.append(name)
+            planned[name] = Chart(grid, title, f"{foot} {where}.")
 
     best_settings = f"{RATIO}. Each library at its fastest setting."
     opening = []
@@ -488,34 +453,16 @@ def charts(folder: Path, runs: Sequence[Run], found: Sequence[Case]) -> list[str
     ]
     foot = f"Shorter is better. {where_measured[0].upper()}{where_measured[1:]}, unless said otherwise."
     picture("costs", [row], "Start, memory and size", foot)
-    return drawn
+    return planned
+
+
+def draw_all(folder: Path, planned: dict[str, Chart]) -> None:
+    """Write the pictures."""
+    for name, each in planned.items():
+        chart(folder / f"{name}.png", each.grid, each.title, each.foot)
 
 
 # ----------------------------------------------------------------------------------------------------------------- Text
-
-
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """A Markdown table; all columns but the first ones are aligned right."""
-    rule = ["---" if column < left else "---:" for column in range(len(headings))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (headings, rule, *rows))
-
-
-def prose(text: str) -> str:
-    """A paragraph, as wide as the others of this repository."""
-    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
-
-
-def bullet(text: str) -> str:
-    """An entry of a list."""
-    return textwrap.fill(
-        text, 120, initial_indent="- ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-    )
-
-
-def span(values: Sequence[float], form: Callable[[float], str]) -> str:
-    """Least to greatest, or the one value."""
-    least, greatest = form(min(values)), form(max(values))
-    return least if least == greatest else f"{least} – {greatest}"
 
 
 def summary(group: Sequence[Case]) -> str:
@@ -665,8 +612,8 @@ def competitors(runs: Sequence[Run], found: Sequence[Case]) -> str:
     return table(["library", "versions", "settings", "installed"], rows, left=3)
 
 
-def page(folder: Path, runs: Sequence[Run], found: Sequence[Case], drawn: Sequence[str]) -> str:
-    """RESULTS.md. folder: where the pictures and the texts of further sections lie."""
+def page(folder: Path, runs: Sequence[Run], found: Sequence[Case], drawn: Collection[str]) -> str:
+    """RESULTS.md. folder: where the pictures and the figures of further sections lie."""
     link = folder.name
     rounds = " or ".join(dict.fromkeys(str(run["options"]["rounds"]) for run in runs))
     turn = " or ".join(
@@ -684,7 +631,7 @@ def page(folder: Path, runs: Sequence[Run], found: Sequence[Case], drawn: Sequen
     parts = [
         "# Results",
         prose(
-            "Made by `python -m benchmarks.results`; not edited by hand. The figures lie in "
+            "Made by `python -m benchmarks.pages`; not edited by hand. The figures lie in "
             f"[`{link}/peers.json`]({link}/peers.json)."
         ),
         "## What was measured",
@@ -743,10 +690,17 @@ def page(folder: Path, runs: Sequence[Run], found: Sequence[Case], drawn: Sequen
         parts += ["## Notes", "\n".join(map(bullet, remarks))]
     for file, (title, opening) in SECTIONS.items():
         if (folder / file).exists():
-            text = (folder / file).read_text(encoding="utf-8").strip("\n")
-            parts += [f"## {title}", opening, text if file.endswith(".md") else f"```text\n{text}\n```"]
+            parts += [f"## {title}", opening, section(folder / file)]
     parts += ["## Again", "```sh\n" + "\n".join(reproduce(runs)) + "\n```"]
     return "\n\n".join(parts) + "\n"
+
+
+def section(path: Path) -> str:
+    """What a further section shows of its file."""
+    if path.suffix == ".json":
+        return recipes.report(recipes.read(path), recipes.rows())
+    text = path.read_text(encoding="utf-8").strip("\n")
+    return f"```text\n{text}\n```"
 
 
 def layers(name: str) -> str:
@@ -809,46 +763,51 @@ def block(runs: Sequence[Run], found: Sequence[Case], picture: str | None, resul
     return "\n\n".join(parts)
 
 
-def replace(text: str, inside: str) -> str:
-    """The text with what stands between the two markers replaced."""
-    before, opening, rest = text.partition(MARKERS[0])
-    _, closing, after = rest.partition(MARKERS[1])
-    if not (opening and closing) or MARKERS[0] in after or MARKERS[1] in after:
-        raise ValueError(f"expected {MARKERS[0]} and {MARKERS[1]} once each, in this order")
-    return f"{before}{opening}\n{inside}\n{closing}{after}"
-
-
 # -------------------------------------------------------------------------------------------------------------- Command
 
 
-def make(files: Sequence[Path], out: Path, readme: Path | None) -> None:
-    """Write everything."""
-    folder = out / "results"
-    runs = merge([run for file in files or [folder / "peers.json"] for run in read(file)])
-    found = cases(runs)
+def texts(runs: Sequence[Run], out: Path, readme: Path | None) -> tuple[dict[Path, str], dict[str, Chart]]:
+    """RESULTS.md and the README by their paths, and the charts that they show.
+
+    Raises ValueError if nothing was measured, or if the README has no place for its block.
+    """
+    folder, found = out / "results", cases(runs)
     if not any(measured(case) for case in found):
         raise ValueError("nothing was measured in these runs")
-    text = readme.read_text(encoding="utf-8") if readme else ""
-    if readme:
-        replace(text, "")  # complain before anything is written
-    folder.mkdir(parents=True, exist_ok=True)
-    write(folder / "peers.json", runs)
-    drawn = charts(folder, runs, found)
-    (out / "RESULTS.md").write_text(page(folder, runs, found, drawn), encoding="utf-8")
+    planned = charts(runs, found)
+    made = {out / "RESULTS.md": page(folder, runs, found, planned)}
     if readme:
 
         def link(path: Path) -> str:
             return Path(os.path.relpath(path, readme.parent)).as_posix()
 
-        picture = link(folder / "overview.png") if "overview" in drawn else None
+        picture = link(folder / "overview.png") if "overview" in planned else None
         inside = block(runs, found, picture, link(out / "RESULTS.md"))
-        readme.write_text(replace(text, inside), encoding="utf-8")
+        made[readme] = replace(readme.read_text(encoding="utf-8"), MARKER, inside)
+    return made, planned
+
+
+def kept(out: Path) -> list[Run]:
+    """The runs that `make` has kept."""
+    return read(out / "results" / "peers.json")
+
+
+def make(files: Sequence[Path], out: Path, readme: Path | None) -> None:
+    """Keep the runs, those that are kept if there are no files, and write all that comes of them."""
+    runs = merge([run for file in files for run in read(file)] or kept(out))
+    made, planned = texts(runs, out, readme)
+    folder = out / "results"
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / "peers.json", runs)
+    for path, text in made.items():
+        path.write_text(text, encoding="utf-8")
+    draw_all(folder, planned)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run as a command."""
     parser = argparse.ArgumentParser("python -m benchmarks.results", description=__doc__.splitlines()[0])
-    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="default the committed results/peers.json")
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="default what is kept, results/peers.json")
     parser.add_argument("--out", type=Path, metavar="DIR", help="instead of benchmarks/; leaves the README alone")
     parser.add_argument("--readme", type=Path, metavar="FILE", help="whose block to write; default README.md")
     options = parser.parse_args(arguments)

@@ -14,6 +14,7 @@ import argparse
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import Any
 
 import numpy as np
 import threadpoolctl
@@ -43,7 +44,7 @@ def seconds(call: Call, least: float = 0.01) -> float:
             return spent / calls
 
 
-def conv2d(backend: str, x: tuple[int, ...], w: tuple[int, ...], **options: int) -> dict[str, tuple[Call, int]]:
+def conv2d(backend: str, x: tuple[int, ...], w: tuple[int, ...], **options: Any) -> dict[str, tuple[Call, int]]:
     """{direction: (call, FLOPs)}. dX is the backward with dx less the one without, so it has no call of its own."""
     k = kernels.get(backend)
     d = shapes.conv2d(x, w, None, **options)

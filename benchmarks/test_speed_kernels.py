@@ -19,14 +19,6 @@ BENCH += [(f"{kernel}/cnn-bn-conv2-b128", "float64") for kernel in ("conv2d", "c
 BENCH += [(f"{kernel}/mlp-512-hidden-b128", "float64") for kernel in ("linear", "linear_backward")]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def settled(request: pytest.FixtureRequest) -> None:
-    """Pinned threads where times are taken; where not, what other tests set is left alone."""
-    option = request.config.getoption
-    if option("benchmark_enable") or not option("benchmark_disable"):
-        common.settle()
-
-
 @cache
 def limits(dtype: str) -> Any:
     """The machine's limits, measured once."""
@@ -41,8 +33,8 @@ def test_kernel(benchmark: Any, case_id: str, dtype: str, backend: str) -> None:
     benchmark.group = f"{case_id} {dtype}"
     case, k = cases.get(case_id), kernels.get(backend)
     call = common.record(case, dtype)
-    accuracy = common.accuracy(call, k)
-    assert accuracy.excess <= 1.0, f"{case_id} on {backend}: {accuracy}"
+    accuracy = common.measure_accuracy(call, k)
+    assert accuracy.share <= 1.0, f"{case_id} on {backend}: {accuracy}"
     run, _ = call.bind(k)
     benchmark(run)
     if benchmark.stats is None:

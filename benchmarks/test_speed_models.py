@@ -10,18 +10,8 @@ import pytest
 import kernels
 import models
 
-from .suite import common
-
 CASES = [(network, batch) for network in models.NETWORKS for batch in (1, 64)]
 IDS = [f"{network}-b{batch}" for network, batch in CASES]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def settled(request: pytest.FixtureRequest) -> None:
-    """Pinned threads where times are taken; where not, what other tests set is left alone."""
-    option = request.config.getoption
-    if option("benchmark_enable") or not option("benchmark_disable"):
-        common.settle()
 
 
 def images(batch: int) -> tuple[np.ndarray, np.ndarray]:

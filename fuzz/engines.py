@@ -5,6 +5,7 @@ Both print their statistics as libFuzzer does, on standard error.
 
 from __future__ import annotations
 
+import argparse
 import faulthandler
 import logging
 import random
@@ -118,7 +119,21 @@ def mutated(content: bytes, others: list[bytes], words: list[bytes], chance: ran
     return bytes(changed[:LONGEST])
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """One engine on one target, as `python -m fuzz` starts it."""
+    assert __doc__ is not None
+    engines = {"atheris": atheris, "plain": plain}
+    parser = argparse.ArgumentParser("python -m fuzz.engines", description=__doc__.splitlines()[0])
+    parser.add_argument("engine", choices=engines)
+    parser.add_argument("target")
+    parser.add_argument("seconds", type=int)
+    parser.add_argument("seed", type=int, help="of the mutations; 0 draws one")
+    parser.add_argument("keep", type=Path, help="folder for new inputs that reach new code")
+    parser.add_argument("prefix", help="of the files that it writes on the way")
+    given = parser.parse_args()
     logging.disable()  # a checkpoint of other versions is worth a line, but not a million
-    engine, target, seconds, seed, keep, prefix = sys.argv[1:]
-    {"atheris": atheris, "plain": plain}[engine](target, int(seconds), int(seed), Path(keep), prefix)
+    engines[given.engine](given.target, given.seconds, given.seed, given.keep, given.prefix)
+
+
+if __name__ == "__main__":
+    main()

@@ -7,16 +7,16 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate, groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 import kernels
-from kernels import Kernels, memory
+from kernels import Kernels, accuracy
+from kernels.accuracy import Call, scales
 from kernels.interface import Scalar, roles
 from kernels.shapes import text
 from models.execute import Executor, filled
@@ -51,9 +51,9 @@ _ROUNDS = 3
 class Line:
     """One step of the plan: what it costs, how long each backend takes, and how far each is from the truth.
 
-    limit: the least seconds this machine could take. errors: the largest |result − truth| of an output, over the
-    largest value of that output or of the step's first input, since some gradients are sums that cancel; the truth is
-    computed in float64 from the same inputs. NumPy runs the steps that a fused step replaces.
+    limit: the least seconds this machine could take. errors: the largest |result − truth| of an output in ulp, as
+    `kernels.accuracy` counts it, at least of the step's first input, since some gradients are sums that cancel; the
+    truth is computed in float64 from the same inputs. NumPy runs the steps that a fused step replaces.
     """
 
     step: Step
@@ -114,15 +114,15 @@ class Profile:
         head = ["", "phase", "step", "shapes written", "MFLOP", "kB"]
         for backend in BACKENDS:
             head += [f"{_TITLES[backend]} µs", "GFLOP/s", "of limit"]
-        head += ["speed-up", *(f"{_TITLES[backend]} error" for backend in BACKENDS)]
+        head += ["speed-up", *(f"{_TITLES[backend]} error, ulp" for backend in BACKENDS)]
         rows = [tuple(head)]
         for i, line in enumerate(self.lines):
             start = (str(i), line.step.phase, str(line.step), line.shapes)
-            errors = tuple(f"{line.errors[backend]:.0e}" for backend in BACKENDS)
+            errors = tuple(f"{line.errors[backend]:.1f}" for backend in BACKENDS)
             rows.append(start + _figures(line.flops, line.bytes, line.limit, line.seconds) + errors)
             rows += [("", "", replaced, *[""] * (len(head) - 3)) for _, replaced in line.step.definition()]
         flops, size, limit = (sum(getattr(line, name) for line in self.lines) for name in ("flops", "bytes", "limit"))
-        largest = tuple(f"{max(line.errors[backend] for line in self.lines):.0e}" for backend in BACKENDS)
+        largest = tuple(f"{max(line.errors[backend] for line in self.lines):.1f}" for backend in BACKENDS)
         totals = {backend: self.seconds(backend) for backend in BACKENDS}
         rows.append(("", "", "total", "", *_figures(flops, size, limit, totals), *largest))
         rows.append(("", "", "the whole step at once", "", *_figures(flops, size, limit, self.whole), "", ""))
@@ -319,18 +319,16 @@ def _errors(plan: Plan, executor: Executor, twin: Kernels, n: int, learning_rate
     errors = []
     for step in plan.steps:
         originals = step.expanded(definition.has)
-        terms = executor.array(next(iter(step.inputs.values())), n)
-        size = float(np.abs(terms).max())
         results = {
             side: _results(step.expanded(k.has), given(side), k, n, dtype, scalars)
             for side, (k, dtype) in sides.items()
         }
         indices_too = not step.replaces  # where a ReLU is off, a fused step may find its maximum elsewhere
         compared = [v for v in step.outputs.values() if v in results["truth"] and (indices_too or v.dtype is None)]
-        found = {side: [written[value] for value in compared] for side, written in results.items()}
-        errors.append({backend: _largest(found[backend], found["truth"], size) for backend in BACKENDS})
+        truth = {value: results["truth"][value] for value in compared}
+        errors.append({backend: _largest(results[backend], truth) for backend in BACKENDS})
         for side, written in results.items():
-            handed[side] |= {value: array for value, array in written.items() if value not in compared}
+            handed[side] |= {value: array for value, (array, _) in written.items() if value not in compared}
         for _ in originals:
             function, arguments = next(calls)
             function(*filled(arguments, scalars))
@@ -344,36 +342,42 @@ def _results(
     n: int,
     dtype: DTypeLike,
     scalars: Mapping[str, float],
-) -> dict[Value, np.ndarray]:
+) -> dict[Value, Written]:
     """What steps write, on arrays of their own; `given` has what they read of others."""
-    own: dict[Value, np.ndarray] = {}
+    own: dict[Value, Written] = {}
     for step in steps:
-        arguments: list[Any] = []
+        arguments: dict[str, Any] = {}
         for name, role in roles(step.kernel).items():
             value = step.named.get(name)
             if role == "scratch":
-                value = memory.empty(k.scratch_size(step.kernel, step.dims["d"], n), dtype)
+                value = np.empty(0, dtype)
             elif isinstance(value, Scalar):
                 value = scalars[value.name]
             elif isinstance(value, Value):
-                if value not in own:
-                    own[value] = memory.empty(value.sized(n), dtype if value.dtype is None else value.dtype)
-                    if role != "output":
-                        own[value][...] = given(value)
-                value = own[value]
-            arguments.append(value)
-        k.function(step.kernel)(*arguments)
-    return {value: own[value] for step in steps for value in step.outputs.values()}
+                element = dtype if value.dtype is None else value.dtype
+                if role == "output":
+                    value = np.empty(value.sized(n), element)
+                else:
+                    value = (own[value].array if value in own else given(value)).astype(element)
+            arguments[name] = value
+        call = Call(step.kernel, arguments)
+        for name, array in call.results(k).items():
+            own[step.outputs[name]] = Written(array, scales(call, name, array, cancelling=True))
+    return own
 
 
-def _largest(results: Sequence[np.ndarray], truths: Sequence[np.ndarray], terms: float) -> float:
-    """The largest error of several arrays, over their largest value or `terms`; infinity for a wrong index."""
+class Written(NamedTuple):
+    """An array that a step writes, and the size against which its rounding is measured."""
+
+    array: np.ndarray
+    scale: np.ndarray
+
+
+def _largest(found: Mapping[Value, Written], truths: Mapping[Value, Written]) -> float:
+    """The largest error of several arrays in ulp of float32; infinity for what is wrong by more than rounding."""
     worst = 0.0
-    for result, truth in zip(results, truths, strict=True):
-        if result.dtype.kind != "f":
-            error = 0.0 if np.array_equal(result, truth) else np.inf
-        else:
-            difference, size = float(np.abs(result - truth).max()), max(terms, float(np.abs(truth).max()))
-            error = difference / size if size else difference
-        worst = max(worst, error) if error == error else np.inf
+    for value, truth in truths.items():
+        error = accuracy.errors(found[value].array, truth.array)
+        ulp = np.maximum(np.finfo(np.float32).eps * truth.scale, float(np.finfo(np.float32).smallest_subnormal))
+        worst = max(worst, float(np.max(error / ulp)))
     return worst

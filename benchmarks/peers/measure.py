@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import random
 import signal
@@ -264,9 +265,13 @@ def best(results: Sequence[Result], peer: str) -> Result | None:
 
 
 def deviation(outputs: Sequence[Sequence[float]], reference: Sequence[Sequence[float]]) -> float:
-    """Largest difference between the first outputs and the reference's, relative to the reference's largest value."""
+    """Largest difference between the first outputs and the reference's, relative to the reference's largest value.
+
+    Infinity where either holds what is no number: NaN would pass for less than any limit.
+    """
     ours, theirs = np.asarray(reference), np.asarray(outputs)
-    return float(np.abs(theirs - ours).max() / np.abs(ours).max())
+    found = float(np.abs(theirs - ours).max() / np.abs(ours).max())
+    return found if math.isfinite(found) else math.inf
 
 
 def request(network: Network, task: str, batch_size: int, threads: int, arrays: Path) -> dict[str, Any]:

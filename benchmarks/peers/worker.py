@@ -8,6 +8,7 @@ unasked while the worker gets ready: {"event": "first"} when the first step is d
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import os
@@ -134,6 +135,8 @@ def serve(requests: TextIO, answers: TextIO) -> None:
 
 def main() -> None:
     """Keep the pipe to the parent for answers alone; what libraries print goes to standard error."""
+    assert __doc__ is not None
+    argparse.ArgumentParser("python -m benchmarks.peers.worker", description=__doc__.splitlines()[0]).parse_args()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     serve(sys.stdin, answers)

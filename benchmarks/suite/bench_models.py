@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -75,7 +77,7 @@ class StepRatio:
         self.samplers = {}
         for name in ("numpy", backend):
             trainer = models.Trainer(models.build(network, name), models.Adam(1e-9), batch_size=int(batch))
-            self.samplers[name] = common.Sampler(lambda trainer=trainer: trainer.step(x, y))
+            self.samplers[name] = common.Sampler(partial(trainer.step, x, y))
 
     def track_time_ratio(self, backend: str, network: str, batch: str) -> float:
         seconds = common.sample(self.samplers, 9)
@@ -118,7 +120,9 @@ class Drift:
             trainer = models.Trainer(models.build(network, name), models.SGD(0.01), batch_size=16)
             trainer.fit(x, y, iterations=100)
             after.append(np.concatenate([array.ravel() for array in trainer.model.parameters().values()]))
-        return float(np.abs(after[0] - after[1]).max() / np.abs(after[0]).max())
+        drift = float(np.abs(after[0] - after[1]).max() / np.abs(after[0]).max())
+        assert math.isfinite(drift), f"{network} on {backend}: parameters that are no numbers"
+        return drift
 
 
 class Learning:

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,82 +20,23 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 import kernels
-from kernels import Kernels, memory
+from kernels import Kernels
 from kernels.interface import roles
 
 from . import cases
 from .cases import Case
 
-Results = dict[str, np.ndarray]
+if find_spec("kernels.accuracy") is None:  # a commit from before it: held to the budget of the commit that has this
+    kernels.__path__.append(str(Path(__file__).parents[2] / "kernels"))
+
+from kernels import accuracy
+from kernels.accuracy import Call
 
 THREADS = min(2, kernels.get_threads())
 """Threads of every figure that is kept, so that it does not depend on who else may use the machine's other cores."""
 
-ULPS = 16.0
-"""What rounding may cost beyond the baseline's own error, in units of the output's scale."""
-
 
 # A case as a call of a backend -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Call:
-    """A kernel and the arguments that a backend receives, by parameter name and in the call's order."""
-
-    kernel: str
-    arguments: dict[str, Any]
-
-    def arrays(self, *wanted: str) -> dict[str, np.ndarray]:
-        """The arguments of these roles that are there."""
-        return {
-            name: self.arguments[name]
-            for name, role in roles(self.kernel).items()
-            if role in wanted and self.arguments[name] is not None
-        }
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of all arrays but scratch, each counted once a direction."""
-        read, written = self.arrays("input", "in place"), self.arrays("output", "in place")
-        return sum(array.nbytes for array in [*read.values(), *written.values()])
-
-    def bind(self, k: Kernels) -> tuple[Callable[[], Any], Results]:
-        """The call on arrays of its own, allocated and touched, and those of them that it writes."""
-        arguments = dict(self.arguments)
-        first = next(iter(self.arrays("input", "in place").values()))
-        written: Results = {}
-        for name, role in roles(self.kernel).items():
-            value = arguments[name]
-            if not isinstance(value, np.ndarray):
-                continue
-            size = k.scratch_size(self.kernel, arguments["d"], len(first)) if role == "scratch" else value.shape
-            arguments[name] = memory.empty(size, value.dtype)
-            if role in ("input", "in place"):
-                arguments[name][...] = value
-            else:
-                arguments[name].fill(np.nan if value.dtype.kind == "f" else 113)
-            if role in ("output", "in place"):
-                written[name] = arguments[name]
-        function, values = k.function(self.kernel), list(arguments.values())
-        return lambda: function(*values), written
-
-    def results(self, k: Kernels) -> Results:
-        """What the call writes when it is made once."""
-        run, written = self.bind(k)
-        run()
-        return written
-
-    def in_float64(self) -> Call:
-        """The same call with every float32 array in float64: its results are the truth for float32."""
-
-        def widen(value: Any, role: str) -> Any:
-            if not isinstance(value, np.ndarray) or value.dtype != np.float32:
-                return value
-            # What an output holds before the call may be anything, and no number to convert.
-            return value.astype(np.float64) if role in ("input", "in place") else np.empty(value.shape)
-
-        names = roles(self.kernel)
-        return Call(self.kernel, {name: widen(value, names[name]) for name, value in self.arguments.items()})
 
 
 class _Recorder:
@@ -123,36 +64,15 @@ def record(case: Case, dtype: DTypeLike = np.float32, seed: int = 0) -> Call:
 # Errors ----------------------------------------------------------------------------------------------------------
 
 
-def errors(call: Call, results: Results, truth: Results) -> dict[str, float]:
-    """Largest |result − truth| of each output, in units of rounding (eps) at the size of its largest value.
-
-    Where a result is what is left of larger terms, the size is theirs. Whole numbers must be equal: else infinity.
-    """
-    return {name: _error(value, truth[name], _size(call, truth[name])) for name, value in results.items()}
-
-
-def _size(call: Call, truth: np.ndarray) -> float:
-    own = float(np.abs(truth).max())
-    if not any(word in call.kernel for word in ("norm", "softmax")):
-        return own
-    terms = next(iter(call.arrays("input").values()))  # x, logits, or dy
-    return max(own, float(np.abs(terms).max()))
-
-
-def _error(result: np.ndarray, truth: np.ndarray, size: float) -> float:
-    if result.dtype.kind != "f":
-        return 0.0 if np.array_equal(result, truth) else math.inf
-    difference = float(np.abs(result - truth).max())
-    unit = float(np.finfo(result.dtype).eps) * size + float(np.finfo(result.dtype).tiny)
-    return difference / unit if math.isfinite(difference) else math.inf
-
-
 class Accuracy(NamedTuple):
-    """How far a backend is from the truth, beside the definition's own distance; in units of rounding."""
+    """How far a backend is from the truth, beside the definition's own distance, both in ulp; see `kernels.accuracy`.
+
+    share: the largest that an output's error takes of its budget. Beyond 1 the result is wrong.
+    """
 
     error: float
     baseline: float
-    excess: float
+    share: float
 
     @property
     def relative(self) -> float:
@@ -160,31 +80,29 @@ class Accuracy(NamedTuple):
         return (1.0 + self.error) / (1.0 + self.baseline)
 
 
-def accuracy(call: Call, k: Kernels, definition: Kernels | None = None) -> Accuracy:
+def measure_accuracy(call: Call, k: Kernels, definition: Kernels | None = None) -> Accuracy:
     """The errors of a call, the largest over its outputs.
 
-    `excess` is the largest share that an output takes of its budget, 4 times the definition's error + ULPS: beyond
-    1 the result is wrong. The truth is the definition in float64; for a call in float64 it is its own truth.
+    The truth is the definition in float64; for a call in float64 it is its own truth.
     """
     definition = definition or kernels.get("numpy")
-    truth, results = call.in_float64().results(definition), call.results(k)
-    error, baseline = errors(call, results, truth), errors(call, call.results(definition), truth)
-    excess = max(error[name] / (4.0 * baseline[name] + ULPS * _terms(call)) for name in error)
-    return Accuracy(max(error.values()), max(baseline.values()), excess)
-
-
-def _terms(call: Call) -> float:
-    """1 for float32. In float64 there is no better truth, and a sum's error grows with its length: some room."""
-    first = next(iter(call.arrays("input", "in place").values()))
-    return 64.0 if first.dtype == np.float64 else 1.0
+    truth, own = call.in_float64().results(definition), call.results(definition)
+    single = any(array.dtype == np.float32 for array in call.arrays("input", "in place").values())
+    twin = accuracy.closeness(call, call.results(k), truth, own if single else None)
+    itself = accuracy.closeness(call, own, truth)
+    return Accuracy(
+        max(output.ulps for output in twin.values()),
+        max(output.ulps for output in itself.values()),
+        max(output.share for output in twin.values()),
+    )
 
 
 def prepare(case_id: str, backend: str, dtype: DTypeLike = np.float32) -> Callable[[], Any]:
     """The call behind a case, ready to be timed; AssertionError where the backend's result is wrong."""
     call, k = record(cases.get(case_id), dtype), kernels.get(backend)
     if backend != "numpy":
-        excess = accuracy(call, k).excess
-        assert excess <= 1.0, f"{case_id} on {backend}: {excess:.3g} times its error budget"
+        share = measure_accuracy(call, k).share
+        assert share <= 1.0, f"{case_id} on {backend}: {share:.3g} times its error budget"
     run, _ = call.bind(k)
     run()
     return run
@@ -199,7 +117,7 @@ def compile_ahead(needed: Iterable[tuple[str, str]]) -> None:
         try:
             from kernels.numba_backend.compiler import ahead, jit
         except ImportError:  # a commit before there was `compiler`
-            from kernels.numba_backend import ahead, jit  # type: ignore[no-redef]
+            from kernels.numba_backend import ahead, jit  # type: ignore[attr-defined, no-redef]
 
         calls = []
         for case_id, dtype in needed:

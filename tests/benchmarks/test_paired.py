@@ -15,6 +15,7 @@ import kernels
 from benchmarks import paired
 from benchmarks.suite import cases, common
 from kernels import Kernels
+from kernels.interface import roles
 
 NUMPY = kernels.get("numpy")
 CASE = "relu/small"
@@ -39,7 +40,7 @@ def judge(twin: Kernels, case_id: str = CASE, floor: float = 1.0) -> paired.Verd
 def test_equal_backends_pass() -> None:
     verdict = judge(NUMPY)
     assert verdict.passed
-    assert verdict.outcomes[0].excess == 0.0
+    assert verdict.outcomes[0].share == 0.0
 
 
 def test_a_slowed_kernel_fails() -> None:
@@ -64,8 +65,8 @@ def test_a_result_off_by_a_ten_thousandth_fails(case_id: str) -> None:
     def perturb(*arguments: Any) -> None:
         arguments[position][...] *= np.float32(1 + 1e-4)
 
-    assert paired.excess(case_id, NUMPY) <= 1.0
-    assert paired.excess(case_id, altered(call.kernel, perturb)) > 1.0
+    assert paired.share(case_id, NUMPY) <= 1.0
+    assert paired.share(case_id, altered(call.kernel, perturb)) > 1.0
     if case_id == "linear/small":
         verdict = judge(altered(call.kernel, perturb), case_id)
         assert not verdict.passed
@@ -74,15 +75,32 @@ def test_a_result_off_by_a_ten_thousandth_fails(case_id: str) -> None:
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 def test_a_result_that_is_no_number_fails(wrong: float) -> None:
-    assert paired.excess(CASE, altered("relu", lambda x, y: y.fill(wrong))) > 1.0
+    assert paired.share(CASE, altered("relu", lambda x, y: y.fill(wrong))) > 1.0
+
+
+@pytest.mark.parametrize("case_id", ["relu/small", "linear/small", "batchnorm/image", "predict/mlp-rmsprop-b1"])
+def test_one_nan_in_the_middle_fails(case_id: str) -> None:
+    kernel = "linear" if case_id.startswith("predict") else case_id.split("/")[0]
+    position = list(roles(kernel)).index("y")
+
+    def plant(*arguments: Any) -> None:
+        y = arguments[position]
+        y.flat[y.size // 2] = np.nan
+
+    wrong = altered(kernel, plant)
+    assert paired.share(case_id, wrong) == np.inf
+    assert paired.Outcome(case_id, common.Interval(2.0, 2.1, 2.2), 1.0, np.nan, 2e-6, 1e-6).failures
+    if not case_id.startswith("predict"):
+        found = common.measure_accuracy(common.record(cases.get(case_id)), wrong)
+        assert found.error == found.share == np.inf
 
 
 @pytest.mark.parametrize("case_id", ["step/mlp-rmsprop-b64", "predict/mlp-rmsprop-b1"])
 def test_networks_are_held_to_a_budget_too(case_id: str) -> None:
     assert case_id in paired.ids()
-    assert paired.excess(case_id, NUMPY) <= 1.0
+    assert paired.share(case_id, NUMPY) <= 1.0
     perturbed = altered("linear", lambda x, w, b, d, scratch, y: np.multiply(y, np.float32(1 + 1e-4), out=y))
-    assert paired.excess(case_id, perturbed) > 1.0
+    assert paired.share(case_id, perturbed) > 1.0
 
 
 def test_every_bench_case_is_in_the_gate_once() -> None:

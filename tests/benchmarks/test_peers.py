@@ -170,6 +170,14 @@ def test_rounds_go_on_without_those_who_fail(folder: Path):
     json.dumps([measure.as_json(result) for result in results])
 
 
+def test_a_deviation_of_what_is_no_number_is_infinite() -> None:
+    flat = [[1.0, 2.0, 4.0]]
+    assert measure.deviation(flat, flat) == 0
+    for wrong in (np.nan, np.inf):
+        assert measure.deviation([[1.0, wrong, 4.0]], flat) == np.inf
+        assert measure.deviation(flat, [[1.0, wrong, 4.0]]) == np.inf
+
+
 # The maths ---------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import results
+from benchmarks import results, text
+from benchmarks.text import replace
 
 TEXT = "# A project\n\nWhat it is.\n\n<!-- results -->\nold\n<!-- /results -->\n\n```python\n1 + 1\n```\n"
 
@@ -95,7 +96,7 @@ def files(tmp_path: Path) -> list[Path]:
 
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "charts", lambda *arguments: ["overview", "training"])
+    monkeypatch.setattr(results, "draw_all", lambda *arguments: None)
 
 
 def line(text: str, *words: str) -> str:
@@ -146,9 +147,9 @@ def test_the_kept_file_has_no_paths_and_makes_the_same_again(files, tmp_path):
     out = tmp_path / "out"
     results.make(files, out, None)
     written = {name: (out / name).read_text() for name in ("RESULTS.md", "results/peers.json")}
-    for text in written.values():
-        assert "somebody" not in text
-        assert "somehost" not in text
+    for content in written.values():
+        assert "somebody" not in content
+        assert "somehost" not in content
     results.make([], out, None)
     assert {name: (out / name).read_text() for name in written} == written
 
@@ -212,9 +213,9 @@ def test_mistakes_are_named_before_anything_is_written(files, tmp_path, capsys):
 
 
 def test_numbers_have_three_digits():
-    assert [results.number(value) for value in (0.04142, 1, 56.78, 19_512)] == ["0.0414", "1.00", "56.8", "19,500"]
-    assert [results.short(value) for value in (850, 19_512, 999_900, 2_345_678)] == ["850", "19.5k", "1.00M", "2.35M"]
-    assert [results.times(value) for value in (0.714, 9.949, 9.951, 58.6)] == ["0.71×", "9.95×", "10×", "59×"]
+    assert [text.number(value) for value in (0.04142, 1, 56.78, 19_512)] == ["0.0414", "1.00", "56.8", "19,500"]
+    assert [text.short(value) for value in (850, 19_512, 999_900, 2_345_678)] == ["850", "19.5k", "1.00M", "2.35M"]
+    assert [text.times(value) for value in (0.714, 9.949, 9.951, 58.6)] == ["0.71×", "9.95×", "10×", "59×"]
 
 
 def test_pictures_are_drawn_for_what_was_measured(files, tmp_path):
@@ -234,7 +235,7 @@ def test_pictures_are_drawn_for_what_was_measured(files, tmp_path):
 
 
 def test_the_readme_has_a_place_for_the_block():
-    text = (results.HERE.parent / "README.md").read_text(encoding="utf-8")
+    page = (results.HERE.parent / "README.md").read_text(encoding="utf-8")
     inside = "a figure"
-    assert inside in results.replace(text, inside)
-    assert text.index(results.MARKERS[1]) < text.index("```")
+    assert inside in replace(page, results.MARKER, inside)
+    assert page.index("<!-- /results -->") < page.index("```")

@@ -13,7 +13,7 @@ import pytest
 
 import kernels
 import models
-from kernels import Kernels, memory
+from kernels import Kernels, accuracy, memory
 from models import (
     SGD,
     Add,
@@ -38,7 +38,7 @@ from models.execute import Executor
 from models.rewrite import REWRITES, rewrite
 
 from ..support import fused
-from ..support.conformance import MODULES, POISONS, _errors
+from ..support.conformance import MODULES, POISONS
 from ..support.fused import REFERENCE
 
 NUMPY = kernels.get("numpy")
@@ -753,7 +753,6 @@ def assert_equal_to_what_it_replaces(k: Kernels, kernel: str, case: Case, n: int
     assert steps, f"no {kernel} in {names(plan)}"
     truth, numpy32 = definition(case, n, nan)
     found = outcome(plan, k, case, n, dtype, nan, POISONS[1] if nan else POISONS[0])
-    information = np.finfo(dtype)
     visible = {value.name for value in plan.values()}
     for step in (step for step in plan.steps if step.replaces):
         hidden = {v.name for inner in originals([step]) for v in inner.outputs.values()} - visible
@@ -762,11 +761,11 @@ def assert_equal_to_what_it_replaces(k: Kernels, kernel: str, case: Case, n: int
             where = f"{step.name}: {name} of {case}, n {n}"
             if nan and step.name == STATISTICS[1] and name.endswith(".b"):
                 continue  # zero, whatever the input
-            error, own = (_errors(arrays[name], truth[name], where) for arrays in (found, numpy32))
+            error, own = (accuracy.errors(arrays[name], truth[name]) for arrays in (found, numpy32))
+            assert np.isfinite(own).all(), f"{where}: NumPy is wrong"
             scale = max(np.abs(truth[v][np.isfinite(truth[v])]).max(initial=0.0) for v in (name, *hidden))
-            budget = 8 * information.eps * np.sqrt(terms(case, n)) * scale + float(information.tiny)
-            if dtype == np.float32:
-                budget += 4 * own.max()
+            baseline = own.max() if dtype == np.float32 else 0.0
+            budget = accuracy.budget(np.finfo(dtype).eps * scale, terms(case, n), dtype, baseline)
             assert error.max() <= budget, f"{where}: error {error.max():.3g}, budget {budget:.3g}"
         if "peak" in step.outputs:
             source = step.named.get("z", step.named["x"]).name

@@ -17,6 +17,7 @@ import kernels
 from kernels import Kernels
 from kernels.limits import Limits
 from models import SGD, BatchNorm, Linear, MeanSquaredError, Sequential
+from models.plan import Value
 from models.rewrite import rewrite
 from twinkernels import cli, profile, recipes, runs, terminal
 from twinkernels.profile import BACKENDS, Profile
@@ -56,7 +57,7 @@ def test_times_and_errors_are_sane(measured: Profile) -> None:
     for line in measured.lines:
         for backend in BACKENDS:
             assert line.seconds[backend] > 0
-            assert line.errors[backend] < 1e-4, line.step
+            assert line.errors[backend] < 100, line.step  # ulp
     for backend in BACKENDS:
         assert measured.seconds(backend) == pytest.approx(sum(line.seconds[backend] for line in measured.lines))
         assert measured.whole[backend] > 0
@@ -97,8 +98,8 @@ def test_a_wrong_kernel_shows_in_its_own_line() -> None:
     executor = profile._filled(trainer.plan, trainer, 0)
     errors = profile._errors(trainer.plan, executor, twin, 4, 1e-3)
     for step, found in zip(trainer.plan.steps, errors, strict=True):
-        assert found["numpy"] < 1e-5
-        assert (found["numba"] > 5e-4) == (step.name == "relu"), step
+        assert found["numpy"] < 80
+        assert (found["numba"] > 4000) == (step.name == "relu"), step
 
 
 def test_a_fused_step_is_held_to_what_it_replaces() -> None:
@@ -121,15 +122,28 @@ def test_a_fused_step_is_held_to_what_it_replaces() -> None:
         executor = profile._filled(plan, trainer, 0)
         errors = profile._errors(plan, executor, Kernels("numba", twin), 4, 1e-3)
         for step, found in zip(plan.steps, errors, strict=True):
-            assert found["numpy"] < 1e-5
-            assert (found["numba"] > 1e-3) == (kind == "wrong" and step.name == f"{kernel}_backward"), step
+            assert found["numpy"] < 80
+            assert (found["numba"] > 8000) == (kind == "wrong" and step.name == f"{kernel}_backward"), step
+
+
+def largest(result: Any, truth: Any, scale: float = 1.0) -> float:
+    """The profile's error of one array."""
+    value = Value("y", (3,))
+    found, expected = (profile.Written(np.asarray(array), np.full(3, scale)) for array in (result, truth))
+    return profile._largest({value: found}, {value: expected})
 
 
 def test_wrong_indices_and_nan_are_infinite_errors() -> None:
-    assert profile._largest([np.array([1, 2])], [np.array([1, 3])], 1.0) == np.inf
-    assert profile._largest([np.array([np.nan], np.float32)], [np.array([1.0])], 1.0) == np.inf
-    assert profile._largest([np.array([1.5], np.float32)], [np.array([1.0])], 0.1) == 0.5
-    assert profile._largest([np.array([1.5], np.float32)], [np.array([1.0])], 10.0) == 0.05
+    single = np.ones(3, np.float32)
+    assert largest([1, 2, 3], [1, 3, 3]) == np.inf
+    for wrong in (np.nan, np.inf):
+        for place in range(3):
+            result = single.copy()
+            result[place] = wrong
+            assert largest(result, np.ones(3)) == np.inf
+            assert largest(single, result.astype(np.float64)) == np.inf
+    assert largest(single, np.full(3, 1 - 2.0**-23)) == 1.0
+    assert largest(single, np.full(3, 1 - 2.0**-23), scale=4.0) == 0.25
 
 
 def test_the_picture_has_a_bar_and_a_point_for_every_step(measured: Profile, tmp_path: Path) -> None:

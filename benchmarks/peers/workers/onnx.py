@@ -62,6 +62,7 @@ def prepare(case: Case) -> Peer:
     session = onnxruntime.InferenceSession(model(case).SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     def predict(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return session.run(None, {"images": x.reshape(len(x), 1, *x.shape[1:3])})[0]
+        logits: np.ndarray = session.run(None, {"images": x.reshape(len(x), 1, *x.shape[1:3])})[0]
+        return logits
 
     return Peer(predict, {"onnxruntime": onnxruntime.__version__})

@@ -75,11 +75,13 @@ def prepare(case: Case) -> Peer:
 
         def predict(x: np.ndarray, y: np.ndarray) -> np.ndarray:
             with torch.inference_mode():
-                return model(images(x)).numpy()
+                logits: np.ndarray = model(images(x)).numpy()
+            return logits
 
         def predict_frozen(x: np.ndarray, y: np.ndarray) -> np.ndarray:
             with torch.no_grad():  # freezing does not work with tensors of inference mode
-                return model(images(x)).numpy()
+                logits: np.ndarray = model(images(x)).numpy()
+            return logits
 
         return Peer(predict_frozen if compiled else predict, versions)
 
@@ -102,6 +104,6 @@ def prepare(case: Case) -> Peer:
         loss = forward(images(x), torch.from_numpy(y))
         loss.backward()
         apply()
-        return loss.item()
+        return float(loss.item())
 
     return Peer(step, versions, tuple(notes))

@@ -103,9 +103,13 @@ def prepare(case: Case) -> Peer:
         return Peer(lambda x, y: np.asarray(predict(images(x))), versions)
 
     zeros = jax.tree.map(jnp.zeros_like, p)
-    state: Tree = {"adam": lambda: (zeros, jax.tree.map(jnp.copy, zeros)), "rmsprop": lambda: zeros}.get(
-        case.network.optimizer, lambda: ()
-    )()
+    match case.network.optimizer:
+        case "adam":
+            state: Tree = (zeros, jax.tree.map(jnp.copy, zeros))
+        case "rmsprop":
+            state = zeros
+        case _:
+            state = ()
 
     @partial(jax.jit, donate_argnums=0)
     def compiled(everything: Tree, x: jax.Array, y: jax.Array) -> tuple[Tree, jax.Array]:
