@@ -51,10 +51,11 @@ def write() -> list[Path]:
 def write_study(storage: Path) -> Path:
     """Write docs/study.md and its pictures, of all trainings that the storage holds; the page's path."""
     from twinkernels import study
+    from twinkernels.study import page
 
     if not storage.is_file():
         raise ValueError(f"--study {storage} is no file, expected the storage that `twinkernels study` has kept")
-    return study.write(study.run(storage, most=0), DETERMINISM.parent)
+    return page.write(study.run(storage, most=0), DETERMINISM.parent)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
