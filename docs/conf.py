@@ -120,6 +120,7 @@ html_theme = "furo"
 html_title = "twinkernels"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["offline.js"]
 html_math_renderer = "mathml"
 html_copy_source = False
 html_show_sourcelink = False

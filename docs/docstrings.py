@@ -22,10 +22,12 @@ PACKAGES = ("kernels", "data", "models", "twinkernels")
 SECTIONS = {"Args": "Arguments", "Returns": "Returns", "Raises": "Raises"}
 
 MARKUP = re.compile(r"(``.+?``|`.+?`)", re.DOTALL)
+QUOTED = re.compile(r"^`(?!`)(?!\w[\w.]*`$)(.*)`$", re.DOTALL)
 SPECIAL = re.compile(r"[|*\\]|(?<=\w)_(?!\w)")
 BULLET = re.compile(r"^(\s*)\\\*(?= )", re.MULTILINE)
 RAISES = re.compile(r"(?:(?<=[.;]\s)|^)(?=Raises \w+)")
 NAMES = re.compile(r"(?:^|(?<=[.;]\s))((?:\w+, )*\w+):\s", re.MULTILINE)
+ALIAS = re.compile(r"TypeAliasForwardRef\('(\w+)'\)")
 ITEM = re.compile(r"^(?=\S)", re.MULTILINE)
 
 
@@ -58,6 +60,7 @@ def escaped(text: str) -> str:
     """The text without what reStructuredText would take for markup, bullets aside."""
     parts = MARKUP.split(text)
     parts[::2] = [BULLET.sub(r"\1*", SPECIAL.sub(r"\\\g<0>", part)) for part in parts[::2]]
+    parts[1::2] = [QUOTED.sub(r"``\1``", part) for part in parts[1::2]]  # no name of an object
     return "".join(parts)
 
 
@@ -85,11 +88,13 @@ def section(title: str, text: str) -> str:
     return f":{title}:\n{body}"
 
 
-def without_signature(
+def sign(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, arguments: str | None, returned: str | None
 ) -> tuple[str | None, str | None] | None:
-    """Nobody calls a Protocol."""
-    return ("", None) if getattr(obj, "_is_protocol", False) else None
+    """Nobody calls a Protocol, and its functions fill arrays; an alias in a union is shown as one alone is."""
+    if getattr(obj, "_is_protocol", False):
+        return "", None
+    return arguments and ALIAS.sub(r"\1", arguments), returned if returned != "None" else None
 
 
 def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.Element) -> nodes.Node | None:
@@ -113,6 +118,6 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nod
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", translate)
-    app.connect("autodoc-process-signature", without_signature)
+    app.connect("autodoc-process-signature", sign)
     app.connect("missing-reference", resolve)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

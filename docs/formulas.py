@@ -35,9 +35,11 @@ def block(writer: HTML5Translator, node: nodes.Element) -> None:
 # Docstrings ----------------------------------------------------------------------------------------------------
 
 OPERATORS = "=+−-·/√Σ<>≤≥|^⌊⌋"
-KNOWN = {"beta", "eps", "gamma", "inv_std", "mean", "momentum", "rate", "var"}
+KNOWN = {"beta", "dilation", "eps", "gamma", "inv_std", "mean", "momentum", "pad", "rate", "stride", "var"}
+SIZES = {"KH", "KW", "OH", "OW"}
 RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ˣʸᵀᵗ"
 LOWERED = "₀₁₂₃₄₅₆₇₈₉ₙₖ"
+UNTOUCHED = (addnodes.desc, nodes.FixedTextElement, nodes.literal, nodes.strong, addnodes.pending_xref)
 TOKEN = re.compile(
     rf"(?P<word>[A-Za-zͰ-ΡΤ-Ͽ][A-Za-z0-9Ͱ-Ͽ_]*\u0302?)|(?P<raised>[{RAISED}]+)|(?P<lowered>[{LOWERED}]+)"
     r"|(?<=[Σ)])_(?P<index>[a-z])\b"
@@ -61,7 +63,7 @@ def _texts(node: nodes.Node) -> Iterator[nodes.Text]:
     for child in node.children:
         if isinstance(child, nodes.Text):
             yield child
-        elif not isinstance(child, addnodes.desc | nodes.FixedTextElement | nodes.literal | addnodes.pending_xref):
+        elif not isinstance(child, UNTOUCHED):
             yield from _texts(child)
 
 
@@ -87,7 +89,7 @@ def _made(match: re.Match[str], text: str, names: set[str]) -> list[nodes.Node]:
     if kind == "index":
         return [nodes.subscript("", match["index"])]
     before, after = text[: match.start()].rstrip()[-1:], text[match.end() :].lstrip()[:1]
-    if not _is_variable(word, text[: match.start()][-1:], before, after, names):
+    if not _is_variable(word, text[: match.start()][-1:], before, after, names if "=" in text else set()):
         return []
     if indexed := INDEXED.match(word):
         return [nodes.emphasis("", indexed[1], classes=["variable"]), nodes.subscript("", indexed[2])]
@@ -101,9 +103,10 @@ def _is_variable(word: str, touching: str, before: str, after: str, names: set[s
     letters = word.rstrip("\u0302")
     if letters in ("a", "A", "I"):
         return computed or (before in ("(", ",", "[") and after in (")", ",", "]"))
-    if len(letters) == 1 or INDEXED.match(letters):
+    if len(letters) == 1 or INDEXED.match(letters) or letters in SIZES:
         return True
-    return letters in names | KNOWN and (computed or "_" in letters or letters.startswith("d"))
+    known = names | KNOWN
+    return letters in known and (computed or "_" in letters or letters[1:] in known)
 
 
 def _normal(text: str) -> str:
