@@ -11,8 +11,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sphinx.cmd.build import main as sphinx_build
-
 from .check import complaints
 
 HERE = Path(__file__).parent
@@ -24,6 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=HERE / "_build", metavar="DIR", help="default docs/_build")
     parser.add_argument("--fresh", action="store_true", help="read every page again, and run every notebook")
     options = parser.parse_args(arguments)
+    try:
+        from sphinx.cmd.build import main as sphinx_build
+    except ImportError:
+        parser.error("the site needs Sphinx and its extensions: pip install '.[docs]'")
     html = options.out / "html"
     strict = ["--fail-on-warning", "--keep-going", "--nitpicky"]
     again = ["--fresh-env", "--write-all", "--define", "nb_execution_mode=force"] if options.fresh else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -93,8 +94,13 @@ def sources_hash() -> str:
     return digest.hexdigest()[:16]
 
 
+_executed = HERE / "_build" / "notebooks" / sources_hash()
+for outdated in _executed.parent.glob("*"):
+    if outdated != _executed:
+        shutil.rmtree(outdated)
+
 nb_execution_mode = "cache"
-nb_execution_cache_path = str(HERE / "_build" / "notebooks" / sources_hash())
+nb_execution_cache_path = str(_executed)
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_execution_in_temp = True

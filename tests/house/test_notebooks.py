@@ -36,7 +36,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Any:
             patch.setenv("PYTHONPATH", str(ROOT))
             patch.setenv("IPYTHONDIR", str(tmp_path_factory.mktemp("ipython")))
             where = {"metadata": {"path": str(tmp_path_factory.mktemp(name))}}
-            nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3", resources=where).execute()
+            nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where).execute()
         return list(notebook.cells)
 
     return execute

@@ -127,10 +127,10 @@ def test_shell_blocks_use_commands_and_options_that_exist(capsys: pytest.Capture
 @pytest.mark.parametrize("page", LINKING)
 def test_modules_to_run_exist(page: str) -> None:
     for module in re.findall(r"python -m ([\w.]+)", text(page)):
-        if module in ("venv", "pytest"):
-            continue
-        name = module if importlib.util.find_spec(module).submodule_search_locations is None else f"{module}.__main__"
-        assert importlib.util.find_spec(name), module
+        found = importlib.util.find_spec(module)
+        assert found, module
+        if found.submodule_search_locations is not None and module != "pytest":
+            assert importlib.util.find_spec(f"{module}.__main__"), module
 
 
 def test_the_commands_at_the_top_install_train_and_test() -> None:
