@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sphinx.environment import BuildEnvironment
 
 PACKAGES = ("kernels", "data", "models", "twinkernels")
+DEFINED = ("class", "exception", "function", "data")
 SECTIONS = {"Args": "Arguments", "Returns": "Returns", "Raises": "Raises"}
 
 MARKUP = re.compile(r"(``.+?``|`.+?`)", re.DOTALL)
@@ -39,8 +40,10 @@ def translate(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: 
         heading, _, rest = paragraph.partition("\n")
         if heading.rstrip(":") in SECTIONS and heading.endswith(":"):
             paragraphs.append(section(SECTIONS[heading[:-1]], escaped(inspect.cleandoc(rest))))
-        elif paragraph.startswith((">>>", " ")):
+        elif paragraph.startswith(">>>"):
             paragraphs.append(paragraph)
+        elif paragraph.startswith(" "):
+            paragraphs += ["::", paragraph]
         else:
             for sentences in RAISES.split(escaped(paragraph)):
                 paragraphs += described(sentences, parameters)
@@ -104,13 +107,14 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nod
     """
     if node.get("refdomain") != "py":
         return None
-    target, domain = str(node["reftarget"]), env.domains.python_domain
+    target, objects = str(node["reftarget"]), env.domains.python_domain.objects
     package, last = target.partition(".")[0], target.rpartition(".")[2]
-    for candidate in dict.fromkeys(f"{root}.{last}" for root in (package, *PACKAGES)):
-        if candidate in domain.objects and last.isidentifier():
-            entry = domain.objects[candidate]
+    named = [name for name, entry in objects.items() if name.endswith(f".{last}") and entry.objtype in DEFINED]
+    for root in dict.fromkeys((package, *PACKAGES)):
+        if found := [name for name in named if name.startswith(f"{root}.")]:
+            entry = objects[found[0]]
             link = app.builder.get_relative_uri(node["refdoc"], entry.docname)
-            reference = nodes.reference("", "", internal=True, refuri=f"{link}#{entry.node_id}", reftitle=candidate)
+            reference = nodes.reference("", "", internal=True, refuri=f"{link}#{entry.node_id}", reftitle=found[0])
             reference.append(content)
             return reference
     return content

@@ -89,15 +89,16 @@ def _made(match: re.Match[str], text: str, names: set[str]) -> list[nodes.Node]:
     if kind == "index":
         return [nodes.subscript("", match["index"])]
     before, after = text[: match.start()].rstrip()[-1:], text[match.end() :].lstrip()[:1]
-    if not _is_variable(word, text[: match.start()][-1:], before, after, names if "=" in text else set()):
+    touching = text[: match.start()][-1:], text[match.end() :][:1]
+    if not _is_variable(word, touching, before, after, names if "=" in text else set()):
         return []
     if indexed := INDEXED.match(word):
         return [nodes.emphasis("", indexed[1], classes=["variable"]), nodes.subscript("", indexed[2])]
     return [nodes.emphasis("", word, classes=["variable"])]
 
 
-def _is_variable(word: str, touching: str, before: str, after: str, names: set[str]) -> bool:
-    if (touching and touching in "'’.$@") or touching.isalnum():
+def _is_variable(word: str, touching: tuple[str, str], before: str, after: str, names: set[str]) -> bool:
+    if (touching[0] and touching[0] in "'’.$@") or touching[0].isalnum() or touching[1] == "-":
         return False
     computed = bool(before and before in OPERATORS) or bool(after and after in OPERATORS)
     letters = word.rstrip("\u0302")

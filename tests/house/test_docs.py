@@ -99,6 +99,7 @@ def scale(x: object, y: object, rate: float) -> None: ...
         ("Reads `x`, not `x[...]`.", "Reads `x`, not ``x[...]``."),
         ("* one\n* two", "* one\n* two"),
         (">>> x_\n|1|", ">>> x_\n|1|"),
+        ("Thus\n\n    x_ = |1|", "Thus\n\n::\n\n    x_ = |1|"),
         ("So it is: x, of course.", "So it is: x, of course."),
         (
             "What it does.\n\nx, y: a batch. rate: how\nmuch. Raises ValueError for none.",
@@ -127,7 +128,9 @@ def test_variables_are_set_as_such() -> None:
         )
 
     assert typeset("y = xᵀ w + b") == "<emphasis y> = <emphasis x><superscript T> <emphasis w> + <emphasis b>"
-    assert typeset("A mean of a batch, kernel's x") == "A mean of a batch, kernel's <emphasis x>"
+    assert typeset("A mean of a C-contiguous batch, kernel's x") == (
+        "A mean of a C-contiguous batch, kernel's <emphasis x>"
+    )
     assert typeset("y = gamma (x − mean), the mean") == (
         "<emphasis y> = <emphasis gamma> (<emphasis x> − <emphasis mean>), the mean"
     )

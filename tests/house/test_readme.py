@@ -129,7 +129,7 @@ def test_modules_to_run_exist(page: str) -> None:
     for module in re.findall(r"python -m ([\w.]+)", text(page)):
         found = importlib.util.find_spec(module)
         assert found, module
-        if found.submodule_search_locations is not None and module != "pytest":
+        if found.submodule_search_locations is not None:
             assert importlib.util.find_spec(f"{module}.__main__"), module
 
 
