@@ -2,7 +2,7 @@
 
 A layer is a frozen dataclass. `lower` writes its forward calls into a plan and returns the output together with a
 function that, given the output's gradient, writes the backward calls and returns the input's gradient. A layer of
-your own subclasses `Layer` and does the same; the README has a full example.
+your own subclasses `Layer` and does the same; docs/extend.md has a full example.
 """
 
 from __future__ import annotations

@@ -1,39 +1,60 @@
-"""The README is true: its code runs as written, and its commands and links exist."""
+"""README and documentation are true: their code runs as written, and their commands, options and links exist."""
 
+from __future__ import annotations
+
+import functools
+import importlib.util
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import data
 import kernels
 from twinkernels import cli
 
 ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
+PAGES = [name.relative_to(ROOT).as_posix() for name in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINKING = [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "benchmarks/RESULTS.md"]
 
 
-def blocks(language: str) -> list[tuple[int, str]]:
+def text(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str, language: str) -> list[tuple[int, str]]:
     """(line number, text) of each block in a language."""
-    text = README.read_text(encoding="utf-8")
-    return [(text.count("\n", 0, block.start(2)), block[2]) for block in FENCE.finditer(text) if block[1] == language]
+    whole = text(page)
+    return [(whole.count("\n", 0, block.start(2)), block[2]) for block in FENCE.finditer(whole) if block[1] == language]
 
 
-def test_names_and_arguments_on_this_page_work_as_written(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    names = {"__name__": "readme"}
-    found = blocks("python")
-    assert len(found) >= 8
-    for line, text in found:
-        # Padded, so that a traceback shows the README's own line numbers.
-        exec(compile("\n" * line + text, str(README), "exec"), names)
-    printed = capsys.readouterr().out
-    assert "conv2d: w has 3 input channels, x has 1" in printed
+def trained(names: dict[str, Any], printed: str) -> None:
+    assert float(printed.split()[-1]) > 0.8
+
+
+def readme(names: dict[str, Any], printed: str) -> None:
+    trained(names, printed)
     assert "conv2d_backward" in printed
-    assert float(printed.split()[0]) > 0.8
 
+
+def models(names: dict[str, Any], printed: str) -> None:
+    assert "conv2d_backward" in printed
+    trained(names, printed)
+    assert len(names["digits"]) == 3
+
+
+def mistake(names: dict[str, Any], printed: str) -> None:
+    assert "conv2d: w has 3 input channels, x has 1" in printed
+
+
+def twins(names: dict[str, Any], printed: str) -> None:
+    assert "ZeroDivisionError: division by zero" in printed
+    assert "0.y = scale(input, 0.gain)" in printed
     x = np.random.default_rng(0).normal(size=(3, 4, 5))
     for backend in kernels.names():
         y = x * 0
@@ -41,8 +62,57 @@ def test_names_and_arguments_on_this_page_work_as_written(tmp_path, monkeypatch,
         assert (y == x * x[0, 0]).all()
 
 
-def test_shell_blocks_use_commands_and_options_that_exist(capsys):
-    lines = [line for _, text in blocks("sh") for line in text.splitlines()]
+def distorted(names: dict[str, Any], printed: str) -> None:
+    assert names["images"].shape == (128, 28, 28, 1)
+    assert (names["distorted"] != names["train"].images[:64]).any()
+
+
+def recipe(names: dict[str, Any], printed: str) -> None:
+    assert float(printed) > 0.5
+
+
+def pictures(names: dict[str, Any], printed: str) -> None:
+    assert {path.name for path in Path().iterdir()} == {"curves.svg", "network.png", "mistakes.svg"}
+
+
+CHECKS: dict[str, Callable[[dict[str, Any], str], None]] = {
+    "README.md": readme,
+    "docs/command.md": recipe,
+    "docs/data.md": distorted,
+    "docs/extend.md": twins,
+    "docs/index.md": trained,
+    "docs/kernels.md": mistake,
+    "docs/models.md": models,
+    "docs/pictures.md": pictures,
+}
+"""What the code of a page must have come to: given its names, and what it printed."""
+
+LOAD = functools.cache(data.load)
+
+
+def test_every_page_with_code_is_run() -> None:
+    found = {page: len(blocks(page, "python")) for page in PAGES}
+    assert {page for page, count in found.items() if count} == CHECKS.keys()
+    assert sum(found.values()) >= 8
+
+
+@pytest.mark.parametrize("page", CHECKS)
+def test_names_and_arguments_on_this_page_work_as_written(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if page == "docs/pictures.md":
+        pytest.importorskip("matplotlib", reason="pictures need the extra plots")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data, "load", LOAD)  # every page draws the same strokes
+    names: dict[str, Any] = {"__name__": "page"}
+    for line, code in blocks(page, "python"):
+        # Padded, so that a traceback shows the page's own line numbers; nothing imported from __future__ is the page's.
+        exec(compile("\n" * line + code, str(ROOT / page), "exec", dont_inherit=True), names)
+    CHECKS[page](names, capsys.readouterr().out)
+
+
+def test_shell_blocks_use_commands_and_options_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [line for page in PAGES for _, block in blocks(page, "sh") for line in block.splitlines()]
     calls = [shlex.split(line, comments=True) for line in lines if line.startswith("twinkernels ")]
     commands = {"list", "train", "evaluate", "predict", "draw", "profile", "report", "explore", "study"}
     assert {call[1] for call in calls} == commands
@@ -54,8 +124,17 @@ def test_shell_blocks_use_commands_and_options_that_exist(capsys):
         assert [word for word in call if word.startswith("--") and word not in shown] == []
 
 
-def test_the_commands_at_the_top_install_train_and_test():
-    first, second = [text.strip() for _, text in blocks("sh")][:2]
+@pytest.mark.parametrize("page", LINKING)
+def test_modules_to_run_exist(page: str) -> None:
+    for module in re.findall(r"python -m ([\w.]+)", text(page)):
+        found = importlib.util.find_spec(module)
+        assert found, module
+        if found.submodule_search_locations is not None:
+            assert importlib.util.find_spec(f"{module}.__main__"), module
+
+
+def test_the_commands_at_the_top_install_train_and_test() -> None:
+    first, second = [block.strip() for _, block in blocks("README.md", "sh")][:2]
     assert first == "python -m venv .venv && .venv/bin/pip install . && .venv/bin/twinkernels train cnn-bn"
     assert (
         second
@@ -63,14 +142,16 @@ def test_the_commands_at_the_top_install_train_and_test():
     )
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
-def test_links_lead_somewhere(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)]+)\)", text):
+@pytest.mark.parametrize("page", LINKING)
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", FENCE.sub("", text(page))):
         if target.startswith("https://"):
             continue
         path, _, anchor = target.partition("#")
-        assert (ROOT / path).is_file(), target
+        file = ((ROOT / page).parent / path) if path else ROOT / page
+        assert file.is_file(), target
         if anchor:
-            headings = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
-            assert anchor in [heading.lower().replace(" ", "-") for heading in headings], target
+            headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings], (
+                target
+            )
