@@ -1,4 +1,4 @@
-"""What all tests share: the backends, and hypothesis's settings."""
+"""What all tests share: the backends, hypothesis's settings, the machine's cores, and kernels compiled ahead."""
 
 from __future__ import annotations
 
@@ -9,6 +9,22 @@ import kernels
 
 hypothesis.settings.register_profile("twinkernels", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("twinkernels")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Share the cores out among pytest-xdist's workers: threads of one would wait for those of another."""
+    if hasattr(config, "workerinput"):
+        kernels.set_threads(max(1, kernels.get_threads() // config.workerinput["workercount"]))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Before the whole suite, and before there are workers, compile what most of it calls."""
+    config = session.config
+    everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.keyword
+    if everything and not config.option.collectonly and not hasattr(config, "workerinput"):
+        from .support.ahead import compile_what_the_suite_calls
+
+        compile_what_the_suite_calls()
 
 
 @pytest.fixture(scope="session", params=kernels.names())

@@ -210,7 +210,7 @@ def test_other_arguments_of_a_model_are_checked() -> None:
 
 
 def test_parameters_are_read_only_views() -> None:
-    model = Sequential([Linear(2), BatchNorm()], (3,))
+    model = Sequential([Linear(2), BatchNorm()], (3,), "numpy")
     view = model.parameters()["0.w"]
     with pytest.raises(ValueError, match="read-only"):
         view[0, 0] = 1.0
@@ -231,7 +231,7 @@ def test_parameters_are_read_only_views() -> None:
     ],
 )
 def test_set_parameters_writes_all_or_nothing(wrong: dict[str, Any], error: type[Exception], message: str) -> None:
-    model = Sequential([Linear(2)], (3,))
+    model = Sequential([Linear(2)], (3,), "numpy")
     before = model.parameters()["0.w"].copy()
     with pytest.raises(error, match=message):
         model.set_parameters({"0.w": np.zeros((3, 2)), **wrong})
@@ -246,7 +246,7 @@ def test_the_same_seed_gives_the_same_weights_everywhere() -> None:
                 np.testing.assert_array_equal(view.astype(np.float32), reference[name])
     other = models.build("cnn-bn", "numpy", seed=6).parameters()
     assert not np.array_equal(other["0.w"], reference["0.w"])
-    first, second = (Sequential([Linear(4), Linear(4)], (4,)).parameters()[name] for name in ("0.w", "1.w"))
+    first, second = (Sequential([Linear(4), Linear(4)], (4,), "numpy").parameters()[name] for name in ("0.w", "1.w"))
     assert not np.array_equal(first, second)
 
 
@@ -348,7 +348,7 @@ def test_evaluation_is_the_mean_over_the_whole_set(k: Kernels) -> None:
     ],
 )
 def test_wrong_images_are_refused(x: Any, error: type[Exception], message: str) -> None:
-    model = Sequential([Linear(2)], (3,))
+    model = Sequential([Linear(2)], (3,), "numpy")
     with pytest.raises(error, match=message):
         model.predict(x)
     with pytest.raises(error, match=message):

@@ -303,7 +303,7 @@ def test_wrong_configurations_are_refused_at_once(make: Any, message: str) -> No
     ],
 )
 def test_initialisers_have_the_stated_spread(init: models.Initialiser, spread: float) -> None:
-    w = Sequential([Conv2d(50, 3, init=init)], (3, 3, 60), dtype=np.float64).parameters()["0.w"]
+    w = Sequential([Conv2d(50, 3, init=init)], (3, 3, 60), "numpy", dtype=np.float64).parameters()["0.w"]
     # the standard deviation of n draws varies by less than 1 / √(2 n), here 1 in 232
     assert abs(w.std() / spread - 1) < 4 / math.sqrt(2 * w.size)
     assert abs(w.mean()) < 4 * spread / math.sqrt(w.size)
@@ -314,7 +314,8 @@ def test_initialisers_have_the_stated_spread(init: models.Initialiser, spread: f
 
 
 def test_constant_starts() -> None:
-    model = Sequential([Linear(2, init=models.Constant(0.5)), BatchNorm(), Linear(2, init=models.Zeros())], (3,))
+    layers = [Linear(2, init=models.Constant(0.5)), BatchNorm(), Linear(2, init=models.Zeros())]
+    model = Sequential(layers, (3,), "numpy")
     p = model.parameters()
     assert (p["0.w"] == 0.5).all()
     assert (p["1.gamma"] == 1).all()

@@ -62,7 +62,7 @@ def test_squared_error_takes_images_and_either_float_width(k: Kernels) -> None:
     ],
 )
 def test_wrong_labels_are_refused_and_nothing_is_trained(y: Any, error: type[Exception], message: str) -> None:
-    model = Sequential([Linear(3)], (4,))
+    model = Sequential([Linear(3)], (4,), "numpy")
     before = model.parameters()["0.w"].copy()
     trainer = Trainer(model, SGD(0.1), batch_size=4)
     x = np.ones((2, 4), np.float32)
@@ -92,7 +92,7 @@ def test_any_integers_are_labels(k: Kernels, dtype: Any) -> None:
     ],
 )
 def test_wrong_targets_are_refused(y: Any, error: type[Exception], message: str) -> None:
-    trainer = Trainer(Sequential([Linear(2)], (4,)), SGD(0.1), MeanSquaredError(), batch_size=2)
+    trainer = Trainer(Sequential([Linear(2)], (4,), "numpy"), SGD(0.1), MeanSquaredError(), batch_size=2)
     with pytest.raises(error, match=message):
         trainer.step(np.ones((2, 4), np.float32), y)
 
@@ -101,4 +101,4 @@ def test_wrong_settings_are_refused() -> None:
     with pytest.raises(ValueError, match=r"smoothing is 1\.0, expected a finite number >= 0 and < 1"):
         SoftmaxCrossEntropy(1.0)
     with pytest.raises(ValueError, match=r"SoftmaxCrossEntropy: output has shape \(N, 4, 4, 1\)"):
-        Trainer(Sequential([Conv2d(1, 1)], (4, 4, 1)), SGD(0.1))
+        Trainer(Sequential([Conv2d(1, 1)], (4, 4, 1), "numpy"), SGD(0.1))

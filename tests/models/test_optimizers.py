@@ -88,7 +88,7 @@ def test_the_gaps_between_parameters_stay_zero(k: Kernels) -> None:
 
 
 def test_state_starts_at_zero_and_belongs_to_the_trainer() -> None:
-    model = Sequential([Linear(3)], (4,))
+    model = Sequential([Linear(3)], (4,), "numpy")
     first, second = (Trainer(model, Adam(RATE), batch_size=2) for _ in range(2))
     first.step(np.ones((2, 4), np.float32), np.array([0, 2]))
     assert first.state["m"].any()

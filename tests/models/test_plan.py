@@ -14,7 +14,7 @@ from models import SGD, Adam, BatchNorm, Conv2d, Dropout, Flatten, Linear, MaxPo
 
 @pytest.fixture
 def trainer() -> Trainer:
-    return Trainer(models.build("cnn-bn"), Adam(1e-3), batch_size=128, rewrites=())
+    return Trainer(models.build("cnn-bn", "numpy"), Adam(1e-3), batch_size=128, rewrites=())
 
 
 def kernel_names(plan: models.Plan, phase: str) -> list[str]:
@@ -55,7 +55,7 @@ def test_an_image_costs_the_known_number_of_operations(trainer: Trainer) -> None
 
 
 def test_the_listing_of_inference_is_symbolic_in_the_batch() -> None:
-    plan = models.build("cnn-bn").plan
+    plan = models.build("cnn-bn", "numpy").plan
     head, _, *lines = str(plan).splitlines()
     assert head == "9 steps, a sample (N = 1), float32"
     assert "(N, 24, 24, 16)" in lines[0]
@@ -96,13 +96,13 @@ def test_an_optimizer_step_updates_in_place(trainer: Trainer) -> None:
 def test_no_gradient_of_the_input_is_computed(trainer: Trainer) -> None:
     first_conv = trainer.plan.steps[trainer.plan.updates - 1]
     assert (first_conv.name, sorted(first_conv.outputs)) == ("conv2d_backward", ["db", "dw"])
-    mlp = Trainer(Sequential([Flatten(), ReLU(), Linear(3)], (2, 2, 1)), SGD(0.1), rewrites=())
+    mlp = Trainer(Sequential([Flatten(), ReLU(), Linear(3)], (2, 2, 1), "numpy"), SGD(0.1), rewrites=())
     assert kernel_names(mlp.plan, "backward") == ["linear_backward"]
     assert sorted(mlp.plan.steps[-2].outputs) == ["db", "dw"]
 
 
 def test_flattening_and_inference_dropout_cost_nothing() -> None:
-    model = Sequential([Flatten(), Dropout(0.5), Linear(3)], (4, 4, 1))
+    model = Sequential([Flatten(), Dropout(0.5), Linear(3)], (4, 4, 1), "numpy")
     assert [step.name for step in model.plan.steps] == ["linear"]
 
 

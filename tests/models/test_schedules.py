@@ -71,7 +71,7 @@ class Rates(Callback):
 
 def fitted_rates(schedule: Schedule | None, samples: int, in_fit: bool = False, **length: int) -> tuple[Rates, Any]:
     rng = np.random.default_rng(0)
-    model = Sequential([Linear(3)], (4,), dtype=np.float64)
+    model = Sequential([Linear(3)], (4,), "numpy", dtype=np.float64)
     trainer = Trainer(model, SGD(0.2), batch_size=5, schedule=None if in_fit else schedule)
     rates = Rates()
     x, y = rng.standard_normal((samples, 4)), rng.integers(0, 3, samples)

@@ -290,7 +290,7 @@ def test_wrong_fits_are_refused_before_training(arguments: Any, error: type[Exce
 
 
 def test_a_refused_fit_leaves_the_normalisation_unset() -> None:
-    model = Sequential([Flatten(), Linear(2)], (3, 3, 1))
+    model = Sequential([Flatten(), Linear(2)], (3, 3, 1), "numpy")
     x = np.random.default_rng(0).integers(0, 9, (4, 3, 3, 1), dtype=np.uint8)
     with pytest.raises(ValueError, match=r"labels\[0\] is 5"):
         Trainer(model, SGD(0.1)).fit(x, np.full(4, 5), epochs=1)

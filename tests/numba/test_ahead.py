@@ -78,13 +78,13 @@ finish()
 
 def test_a_second_start_has_nothing_to_share(tmp_path: Path) -> None:
     source = """
-calls["linear"] = [x, x[:, :64].copy()]
+calls["meannorm_inference"] = [x, x[0], x[1]]
 found, helpers = jobs()
 print(len(found), helpers)
 compile_ahead()
 finish()
 """
-    assert cold(tmp_path, source)[:2] == ["8 1", RIGHT]  # the four and the four that linear is linked with
+    assert cold(tmp_path, source)[:2] == ["5 1", RIGHT]  # the four, and one that the last of them is linked with
     assert cold(tmp_path, source) == ["0 0", RIGHT, "0 0"]
 
 
@@ -133,14 +133,14 @@ print(sorted(shared), np.array_equal(y, np.maximum(x, 0)))
     assert lines == ["['leaky_relu', 'relu', 'relu_backward'] True"]
 
 
-@pytest.mark.parametrize(("threads", "helpers"), [(2, 1), (3, 2), (4, 3), (16, 3)])
-def test_there_are_as_many_processes_as_threads_up_to_four(tmp_path: Path, threads: int, helpers: int) -> None:
-    source = f"""
+def test_there_are_as_many_processes_as_threads_up_to_four(tmp_path: Path) -> None:
+    source = """
 calls["linear"] = [x, x[:, :64].copy()]
-kernels.set_threads({threads})
-print(jobs()[1])
+for threads in 2, 3, 4, 16:
+    kernels.set_threads(threads)
+    print(threads, jobs()[1])
 """
-    assert cold(tmp_path, source) == [str(helpers)]
+    assert cold(tmp_path, source) == ["2 1", "3 2", "4 3", "16 3"]
 
 
 def test_threads_that_ask_for_the_same_share_it_out_once(tmp_path: Path) -> None:

@@ -21,18 +21,18 @@ import numpy as np
 import kernels
 
 x = np.linspace(-2, 2, 40_000, dtype=np.float32).reshape(200, 200)
-more = {{"linear": [x[:, :64].copy()]}}
+more = {{"meannorm_inference": [x[0], x[1]]}}
 right = []
 for name in {kernels}:
     expected, got = (getattr(kernels.get(backend), name)(x, *more.get(name, [])) for backend in kernels.names())
     right.append(np.allclose(got, expected, rtol=1e-4, atol=1e-2))
 print(all(right))
-print(sum(name in {kernels} for name in compiled), len(compiled))
+print(sum(name.lstrip("_") in {kernels} for name in compiled), len(compiled))
 """
 
 
 PROGRAM = _program("relu")
-LINKED = _program("relu", "linear")  # linear is linked with code that has a place of its own in the cache
+LINKED = _program("relu", "meannorm_inference")  # which is linked with code that has a place of its own in the cache
 
 WARM = ["True", "0 0"]
 

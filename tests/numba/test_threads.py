@@ -294,10 +294,10 @@ class Listener(event.Listener):
         pass
 
 event.register("numba:compile", Listener())
-thread = threading.Thread(target=lambda: k.elu(x))
+thread = threading.Thread(target=lambda: k.leaky_relu(x))
 thread.start()
 compiling.wait()
-status = in_child(lambda: k.relu(x).tobytes() == expected and k.tanh(x).size == x.size)
+status = in_child(lambda: k.relu(x).tobytes() == expected and k.add(x, x).size == x.size)
 thread.join()
 print(layer(), status)
 """
