@@ -48,6 +48,8 @@ class Augment:
     fill: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            object.__setattr__(self, name, shapes.plain(getattr(self, name)))
         shapes.number("Augment", "rotation", self.rotation, 0.0)
         shapes.number("Augment", "translation", self.translation, 0.0)
         shapes.number("Augment", "shear", self.shear, 0.0, below=90.0)
@@ -62,8 +64,7 @@ class Augment:
         else:
             shapes.number("Augment", "scale", self.scale, 0.0, below=1.0)
         for name in ("flip_horizontal", "flip_vertical"):
-            if not isinstance(flip := getattr(self, name), bool):
-                raise ValueError(f"Augment: {name} is {flip!r}, expected True or False")
+            shapes.flag("Augment", name, getattr(self, name))
 
     def __call__(
         self,

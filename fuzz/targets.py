@@ -126,11 +126,21 @@ class _Fit:
         m = models
         model = m.Sequential([m.Linear(2), m.BatchNorm(), m.Dropout(0.5), m.Linear(2)], (3,), "numpy", 1, np.float64)
         self.trainer = m.Trainer(model, m.Adam(0.1), batch_size=3, schedule=m.OneCycle())
+        self.trainer.validates = True
         self.stopping = m.EarlyStopping()
         self.stopping.on_fit_begin(self.trainer, 6)
         arrays = [X, self.trainer.loss.check(Y, len(X), model.output_shape), X, Y]
         self.checkpointer = checkpoints.Checkpointer(
-            m.Checkpoints("nowhere"), self.trainer, [self.stopping], self.trainer.schedule, 3, 6, arrays, None, True
+            m.Checkpoints("nowhere"),
+            self.trainer,
+            [self.stopping],
+            self.trainer.schedule,
+            3,
+            6,
+            arrays,
+            None,
+            True,
+            "keep",
         )
 
     def go_on(self, state: checkpoints.State) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -125,6 +125,22 @@ def integer(kernel: str, name: str, value: int, minimum: int) -> int:
     return int(value)
 
 
+def plain(value: Any) -> Any:
+    """NumPy's numbers as Python's, in tuples and lists as well; anything else as it is."""
+    if isinstance(value, np.floating):
+        return float(value)  # item() of a longdouble gives a longdouble
+    if isinstance(value, np.generic):
+        return value.item()
+    return type(value)(map(plain, value)) if type(value) in (tuple, list) else value
+
+
+def flag(kernel: str, name: str, value: bool) -> bool:
+    """`value` as a bool; a number is none."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{kernel}: {name} is {value!r}, expected True or False")
+    return bool(value)
+
+
 def number(
     kernel: str,
     name: str,
@@ -133,14 +149,16 @@ def number(
     below: float = np.inf,
     *,
     above: bool = False,
+    most: float = np.inf,
 ) -> float:
-    """`value` as a finite float in [minimum, below), or in (minimum, below) with `above`."""
+    """`value` as a finite float in [minimum, below), or in (minimum, below) with `above`; and at most `most`."""
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     # isfinite fails on ints of any length, and float32 on the comparison with float64's largest.
     finite = real and (abs(value) <= sys.float_info.max if isinstance(value, int) else bool(np.isfinite(value)))
-    if not finite or not (minimum < value if above else minimum <= value) or value >= below:
+    if not finite or not (minimum < value if above else minimum <= value) or value >= below or value > most:
         low = "" if minimum == -np.inf else f" {'>' if above else '>='} {minimum:g}"
-        high = "" if below == np.inf else f"{' and' if low else ''} < {below:g}"
+        end = f" <= {most:g}" if most < np.inf else f" < {below:g}" if below < np.inf else ""
+        high = f"{' and' if low and end else ''}{end}"
         raise ValueError(f"{kernel}: {name} is {value!r}, expected a finite number{low}{high}")
     return float(value)
 

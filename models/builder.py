@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from kernels.interface import Backend, Fused, Kernel, Scalar
-from kernels.shapes import Shape
+from kernels.shapes import Shape, plain
 
 from .plan import UPDATES, Step, Value, given, gradient_name
 
@@ -74,6 +74,7 @@ class PlanBuilder:
         Raises ValueError for an unknown kernel; TypeError for arguments too few or too many, and for any that is no
         value of the plan where the kernel reads or writes an array.
         """
+        arguments = tuple(map(plain, arguments))
         _check(kernel, arguments)
         self.steps.append(Step(kernel, arguments, self.phase, node=self.node))
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from kernels import shapes
 
+from .history import Epoch
+
 if TYPE_CHECKING:
-    from .history import Epoch
     from .trainer import Trainer
 
 
@@ -59,18 +60,24 @@ class EarlyStopping(Callback):
     restore_best: bool = True
 
     def __post_init__(self) -> None:
-        shapes.integer("EarlyStopping", "patience", self.patience, 1)
-        shapes.number("EarlyStopping", "minimum_change", self.minimum_change, 0.0)
+        self.patience = shapes.integer("EarlyStopping", "patience", self.patience, 1)
+        self.minimum_change = shapes.number("EarlyStopping", "minimum_change", self.minimum_change, 0.0)
 
     def on_fit_begin(self, trainer: Trainer, total_steps: int) -> None:
+        measured = [name for name in Epoch.__dataclass_fields__ if name.endswith(("loss", "accuracy"))]
+        if not trainer.validates:
+            measured = [name for name in measured if not name.startswith("validation")]
+        if self.monitor not in measured:
+            hint = "" if trainer.validates else "; those of validation need validation data in fit"
+            raise ValueError(f"EarlyStopping: monitor is {self.monitor!r}, expected one of {', '.join(measured)}{hint}")
         self._best = math.inf
         self._waited = 0
         self._keep(trainer)
 
     def on_epoch_end(self, trainer: Trainer, epoch: Epoch) -> None:
         value = getattr(epoch, self.monitor, None)
-        if not isinstance(value, float):
-            raise ValueError(f"EarlyStopping: monitor {self.monitor!r} has no value; pass validation data to fit")
+        if not isinstance(value, float) or math.isnan(value):
+            raise ValueError(f"EarlyStopping: monitor {self.monitor!r} is {value}, expected a number")
         score = -value if self.monitor.endswith("accuracy") else value
         if score < self._best - self.minimum_change:
             self._best, self._waited = score, 0

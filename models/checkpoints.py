@@ -90,6 +90,10 @@ def versions() -> dict[str, str]:
     return found
 
 
+_EARLIER = {"last_batch": "keep"}
+"""Options that files of earlier versions do not state."""
+
+
 class Checkpointer:
     """Writes and reads the checkpoints of one fit."""
 
@@ -104,6 +108,7 @@ class Checkpointer:
         arrays: Sequence[np.ndarray],
         augment: data.Augment | None,
         resume: bool,
+        last_batch: str,
     ) -> None:
         """`arrays` are those trained on and evaluated. Raises FileExistsError unless the folder is free or resumed."""
         self._folder, self._checkpoints = Path(checkpoints.folder), checkpoints
@@ -130,6 +135,7 @@ class Checkpointer:
                     "batch_size": trainer.batch_size,
                     "steps": total,
                     "on_nonfinite": trainer.on_nonfinite,
+                    "last_batch": last_batch,
                     "callbacks": [type(callback).__name__ for callback in _stateful(callbacks)],
                 }
             )
@@ -246,7 +252,7 @@ class Checkpointer:
 
     def _compare(self, path: Path, options: Any) -> None:
         for name, now in self._options.items():
-            if (then := options[name]) == now:
+            if (then := (_EARLIER | options)[name]) == now:
                 continue
             if name == "data":
                 raise _OtherFit(f"{path}: was trained on other data")

@@ -24,6 +24,8 @@ from .schedules import Schedule
 if TYPE_CHECKING:
     from .trainer import Trainer
 
+LAST_BATCH = ("keep", "drop", "merge")
+
 SAMPLES_TOGETHER = 1 << 14
 """Samples of the batches that run in one call: a quarter of a second, after which an interrupt is heard."""
 
@@ -44,12 +46,15 @@ class Fit:
         augment: data.Augment | None,
         checkpoints: Checkpoints | None,
         resume: bool,
+        last_batch: str | None,
     ) -> None:
         model, loss = trainer.model, trainer.loss
         if not isinstance(augment, data.Augment | None):
             raise TypeError(f"Trainer.fit: augment is {augment!r}, expected a data.Augment")
         if (epochs is None) == (iterations is None):
             raise ValueError(f"Trainer.fit: epochs is {epochs} and iterations is {iterations}, expected one of them")
+        if last_batch not in (None, *LAST_BATCH):
+            raise ValueError(f"Trainer.fit: last_batch is {last_batch!r}, expected one of {', '.join(LAST_BATCH)}")
         if resume and checkpoints is None:
             raise ValueError("Trainer.fit: resume is True and checkpoints is None, expected a models.Checkpoints")
         model.check_images(x)
@@ -57,7 +62,12 @@ class Fit:
         if validation is not None:
             model.check_images(validation[0], "validation images")
             loss.check(validation[1], len(validation[0]), model.output_shape)
-        per_epoch = -(-len(x) // trainer.batch_size)
+        whole, rest = divmod(len(x), trainer.batch_size)
+        if trainer.batch_size == 1 or len(x) == 1 or (rest == 1 and last_batch == "keep"):
+            trainer.refuse_single_samples("a batch" if trainer.batch_size == 1 else "the last batch")
+        if last_batch is None:
+            last_batch = "merge" if rest == 1 and trainer.need_two_samples else "keep"
+        per_epoch = whole if whole and last_batch != "keep" else whole + (rest > 0)
         if epochs is not None:
             total = shapes.integer("Trainer.fit", "epochs", epochs, 1) * per_epoch
         else:
@@ -71,6 +81,7 @@ class Fit:
         self._x = np.ascontiguousarray(x, None if x.dtype == np.uint8 else model.dtype)
         self._target = target
         self._per_epoch, self._total = per_epoch, total
+        self._merged = last_batch == "merge" and rest > 0 and whole > 0
         self._validation = validation
         self._callbacks = callbacks
         self._schedule = schedule
@@ -80,7 +91,7 @@ class Fit:
         if checkpoints is not None:
             arrays = (x, target, *(validation or ()))
             self._checkpointer = Checkpointer(
-                checkpoints, trainer, callbacks, schedule, per_epoch, total, arrays, augment, resume
+                checkpoints, trainer, callbacks, schedule, per_epoch, total, arrays, augment, resume, last_batch
             )
 
     def run(self) -> History:
@@ -88,6 +99,7 @@ class Fit:
         trainer = self._trainer
         trainer.stop = False
         trainer.progress = Progress()
+        trainer.validates = self._validation is not None
         for callback in self._callbacks:
             callback.on_fit_begin(trainer, self._total)
         if self._checkpointer and self._resume:
@@ -105,8 +117,11 @@ class Fit:
         order = data.epoch_order(len(self._x), trainer.model.seed, trainer.epochs)
         began = time.perf_counter() - progress.seconds
         while progress.position < batches and not trainer.stop:
-            count = max(1, min(self._batches_per_call(), batches - progress.position))
-            indices = order[progress.position * trainer.batch_size :][: count * trainer.batch_size]
+            whole = self._per_epoch - self._merged - progress.position  # batches of no more than batch_size
+            count = max(1, min(self._batches_per_call(), batches - progress.position, whole))
+            indices = order[progress.position * trainer.batch_size :]
+            if whole > 0:
+                indices = indices[: count * trainer.batch_size]
             if count > 1:
                 self._batches(indices, count)
             else:
@@ -175,7 +190,9 @@ class Fit:
             callback.on_step_end(trainer, loss)
 
     def _rate(self, done: int) -> float:
-        return self._trainer.optimizer.learning_rate * self._schedule(done, self._per_epoch, self._total)
+        name = type(self._schedule).__name__
+        factor = shapes.number(name, f"factor at step {done}", self._schedule(done, self._per_epoch, self._total), 0.0)
+        return self._trainer.optimizer.learning_rate * factor
 
     def _end_epoch(self) -> None:
         trainer, progress = self._trainer, self._trainer.progress

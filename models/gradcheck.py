@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -82,6 +83,8 @@ def gradcheck(
             numeric = (above - below) / (2 * step)
             exact = float(gradient[index])
             error = abs(exact - numeric) / max(1.0, abs(exact), abs(numeric))
-            if not error <= worst.error:  # also true for nan
+            if math.isnan(error):  # which no later coordinate may cover up
+                return GradientCheck(error, f"{name}{list(index)}")
+            if error > worst.error:
                 worst = GradientCheck(error, f"{name}{list(index)}")
     return worst

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .settings import Settings
+
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     """(fan_in, fan_out) of weights with at least two axes."""
@@ -20,7 +22,7 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Initialiser:
+class Initialiser(Settings):
     """A distribution of weights."""
 
     def __call__(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from kernels.shapes import Pair, Shape
 from .builder import Backward, PlanBuilder
 from .init import Constant, HeNormal, Initialiser, Zeros
 from .plan import BATCH, STEP, Value
+from .settings import Settings
 
 _ONE = Constant(1.0)
 
@@ -35,7 +36,7 @@ class Parameter:
     init: Initialiser
 
 
-class Layer:
+class Layer(Settings):
     """Base of all layers. Shapes have the batch axis "N" first.
 
     A subclass names its inputs where `*x` stands here: `def lower(self, plan, p, x)`. `**_` is never given: it is there
@@ -44,6 +45,18 @@ class Layer:
 
     arity: int = 1
     """Number of inputs; 0 stands for two or more."""
+
+    follows: ClassVar[str] = ""
+    """What PyTorch is told first and here follows from the layer before."""
+
+    def __new__(cls, *given: Any, **_: Any) -> Self:
+        settings = [f for f in getattr(cls, "__dataclass_fields__", {}).values() if f.init]
+        placed = [f.name for f in settings if not f.kw_only]
+        if len(given) > len(placed):
+            expected = ", ".join([*placed, *(f"{f.name}=" for f in settings if f.kw_only)])
+            hint = f"; {cls.follows} follows from the layer before" if cls.follows else ""
+            raise TypeError(f"{cls.__name__}({', '.join(map(repr, given))}): expected {cls.__name__}({expected}){hint}")
+        return super().__new__(cls)
 
     def parameters(self, *x: Any, **_: Any) -> Mapping[str, Parameter]:
         """The trained arrays, given the inputs' shapes."""
@@ -63,11 +76,11 @@ class Layer:
     def __str__(self) -> str:
         """The layer as one would write it: fields at their default left out."""
         shown = []
-        for name, field in getattr(self, "__dataclass_fields__", {}).items():
+        for name, setting in getattr(self, "__dataclass_fields__", {}).items():
             value = getattr(self, name)
-            if field.default is dataclasses.MISSING:
+            if setting.default is dataclasses.MISSING:
                 shown.append(str(value))
-            elif value != field.default:
+            elif value != setting.default:
                 shown.append(f"{name}={value}")
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -80,11 +93,14 @@ class Linear(Layer):
     """y = x w + b with `outputs` units; x (N, K), w (K, outputs), b (outputs,)."""
 
     outputs: int
-    bias: bool = True
-    init: Initialiser = HeNormal()
+    bias: bool = field(default=True, kw_only=True)
+    init: Initialiser = field(default=HeNormal(), kw_only=True)
+    follows = "in_features"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         shapes.integer("Linear", "outputs", self.outputs, 1)
+        _check_weights(self)
 
     def parameters(self, x: Shape) -> Mapping[str, Parameter]:
         shapes.rank("Linear", "x", x, 2, "samples, inputs; put Flatten() before it")
@@ -111,18 +127,21 @@ class Conv2d(Layer):
 
     filters: int
     size: Pair
-    stride: Pair = 1
-    padding: Pair = 0
-    dilation: Pair = 1
-    groups: int = 1
-    bias: bool = True
-    init: Initialiser = HeNormal()
+    stride: Pair = field(default=1, kw_only=True)
+    padding: Pair = field(default=0, kw_only=True)
+    dilation: Pair = field(default=1, kw_only=True)
+    groups: int = field(default=1, kw_only=True)
+    bias: bool = field(default=True, kw_only=True)
+    init: Initialiser = field(default=HeNormal(), kw_only=True)
+    follows = "in_channels"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         shapes.integer("Conv2d", "filters", self.filters, 1)
         shapes.integer("Conv2d", "groups", self.groups, 1)
         for name, minimum in (("size", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
             shapes.pair("Conv2d", name, getattr(self, name), minimum)
+        _check_weights(self)
 
     def parameters(self, x: Shape) -> Mapping[str, Parameter]:
         shapes.rank("Conv2d", "x", x, 4, "samples, height, width, channels")
@@ -144,6 +163,13 @@ class Conv2d(Layer):
         return y, backward
 
 
+def _check_weights(layer: Linear | Conv2d) -> None:
+    name = type(layer).__name__
+    shapes.flag(name, "bias", layer.bias)
+    if not isinstance(layer.init, Initialiser):
+        raise TypeError(f"{name}: init is {layer.init!r}, expected a models.Initialiser such as HeNormal()")
+
+
 # Pooling and shape -------------------------------------------------------------------------------------------
 
 
@@ -153,7 +179,11 @@ class MaxPool2d(Layer):
 
     size: Pair = 2
     stride: Pair | None = None
-    padding: Pair = 0
+    padding: Pair = field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_windows(self)
 
     def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
         return _maxpool(plan, x, shapes.pool2d(x.shape, self.size, self.stride, self.padding, "MaxPool2d"))
@@ -165,8 +195,13 @@ class AvgPool2d(Layer):
 
     size: Pair = 2
     stride: Pair | None = None
-    padding: Pair = 0
-    count_include_pad: bool = True
+    padding: Pair = field(default=0, kw_only=True)
+    count_include_pad: bool = field(default=True, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_windows(self)
+        shapes.flag("AvgPool2d", "count_include_pad", self.count_include_pad)
 
     def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
         d = shapes.pool2d(x.shape, self.size, self.stride, self.padding, "AvgPool2d")
@@ -189,6 +224,14 @@ class GlobalAvgPool2d(Layer):
     def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
         d = shapes.pool2d(x.shape, _whole_map(x.shape, "GlobalAvgPool2d"), None, 0, "GlobalAvgPool2d")
         return _flattened(plan, *_avgpool(plan, x, d, True))
+
+
+def _check_windows(layer: MaxPool2d | AvgPool2d) -> None:
+    name = type(layer).__name__
+    shapes.pair(name, "size", layer.size, 1)
+    shapes.pair(name, "padding", layer.padding, 0)
+    if layer.stride is not None:
+        shapes.pair(name, "stride", layer.stride, 1)
 
 
 def _whole_map(x: Shape, layer: str) -> tuple[int, int]:
@@ -244,12 +287,14 @@ class BatchNorm(Layer):
     `momentum` is the weight of the new batch's statistic in the running one; the running variance is unbiased.
     """
 
-    eps: float = 1e-5
-    momentum: float = 0.1
+    eps: float = field(default=1e-5, kw_only=True)
+    momentum: float = field(default=0.1, kw_only=True)
+    follows = "num_features"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         shapes.number("BatchNorm", "eps", self.eps, 0.0)
-        shapes.number("BatchNorm", "momentum", self.momentum, 0.0)
+        shapes.number("BatchNorm", "momentum", self.momentum, 0.0, most=1.0)
 
     def parameters(self, x: Shape) -> Mapping[str, Parameter]:
         return {"gamma": Parameter(_vector(x, self), _ONE), "beta": Parameter(_vector(x, self), Zeros())}
@@ -283,10 +328,12 @@ class BatchNorm(Layer):
 class MeanNorm(Layer):
     """y = x − mean + beta by channel: batch-norm without the division. `momentum` as in BatchNorm."""
 
-    momentum: float = 0.1
+    momentum: float = field(default=0.1, kw_only=True)
+    follows = "num_features"
 
     def __post_init__(self) -> None:
-        shapes.number("MeanNorm", "momentum", self.momentum, 0.0)
+        super().__post_init__()
+        shapes.number("MeanNorm", "momentum", self.momentum, 0.0, most=1.0)
 
     def parameters(self, x: Shape) -> Mapping[str, Parameter]:
         return {"beta": Parameter(_vector(x, self), Zeros())}
@@ -351,6 +398,10 @@ class LeakyReLU(Activation):
     negative_slope: float = 0.01
     kernel = "leaky_relu"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        shapes.number("LeakyReLU", "negative_slope", self.negative_slope)
+
 
 @dataclass(frozen=True)
 class ELU(Activation):
@@ -358,6 +409,10 @@ class ELU(Activation):
 
     alpha: float = 1.0
     kernel = "elu"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        shapes.number("ELU", "alpha", self.alpha)
 
 
 @dataclass(frozen=True)
@@ -416,6 +471,7 @@ class Dropout(Layer):
     rate: float = 0.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         shapes.number("Dropout", "rate", self.rate, 0.0, below=1.0)
 
     def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:

@@ -11,10 +11,11 @@ from kernels.shapes import Shape
 
 from .builder import PlanBuilder
 from .plan import BATCH, Value
+from .settings import Settings
 
 
 @dataclass(frozen=True)
-class Loss:
+class Loss(Settings):
     """Base: a mean over the batch of something between outputs and targets."""
 
     def target(self, output: Shape) -> Value:
@@ -44,10 +45,15 @@ class SoftmaxCrossEntropy(Loss):
     smoothing: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         shapes.number("SoftmaxCrossEntropy", "smoothing", self.smoothing, 0.0, below=1.0)
 
     def target(self, output: Shape) -> Value:
         shapes.rank("SoftmaxCrossEntropy", "output", output, 2, "samples, classes")
+        if output[1] == 1:
+            raise ValueError(
+                "SoftmaxCrossEntropy: the model has 1 output, whose softmax is always 1; expected one for each class"
+            )
         return Value("labels", (BATCH,), np.dtype(np.int64))
 
     def check(self, y: object, rows: int, output: Shape) -> np.ndarray:

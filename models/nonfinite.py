@@ -41,8 +41,9 @@ def first(
     with np.errstate(all="ignore"):
         for step, call in zip(plan.steps[: plan.updates], executor.calls(n), strict=False):
             for value in step.inputs.values():
-                if (value in sources or value.name in parameters) and bad(value):
-                    return f"{sources.get(value) or f'parameter {value.name!r}'}{_reader(step)}"
+                source = sources.get(value.origin)
+                if (source or value.name in parameters) and bad(value):
+                    return f"{source or f'parameter {value.name!r}'}{_reader(step)}"
             Calls([call]).run(1, rounds)
             for value in step.outputs.values():
                 if bad(value):

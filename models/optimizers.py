@@ -10,15 +10,17 @@ from kernels import shapes
 
 from .builder import PlanBuilder
 from .plan import LEARNING_RATE, STEP, Value
+from .settings import Settings
 
 
 @dataclass(frozen=True)
-class Optimizer:
+class Optimizer(Settings):
     """Base: `state` names the vectors kept beside the parameters, each starting at zero."""
 
     learning_rate: float
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         name = type(self).__name__
         shapes.number(name, "learning_rate", self.learning_rate, 0.0, above=True)
         for field, low, below in self._bounds:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 from kernels import shapes
 
+from .settings import Settings
+
 
 @dataclass(frozen=True)
-class Schedule:
+class Schedule(Settings):
     """Base, and the constant schedule: the factor 1 throughout."""
 
     def __call__(self, step: int, steps_per_epoch: int, total_steps: int) -> float:
@@ -28,6 +30,7 @@ class StepDecay(Schedule):
     factor: float = 0.1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         shapes.integer("StepDecay", "every", self.every, 1)
         shapes.number("StepDecay", "factor", self.factor, 0.0)
 
@@ -43,6 +46,7 @@ class MultiStep(Schedule):
     factor: float = 0.1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for milestone in self.milestones:
             shapes.integer("MultiStep", "milestones", milestone, 0)
@@ -59,6 +63,7 @@ class Exponential(Schedule):
     factor: float = 0.95
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         shapes.number("Exponential", "factor", self.factor, 0.0)
 
     def __call__(self, step: int, steps_per_epoch: int, total_steps: int) -> float:
@@ -72,6 +77,7 @@ class Cosine(Schedule):
     final: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         shapes.number("Cosine", "final", self.final, 0.0)
 
     def __call__(self, step: int, steps_per_epoch: int, total_steps: int) -> float:
@@ -90,6 +96,7 @@ class OneCycle(Schedule):
     final: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         shapes.number("OneCycle", "warmup", self.warmup, 0.0, below=1.0)
         shapes.number("OneCycle", "start", self.start, 0.0)
         shapes.number("OneCycle", "final", self.final, 0.0)
@@ -109,6 +116,7 @@ class LinearWarmup(Schedule):
     after: Schedule = Schedule()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         shapes.integer("LinearWarmup", "steps", self.steps, 0)
 
     def __call__(self, step: int, steps_per_epoch: int, total_steps: int) -> float:

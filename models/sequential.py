@@ -31,9 +31,9 @@ class Sequential(Graph):
         super().__init__(nodes, str(len(layers) - 1), input_shape, backend, seed, dtype, normalisation)
 
     @property
-    def layers(self) -> list[Layer]:
+    def layers(self) -> tuple[Layer, ...]:
         """The layers in order."""
-        return [node.layer for node in self.nodes]
+        return tuple(node.layer for node in self.nodes)
 
     def _build(self, architecture: Architecture, backend: str | None) -> None:
         line = [(str(i), (str(i - 1) if i else INPUT,)) for i in range(len(architecture.nodes))]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
-from collections.abc import Iterable, Sequence
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,7 @@ from .execute import Executor
 from .fit import Fit
 from .graph import Graph
 from .history import History, Progress
+from .layers import LogSoftmax, Softmax
 from .losses import Loss, SoftmaxCrossEntropy
 from .nodes import INPUT
 from .nonfinite import NonFiniteError
@@ -46,7 +50,12 @@ class Trainer:
     out, and counted; all are looked at in each step. "ignore": nothing.
     `trainer.plan` is the whole step, and print(trainer.plan) lists it. `steps` counts the optimizer's steps, `epochs`
     the epochs, `skipped` the steps left out, and `progress` is where the running fit stands.
+
+    Model, optimizer, loss, batch size and on_nonfinite are fixed: the plan is made of them. A trainer works for one
+    Python thread at a time; RuntimeError where a second one asks.
     """
+
+    _FIXED = frozenset(("model", "optimizer", "loss", "batch_size", "on_nonfinite", "plan"))
 
     def __init__(
         self,
@@ -69,7 +78,12 @@ class Trainer:
             raise ValueError(f"Trainer: on_nonfinite is {on_nonfinite!r}, expected one of {', '.join(ON_NONFINITE)}")
         self.on_nonfinite = on_nonfinite
         self.batch_size = shapes.integer("Trainer", "batch_size", batch_size, 1)
-        self.plan = rewrite(model.lower_training(self.loss, optimizer, self.batch_size), model.kernels, rewrites)
+        self._warn_of_softmax()
+        plain = model.lower_training(self.loss, optimizer, self.batch_size)
+        norms = (step for step in plain.steps if step.kernel in ("batchnorm", "meannorm"))
+        self.need_two_samples = [step.node for step in norms if step.dims["d"].positions == 1]
+        """Nodes that normalise over the samples alone: of one sample nothing is left."""
+        self.plan = rewrite(plain, model.kernels, rewrites)
         if on_nonfinite == "skip" and (early := self._changed_early()):
             raise ValueError(
                 f"Trainer: on_nonfinite is 'skip', but {', '.join(early)} must change before a step is known to be "
@@ -85,7 +99,36 @@ class Trainer:
         self.epochs = 0
         self.skipped = 0
         self.stop = False
+        self.validates = False
+        """Whether the running fit has validation data."""
         self.progress = Progress()
+        self._larger: Executor | None = None
+        self._busy = threading.RLock()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._FIXED and name in self.__dict__:
+            raise AttributeError(f"Trainer: {name} is fixed, since the plan is made of it; make another Trainer")
+        super().__setattr__(name, value)
+
+    def _warn_of_softmax(self) -> None:
+        nodes = {node.name: node.layer for node in self.model.nodes}
+        if isinstance(self.loss, SoftmaxCrossEntropy) and isinstance(nodes[self.model.output], Softmax | LogSoftmax):
+            name = type(nodes[self.model.output]).__name__
+            warnings.warn(
+                f"Trainer: the model ends in {name}() and SoftmaxCrossEntropy takes the softmax of its input again; "
+                "leave the layer out, and take kernels.softmax of the logits where probabilities are wanted",
+                stacklevel=3,
+            )
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other Python threads out; RuntimeError where one is at work."""
+        if not self._busy.acquire(blocking=False):
+            raise RuntimeError("Trainer: another thread is at work with this trainer; make one for each thread")
+        try:
+            yield
+        finally:
+            self._busy.release()
 
     def _changed_early(self) -> list[str]:
         """The statistics that a layer changes and uses again in the same step."""
@@ -115,21 +158,28 @@ class Trainer:
         """One optimizer step on one batch of at most batch_size samples; returns the batch's loss.
 
         x: float images, or uint8 ones if the model has a normalisation. y: integer labels, or the loss's targets.
-        learning_rate: the optimizer's own unless told. Raises NonFiniteError as on_nonfinite says.
+        learning_rate: the optimizer's own unless told. Raises NonFiniteError as on_nonfinite says, and ValueError for
+        one sample where a layer normalises over the samples.
         """
         if len(x) > self.batch_size:
             raise ValueError(f"Trainer.step: x has {len(x)} samples, expected at most batch_size {self.batch_size}")
         target = self.loss.check(y, len(x), self.model.output_shape)
-        rate = self.optimizer.learning_rate if learning_rate is None else learning_rate
-        return float(self.run_step(self.model.prepare(x), target, rate)["loss"])
+        rate = self.optimizer.learning_rate
+        if learning_rate is not None:
+            rate = shapes.number("Trainer.step", "learning_rate", learning_rate, 0.0)
+        with self.alone():
+            return float(self.run_step(self.model.prepare(x), target, rate)["loss"])
 
     def run_step(self, x: np.ndarray, target: np.ndarray, learning_rate: float) -> dict[str, np.ndarray]:
-        """`step` with images and targets that are checked and prepared; returns the plan's outputs."""
+        """`step` with images and targets that are checked and prepared, of any number; returns the plan's outputs."""
+        if len(x) == 1:
+            self.refuse_single_samples("a batch")
+        executor = self._executor_for(len(x))
         inputs = {INPUT: x, "target": target}
         scalars: dict[str, Any] = {"step": self.steps + 1, "learning_rate": learning_rate}
 
         def accept(outputs: dict[str, np.ndarray]) -> bool:
-            if self._is_sound(outputs, len(x)):
+            if self._is_sound(executor, outputs, len(x)):
                 self.steps += 1
                 return True
             if self.on_nonfinite == "raise" or not nonfinite.is_finite(self.model.arrays()[PARAMETERS]):
@@ -139,9 +189,27 @@ class Trainer:
 
         try:
             with np.errstate(all="ignore"):
-                return self.executor.run(inputs, len(x), accept, **scalars)
+                return executor.run(inputs, len(x), accept, **scalars)
         finally:
             self.model.changed()
+
+    def _executor_for(self, n: int) -> Executor:
+        """The executor, or one for a larger batch, which only the last of an epoch can be."""
+        if n <= self.batch_size:
+            return self.executor
+        if self._larger is None or self._larger.batch_size < n:
+            self._larger = Executor(self.plan, self.model.kernels, n, self.arrays())
+        return self._larger
+
+    def refuse_single_samples(self, where: str) -> None:
+        """Raise ValueError where a layer normalises over the samples alone: one is its own mean."""
+        if self.need_two_samples:
+            name = self.need_two_samples[0]
+            layer = next(node.layer for node in self.model.nodes if node.name == name)
+            raise ValueError(
+                f"training: node {name!r} ({layer}) has one value a channel where {where} has one sample, "
+                "expected two or more"
+            )
 
     def steps_together(self) -> int:
         """How many steps from here on may run in one call: those of which nothing but the loss has to be looked at."""
@@ -149,14 +217,14 @@ class Trainer:
             return 1
         return GRADIENTS_EVERY - 1 - self.steps % GRADIENTS_EVERY if self.on_nonfinite == "raise" else sys.maxsize
 
-    def _is_sound(self, outputs: dict[str, np.ndarray], n: int) -> bool:
+    def _is_sound(self, executor: Executor, outputs: dict[str, np.ndarray], n: int) -> bool:
         if self.on_nonfinite == "ignore":
             return True
         if not math.isfinite(outputs["loss"]):
             return False
         if self.on_nonfinite == "raise" and (self.steps + 1) % GRADIENTS_EVERY:
             return True
-        statistics = (self.executor.array(value, n) for value in self._batch_statistics)
+        statistics = (executor.array(value, n) for value in self._batch_statistics)
         return all(map(nonfinite.is_finite, (self._gradients, *statistics)))
 
     def _diagnosis(self, inputs: dict[str, np.ndarray], loss: float, scalars: dict[str, float]) -> str:
@@ -180,6 +248,7 @@ class Trainer:
         augment: data.Augment | None = None,
         checkpoints: Checkpoints | None = None,
         resume: bool = False,
+        last_batch: str | None = None,
     ) -> History:
         """Train for a number of epochs, or of iterations (batches), in batches of seeded random order.
 
@@ -188,11 +257,16 @@ class Trainer:
         on the model's seed and the epoch's number alone. augment: distorts each image anew in each epoch, which
         depends on these two and on the image's index alone; validation images stay as they are. checkpoints: where the
         fit is kept while it runs. resume: go on from the newest checkpoint there, or start if there is none; everything
-        else must be as it was then.
+        else must be as it was then. last_batch: what becomes of the samples that make no whole batch. "keep": a smaller
+        batch; "drop": they wait for an epoch whose order has them earlier; "merge": the batch before takes them in.
+        Unless told they are kept, but merged where they are one sample and a layer normalises over the samples.
 
         Raises ValueError for a fit that is not the one kept, FileExistsError for a folder that holds one unless
         `resume`, OSError where a checkpoint cannot be written, NonFiniteError as on_nonfinite says.
         """
         chosen = self.schedule if schedule is None else schedule
-        fit = Fit(self, x, y, epochs, iterations, validation, callbacks, chosen, augment, checkpoints, resume)
-        return fit.run()
+        with self.alone():
+            fit = Fit(
+                self, x, y, epochs, iterations, validation, callbacks, chosen, augment, checkpoints, resume, last_batch
+            )
+            return fit.run()
