@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ PACKAGES = ("kernels", "data", "models", "twinkernels")
 # Pages, API and notebooks alike are about this checkout, whatever is installed.
 sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-os.environ.setdefault("IPYTHONDIR", tempfile.mkdtemp(prefix="ipython-"))  # nobody's own settings
+os.environ.setdefault("IPYTHONDIR", str(HERE / "_build" / "ipython"))  # nobody's own settings
 
 from twinkernels import __version__  # noqa: E402  (needs the path)
 

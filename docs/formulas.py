@@ -107,7 +107,8 @@ def _is_variable(word: str, touching: tuple[str, str], before: str, after: str, 
     if len(letters) == 1 or INDEXED.match(letters) or letters in SIZES:
         return True
     known = names | KNOWN
-    return letters in known and (computed or "_" in letters or letters[1:] in known)
+    gradient = letters[0] == "d" and (len(letters) == 2 or letters[1:] in known)
+    return letters in known and (computed or "_" in letters or gradient)
 
 
 def _normal(text: str) -> str:

@@ -134,7 +134,7 @@ def test_variables_are_set_as_such() -> None:
     assert typeset("y = gamma (x − mean), the mean") == (
         "<emphasis y> = <emphasis gamma> (<emphasis x> − <emphasis mean>), the mean"
     )
-    assert typeset("dx = dy where x > 0, its dtype", "dy", "y", "dtype") == (
-        "dx = <emphasis dy> where <emphasis x> > 0, its dtype"
+    assert typeset("dx = each dy where x > 0, its dtype", "dy", "dtype") == (
+        "dx = each <emphasis dy> where <emphasis x> > 0, its dtype"
     )
     assert typeset("Σ_c t_c") == "Σ<subscript c> <emphasis t><subscript c>"
