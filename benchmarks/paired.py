@@ -109,7 +109,7 @@ class Alone:
     def __enter__(self) -> Alone:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, kernels.get_threads()), daemon=True)
+        self._process = context.Process(target=serve, args=(theirs, kernels.get_threads()), daemon=True)
         self._process.start()
         theirs.close()
         return self
@@ -130,7 +130,8 @@ class Alone:
         return ask
 
 
-def _serve(connection: Connection, threads: int) -> None:
+def serve(connection: Connection, threads: int) -> None:
+    """Answer each case's id with seconds of a call, until the other end is closed."""
     kernels.set_threads(threads)
     current, sampler = "", None
     while True:

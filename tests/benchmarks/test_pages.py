@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import budgets, pages, results
 from benchmarks.text import replace
+from twinkernels import study
 
 
 @pytest.fixture
@@ -37,12 +38,13 @@ def test_every_picture_is_there() -> None:
     assert all((results.HERE / "results" / f"{name}.png").exists() for name in charts)
 
 
-def test_a_stale_page_is_named_and_then_written(apart, tmp_path, capsys):
-    pytest.importorskip("matplotlib", reason="pictures need the extra bench")
+def test_a_stale_page_is_named_and_then_written(apart, tmp_path, capsys, monkeypatch):
+    drawn: list[Path] = []
+    monkeypatch.setattr(results, "draw_all", lambda folder, charts: drawn.extend(folder / name for name in charts))
     assert pages.main([]) == 0
     page = tmp_path / "RESULTS.md"
     assert "## Recipes" in page.read_text(encoding="utf-8")
-    assert (tmp_path / "results" / "overview.png").exists()
+    assert tmp_path / "results" / "overview" in drawn
     assert pages.main(["--check"]) == 0
     for path in (*apart, page):
         before = path.read_text(encoding="utf-8")
@@ -77,6 +79,14 @@ def test_the_budgets_say_equal_where_there_are_no_floats(tmp_path: Path) -> None
     assert rows[1] == "| conv2d | float64 | 8 (1 + √n), n ≤ 400 | 0.50 | 1.50 | 40 % |"
     assert rows[2] == "| count | float32 | equal |  |  |  |"
     assert rows[-1] == "Seen on m, 256 bits a vector, with NumPy 2.0 and Numba 0.61."
+
+
+def test_a_study_is_written_from_its_storage(apart: list[Path], tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="studies need the extra study")
+    study.run(tmp_path / "study.db", "strokes", backend="numpy", epochs=2, most=0)
+    page = pages.write_study(tmp_path / "study.db")
+    assert page == tmp_path / "study.md"
+    assert "Every training takes 2 epochs" in page.read_text(encoding="utf-8")
 
 
 def test_a_study_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

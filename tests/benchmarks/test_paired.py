@@ -176,7 +176,7 @@ def test_numpy_alone_rests_before_it_answers(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(paired, "Sampler", lambda call: lambda: done.append("sample"))
     monkeypatch.setattr(common, "quiet", lambda: done.append("rest"))
     connection: Any = SimpleNamespace(recv=receive, send=lambda seconds: done.append("answer"))
-    paired._serve(connection, kernels.get_threads())
+    paired.serve(connection, kernels.get_threads())
     assert done == ["sample", "rest", "answer"]
 
 
