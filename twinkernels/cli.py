@@ -149,7 +149,9 @@ def train(
                 raise ValueError("Missing argument 'RECIPE': a name that `twinkernels list` shows")
             _set_threads(threads)
             options = {name: value for name, value in given.items() if value is not None}
-            outcome = runs.run(options.pop("recipe"), source or "strokes", out=out, callbacks=[progress], **options)
+            outcome = runs.run(
+                options.pop("recipe"), "strokes" if source is None else source, out=out, callbacks=[progress], **options
+            )
     print(f"kept in {out}" if out else "model not kept: --out RUN keeps it")
     print(f"test accuracy {outcome.test.accuracy:.4f}")
 
