@@ -72,7 +72,9 @@ def _show_version(asked: bool) -> None:
 
 @app.callback()
 def twinkernels(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
 ) -> None:
     """Neural networks for small images, every kernel in NumPy and in Numba."""
 
@@ -147,7 +149,9 @@ def train(
                 raise ValueError("Missing argument 'RECIPE': a name that `twinkernels list` shows")
             _set_threads(threads)
             options = {name: value for name, value in given.items() if value is not None}
-            outcome = runs.run(options.pop("recipe"), source or "strokes", out=out, callbacks=[progress], **options)
+            outcome = runs.run(
+                options.pop("recipe"), "strokes" if source is None else source, out=out, callbacks=[progress], **options
+            )
     print(f"kept in {out}" if out else "model not kept: --out RUN keeps it")
     print(f"test accuracy {outcome.test.accuracy:.4f}")
 
@@ -300,12 +304,10 @@ def explore_data(
 
 @app.command(
     "study",
-    help=f"""Study the factors of a training: each one's effect, and its spread over seeds.
-
-    A training takes {DEFAULTS["epochs"]} epochs of {DEFAULTS["images"]:,} images in batches of
-    {DEFAULTS["batch_size"]} unless told. The command ends when all is done. After Ctrl-C or a crash, the same command
-    goes on; any number of processes may share a storage.
-    """,
+    help="Study the factors of a training: each one's effect, and its spread over seeds.\n\n"
+    f"A training takes {DEFAULTS['epochs']} epochs of {DEFAULTS['images']:,} images in batches of "
+    f"{DEFAULTS['batch_size']} unless told. It ends when all is done. After Ctrl-C or a crash, the same command "
+    "goes on; any number of processes may share a storage.",
 )
 def study_factors(
     source: Data = None,
