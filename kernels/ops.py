@@ -42,6 +42,11 @@ class Kernels:
     def __repr__(self) -> str:
         return f"<Kernels {self.name}>"
 
+    def __reduce__(self) -> tuple[Callable[[str], Kernels], tuple[str]]:
+        from . import get  # which makes them
+
+        return get, (self.name,)
+
     def has(self, name: str) -> bool:
         """Whether the backend has a function of this name.
 
@@ -892,7 +897,7 @@ class Kernels:
         """
         shapes.arrays("dropout", x=x)
         rate = shapes.number("dropout", "rate", rate, 0.0, below=1.0)
-        seed, step = shapes.integer("dropout", "seed", seed, 0), shapes.integer("dropout", "step", step, 0)
+        seed, step = shapes.counter("dropout", "seed", seed), shapes.counter("dropout", "step", step)
         y, mask = _like(x), memory.empty(x.shape, np.bool_)
         self.backend.dropout(x, rate, seed, step, y, mask)
         return y, mask
@@ -1153,7 +1158,7 @@ class Kernels:
         """
         indices = shapes.indices("uniform", indices)
         sizes = [shapes.integer("uniform", f"shape[{at}]", size, 1) for at, size in enumerate(shape)]
-        seed, step = shapes.integer("uniform", "seed", seed, 0), shapes.integer("uniform", "step", step, 0)
+        seed, step = shapes.counter("uniform", "seed", seed), shapes.counter("uniform", "step", step)
         if (dtype := np.dtype(dtype)) not in shapes.FLOAT_DTYPES:
             raise TypeError(f"uniform: dtype is {dtype}, expected float32 or float64")
         u = memory.empty((len(indices), *sizes), dtype)

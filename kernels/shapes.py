@@ -125,6 +125,13 @@ def integer(kernel: str, name: str, value: int, minimum: int) -> int:
     return int(value)
 
 
+def counter(kernel: str, name: str, value: int) -> int:
+    """`value` as an int from 0 that a kernel takes: below 2⁶³."""
+    if integer(kernel, name, value, 0) >= 1 << 63:
+        raise ValueError(f"{kernel}: {name} is {value}, expected an int >= 0 and < 2**63")
+    return int(value)
+
+
 def plain(value: Any) -> Any:
     """NumPy's numbers as Python's, in tuples and lists as well; anything else as it is."""
     if isinstance(value, np.floating):

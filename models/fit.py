@@ -76,6 +76,7 @@ class Fit:
             model.normalisation = data.statistics((x, np.zeros(len(x))))  # of the images; targets of any shape
         if validation is not None:  # uint8 without a normalisation is refused now, not after an epoch
             model.prepare(validation[0][:1], "validation images")
+            model.check_range(validation[0], "validation images")
 
         self._trainer = trainer
         self._x = np.ascontiguousarray(x, None if x.dtype == np.uint8 else model.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Self
@@ -25,7 +26,7 @@ from .losses import Loss, SoftmaxCrossEntropy
 from .lowering import lower_inference, lower_training
 from .nodes import INPUT, Node, ordered
 from .optimizers import Optimizer
-from .plan import GRADIENTS, PARAMETERS, Plan, gradient_name, table
+from .plan import BATCH, GRADIENTS, PARAMETERS, Plan, gradient_name, table
 from .rewrite import checked, rewrite
 from .saving import save
 
@@ -91,6 +92,7 @@ class Graph:
         self._inference_lock = threading.Lock()
         self.rewrites = None
         self.version = 0
+        self._range_checked = False
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -125,6 +127,7 @@ class Graph:
     @normalisation.setter
     def normalisation(self, value: tuple[float, float] | None) -> None:
         self.architecture = replace(self.architecture, normalisation=value)
+        self._range_checked = False
 
     @property
     def rewrites(self) -> tuple[str, ...] | None:
@@ -237,15 +240,37 @@ class Graph:
             raise TypeError(f"{name} is a {type(x).__name__}, expected a numpy array")
         if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
             raise TypeError(f"{name} has dtype {x.dtype}, expected uint8 images or floats")
-        shapes.equal(
-            "model", name, x.shape[1:], self.architecture.input_shape, "the model's input_shape, after the batch axis"
-        )
+        if x.shape[1:] != (expected := self.architecture.input_shape):
+            hint = _shape_hint(name, x.shape, expected)
+            raise ValueError(f"model: {name} has shape {x.shape}, expected {shapes.text((BATCH, *expected))}{hint}")
         if len(x) == 0:
             raise ValueError(f"{name} has an empty batch (shape {x.shape}), expected at least one sample")
 
+    def check_range(self, x: np.ndarray, name: str = "x") -> None:
+        """Warn of floats that the model's normalisation cannot have made of pixels, as x / 255 or pixels themselves."""
+        self._range_checked = True
+        if self.normalisation is None or x.dtype == np.uint8:
+            return
+        mean, std = self.normalisation
+        low, high = -mean / std, (255 - mean) / std
+        slack = 0.01 * (high - low)
+        smallest, largest = float(x.min()), float(x.max())
+        if smallest < low - slack or largest > high + slack or (low < -slack and smallest >= 0 and largest <= 1):
+            warnings.warn(
+                f"{name} holds floats from {smallest:.4g} to {largest:.4g}, but the model's normalisation makes {low:.4g} "
+                f"to {high:.4g} of pixels; pass uint8 images, or data.standardise(images, *model.normalisation)",
+                stacklevel=3,
+            )
+
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """The model's output for every sample, in inference mode: logits (N, classes) for a classifier."""
+        """The model's output for every sample, in inference mode: logits (N, classes) for a classifier.
+
+        x: as in `prepare`; float images must be normalised as the model's training images were. The first ones are
+        looked at, with a warning where they cannot be.
+        """
         self.check_images(x)
+        if not self._range_checked:
+            self.check_range(x)
         with self._inference_lock:
             wanted = min(len(x), PREDICT_BATCH)
             if self._inference is None or self._inference.batch_size < wanted:
@@ -259,9 +284,10 @@ class Graph:
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
     def evaluate(self, x: np.ndarray, y: np.ndarray, loss: Loss | None = None) -> Evaluation:
-        """Loss (cross-entropy unless told) and accuracy over a whole set, in inference mode."""
+        """Loss (cross-entropy unless told) and accuracy over a whole set, in inference mode; x as for `predict`."""
         loss = SoftmaxCrossEntropy() if loss is None else loss
         self.check_images(x)
+        self.check_range(x)
         target = loss.check(y, len(x), self.output_shape)
         output = self.predict(x)
         return Evaluation(loss.value(self.kernels, output, target), accuracy(output, target))
@@ -288,6 +314,9 @@ class Graph:
         other.rewrites = self.rewrites
         return other
 
+    def __deepcopy__(self, memo: object) -> Graph:
+        return self.to(self.backend)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one safetensors file, architecture included; the file appears whole or not at all."""
         save(self, path)
@@ -308,6 +337,17 @@ class Graph:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self.nodes)} layers on {self.backend}, {self.dtype}>"
+
+
+def _shape_hint(name: str, shape: tuple[int, ...], sample: tuple[int, ...]) -> str:
+    """How an array of another shape may become a batch of samples."""
+    hints = {
+        sample: f"one sample is {name}[np.newaxis]",
+        (*shape[:1], *sample[:-1]) if sample[-1:] == (1,) else (): f"grey images are {name}[..., np.newaxis]",
+        (*shape[:1], *sample[-1:], *sample[:-1]): f"channels come last: {name}.transpose(0, 2, 3, 1)",
+        (*shape[:1], math.prod(sample)): f"{name}.reshape(-1, {', '.join(map(str, sample))})",
+    }
+    return f"; {hints[shape]}" if shape in hints else ""
 
 
 def accuracy(output: np.ndarray, labels: np.ndarray) -> float:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copyreg
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +22,7 @@ from .layers import Layer
 from .lowering import lower_inference
 from .nodes import ordered
 from .saving import DTYPES, FORMAT, MAX_METADATA, check_counts, check_extent
+from .saving import content as serialised_model
 from .sequential import Sequential
 
 MAX_BYTES = 100_000_000  # 25 million float32 weights
@@ -66,6 +70,31 @@ def load(
     except (SafetensorError, ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
         raise ModelFormatError(f"{path}: not a readable model ({printable(error)})") from error
     return model
+
+
+def from_bytes(
+    content: bytes,
+    backend: str,
+    layers: Sequence[type[Layer]] = (),
+    rewrites: tuple[str, ...] | None = None,
+) -> Graph:
+    """The model that a file with this content would hold; what a pickled model is made from."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        path.write_bytes(content)
+        model = load(path, backend, layers, len(content))
+    model.rewrites = rewrites
+    return model
+
+
+def _reduced(model: Graph) -> tuple[Any, ...]:
+    """A model for pickle: the file that `save` writes, and the classes of the layers that are not of this package."""
+    own = {type(node.layer) for node in model.nodes} - set(KNOWN.values())
+    return from_bytes, (serialised_model(model), model.backend, tuple(own), model.rewrites)
+
+
+copyreg.pickle(Graph, _reduced)
+copyreg.pickle(Sequential, _reduced)
 
 
 def _check_bytes(path: Path, max_bytes: int) -> None:

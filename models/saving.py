@@ -47,13 +47,18 @@ MAX_ELEMENTS = 1 << 25  # numbers of one sample between the layers: 128 MB of fl
 
 def save(model: Graph, path: str | os.PathLike[str]) -> None:
     """Write the model; see `Graph.save`."""
+    write_atomically(Path(path), content(model))
+
+
+def content(model: Graph) -> bytes:
+    """What `save` writes. Raises ModelFormatError for a model that `load` would refuse."""
     architecture = describe(model)
     text = json.dumps(architecture)
     if len(text) > MAX_METADATA:
         raise ModelFormatError(f"{len(text)} characters of architecture, expected at most {MAX_METADATA}")
     check_counts(architecture)
     check_extent(model)
-    write(Path(path), model.parameters() | model.statistics(), {"twinkernels": text})
+    return serialised(model.parameters() | model.statistics(), {"twinkernels": text})
 
 
 def describe(model: Graph) -> dict[str, Any]:
@@ -86,9 +91,14 @@ def storable(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Write arrays and texts as one safetensors file, whole or not at all. Raises what `storable` does."""
+    write_atomically(path, serialised(arrays, metadata))
+
+
+def serialised(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+    """Arrays and texts as a safetensors file holds them. Raises what `storable` does."""
     from safetensors.numpy import save as serialise
 
-    write_atomically(path, serialise(storable(arrays), metadata=dict(metadata)))
+    return bytes(serialise(storable(arrays), metadata=dict(metadata)))
 
 
 def check_counts(architecture: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ from .nodes import INPUT
 from .nonfinite import NonFiniteError
 from .optimizers import Optimizer
 from .plan import PARAMETERS, state_name
-from .rewrite import rewrite
+from .rewrite import checked, rewrite
 from .schedules import Schedule
 
 ON_NONFINITE = ("raise", "skip", "ignore")
@@ -83,6 +83,7 @@ class Trainer:
         norms = (step for step in plain.steps if step.kernel in ("batchnorm", "meannorm"))
         self.need_two_samples = [step.node for step in norms if step.dims["d"].positions == 1]
         """Nodes that normalise over the samples alone: of one sample nothing is left."""
+        self._rewrites = checked(rewrites)
         self.plan = rewrite(plain, model.kernels, rewrites)
         if on_nonfinite == "skip" and (early := self._changed_early()):
             raise ValueError(
@@ -109,6 +110,11 @@ class Trainer:
         if name in self._FIXED and name in self.__dict__:
             raise AttributeError(f"Trainer: {name} is fixed, since the plan is made of it; make another Trainer")
         super().__setattr__(name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        counters = {name: getattr(self, name) for name in ("steps", "epochs", "skipped", "progress")}
+        settings = (self.optimizer, self.loss, self.batch_size, self.schedule, self._rewrites, self.on_nonfinite)
+        return _restored, (self.model, settings, self.state, self._gradients, counters)
 
     def _warn_of_softmax(self) -> None:
         nodes = {node.name: node.layer for node in self.model.nodes}
@@ -270,3 +276,20 @@ class Trainer:
                 self, x, y, epochs, iterations, validation, callbacks, chosen, augment, checkpoints, resume, last_batch
             )
             return fit.run()
+
+
+def _restored(
+    model: Graph,
+    settings: tuple[Any, ...],
+    state: dict[str, np.ndarray],
+    gradients: np.ndarray,
+    counters: dict[str, Any],
+) -> Trainer:
+    """The trainer that was copied or pickled, between two steps."""
+    trainer = Trainer(model, *settings)
+    for name, array in state.items():
+        trainer.state[name][...] = array
+    trainer._gradients[...] = gradients
+    for name, value in counters.items():
+        setattr(trainer, name, value)
+    return trainer

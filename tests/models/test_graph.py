@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -109,7 +110,7 @@ def test_sequential_is_the_same_graph_in_a_line(k: Kernels) -> None:
     for _ in range(3):
         assert trainers[0].step(x, y) == trainers[1].step(x, y)
     np.testing.assert_array_equal(line.predict(x), graph.predict(x))
-    assert line.layers == layers
+    assert line.layers == tuple(layers)
 
 
 def test_the_summary_counts_parameters() -> None:
@@ -342,8 +343,8 @@ def test_evaluation_is_the_mean_over_the_whole_set(k: Kernels) -> None:
         ([[1.0, 2.0, 3.0]], TypeError, "x is a list, expected a numpy array"),
         (np.zeros((2, 3), np.int64), TypeError, "x has dtype int64, expected uint8 images or floats"),
         (np.zeros((2, 3), complex), TypeError, "x has dtype complex128"),
-        (np.zeros((2, 4), np.float32), ValueError, r"x has shape \(4,\), expected \(3,\)"),
-        (np.zeros(3, np.float32), ValueError, r"x has shape \(\), expected \(3,\)"),
+        (np.zeros((2, 4), np.float32), ValueError, r"x has shape \(2, 4\), expected \(N, 3\)$"),
+        (np.zeros(3, np.float32), ValueError, r"x has shape \(3,\), expected \(N, 3\); one sample is"),
         (np.zeros((0, 3), np.float32), ValueError, r"x has an empty batch \(shape \(0, 3\)\)"),
     ],
 )
@@ -368,7 +369,7 @@ def test_any_memory_order_and_float_width_is_taken(k: Kernels) -> None:
 
 
 def test_the_part_until_a_node_gives_its_output(k: Kernels) -> None:
-    x = np.random.default_rng(0).standard_normal((5, 6, 6, 2)).astype(np.float32)
+    x = data.standardise(np.random.default_rng(0).integers(0, 256, (5, 6, 6, 2)), 30.0, 60.0)
     model = branching(k.name, seed=3, normalisation=(30.0, 60.0))
     trainer = Trainer(model, SGD(0.01), batch_size=5)
     trainer.step(x, np.arange(5) % 3)  # so that running statistics are no longer those of the start
@@ -415,3 +416,41 @@ def test_an_architecture_makes_the_model_again(kind: type[Graph]) -> None:
 def test_a_sequential_is_in_a_line() -> None:
     with pytest.raises(ValueError, match="Sequential: the nodes are not in a line"):
         Sequential.of(branching("numpy").architecture, "numpy")
+
+
+@pytest.mark.parametrize(
+    ("shape", "hint"),
+    [
+        ((28, 28, 1), r"one sample is x\[np.newaxis\]"),
+        ((5, 28, 28), r"grey images are x\[..., np.newaxis\]"),
+        ((5, 1, 28, 28), r"channels come last: x.transpose\(0, 2, 3, 1\)"),
+        ((5, 784), r"x.reshape\(-1, 28, 28, 1\)"),
+        ((5, 27, 28, 1), r"expected \(N, 28, 28, 1\)$"),
+    ],
+)
+def test_a_wrong_shape_keeps_its_batch_axis_and_says_what_to_do(shape: tuple[int, ...], hint: str) -> None:
+    with pytest.raises(ValueError, match=hint) as caught:
+        models.build("mlp-512", "numpy").predict(np.zeros(shape, np.float32))
+    assert f"x has shape {shape}" in str(caught.value)
+
+
+@pytest.mark.parametrize("scale", [255, 1])
+@pytest.mark.parametrize("use", ["predict", "evaluate", "validation"])
+def test_floats_that_no_normalisation_has_made_are_warned_of(scale: int, use: str) -> None:
+    images, labels = np.random.default_rng(0).integers(0, 256, (50, 28, 28, 1), np.uint8), np.arange(50) % 10
+    images[:, :10] = 0
+    normalisation = data.statistics((images, labels))
+    model = models.build("mlp-512", "numpy", normalisation=normalisation)
+    trainer = models.Trainer(model, SGD(0.01), batch_size=50)
+    wrong = images / np.float32(scale)
+    uses: dict[str, Callable[[], object]] = {
+        "predict": lambda: model.predict(wrong),
+        "evaluate": lambda: model.evaluate(wrong, labels),
+        "validation": lambda: trainer.fit(images, labels, epochs=1, validation=(wrong, labels)),
+    }
+    with pytest.warns(UserWarning, match="holds floats from 0 to"):
+        uses[use]()
+    model.predict(wrong)  # said once
+    right = data.standardise(images, *normalisation)
+    model.evaluate(right, labels)
+    models.build("mlp-512", "numpy", normalisation=normalisation).predict(right[:1])

@@ -195,7 +195,8 @@ def test_a_file_of_the_first_version_loads() -> None:
     assert [node.name for node in model.nodes] == ["conv", "norm", "a", "sum", "flat", "head"]
     assert (model.seed, model.normalisation) == (7, (33.25, 78.5))
     assert model.nodes[-1].layer == Linear(3, init=XavierNormal(gain=0.5))
-    logits = model.predict(np.arange(18, dtype=np.float32).reshape(2, 3, 3, 1))
+    with pytest.warns(UserWarning, match="holds floats from 0 to 17"):
+        logits = model.predict(np.arange(18, dtype=np.float32).reshape(2, 3, 3, 1))
     expected = [[-0.9208091, -6.2496324, -10.474749], [-4.6876864, -3.9829512, -24.903492]]
     np.testing.assert_allclose(logits, expected, rtol=1e-5)
 

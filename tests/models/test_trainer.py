@@ -308,7 +308,7 @@ def test_a_loss_that_diverges_is_reported_where_it_is_ignored(k: Kernels) -> Non
 
 def test_a_long_fit_is_the_same_in_stretches_and_step_by_step(k: Kernels) -> None:
     """Over two looks at the gradients, and a smaller last batch; a callback that wants every step forbids stretches."""
-    x, y = problem(1000)
+    x, y = problem(1001)
 
     def trained(*callbacks: Callback) -> tuple[bytes, list[float], list[float], int]:
         layers = [Linear(6), BatchNorm(), ReLU(), Dropout(0.2), Linear(3)]
