@@ -257,8 +257,8 @@ class Graph:
         smallest, largest = float(x.min()), float(x.max())
         if smallest < low - slack or largest > high + slack or (low < -slack and smallest >= 0 and largest <= 1):
             warnings.warn(
-                f"{name} holds floats from {smallest:.4g} to {largest:.4g}, but the model's normalisation makes {low:.4g} "
-                f"to {high:.4g} of pixels; pass uint8 images, or data.standardise(images, *model.normalisation)",
+                f"{name} holds floats from {smallest:.4g} to {largest:.4g}, but the model's normalisation makes "
+                f"{low:.4g} to {high:.4g} of pixels; pass uint8 images, or those of data.standardise",
                 stacklevel=3,
             )
 
