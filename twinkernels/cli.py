@@ -136,10 +136,12 @@ def train(
         "checkpoint_steps": checkpoint_steps,
         "checkpoint_seconds": checkpoint_seconds,
     }
-    with contextlib.closing(terminal.TrainingProgress()) as progress:
+    if out is not None and resume is not None and out.absolute() != resume.absolute():
+        raise ValueError(f"--out {out} and --resume {resume} name two runs, expected one")
+    if source is None:
+        source = "strokes" if resume is None else runs.own_data(resume)
+    with contextlib.closing(terminal.TrainingProgress(source)) as progress:
         if resume is not None:
-            if out is not None and out.absolute() != resume.absolute():
-                raise ValueError(f"--out {out} and --resume {resume} name two runs, expected one")
             outcome = runs.resume(resume, source, threads=threads, callbacks=[progress], **given)
             if not progress.began:
                 print(f"{resume} has ended, nothing to resume")
@@ -149,9 +151,8 @@ def train(
                 raise ValueError("Missing argument 'RECIPE': a name that `twinkernels list` shows")
             _set_threads(threads)
             options = {name: value for name, value in given.items() if value is not None}
-            outcome = runs.run(
-                options.pop("recipe"), "strokes" if source is None else source, out=out, callbacks=[progress], **options
-            )
+            outcome = runs.run(options.pop("recipe"), source, out=out, callbacks=[progress], **options)
+    print(f"test loss {outcome.test.loss:.4f} on {source}")
     print(f"kept in {out}" if out else "model not kept: --out RUN keeps it")
     print(f"test accuracy {outcome.test.accuracy:.4f}")
 
@@ -161,21 +162,24 @@ def evaluate(
     model: Model,
     backend: Backend = None,
     source: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--data",
             metavar="strokes|mnist|PATH",
-            help="As for train; or a CSV or IDX file, or a folder with a folder of pictures for each label.",
+            help="As for train; or a CSV or IDX file, or a folder with a folder of pictures for each label. If left "
+            "out: the run's, strokes for a model that lies in none.",
+            show_default=False,
         ),
-    ] = "strokes",
+    ] = None,
     threads: Threads = None,
 ) -> None:
     """Print a model's loss and accuracy on the test images, or on labelled images of your own."""
     _set_threads(threads)
     network = _load(model, backend)
-    loss, accuracy = network.evaluate(*data.load_test(source, *_image_size(network)))
-    print(f"test loss {loss:.4f}")
-    print(f"test accuracy {accuracy:.4f}")
+    source = runs.own_data(model) if source is None else source
+    tested = network.evaluate(*data.load_test(source, *_image_size(network)))
+    print(f"test loss {tested.loss:.4f} on {source}")
+    print(f"test accuracy {tested.accuracy:.4f}")
 
 
 @app.command()

@@ -344,6 +344,20 @@ def read_run(path: Path, backend: str | None = None) -> Run:
     return Run(path, options, history, model)
 
 
+def own_data(path: Path) -> str:
+    """The data of the run in a folder, or of the one that a model's file lies in; strokes where there is no run.
+
+    Raises ValueError for a run that was handed its data, ModelFormatError for a damaged config.json.
+    """
+    folder = path.parent if path.name == MODEL else path
+    if not (folder / CONFIG).is_file():
+        return "strokes"
+    source = read_options(folder).data
+    if source is None:
+        raise ValueError(f"{folder}: the run was handed its data; say which with --data")
+    return source
+
+
 def model_file(path: Path) -> Path:
     """The file of a model that is named by itself or by the folder of its run."""
     return path / MODEL if path.is_dir() else path

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -206,6 +207,35 @@ def test_evaluate_takes_the_file_as_well_as_the_folder(run, kept, folder):
     assert first == run("evaluate", kept / "model.safetensors", "--data", folder)
     assert first[0] == 0
     assert first[1][0].startswith("test loss ")
+
+
+def test_evaluate_reads_the_runs_own_data_unless_told(run, kept, folder, tmp_path):
+    own = run("evaluate", kept)
+    assert own == run("evaluate", kept / "model.safetensors")
+    assert own == run("evaluate", kept, "--data", folder)
+    assert own[1][0].endswith(f" on {folder}")
+    alone = tmp_path / "model.safetensors"
+    alone.write_bytes((kept / "model.safetensors").read_bytes())
+    assert run("evaluate", alone)[1][0].endswith(" on strokes")
+
+
+def test_evaluate_of_a_run_that_was_handed_its_data_asks_for_it(run, digits, tmp_path):
+    runs.run("mlp-512", digits, backend="numpy", iterations=2, out=tmp_path / "run")
+    status, out, err = run("evaluate", tmp_path / "run")
+    assert (status, out, len(err)) == (2, [], 1)
+    assert "was handed its data; say which with --data" in err[0]
+
+
+def test_every_line_of_figures_names_its_data_but_the_last(run, folder, tmp_path):
+    options = ("--data", folder, "--iterations", 7, "--validation", 0.2, "--out", tmp_path / "run")
+    for arguments in (*TRAIN, *options), ("train", "--resume", tmp_path / "run"), ("evaluate", tmp_path / "run"):
+        status, out, err = run(*arguments)
+        assert (status, err) == (0, [])
+        figures = [line for line in out if "loss " in line or "accuracy " in line]
+        assert any(line.startswith("test loss ") for line in figures)
+        assert all(str(folder) in line for line in figures[:-1]), figures
+        assert out[-1] == figures[-1]
+        assert re.fullmatch(r"test accuracy \d\.\d{4}", out[-1])
 
 
 def test_threads_sets_the_kernels_threads(run, kept, folder):
