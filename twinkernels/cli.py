@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -142,7 +142,8 @@ def train(
         source = "strokes" if resume is None else runs.own_data(resume)
     with contextlib.closing(terminal.TrainingProgress(source)) as progress:
         if resume is not None:
-            outcome = runs.resume(resume, source, threads=threads, callbacks=[progress], **given)
+            with _interruptible(resume):
+                outcome = runs.resume(resume, source, threads=threads, callbacks=[progress], **given)
             if not progress.began:
                 print(f"{resume} has ended, nothing to resume")
             out = resume
@@ -151,7 +152,8 @@ def train(
                 raise ValueError("Missing argument 'RECIPE': a name that `twinkernels list` shows")
             _set_threads(threads)
             options = {name: value for name, value in given.items() if value is not None}
-            outcome = runs.run(options.pop("recipe"), source, out=out, callbacks=[progress], **options)
+            with _interruptible(out):
+                outcome = runs.run(options.pop("recipe"), source, out=out, callbacks=[progress], **options)
     print(f"test loss {outcome.test.loss:.4f} on {source}")
     print(f"kept in {out}" if out else "model not kept: --out RUN keeps it")
     print(f"test accuracy {outcome.test.accuracy:.4f}")
@@ -358,6 +360,19 @@ def study_factors(
     print(f"{len(findings.outcomes):,} of {findings.total:,} trainings; table and pictures in {written}")
 
 
+class _Interrupted(BaseException):
+    """Ctrl-C, with more to say than that; typer makes a bare status of a KeyboardInterrupt."""
+
+
+@contextlib.contextmanager
+def _interruptible(out: Path | None) -> Iterator[None]:
+    """Have Ctrl-C say how a run that is kept goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise _Interrupted("interrupted" + (runs.how_to_go_on(out) if out else "")) from None
+
+
 def _image_size(network: Graph) -> tuple[int, int]:
     if len(network.input_shape) != 3 or network.input_shape[2] != 1:
         raise ValueError(f"the model takes inputs {network.input_shape}, expected grey images (H, W, 1)")
@@ -391,10 +406,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         status, message = 2, f"{error.filename}: {error.strerror}" if error.filename else str(error)
     except (ValueError, NonFiniteError, MemoryError) as error:
         status, message = 2, str(error) or "out of memory"
+    except _Interrupted as error:
+        status, message = 130, str(error)
     except KeyboardInterrupt:
         status = 130
     if status == 130:
-        message = "interrupted"
+        message = message or "interrupted"
     if message:
         print("twinkernels:", harmless(" ".join(message.split())), file=sys.stderr)
     sys.exit(status)

@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -336,7 +337,7 @@ def read_run(path: Path, backend: str | None = None) -> Run:
         raise ValueError(f"no run at {path}; expected the folder that train --out made")
     for name in (CONFIG, HISTORY, MODEL):
         if not (path / name).is_file():
-            raise ValueError(f"{path} is no finished run: it lacks {name}")
+            raise ValueError(f"{path} is no finished run: it lacks {name}{how_to_go_on(path)}")
     options, history = read_options(path), read_history(path)
     if not history.epochs:
         raise ValueError(f"{path} is no finished run: {HISTORY} holds no epoch")
@@ -358,9 +359,20 @@ def own_data(path: Path) -> str:
     return source
 
 
+def how_to_go_on(path: Path) -> str:
+    """The end of a message about a run that has begun and not ended; nothing for any other folder."""
+    if (path / MODEL).is_file() or not (path / CONFIG).is_file():
+        return ""
+    return f"; twinkernels train --resume {shlex.quote(str(path))} goes on with it"
+
+
 def model_file(path: Path) -> Path:
-    """The file of a model that is named by itself or by the folder of its run."""
-    return path / MODEL if path.is_dir() else path
+    """The file of a model that is named by itself or by the folder of its run; ValueError for an unfinished run."""
+    if not path.is_dir():
+        return path
+    if hint := how_to_go_on(path):
+        raise ValueError(f"{path} is no finished run: it lacks {MODEL}{hint}")
+    return path / MODEL
 
 
 def model_name(path: Path) -> str:
@@ -373,7 +385,7 @@ class RunFolder(Callback):
 
     def __init__(self, path: Path, options: Options, resume: bool = False) -> None:
         if not resume and not _is_free(path):
-            raise FileExistsError(f"{path} exists already; expected a new folder for the run")
+            raise FileExistsError(f"{path} exists already; expected a new folder for the run{how_to_go_on(path)}")
         self.path = path
         self.resume = resume
         self.checkpoints = Checkpoints(path / "checkpoints", options.checkpoint_steps, options.checkpoint_seconds)

@@ -420,8 +420,21 @@ def test_out_onto_an_existing_run_is_refused_and_changes_nothing(run, kept, fold
     before = {path: path.read_bytes() for path in kept.rglob("*.*")}
     status, out, err = run(*TRAIN, "--data", folder, "--epochs", 1, "--out", kept)
     assert (status, out, len(err)) == (2, [], 1)
-    assert f"{kept} exists already" in err[0]
+    assert f"{kept} exists already; expected a new folder for the run" in err[0]
     assert {path: path.read_bytes() for path in kept.rglob("*.*")} == before
+
+
+@pytest.mark.parametrize(
+    "command", [("train", "mlp-512", "--out"), ("evaluate",), ("predict",), ("report",), ("profile",)], ids=" ".join
+)
+def test_an_unfinished_run_says_how_to_go_on(run, kept, folder, tmp_path, command):
+    out = tmp_path / "run"
+    out.mkdir()
+    for name in ("config.json", "history.jsonl"):
+        (out / name).write_bytes((kept / name).read_bytes())
+    status, printed, err = run(*command, out, *(["digit.png"] if command == ("predict",) else []))
+    assert (status, printed, len(err)) == (2, [], 1)
+    assert err[0].endswith(f"; twinkernels train --resume {out} goes on with it")
 
 
 def test_data_that_does_not_fit_is_refused_before_training(run, digits, tmp_path):
@@ -442,8 +455,12 @@ def test_pictures_without_pillow_say_what_to_install(run, kept, tmp_path, monkey
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
-def test_interrupt_ends_with_status_130_and_one_line(folder):
-    command = [sys.executable, "-m", "twinkernels", *TRAIN, "--data", str(folder), "--epochs", "100000"]
+@pytest.mark.parametrize("kept", [False, True], ids=["not kept", "kept"])
+def test_interrupt_ends_with_status_130_and_one_line(folder, tmp_path, kept):
+    command = [sys.executable, "-m", "twinkernels", *TRAIN, "--data", str(folder), "--epochs", "30000"]
+    out = tmp_path / "my run"
+    if kept:
+        command += ["--out", str(out)]
     # A shell starts background jobs with SIGINT ignored, which a child inherits unless it is caught here.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -456,7 +473,8 @@ def test_interrupt_ends_with_status_130_and_one_line(folder):
             assert child.poll() is None
         child.send_signal(signal.SIGINT)
         _, err = child.communicate(timeout=60)
-    assert (child.returncode, err) == (130, "twinkernels: interrupted\n")
+    goes_on = f"; twinkernels train --resume '{out}' goes on with it" if kept else ""
+    assert (child.returncode, err) == (130, f"twinkernels: interrupted{goes_on}\n")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
