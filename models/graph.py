@@ -70,8 +70,8 @@ class Graph:
         dtype: DTypeLike = np.float32,
         normalisation: tuple[float, float] | None = None,
     ) -> None:
-        parsed, sizes = ordered(nodes, output), tuple(input_shape)
-        self._build(Architecture(parsed, output, sizes, np.dtype(dtype), seed, normalisation), backend)
+        sizes: Any = input_shape  # made a tuple where it is checked
+        self._build(Architecture(ordered(nodes, output), output, sizes, np.dtype(dtype), seed, normalisation), backend)
 
     @classmethod
     def of(cls, architecture: Architecture, backend: str | None = None) -> Self:

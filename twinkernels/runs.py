@@ -20,7 +20,7 @@ import kernels
 from data.files import PART, regular, remove_parts, sync_folder, write_atomically
 from kernels import shapes
 from models import losses, optimizers, schedules
-from models.callbacks import Callback
+from models.callbacks import Callback, checked
 from models.checkpoints import Checkpoints, versions
 from models.encoding import ModelFormatError, construct, encode, printable
 from models.graph import DEFAULT_BACKEND, Evaluation, Graph
@@ -173,7 +173,7 @@ def _train(
     callbacks: Sequence[Callback],
     folder: RunFolder | None,
 ) -> Outcome:
-    recipe = options.recipe
+    recipe, watching = options.recipe, checked("run", callbacks)
     kernels.set_threads(options.threads)  # BLAS's too, since its sums depend on them
     train, test = source if isinstance(source, data.Dataset) else data.load(source)
     model.check_images(test.images, "test images")
@@ -189,7 +189,7 @@ def _train(
         epochs=recipe.epochs,
         iterations=recipe.iterations,
         validation=validation,
-        callbacks=[*callbacks, *([folder] if folder else [])],
+        callbacks=[*watching, *([folder] if folder else [])],
         augment=recipe.augment,
         checkpoints=folder.checkpoints if folder else None,
         resume=folder is not None and folder.resume,
