@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import data
 import kernels
-from data.files import PART, regular, remove_parts, sync_folder, write_atomically
+from data.files import PART, expanded, regular, remove_parts, sync_folder, write_atomically
 from kernels import shapes
 from models import losses, optimizers, schedules
 from models.callbacks import Callback, checked
@@ -94,7 +94,7 @@ def run(
         checkpoint_seconds=checkpoint_seconds,
     )
     model = build(options.recipe.network, options.backend, seed)
-    folder = None if out is None else RunFolder(Path(out), options)
+    folder = None if out is None else RunFolder(expanded(out), options)
     return _train(model, options, source, callbacks, folder)
 
 
@@ -115,7 +115,7 @@ def resume(
     Raises FileNotFoundError where there is no run, ValueError for options that differ from the run's,
     ModelFormatError for damaged files.
     """
-    path = Path(path)
+    path = expanded(path)
     if not (path / CONFIG).is_file():
         return _begin(path, source, recipe, callbacks, given)
     options = read_options(path)
@@ -211,7 +211,7 @@ def source_name(source: str | os.PathLike[str] | data.Dataset) -> str | None:
     """What config.json calls the data: a name, or a path that leads there from any folder; None for a loaded one."""
     if isinstance(source, data.Dataset):
         return None
-    return str(source) if source in ("strokes", "mnist") else os.path.abspath(source)
+    return str(source) if source in ("strokes", "mnist") else os.path.abspath(expanded(source))
 
 
 @dataclass(frozen=True)
