@@ -104,6 +104,10 @@ def train(
         int | None, typer.Option(min=1, help="Optimizer steps, instead of epochs.", show_default=False)
     ] = None,
     batch_size: BatchSize = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option("--lr", metavar="RATE", help="The optimizer's learning rate.", show_default=False),
+    ] = None,
     validation: Annotated[
         float | None,
         typer.Option(
@@ -140,6 +144,7 @@ def train(
         "epochs": epochs,
         "iterations": iterations,
         "batch_size": batch_size,
+        "learning_rate": learning_rate,
         "validation": validation,
         "checkpoint_steps": checkpoint_steps,
         "checkpoint_seconds": checkpoint_seconds,

@@ -65,6 +65,7 @@ def run(
     epochs: int | None = None,
     iterations: int | None = None,
     batch_size: int | None = None,
+    learning_rate: float | None = None,
     validation: float | None = None,
     out: str | os.PathLike[str] | None = None,
     checkpoint_steps: int | None = None,
@@ -74,18 +75,17 @@ def run(
     """Train by a recipe, and evaluate on the test images once, after the last epoch.
 
     recipe: a name in `recipes.RECIPES`, or a Recipe of your own. source: what `data.load` takes, or a loaded Dataset.
-    epochs or iterations, batch_size and validation: in place of the recipe's; its schedule stretches over the new
-    length.
+    epochs or iterations, batch_size, learning_rate and validation: in place of the recipe's; its schedule stretches
+    over the new length.
     out: a new folder, which then holds config.json, history.jsonl (a line an epoch), checkpoints and, at the end,
     model.safetensors. checkpoint_steps, checkpoint_seconds: how often within an epoch, see `Checkpoints`.
 
     Raises ValueError for an unknown name and for data that does not fit the network, FileExistsError where `out`
     is there already, and what `data.load` raises; all of it before training begins.
     """
+    chosen = recipes.get(recipe) if isinstance(recipe, str) else recipe
     options = Options(
-        _changed(
-            recipes.get(recipe) if isinstance(recipe, str) else recipe, epochs, iterations, batch_size, validation
-        ),
+        _changed(chosen, epochs, iterations, batch_size, learning_rate, validation),
         data=source_name(source),
         backend=DEFAULT_BACKEND if backend is None else backend,
         seed=seed,
@@ -121,7 +121,7 @@ def resume(
     options = read_options(path)
     if source is not None and not isinstance(source, data.Dataset):
         given = given | {"data": source_name(source)}
-    config = options.encoded()
+    config = options.encoded() | {"learning_rate": options.recipe.optimizer.learning_rate}
     if isinstance(recipe, Recipe):
         if recipe != options.recipe:
             raise ValueError(f"{path}: recipe of this run is {options.recipe}, {recipe} was asked for")
@@ -198,10 +198,17 @@ def _train(
 
 
 def _changed(
-    recipe: Recipe, epochs: int | None, iterations: int | None, batch_size: int | None, validation: float | None
+    recipe: Recipe,
+    epochs: int | None,
+    iterations: int | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    validation: float | None,
 ) -> Recipe:
     if epochs is not None or iterations is not None:
         recipe = replace(recipe, epochs=epochs, iterations=iterations)
+    if learning_rate is not None:
+        recipe = replace(recipe, optimizer=replace(recipe.optimizer, learning_rate=learning_rate))
     if validation is not None:
         recipe = replace(recipe, validation=validation)
     return recipe if batch_size is None else replace(recipe, batch_size=batch_size)

@@ -555,6 +555,19 @@ def test_validation_can_be_asked_for_and_is_kept(run, folder, tmp_path):
     assert "validation of this run is 0.25, 0.5 was asked for" in err[0]
 
 
+def test_a_learning_rate_can_be_asked_for_and_is_kept(run, folder, tmp_path):
+    out = tmp_path / "run"
+    assert run(*TRAIN, "--data", folder, "--epochs", 1, "--lr", 0.003, "--out", out)[0] == 0
+    assert json.loads((out / "config.json").read_text())["optimizer"]["learning_rate"] == 0.003
+    (out / "model.safetensors").unlink()
+    assert run("train", "--resume", out, "--lr", 0.003)[0] == 0
+    status, _, err = run("train", "--resume", out, "--lr", 0.5)
+    assert (status, len(err)) == (2, 1)
+    assert "learning_rate of this run is 0.003, 0.5 was asked for" in err[0]
+    status, _, err = run(*TRAIN, "--lr", -1)
+    assert (status, len(err)) == (2, 1)
+
+
 def test_a_recipe_has_one_length():
     with pytest.raises(ValueError, match="expected one of them"):
         replace(recipes.RECIPES["mlp-512"], iterations=3)
