@@ -2,7 +2,8 @@
 
 import math
 import operator
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,30 +11,78 @@ from numpy.typing import NDArray
 _CHUNK = 1 << 20
 
 
-class Split(NamedTuple):
-    """Images (N, H, W, 1), uint8 as loaded and float32 once normalised, and their labels (N,)."""
+Pair = tuple[NDArray[Any], NDArray[Any]]
+"""Images and their labels, as a Split or as any two arrays."""
 
+
+class _Images(NamedTuple):
     images: NDArray[Any]
     labels: NDArray[Any]
 
 
-class Dataset(NamedTuple):
-    """The two halves of a data set."""
+class Split(_Images):
+    """Images (N, H, W, 1), uint8 as loaded and float32 once normalised, and their labels (N,).
 
+    A pair, ``images, labels = split``. It refuses what would be one thing of a pair and another of its samples: to be
+    sliced, and to have a length.
+    """
+
+    __slots__ = ()
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            ends = ["" if end is None else str(end) for end in (index.start, index.stop, index.step)]
+            cut = ":".join(ends if index.step is not None else ends[:2])
+            raise TypeError(
+                f"a Split is a pair and cannot be sliced; expected Split(split.images[{cut}], split.labels[{cut}])"
+            )
+        return super().__getitem__(index)
+
+    def __len__(self) -> int:
+        raise TypeError("a Split is a pair and has no length; len(split.labels) counts its samples")
+
+    def __bool__(self) -> Literal[True]:
+        return True
+
+    @classmethod
+    def _make(cls, iterable: Iterable[Any]) -> Self:  # type: ignore[override]  # the namedtuple's own asks for the length
+        return cls(*iterable)
+
+
+class _Halves(NamedTuple):
     train: Split
     test: Split
 
 
-def as_split(name: str, value: tuple[NDArray[Any], NDArray[Any]]) -> Split:
+class Dataset(_Halves):
+    """The two halves of a data set, made of any pairs (images, labels).
+
+    Raises TypeError or ValueError for what is no pair of arrays of one length.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, train: Pair, test: Pair) -> Self:
+        return super().__new__(cls, as_split("Dataset: train", train), as_split("Dataset: test", test))
+
+
+def as_split(name: str, value: Pair) -> Split:
     """``value`` as a Split; ``name`` opens the message of the TypeError or ValueError for any other value."""
-    match value:
-        case np.ndarray() as images, np.ndarray() as labels:
-            pass
-        case _:
-            raise TypeError(f"{name} is a {type(value).__name__}, expected a pair of arrays (images, labels)")
+    parts = list(value) if isinstance(value, tuple | list) else []
+    if len(parts) != 2 or not all(isinstance(part, np.ndarray) for part in parts):
+        raise TypeError(f"{name} is a {type(value).__name__}, expected a pair of arrays (images, labels)")
+    images, labels = parts
     if images.ndim < 1 or labels.ndim != 1 or len(images) != len(labels):
         raise ValueError(f"{name} has images {images.shape} and labels {labels.shape}, expected (N, ...) and (N,)")
     return Split(images, labels)
+
+
+def as_dataset(name: str, value: tuple[Pair, Pair]) -> Dataset:
+    """``value`` as a Dataset; ``name`` opens the message of the TypeError or ValueError for any other value."""
+    parts = list(value) if isinstance(value, tuple | list) else []
+    if len(parts) != 2:
+        raise TypeError(f"{name} is a {type(value).__name__}, expected ((images, labels), (images, labels))")
+    return Dataset(as_split(f"{name}: train", parts[0]), as_split(f"{name}: test", parts[1]))
 
 
 def as_count(name: str, value: int, least: int = 0) -> int:

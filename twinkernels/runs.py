@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import data
 import kernels
 from data.files import PART, expanded, regular, remove_parts, sync_folder, write_atomically
+from data.splits import Pair, as_dataset
 from kernels import shapes
 from models import losses, optimizers, schedules
 from models.callbacks import Callback, checked
@@ -48,6 +49,10 @@ KNOWN = {
 } | {"Augment": data.Augment}
 
 
+Source = str | os.PathLike[str] | data.Dataset | tuple[Pair, Pair]
+"""What `run` takes for its data."""
+
+
 class Outcome(NamedTuple):
     """What a training leaves: the model, the record of its epochs, and its figures on the test images."""
 
@@ -58,7 +63,7 @@ class Outcome(NamedTuple):
 
 def run(
     recipe: str | Recipe,
-    source: str | os.PathLike[str] | data.Dataset = "strokes",
+    source: Source = "strokes",
     *,
     backend: str | None = None,
     seed: int = 0,
@@ -74,7 +79,8 @@ def run(
 ) -> Outcome:
     """Train by a recipe, and evaluate on the test images once, after the last epoch.
 
-    recipe: a name in `recipes.RECIPES`, or a Recipe of your own. source: what `data.load` takes, or a loaded Dataset.
+    recipe: a name in `recipes.RECIPES`, or a Recipe of your own. source: what `data.load` takes, a loaded Dataset, or
+    the pairs ((images, labels), (images, labels)) of one, training first.
     epochs or iterations, batch_size, learning_rate and validation: in place of the recipe's; its schedule stretches
     over the new length.
     out: a new folder, which then holds config.json, history.jsonl (a line an epoch), checkpoints and, at the end,
@@ -83,6 +89,7 @@ def run(
     Raises ValueError for an unknown name and for data that does not fit the network, FileExistsError where `out`
     is there already, and what `data.load` raises; all of it before training begins.
     """
+    source = as_source(source)
     chosen = recipes.get(recipe) if isinstance(recipe, str) else recipe
     options = Options(
         _changed(chosen, epochs, iterations, batch_size, learning_rate, validation),
@@ -100,7 +107,7 @@ def run(
 
 def resume(
     path: str | os.PathLike[str],
-    source: str | os.PathLike[str] | data.Dataset | None = None,
+    source: Source | None = None,
     *,
     recipe: str | Recipe | None = None,
     callbacks: Sequence[Callback] = (),
@@ -115,7 +122,7 @@ def resume(
     Raises FileNotFoundError where there is no run, ValueError for options that differ from the run's,
     ModelFormatError for damaged files.
     """
-    path = expanded(path)
+    path, source = expanded(path), None if source is None else as_source(source)
     if not (path / CONFIG).is_file():
         return _begin(path, source, recipe, callbacks, given)
     options = read_options(path)
@@ -140,6 +147,11 @@ def resume(
             return Outcome(model, read_history(path), model.evaluate(test.images, test.labels))
         model = build(options.recipe.network, options.backend, options.seed)
         return _train(model, options, source, callbacks, RunFolder(path, options, resume=True))
+
+
+def as_source(source: Source) -> str | os.PathLike[str] | data.Dataset:
+    """The data with pairs made a Dataset. Raises TypeError or ValueError for what is none."""
+    return as_dataset("source", source) if isinstance(source, tuple | list) else source
 
 
 @contextlib.contextmanager

@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,6 +19,57 @@ def numbered(count, dtype=np.uint8):
 def noise(count=50, seed=0):
     rng = np.random.default_rng(seed)
     return data.Split(rng.integers(0, 256, (count, 4, 5, 1), np.uint8), rng.integers(0, 10, count))
+
+
+@pytest.mark.parametrize("part", [slice(100), slice(None, None, -1), slice(0, 1)], ids=str)
+def test_a_split_refuses_to_be_cut_as_its_samples_would_be(part):
+    with pytest.raises(TypeError, match=r"a Split is a pair .*; expected Split\(split.images\[.*\], split.labels\["):
+        noise()[part]
+
+
+def test_a_split_has_no_length_of_its_own():
+    with pytest.raises(TypeError, match=r"a Split is a pair and has no length; len\(split.labels\) counts its samples"):
+        len(noise())
+
+
+def test_a_split_is_a_pair_in_every_other_way():
+    split = noise()
+    images, labels = split
+    assert images is split.images is split[0] is split[-2]
+    assert labels is split.labels is split[1] is split[-1]
+    assert split
+    assert tuple(split) == (images, labels)
+    assert list(split) == [images, labels]
+    assert (lambda *pair: pair)(*split) == (images, labels)
+    for same in (copy.copy(split), split._replace(labels=labels), data.Split(*split)):
+        assert same.images is images
+        assert isinstance(same, data.Split)
+    again = pickle.loads(pickle.dumps(split))
+    assert isinstance(again, data.Split)
+    np.testing.assert_array_equal(again.images, images)
+    assert "images=array" in repr(split)
+    with pytest.raises(IndexError):
+        split[2]
+
+
+def test_a_dataset_is_made_of_pairs():
+    train, test = noise(), noise(seed=1)
+    for made in (
+        data.Dataset(tuple(train), list(test)),
+        splits.as_dataset("source", (tuple(train), tuple(test))),
+        splits.as_dataset("source", [train, test]),
+        pickle.loads(pickle.dumps(data.Dataset(train, test))),
+    ):
+        assert isinstance(made, data.Dataset)
+        assert all(isinstance(half, data.Split) for half in made)
+        np.testing.assert_array_equal(made.train.images, train.images)
+        np.testing.assert_array_equal(made.test.labels, test.labels)
+    with pytest.raises(TypeError, match="Dataset: test is a ndarray, expected a pair of arrays"):
+        data.Dataset(tuple(train), test.images)
+    with pytest.raises(ValueError, match=r"Dataset: train has images \(50, 4, 5, 1\) and labels \(49,\)"):
+        data.Dataset((train.images, train.labels[1:]), tuple(test))
+    with pytest.raises(TypeError, match=r"source is a tuple, expected \(\(images, labels\), \(images, labels\)\)"):
+        splits.as_dataset("source", (train, test, test))
 
 
 def test_statistics_are_those_of_every_pixel(monkeypatch):

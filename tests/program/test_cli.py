@@ -534,6 +534,16 @@ def test_run_from_python_equals_the_command(digits, kept):
     assert outcome.test == expected.evaluate(*digits.test)
 
 
+def test_run_takes_pairs_as_other_libraries_hand_them_over(digits, tmp_path):
+    pairs = tuple(tuple(half) for half in digits)
+    expected = runs.run("mlp-512", digits, backend="numpy", iterations=2).test
+    assert recipes.run("mlp-512", pairs, backend="numpy", iterations=2, out=tmp_path / "run").test == expected
+    assert runs.resume(tmp_path / "run", pairs).test == expected
+    assert runs.run("mlp-512", data.Dataset(*pairs), backend="numpy", iterations=2).test == expected
+    with pytest.raises(TypeError, match="source: train is a ndarray, expected a pair"):
+        runs.run("mlp-512", tuple(digits.train), backend="numpy")
+
+
 def test_validation_images_are_held_out_of_training_and_normalisation(digits):
     recipe = replace(recipes.RECIPES["mlp-512"], validation=1 / 6, epochs=1)
     outcome = runs.run(recipe, digits, backend="numpy", seed=3)

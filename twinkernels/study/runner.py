@@ -6,16 +6,16 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import data
 import kernels
+from data.files import expanded
 from kernels import shapes
 from models.losses import SoftmaxCrossEntropy
 from models.sequential import Sequential
 
-from ..runs import source_name
+from ..runs import Source, as_source, source_name
 from . import trials
 from .effects import Effect, effects
 from .factors import FACTORS, Factor
@@ -47,7 +47,7 @@ class Findings:
 
 def run(
     storage: str | os.PathLike[str],
-    source: str | os.PathLike[str] | data.Dataset | None = None,
+    source: Source | None = None,
     *,
     factors: Sequence[str] | None = None,
     seeds: int = SEEDS,
@@ -61,8 +61,8 @@ def run(
     """Do the trials of a study that are not done yet, and give what all of them came to.
 
     storage: a file, made if there is none. Any number of processes may work on it, and one that is killed costs no more
-    than the trial that it was at. Each returns when all trials are done. source: what `data.load` takes, or a loaded
-    Dataset. factors: names in FACTORS; all if None. seeds: repetitions of every training; more of them, and more
+    than the trial that it was at. Each returns when all trials are done. source: what `runs.run` takes.
+    factors: names in FACTORS; all if None. seeds: repetitions of every training; more of them, and more
     factors, go on with what is there. most: end after so many trials of this process.
     backend, epochs, images (of those not held out), batch_size: of every training. A storage has the options, source
     among them, that it was made with: None stands for these, or for the DEFAULTS.
@@ -72,6 +72,7 @@ def run(
     """
     chosen = tuple(_named(name) for name in (FACTORS if factors is None else factors))
     shapes.integer("study", "seeds", seeds, 1)
+    source = None if source is None else as_source(source)
     given = {
         "data": None if source is None else source_name(source) or GIVEN,
         "backend": backend,
@@ -94,7 +95,7 @@ def run(
             model.check_images(loaded[0].images)
             SoftmaxCrossEntropy().check(loaded[0].labels, len(loaded[0].labels), model.output_shape)
 
-    kept = Storage(Path(storage), given, check)
+    kept = Storage(expanded(storage), given, check)
     try:
         wanted = {trial.key(kept.options["epochs"]): trial for trial in trials.trials(chosen, seeds)}
         here = 0
