@@ -47,6 +47,13 @@ class Callback:
         """Take back what `state` gave: the fit goes on from a checkpoint. Called after `on_fit_begin`."""
 
 
+class EpochLines(Callback):
+    """Prints a line an epoch: what `Trainer.fit(..., verbose=True)` adds."""
+
+    def on_epoch_end(self, trainer: Trainer, epoch: Epoch) -> None:
+        print(epoch, flush=True)
+
+
 def checked(where: str, callbacks: Iterable[Callback]) -> list[Callback]:
     """`callbacks` as a list; ``where`` opens the message of the TypeError for anything that is no callback."""
     if not isinstance(callbacks, Iterable):

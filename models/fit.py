@@ -12,7 +12,7 @@ import numpy as np
 import data
 from kernels import shapes
 
-from .callbacks import Callback, checked
+from .callbacks import Callback
 from .checkpoints import Checkpointer, Checkpoints
 from .epochs import run_epoch
 from .graph import accuracy
@@ -74,7 +74,6 @@ class Fit:
         ):
             if value is not None and not isinstance(value, kind):
                 raise TypeError(f"Trainer.fit: {name} is {value!r}, expected a {_package(kind)}.{kind.__name__}")
-        callbacks = checked("Trainer.fit", callbacks)
         validation = _pair(validation)
         if (epochs is None) == (iterations is None):
             raise ValueError(f"Trainer.fit: epochs is {epochs} and iterations is {iterations}, expected one of them")

@@ -34,6 +34,12 @@ class Epoch:
     seconds: float
     skipped: int = 0
 
+    def __str__(self) -> str:
+        line = f"epoch {self.epoch:3}  loss {self.loss:.4f}  accuracy {self.accuracy:.4f}"
+        if self.validation_accuracy is not None:
+            line += f"  validation {self.validation_accuracy:.4f}"
+        return f"{line}  {self.seconds:.1f} s"
+
     @classmethod
     def checked(cls, fields: Mapping[str, Any]) -> Epoch:
         """The record with these fields as they came out of a file; TypeError or ValueError if it cannot be one."""

@@ -16,7 +16,8 @@ import data
 from kernels import memory, shapes
 
 from . import nonfinite
-from .callbacks import Callback
+from .callbacks import Callback, EpochLines
+from .callbacks import checked as checked_callbacks
 from .checkpoints import Checkpoints
 from .execute import Executor
 from .fit import Fit
@@ -259,6 +260,7 @@ class Trainer:
         checkpoints: Checkpoints | None = None,
         resume: bool = False,
         last_batch: str | None = None,
+        verbose: bool = False,
     ) -> History:
         """Train for a number of epochs, or of iterations (batches), in batches of seeded random order.
 
@@ -270,11 +272,13 @@ class Trainer:
         else must be as it was then. last_batch: what becomes of the samples that make no whole batch. "keep": a smaller
         batch; "drop": they wait for an epoch whose order has them earlier; "merge": the batch before takes them in.
         Unless told they are kept, but merged where they are one sample and a layer normalises over the samples.
+        verbose: print a line an epoch.
 
         Raises ValueError for a fit that is not the one kept, FileExistsError for a folder that holds one unless
         `resume`, OSError where a checkpoint cannot be written, NonFiniteError as on_nonfinite says.
         """
         chosen = self.schedule if schedule is None else schedule
+        callbacks = [*checked_callbacks("Trainer.fit", callbacks), *([EpochLines()] if verbose else [])]
         with self.alone():
             fit = Fit(
                 self, x, y, epochs, iterations, validation, callbacks, chosen, augment, checkpoints, resume, last_batch

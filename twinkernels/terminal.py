@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
+import time
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kernels.compiling import on_compile
 from models.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -58,16 +61,34 @@ def print_table(
 
 
 class TrainingProgress(Callback):
-    """A line an epoch, which names the data, and a bar for its steps."""
+    """A line an epoch, which names the data, and a bar for its steps; before them, what is being compiled."""
 
     def __init__(self, source: str) -> None:
         self.began = False
         self._source = source
         self._bar = bar()
+        self._compiling: float | None = None
+        self._listening = contextlib.ExitStack()
+        self._listening.enter_context(on_compile(self._compile))
 
     def close(self) -> None:
         """Give the terminal back."""
+        self._listening.close()
         self._bar.stop()
+
+    def _compile(self, name: str, done: int, total: int) -> None:
+        watched = self.began and not self._bar.disable
+        if self._compiling is None:
+            self._compiling = time.perf_counter()
+            if not watched:
+                print(f"compiling {total} kernels, once for this machine", flush=True)
+        if watched:
+            text = f"compiling {name}, {total - done} left" if name else "training"
+            self._bar.update(self._task, description=text, refresh=True)
+        if not name:
+            if not watched:
+                print(f"compiled in {time.perf_counter() - self._compiling:.0f} s", flush=True)
+            self._compiling = None
 
     def on_fit_begin(self, trainer: Trainer, total_steps: int) -> None:
         self.began, self._trainer = True, trainer
@@ -85,10 +106,7 @@ class TrainingProgress(Callback):
         self._bar.update(self._task, completed=trainer.progress.done)
 
     def on_epoch_end(self, trainer: Trainer, epoch: Epoch) -> None:
-        line = f"epoch {epoch.epoch:3}  loss {epoch.loss:.4f}  accuracy {epoch.accuracy:.4f}"
-        if epoch.validation_accuracy is not None:
-            line += f"  validation {epoch.validation_accuracy:.4f}"
-        print(f"{line}  {epoch.seconds:.1f} s  {self._source}", flush=True)
+        print(f"{epoch}  {self._source}", flush=True)
 
 
 class StudyProgress:

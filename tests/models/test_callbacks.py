@@ -36,6 +36,15 @@ def test_an_argument_of_another_kind_is_refused_by_its_name(arguments: dict[str,
         trainer().fit(X, Y, epochs=1, **arguments)
 
 
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_fit_prints_a_line_an_epoch_if_asked(capsys: pytest.CaptureFixture[str], verbose: bool) -> None:
+    history = trainer().fit(X, Y, epochs=3, validation=(X, Y), verbose=verbose)
+    assert capsys.readouterr().out.splitlines() == [str(epoch) for epoch in history.epochs] * verbose
+    first = history.epochs[0]
+    shares = f"loss {first.loss:.4f}  accuracy {first.accuracy:.4f}  validation {first.validation_accuracy:.4f}"
+    assert str(first) == f"epoch   1  {shares}  {first.seconds:.1f} s"
+
+
 def test_a_recipe_refuses_what_is_no_callback() -> None:
     with pytest.raises(TypeError, match=r"^run: callbacks is EarlyStopping"):
         runs.run("mlp-512", backend="numpy", iterations=1, callbacks=EarlyStopping())  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ import kernels
 import models
 import twinkernels
 from data import strokes
+from kernels import compiling
 from twinkernels import cli, recipes, runs
 
 ROOT = Path(__file__).parents[2]
@@ -521,6 +522,22 @@ def test_a_terminal_gets_a_progress_bar_and_a_pipe_does_not(folder):
     lines = out.splitlines()
     assert sum(line.startswith("epoch") for line in lines) == 40
     assert lines[-1].startswith("test accuracy ")
+
+
+def compile_three(*_: object) -> None:
+    for done, name in enumerate(("conv2d", "linear", "adam")):
+        compiling.tell(name, done, 3)
+    compiling.tell("", 3, 3)
+
+
+def test_what_is_compiled_is_said_at_its_start_and_at_its_end(run, folder, monkeypatch):
+    real = models.Trainer.run_step
+    once = iter([compile_three])
+    monkeypatch.setattr(models.Trainer, "run_step", lambda *a: (next(once, lambda: None)(), real(*a))[1])
+    status, out, err = run(*TRAIN, "--data", folder, "--iterations", 2)
+    assert (status, err) == (0, [])
+    assert out[1:3] == ["compiling 3 kernels, once for this machine", "compiled in 0 s"]
+    assert not compiling.watched()
 
 
 # From Python -------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from numba import types
 from numba.core.compiler_lock import global_compiler_lock
 
+from ...compiling import tell, watched
 from ...threads import get_threads
 from . import jit
 
@@ -100,7 +101,8 @@ def _read(written: Any) -> types.Type:
 def compile_ahead(calls: Iterable[tuple[jit.Kernel, bool, tuple[types.Type, ...]]]) -> None:
     """Compile what these calls lack: kernels, with or without threads, for argument types.
 
-    Nothing happens where that would not pay: for few functions, on one thread, without a cache.
+    Nothing happens where that would not pay: for few functions, on one thread, without a cache; unless somebody is to
+    be told of it, see `kernels.compiling`.
     """
     jobs: dict[_Job, set[_Job]] = {}
     with global_compiler_lock:  # a thread that asks for the same waits, and finds it done
@@ -109,8 +111,11 @@ def compile_ahead(calls: Iterable[tuple[jit.Kernel, bool, tuple[types.Type, ...]
             if jit.functions[name] is kernel:  # else another process would find the other of that name
                 _note(_Job(*name, threads, arguments), jobs)
         processes = min(get_threads(), len(jobs), _MOST_PROCESSES)
-        if processes > 1 and len(jobs) >= _FEWEST and _can_start() and next(iter(jobs)).dispatcher._cache.is_writable():
+        pays = processes > 1 and len(jobs) >= _FEWEST and _can_start()
+        if pays and next(iter(jobs)).dispatcher._cache.is_writable():
             _share_out(jobs, processes - 1)
+        elif jobs and watched():  # alone, but told of one by one
+            _share_out(jobs, 0)
 
 
 def _note(job: _Job, jobs: dict[_Job, set[_Job]]) -> None:
@@ -139,6 +144,7 @@ class _Queue:
                 rank[need] = max(rank[need], rank[job] + 1)
         self._waiting = {job: jobs[job] for job in sorted(jobs, key=rank.__getitem__, reverse=True)}
         self._change = threading.Condition()
+        self._done, self._total = 0, len(jobs)
 
     def __iter__(self) -> Iterator[_Job]:
         """One job after the other; it counts as done when the next is asked for, or the loop is left."""
@@ -149,6 +155,7 @@ class _Queue:
                 with self._change:
                     for needed in self._waiting.values():
                         needed.discard(job)
+                    self._done += 1
                     self._change.notify_all()
 
     def _take(self) -> _Job | None:
@@ -157,6 +164,7 @@ class _Queue:
                 for job, needed in self._waiting.items():
                     if not needed:
                         del self._waiting[job]
+                        tell(job.name, self._done, self._total)
                         return job
                 self._change.wait()
             return None
@@ -177,6 +185,7 @@ def _share_out(jobs: Mapping[_Job, set[_Job]], helpers: int) -> None:
                 started.enter_context(_helper(waiting))
         for job in waiting:
             job.do()
+    tell("", len(jobs), len(jobs))
 
 
 @contextlib.contextmanager
