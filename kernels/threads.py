@@ -15,6 +15,15 @@ MOST_THREADS = 4096
 Listener = Callable[[int], None]
 
 _requested: int | None = None
+
+
+def _asked_for() -> int:
+    """What OMP_NUM_THREADS asks for, by which BLAS and OpenMP go as well; MOST_THREADS where it asks for nothing."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # the others are for regions in regions
+    return int(first) if first.isdecimal() and int(first) else MOST_THREADS
+
+
+_asked = _asked_for()
 _listeners: list[Listener] = []
 
 
@@ -40,10 +49,12 @@ def _quotas() -> list[int]:
 def get_threads() -> int:
     """Threads that a kernel may use: the number given to `set_threads`, else `available_cores()`.
 
+    OMP_NUM_THREADS, if it was set when the package was imported, caps the latter.
+
     Returns:
         The number, at least 1.
     """
-    return _requested or available_cores()
+    return _requested or min(available_cores(), _asked)
 
 
 def set_threads(n: int) -> None:

@@ -39,6 +39,22 @@ def test_every_backend_has_that_many_threads(n: int) -> None:
         assert numba.get_num_threads() == n
 
 
+@pytest.mark.parametrize(
+    ("asked", "most"),
+    [("1", 1), ("1,4", 1), (" 2 ", 2), ("3", 3), ("100000", 5), (None, 5), ("0", 5), ("-1", 5), ("many", 5), ("", 5)],
+)
+def test_openmps_variable_caps_the_threads(monkeypatch: pytest.MonkeyPatch, asked: str | None, most: int) -> None:
+    monkeypatch.setattr(threads, "_requested", None)
+    monkeypatch.setattr(threads, "available_cores", lambda: 5)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    monkeypatch.setattr(threads, "_asked", threads._asked_for())
+    assert kernels.get_threads() == most
+    monkeypatch.setattr(threads, "_requested", 4)  # as after set_threads
+    assert kernels.get_threads() == 4
+
+
 def test_whoever_wants_to_hear_of_a_change_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "_listeners", [*threads._listeners])
     heard: list[int] = []

@@ -19,7 +19,7 @@ COLD = f"""
 import contextlib, os, subprocess, sys, threading
 import numpy as np
 import kernels
-from kernels.numba_backend import ahead, jit
+from kernels.numba_backend.compiler import ahead, jit
 
 k = kernels.get("numba")
 x = np.linspace(-2, 2, 90_000, dtype=np.float32).reshape(300, 300)
@@ -86,6 +86,27 @@ finish()
 """
     assert cold(tmp_path, source)[:2] == ["5 1", RIGHT]  # the four, and one that the last of them is linked with
     assert cold(tmp_path, source) == ["0 0", RIGHT, "0 0"]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_who_listens_is_told_of_each_function(tmp_path: Path, threads: int) -> None:
+    lines = cold(
+        tmp_path,
+        f"""
+from kernels.compiling import on_compile
+kernels.set_threads({threads})
+heard = []
+with on_compile(lambda *told: heard.append(told)):
+    compile_ahead()
+    *each, last = heard
+    print(*sorted(name for name, _, _ in each), last == ("", 3, 3))
+    print([done for _, done, _ in each] == sorted(done for _, done, _ in each), each[0][1:], each[-1][1] < 3)
+    heard.clear()
+    compile_ahead()
+    print(heard)
+""",
+    )
+    assert lines == ["leaky_relu relu relu_backward True", "True (0, 3) True", "[]"]
 
 
 def test_both_processes_work_at_once(tmp_path: Path) -> None:
