@@ -18,7 +18,7 @@ from .memory import empty
 from .numba_backend.compiler.jit import kernel, prange
 from .numba_backend.tiles.tile import (
     REGISTERS,
-    Shape,
+    TileShape,
     lanes,
     tile_fma,
     tile_rows,
@@ -28,7 +28,7 @@ from .numba_backend.tiles.tile import (
 )
 
 # As many independent sums as registers allow, so that neither latency nor loads can matter.
-_SHAPE = Shape(REGISTERS // 2 - 2, 1, REGISTERS // 2 - 2)
+_SHAPE = TileShape(REGISTERS // 2 - 2, 1, REGISTERS // 2 - 2)
 _STEPS = 100_000
 _PARTS = 16
 SIZES = (1 << 14, 1 << 18, 1 << 22, 1 << 26)

@@ -38,7 +38,7 @@ from .tiles.gemm import (
 from .tiles.tile import (
     REGISTERS,
     VECTOR_BYTES,
-    Shape,
+    TileShape,
     flat,
     given,
     lanes,
@@ -335,8 +335,8 @@ def correlation_scratch(taps: int, group_source: int, group_output: int, groups:
 # --- Gradient of the filters ----------------------------------------------------------------------------------------
 
 # Few channels give few rows side by side; with 5 or 3 of them, rows of several kh make one tile.
-SIDE5, SIDE3 = Shape(25 if REGISTERS == 32 else 10, 1, 5), Shape(9, 1, 3)
-SEVEN = Shape(7, 2, 7)  # 21 rows, those of 7x7 filters over colours, are no multiple of 8
+SIDE5, SIDE3 = TileShape(25 if REGISTERS == 32 else 10, 1, 5), TileShape(9, 1, 3)
+SEVEN = TileShape(7, 2, 7)  # 21 rows, those of 7x7 filters over colours, are no multiple of 8
 _PIXELS = 128  # positions summed in registers before the sums go to memory; their part of dy stays in the first cache
 CHUNKS = 16
 ITEMS = 128  # shares of rows: enough to even out among threads, few enough that each is worth its start

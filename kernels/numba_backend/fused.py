@@ -50,7 +50,7 @@ from .tiles.gemm import (
     panel_width,
 )
 from .tiles.tile import (
-    Shape,
+    TileShape,
     flat,
     lanes,
     tile_add,
@@ -70,7 +70,7 @@ from .tiles.tile import (
     tile_zeros,
 )
 
-LINE, STRIP = Shape(1, 1, 1), Shape(4, 1, 4)
+LINE, STRIP = TileShape(1, 1, 1), TileShape(4, 1, 4)
 _SHARES = 64  # of rows: each has moments of its own
 
 

@@ -15,7 +15,7 @@ from ..shapes import Pool2dDims
 from .compiler.jit import inline, kernel, prange
 from .tiles.chunks import clear, load, run, store
 from .tiles.tile import (
-    Shape,
+    TileShape,
     flat,
     lanes,
     tile_add,
@@ -30,8 +30,8 @@ from .tiles.tile import (
     tile_zeros,
 )
 
-WINDOW = Shape(1, 1, 1)
-WINDOWS = Shape(4, 1, 4)
+WINDOW = TileShape(1, 1, 1)
+WINDOWS = TileShape(4, 1, 4)
 """Neighbouring windows in one row, a vector each: what it takes to go through their positions is shared."""
 
 

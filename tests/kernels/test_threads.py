@@ -37,9 +37,9 @@ def test_every_backend_has_that_many_threads(n: int) -> None:
     kernels.set_threads(n)
     assert kernels.get_threads() == n
     assert blas_threads() == {n}
-    from kernels.numba_backend.compiler import jit
+    from kernels.numba_backend.compiler import threads
 
-    assert jit.get_threads() == n
+    assert threads.get_threads() == n
 
 
 def test_a_backend_loaded_later_has_them_as_well() -> None:
@@ -47,8 +47,8 @@ def test_a_backend_loaded_later_has_them_as_well() -> None:
 import kernels
 kernels.set_threads(1)
 kernels.get("numba")
-from kernels.numba_backend import jit
-print(jit.get_threads())
+from kernels.numba_backend.compiler import threads
+print(threads.get_threads())
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "1"), done.stderr

@@ -97,7 +97,7 @@ def _read(written: Any) -> types.Type:
             return types.boolean if written == "bool" else getattr(types, written)
 
 
-def compile_ahead(calls: Iterable[tuple[jit.Kernel, bool, tuple[types.Type, ...]]]) -> None:
+def compile_ahead(calls: Iterable[tuple[jit.CompiledKernel, bool, tuple[types.Type, ...]]]) -> None:
     """Compile what these calls lack: kernels, with or without threads, for argument types.
 
     Nothing happens where that would not pay: for few functions, on one thread, without a cache.

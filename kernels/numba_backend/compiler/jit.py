@@ -1,4 +1,4 @@
-"""The one decorator: compiler flags, disk cache and threads. No other file says njit.
+"""The one decorator: compiler flags, and how compiled functions are called. No other file says njit.
 
 ``@kernel`` makes a function with ``prange`` loops callable from Python. Its helpers differ in what they cost:
 ``@inline`` and ``@region`` merge small ones into their callers, ``@serial`` and ``@disjoint`` leave a function of its
@@ -8,41 +8,31 @@ With NUMBA_DISABLE_JIT=1 all of them leave plain Python behind.
 
 Flags. ``fastmath`` allows reordering and fusing but keeps NaN and Inf meaningful; ``error_model="numpy"`` drops
 the checks for division by zero; of the parallel passes only ``prange`` is on, the others cost compile time.
-
-Cache. Numba's own key sees a function but not its helpers or the tile's code, so the folder's name carries a hash
-of every source that can change the machine code. A folder that cannot be written or read means compiling again,
-never an error.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import hashlib
-import importlib
 import inspect
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from types import FunctionType, SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import llvmlite.binding as llvm
 import numba
 import numpy as np
-import platformdirs
 from numba import prange, types
-from numba.core import caching, cgutils, event
+from numba.core import cgutils, event
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
-from numba.core.compiler_lock import global_compiler_lock
-from numba.core.registry import cpu_target
 from numba.extending import lower_builtin, type_callable
-from numba.np.ufunc import parallel as _pool
 
 from ...interface import Scalar
-from ...threads import available_cores, get_threads
+from .cache import DIRECTORY, Cache, cache_directory
+from .threads import DISABLED, forked, turn, use_threads
 
 __all__ = [
     "DISABLED",
@@ -64,9 +54,6 @@ __all__ = [
     "turn",
     "use_threads",
 ]
-
-DISABLED = bool(numba.config.DISABLE_JIT)
-"""Whether NUMBA_DISABLE_JIT asks for plain Python."""
 
 FLAGS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "nogil": True}
 _OTHER_PASSES = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
@@ -142,7 +129,7 @@ class _Separate:
 
 _separate: dict[Any, _Separate] = {}
 
-functions: dict[tuple[str, str], _Separate | Kernel] = {}
+functions: dict[tuple[str, str], _Separate | CompiledKernel] = {}
 """Every function whose machine code has a place of its own in the cache, by module and name."""
 
 
@@ -219,7 +206,13 @@ def _called(function: FunctionType) -> set[FunctionType]:
     return found
 
 
-class Kernel:
+def _provide_called(function: FunctionType, arguments: tuple[types.Type, ...]) -> None:
+    """Have the `separate` functions that code for these argument types refers to by name."""
+    for called in _called(function):
+        _separate[called].provide(_dtype(arguments))
+
+
+class CompiledKernel:
     """A compiled function with ``prange`` loops, called from Python in the way that the threads of this process allow.
 
     `parallel` and `serial` are the Numba dispatchers behind it, for calls from compiled code. Arguments named in
@@ -257,19 +250,19 @@ class Kernel:
             self.alone(*args)
             return
         args = self._prepared(args)
-        if _this_thread.recorded is not None:
-            _this_thread.recorded.append((self, True, args))
+        if _recording.calls is not None:
+            _recording.calls.append((self, True, args))
         elif DISABLED:
             _plainly(self.__wrapped__, args)
         else:
             with turn():
-                (self.serial if _forked else self.parallel)(*args)
+                (self.serial if forked() else self.parallel)(*args)
 
     def alone(self, *args: Any) -> None:
         """The call without threads."""
         args = self._prepared(args)
-        if _this_thread.recorded is not None:
-            _this_thread.recorded.append((self, False, args))
+        if _recording.calls is not None:
+            _recording.calls.append((self, False, args))
         elif DISABLED:
             _plainly(self.__wrapped__, args)
         else:
@@ -299,18 +292,26 @@ class Kernel:
 
 _SCALARS = {int: types.int64, float: types.float64}
 
-Call = tuple[Kernel, bool, tuple[Any, ...]]
+Call = tuple[CompiledKernel, bool, tuple[Any, ...]]
 """A kernel, whether it is called with threads, and its arguments."""
+
+
+class _Recording(threading.local):
+    calls: list[Call] | None = None
+
+
+_recording = _Recording()
 
 
 @contextlib.contextmanager
 def recording() -> Iterator[list[Call]]:
     """The calls of kernels that this Python thread makes within: noted, not carried out."""
-    _this_thread.recorded = calls = []
+    calls: list[Call] = []
+    _recording.calls = calls
     try:
         yield calls
     finally:
-        _this_thread.recorded = None
+        _recording.calls = None
 
 
 def kernel(
@@ -319,14 +320,14 @@ def kernel(
     optional: Mapping[str, int] | None = None,
     small: Callable[..., bool] | None = None,
 ) -> Any:
-    """Decorator for a function with ``prange`` loops that Python calls; gives a `Kernel`.
+    """Decorator for a function with ``prange`` loops that Python calls; gives a `CompiledKernel`.
 
     `optional` names the arguments that may be None and their number of axes. They arrive as arrays of size 0, so
     that one compiled variant serves both. `small` is asked, with a call's arguments, whether threads would not pay.
     """
     if function is None:
-        return lambda decorated: Kernel(decorated, optional or {}, small)
-    return Kernel(function, optional or {}, small)
+        return lambda decorated: CompiledKernel(decorated, optional or {}, small)
+    return CompiledKernel(function, optional or {}, small)
 
 
 def _plainly(function: Callable[..., None], args: tuple[Any, ...]) -> None:
@@ -350,91 +351,10 @@ def _absent(dtype: np.dtype, ndim: int) -> np.ndarray:
     return array
 
 
-# --- Cache ----------------------------------------------------------------------------------------------------------
-
-
-def cache_directory() -> Path:
-    """Where compiled kernels are kept: under NUMBA_CACHE_DIR if set, else in the user's cache folder."""
-    return Path(numba.config.CACHE_DIR or platformdirs.user_cache_dir("twinkernels")) / f"numba-{_sources_hash()}"
-
-
-def _sources_hash() -> str:
-    package = Path(__file__).parents[2]
-    digest = hashlib.sha256(f"{numba.__version__} {numba.config.OPT} {numba.config.ENABLE_AVX}".encode())
-    for path in sorted(package.rglob("*.py")):
-        with contextlib.suppress(OSError):
-            digest.update(f"{path.relative_to(package).as_posix()}\0".encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-_CACHE_DIRECTORY = str(cache_directory())
-
-
-class _Locator(caching._CacheLocator):  # type: ignore[misc]
-    """Points Numba at our folder, whose name already stands for the state of the sources."""
-
-    def __init__(self, function: FunctionType) -> None:
-        self._place = f"{function.__module__}.{function.__code__.co_firstlineno}"
-
-    @classmethod
-    def from_function(cls, function: FunctionType, _file: str) -> _Locator:
-        return cls(function)
-
-    def get_cache_path(self) -> str:
-        return _CACHE_DIRECTORY
-
-    def get_source_stamp(self) -> str:
-        return _CACHE_DIRECTORY
-
-    def get_disambiguator(self) -> str:
-        return self._place
-
-
-class _CacheImpl(caching.CompileResultCacheImpl):  # type: ignore[misc]
-    _locator_classes: ClassVar = [_Locator]
-
-
-class _Cache(caching.FunctionCache):  # type: ignore[misc]
-    """Numba's cache, for which an unreadable or unwritable folder is an empty one."""
-
-    _impl_class = _CacheImpl
-
-    def holds(self, arguments: tuple[types.Type, ...]) -> bool:
-        """Whether code for these argument types is listed; whether it is whole shows when it is loaded."""
-        with contextlib.suppress(Exception):
-            return self._index_key(arguments, cpu_target.target_context.codegen()) in self._cache_file._load_index()
-        return False
-
-    def is_writable(self) -> bool:
-        """Whether what is compiled can be kept."""
-        with contextlib.suppress(OSError):
-            self._impl.locator.ensure_cache_path()
-            return True
-        return False
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        for function in _called(self._py_func):  # what is loaded refers to them by name
-            _separate[function].provide(_dtype(getattr(sig, "args", sig)))
-        try:
-            return super().load_overload(sig, target_context)
-        except Exception:  # a torn file raises whatever unpickling happens to meet
-            return None
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        with contextlib.suppress(OSError):
-            try:
-                super().save_overload(sig, data)
-            except OSError:
-                raise
-            except Exception:  # a torn index: begin it anew
-                self.flush()
-                super().save_overload(sig, data)
-
-
 def _compiled(function: FunctionType, **options: Any) -> Any:
     dispatcher = numba.njit(**FLAGS, **options)(function)
     if not DISABLED:
-        dispatcher._cache = _Cache(function)
+        dispatcher._cache = Cache(function, lambda arguments: _provide_called(function, arguments))
         _kernel_dispatchers.add(id(dispatcher))
     return dispatcher
 
@@ -454,7 +374,7 @@ class _CompileMessage(event.Listener):  # type: ignore[misc]
             return
         dtype = next((a.dtype for a in occurrence.data["args"] if hasattr(a, "dtype")), "no array")
         name = dispatcher.py_func.__name__
-        print(f"twinkernels: compiling {name} for {dtype} (once; kept in {_CACHE_DIRECTORY})", file=sys.stderr)
+        print(f"twinkernels: compiling {name} for {dtype} (once; kept in {DIRECTORY})", file=sys.stderr)
 
     def on_end(self, occurrence: Any) -> None:
         pass
@@ -481,109 +401,3 @@ class _NoCollection(event.Listener):  # type: ignore[misc]
 
 
 event.register("numba:compile", _NoCollection())
-
-
-# --- Threads --------------------------------------------------------------------------------------------------------
-
-
-class _Settings:
-    """The thread count asked for. A new object for each change, so that threads notice by identity."""
-
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
-
-
-class _ThisThread(threading.local):
-    settings: _Settings | None = None
-    recorded: list[Call] | None = None
-
-
-_settings = _Settings(get_threads())
-_this_thread = _ThisThread()
-_one_at_a_time = threading.RLock()
-_concurrent = False  # whether Python threads may enter parallel regions at the same time
-_forked = False  # whether this process is the child of one whose OpenMP pool did not survive the fork
-
-
-def _load_openmp() -> None:
-    """Load OpenMP's pool in a way that its waiting threads soon sleep.
-
-    GNU OpenMP spins for milliseconds at every barrier. Where Linux has put two of its threads on one core, or another
-    program holds a core, the one that spins keeps the other from what it waits for, and a region of 30 µs lasts a
-    scheduler's time slice: 8 ms were seen, and steps of a cnn-bn with a mean of 97 ms instead of 3.4. Fewer rounds
-    than a thread takes to wake up are no good either: on a virtual machine that is 0.1 to 0.3 ms, and who waits for
-    one that wakes falls asleep as well, so that the next region begins with the same. 5000 rounds lie between: beside
-    2000 they took a quarter off the mean step of a cnn-bn where nothing else ran, and added as much where another
-    program held a core; 20000 doubled it there. OMP_WAIT_POLICY or GOMP_SPINCOUNT rule where they are set. The variable
-    is read once and taken back, so that no child process inherits it.
-    """
-    if os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
-        return
-    os.environ["GOMP_SPINCOUNT"] = "5000"
-    with contextlib.suppress(ImportError):
-        importlib.import_module("numba.np.ufunc.omppool")
-    del os.environ["GOMP_SPINCOUNT"]
-
-
-if not DISABLED:
-    _load_openmp()
-
-
-def use_threads(n: int) -> None:
-    """Use n threads from now on, whichever Python thread calls; `kernels.set_threads` checks n and calls this."""
-    global _settings
-    _settings = _Settings(n)
-
-
-_nothing = contextlib.nullcontext()
-
-
-def turn() -> contextlib.AbstractContextManager[object]:
-    """What to hold while code with threads runs; brings this Python thread up to date."""
-    if _this_thread.settings is not _settings:
-        _enter_thread()
-    return _nothing if _concurrent or _forked else _one_at_a_time
-
-
-def forked() -> bool:
-    """Whether this process is the child of one whose threads did not survive the fork: parallel code would kill it."""
-    return _forked
-
-
-def _enter_thread() -> None:
-    """Bring this Python thread up to date: Numba keeps the thread count for each of them."""
-    global _concurrent
-    settings = _settings
-    if not (DISABLED or _forked):
-        _raise_ceiling()
-        numba.set_num_threads(min(settings.threads, numba.config.NUMBA_NUM_THREADS))
-        _concurrent = numba.threading_layer() != "workqueue"  # which aborts when entered twice
-    _this_thread.settings = settings
-
-
-def _raise_ceiling() -> None:
-    """Let set_threads ask for more threads than cores, unless NUMBA_NUM_THREADS rules or the pool already runs.
-
-    Numba reads its ceiling at import, too early for us, so its copies are set as well.
-    """
-    ceiling = max(numba.config.NUMBA_NUM_THREADS, 2 * available_cores(), 8, _settings.threads)
-    if "NUMBA_NUM_THREADS" not in os.environ and not getattr(_pool, "_is_initialized", True):
-        numba.config.NUMBA_NUM_THREADS = _pool.NUM_THREADS = ceiling
-        _pool.snt_check = _pool.gen_snt_check()
-
-
-def _after_fork() -> None:
-    """In a forked child: OpenMP's pool would kill it, so run serially; a lock may have been held by a lost thread."""
-    global _concurrent, _forked, _one_at_a_time
-    global_compiler_lock.release()
-    _one_at_a_time = threading.RLock()
-    _this_thread.settings = None
-    if getattr(_pool, "_threading_layer", None) == "omp":
-        _concurrent, _forked = False, True
-
-
-if hasattr(os, "register_at_fork"):
-    # Numba's compiler must not be at work in another thread while the process forks: the child would wait for ever.
-    os.register_at_fork(
-        before=global_compiler_lock.acquire, after_in_parent=global_compiler_lock.release, after_in_child=_after_fork
-    )

@@ -27,7 +27,8 @@ from numba.extending import lower_builtin, type_callable
 
 from ...interface import Scalar
 from .ahead import compile_ahead
-from .jit import DISABLED, Kernel, forked, kernel, recording, turn
+from .jit import CompiledKernel, kernel, recording
+from .threads import DISABLED, forked, turn
 
 _WORD = ir.IntType(64)
 _TABLE = (types.voidptr,)
@@ -148,7 +149,7 @@ def _clock() -> int | None:
 class _Noted:
     """One call of a kernel: its argument types, their words, and which of these are scalars still to come."""
 
-    def __init__(self, kernel: Kernel, threads: bool, arguments: tuple[Any, ...]) -> None:
+    def __init__(self, kernel: CompiledKernel, threads: bool, arguments: tuple[Any, ...]) -> None:
         self.kernel, self.threads = kernel, threads
         self.arguments = arguments  # kept, since the words hold no reference
         self.types = kernel.types(arguments)

@@ -11,7 +11,7 @@ from ..compiler.jit import Flat, prange, region, separate
 from .tile import (
     REGISTERS,
     VECTOR_BYTES,
-    Shape,
+    TileShape,
     flat,
     given,
     lanes,
@@ -40,10 +40,10 @@ def few(macs: int, weights: int) -> bool:
 
 # 16 accumulators hide the latency of the multiply-adds, and 8 rows divide the usual batch sizes; 12 in 16 registers.
 _ROWS = 8 if REGISTERS == 32 else 6
-NARROW = Shape(2 * _ROWS, 1, 2 * _ROWS)  # for a panel of one vector; the others are for two
-SHORT = Shape(2 * _ROWS - 4, 1, 2 * _ROWS - 4)
-FULL, HALF, ONE = Shape(_ROWS, 2, _ROWS), Shape(_ROWS // 2, 2, _ROWS // 2), Shape(1, 2, 1)
-_VECTOR = Shape(1, 1, 1)
+NARROW = TileShape(2 * _ROWS, 1, 2 * _ROWS)  # for a panel of one vector; the others are for two
+SHORT = TileShape(2 * _ROWS - 4, 1, 2 * _ROWS - 4)
+FULL, HALF, ONE = TileShape(_ROWS, 2, _ROWS), TileShape(_ROWS // 2, 2, _ROWS // 2), TileShape(1, 2, 1)
+_VECTOR = TileShape(1, 1, 1)
 
 
 @region
