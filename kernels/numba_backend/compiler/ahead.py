@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from numba import types
@@ -44,7 +44,7 @@ class _Job(NamedTuple):
     module: str
     name: str
     threads: bool
-    types: tuple[types.Type, ...]
+    types: jit.ArgumentTypes
 
     @property
     def dispatcher(self) -> Any:
@@ -77,8 +77,12 @@ class _Job(NamedTuple):
 def _written(type_: types.Type) -> Any:
     if isinstance(type_, types.Array):
         return [type_.dtype.name, type_.ndim, type_.layout]
-    if isinstance(type_, types.NamedUniTuple):
-        return [type_.instance_class.__module__, type_.instance_class.__qualname__]
+    if isinstance(type_, types.BaseNamedTuple):
+        return [
+            type_.instance_class.__module__,
+            type_.instance_class.__qualname__,
+            [_written(field) for field in type_],
+        ]
     if isinstance(type_, types.CPointer):
         return [type_.dtype.name]
     return type_.name
@@ -88,16 +92,16 @@ def _read(written: Any) -> types.Type:
     match written:
         case [str(dtype), int(ndim), layout]:
             return types.Array(_read(dtype), ndim, layout)
-        case [module, name]:
+        case [str(module), str(name), fields]:
             named_tuple = getattr(importlib.import_module(module), name)
-            return types.NamedUniTuple(types.int64, len(named_tuple._fields), named_tuple)
+            return types.BaseTuple.from_types([_read(field) for field in fields], named_tuple)
         case [dtype]:
             return types.CPointer(_read(dtype))
         case _:
             return types.boolean if written == "bool" else getattr(types, written)
 
 
-def compile_ahead(calls: Iterable[tuple[jit.CompiledKernel, bool, tuple[types.Type, ...]]]) -> None:
+def compile_ahead(calls: Iterable[tuple[jit.CompiledKernel, bool, jit.ArgumentTypes]]) -> None:
     """Compile what these calls lack: kernels, with or without threads, for argument types.
 
     Nothing happens where that would not pay: for few functions, on one thread, without a cache.
@@ -131,7 +135,7 @@ def _can_start() -> bool:
 class _Queue:
     """Jobs to be taken by several threads, each when those that it needs are done."""
 
-    def __init__(self, jobs: Mapping[_Job, set[_Job]]) -> None:
+    def __init__(self, jobs: dict[_Job, set[_Job]]) -> None:
         """`jobs`: each with those that it needs, which come before it."""
         rank = dict.fromkeys(jobs, 0)  # how many wait in a row for a job: the longest row first
         for job, needed in reversed(jobs.items()):
@@ -168,7 +172,7 @@ class _Queue:
             self._change.notify_all()
 
 
-def _share_out(jobs: Mapping[_Job, set[_Job]], helpers: int) -> None:
+def _share_out(jobs: dict[_Job, set[_Job]], helpers: int) -> None:
     """Do the jobs here and in so many other processes."""
     waiting = _Queue(jobs)
     with contextlib.ExitStack() as started:

@@ -39,7 +39,7 @@ def _sources_hash() -> str:
 DIRECTORY = str(cache_directory())
 
 
-class _Locator(caching._CacheLocator):  # type: ignore[misc]
+class _Locator(caching._CacheLocator):
     """Points Numba at our folder, whose name already stands for the state of the sources."""
 
     def __init__(self, function: FunctionType) -> None:
@@ -59,11 +59,11 @@ class _Locator(caching._CacheLocator):  # type: ignore[misc]
         return self._place
 
 
-class _CacheImpl(caching.CompileResultCacheImpl):  # type: ignore[misc]
+class _CacheImpl(caching.CompileResultCacheImpl):
     _locator_classes: ClassVar = [_Locator]
 
 
-class Cache(caching.FunctionCache):  # type: ignore[misc]
+class Cache(caching.FunctionCache):
     """Numba's cache, for which an unreadable or unwritable folder is an empty one.
 
     link: called with a function's argument types before its code is loaded, for the symbols that this refers to.

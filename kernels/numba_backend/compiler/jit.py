@@ -20,7 +20,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FunctionType, SimpleNamespace
-from typing import Any
+from typing import Any, get_type_hints
 
 import llvmlite.binding as llvm
 import numba
@@ -28,6 +28,7 @@ import numpy as np
 from numba import prange, types
 from numba.core import cgutils, event
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.registry import CPUDispatcher
 from numba.extending import lower_builtin, type_callable
 
 from ...interface import Scalar
@@ -55,6 +56,9 @@ __all__ = [
     "use_threads",
 ]
 
+ArgumentTypes = tuple[types.Type, ...]
+"""Numba's types of a function's arguments."""
+
 FLAGS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "nogil": True}
 _OTHER_PASSES = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
 _PARALLEL = {"prange": True, **dict.fromkeys(_OTHER_PASSES, False)}
@@ -65,15 +69,28 @@ serial = numba.njit(**FLAGS)
 inline = numba.njit(forceinline=True, **FLAGS)
 """Decorator for a helper that is merged into its caller: register tiles stay in registers."""
 
-region = numba.njit(inline="always", **FLAGS)
-"""Decorator for a helper with ``prange`` loops: merged into the kernel that calls it before those become parallel."""
+
+def region(function: FunctionType) -> Any:
+    """Decorator for a helper with ``prange`` loops: merged into the kernel that calls it before those become parallel.
+
+    Called from Python it is plain Python, so that the sizes of scratch come from the functions that lay it out.
+    """
+    dispatcher = numba.njit(inline="always", **FLAGS)(function)
+    if not DISABLED:
+        dispatcher.__class__ = _Region
+    return dispatcher
+
+
+class _Region(CPUDispatcher):
+    def __call__(self, *args: Any) -> Any:
+        return self.py_func(*args)
 
 
 exact = numba.njit(forceinline=True, **{**FLAGS, "fastmath": {"contract", "nsz"}})
 """`inline` for arithmetic that must keep its order: error terms and range reductions rest on it."""
 
 
-class _Disjoint(CompilerBase):  # type: ignore[misc]
+class _Disjoint(CompilerBase):
     def define_pipelines(self) -> list[Any]:
         self.state.flags.noalias = True
         return [DefaultPassBuilder.define_nopython_pipeline(self.state)]
@@ -114,7 +131,7 @@ class _Separate:
         """The Numba dispatcher: there is but one, without threads of its own."""
         return self.dispatcher
 
-    def types(self, dtype: types.Type) -> tuple[types.Type, ...]:
+    def declared(self, dtype: types.Type) -> ArgumentTypes:
         """The declared types of the arguments."""
         return tuple(_declared(parameter.annotation, dtype) for parameter in self.signature.parameters.values())
 
@@ -122,7 +139,7 @@ class _Separate:
         """Name of the symbol under which compiled code finds the variant of this dtype; compiled or loaded if new."""
         if dtype not in self.symbols:
             symbol = f"{self.name}.{dtype}"
-            llvm.add_symbol(symbol, _address(self.dispatcher, self.types(dtype)))
+            llvm.add_symbol(symbol, _address(self.dispatcher, self.declared(dtype)))
             self.symbols[dtype] = symbol
         return self.symbols[dtype]
 
@@ -133,7 +150,7 @@ functions: dict[tuple[str, str], _Separate | CompiledKernel] = {}
 """Every function whose machine code has a place of its own in the cache, by module and name."""
 
 
-def _address(dispatcher: Any, arguments: tuple[types.Type, ...]) -> int:
+def _address(dispatcher: Any, arguments: ArgumentTypes) -> int:
     """Where the machine code for these argument types lies; compiled or loaded if new."""
     # By types alone, as a call from Python asks: the cache would keep the same code again under a whole signature.
     dispatcher.compile(arguments)
@@ -149,19 +166,29 @@ def _declared(annotation: Any, dtype: types.Type) -> types.Type:
         return types.CPointer(types.uint8)
     if annotation in (int, bool):
         return {int: types.int64, bool: types.boolean}[annotation]
-    return types.NamedUniTuple(types.int64, len(annotation._fields), annotation)
+    fields = get_type_hints(annotation)
+    return types.BaseTuple.from_types([_declared(field, dtype) for field in fields.values()], annotation)
 
 
-def _dtype(arguments: tuple[types.Type, ...]) -> types.Type:
+def _dtype(arguments: Iterable[types.Type]) -> types.Type:
     """The dtype that a kernel computes in: that of its first array of floats."""
-    return next(a.dtype for a in arguments if isinstance(getattr(a, "dtype", None), types.Float))
+    return next(a.dtype for a in _leaves(arguments) if isinstance(getattr(a, "dtype", None), types.Float))
+
+
+def _leaves(arguments: Iterable[types.Type]) -> Iterator[types.Type]:
+    """The argument types, those of a tuple one by one."""
+    for type_ in arguments:
+        if isinstance(type_, types.BaseTuple):
+            yield from _leaves(type_)
+        else:
+            yield type_
 
 
 def separate(function: FunctionType) -> FunctionType:
     """Decorator for a large helper, called from compiled code: compiled once a dtype, and linked by name.
 
     Numba otherwise optimises a function again in each of its callers, at three levels for every ``prange`` loop.
-    The arguments are declared: `Flat`, `Bytes`, int, bool or a NamedTuple of ints. Nothing is returned.
+    The arguments are declared: `Flat`, `Bytes`, int, bool or a NamedTuple of such. Nothing is returned.
     """
     if DISABLED:
         return function
@@ -172,7 +199,7 @@ def separate(function: FunctionType) -> FunctionType:
         def typer(*arguments: types.Type) -> Any:
             dtype = _dtype(arguments)
             separate_.provide(dtype)
-            return types.void(*separate_.types(dtype))
+            return types.void(*separate_.declared(dtype))
 
         typer.__signature__ = separate_.signature  # type: ignore[attr-defined]
         return typer
@@ -187,12 +214,10 @@ def separate(function: FunctionType) -> FunctionType:
     return function
 
 
-def needs(
-    function: FunctionType, arguments: tuple[types.Type, ...]
-) -> Iterator[tuple[str, str, tuple[types.Type, ...]]]:
+def needs(function: FunctionType, arguments: ArgumentTypes) -> Iterator[tuple[str, str, ArgumentTypes]]:
     """The `separate` functions that code for these argument types is linked with: module, name, argument types."""
     for needed in _called(function):
-        yield needed.__module__, needed.__qualname__, _separate[needed].types(_dtype(arguments))
+        yield needed.__module__, needed.__qualname__, _separate[needed].declared(_dtype(arguments))
 
 
 def _called(function: FunctionType) -> set[FunctionType]:
@@ -206,7 +231,7 @@ def _called(function: FunctionType) -> set[FunctionType]:
     return found
 
 
-def _provide_called(function: FunctionType, arguments: tuple[types.Type, ...]) -> None:
+def _provide_called(function: FunctionType, arguments: ArgumentTypes) -> None:
     """Have the `separate` functions that code for these argument types refers to by name."""
     for called in _called(function):
         _separate[called].provide(_dtype(arguments))
@@ -220,12 +245,16 @@ class CompiledKernel:
     arguments are `small` run without threads.
     """
 
-    def __init__(self, function: FunctionType, optional: Mapping[str, int], small: Callable[..., bool] | None) -> None:
+    def __init__(
+        self, function: Callable[..., None], optional: Mapping[str, int], small: Callable[..., bool] | None
+    ) -> None:
+        assert isinstance(function, FunctionType)
         self.__name__, self.__doc__, self.__wrapped__ = function.__name__, function.__doc__, function
         self.__module__, self.__qualname__ = function.__module__, function.__qualname__
         names = list(inspect.signature(function).parameters)
         self._optional = tuple((names.index(name), ndim) for name, ndim in optional.items())
         self._small = small
+        self._asked = [names.index(name) for name in inspect.signature(small).parameters] if small else []
         self._serial: Callable[..., None] | None = None
         self.parallel = _compiled(function, parallel=_PARALLEL)
         functions[function.__module__, function.__qualname__] = self
@@ -246,7 +275,7 @@ class CompiledKernel:
         return self.parallel if threads else self.serial
 
     def __call__(self, *args: Any) -> None:
-        if self._small is not None and self._small(*args):
+        if self._small is not None and self._small(*[args[position] for position in self._asked]):
             self.alone(*args)
             return
         args = self._prepared(args)
@@ -268,11 +297,11 @@ class CompiledKernel:
         else:
             self.serial(*args)
 
-    def types(self, arguments: Iterable[Any]) -> tuple[types.Type, ...]:
+    def types(self, arguments: Iterable[Any]) -> ArgumentTypes:
         """The argument types of a recorded call; a `Scalar` is yet to come."""
         return tuple(_SCALARS[a.type] if isinstance(a, Scalar) else self.parallel.typeof_pyval(a) for a in arguments)
 
-    def address(self, threads: bool, arguments: tuple[types.Type, ...]) -> int:
+    def address(self, threads: bool, arguments: ArgumentTypes) -> int:
         """Where the machine code for these argument types lies, with or without threads; compiled or loaded if new."""
         return _address(self.variant(threads), arguments)
 
@@ -315,7 +344,7 @@ def recording() -> Iterator[list[Call]]:
 
 
 def kernel(
-    function: FunctionType | None = None,
+    function: Callable[..., None] | None = None,
     *,
     optional: Mapping[str, int] | None = None,
     small: Callable[..., bool] | None = None,
@@ -323,7 +352,8 @@ def kernel(
     """Decorator for a function with ``prange`` loops that Python calls; gives a `CompiledKernel`.
 
     `optional` names the arguments that may be None and their number of axes. They arrive as arrays of size 0, so
-    that one compiled variant serves both. `small` is asked, with a call's arguments, whether threads would not pay.
+    that one compiled variant serves both. `small` is asked whether threads would not pay, with those of a call's
+    arguments that it names.
     """
     if function is None:
         return lambda decorated: CompiledKernel(decorated, optional or {}, small)
@@ -367,7 +397,7 @@ verbose: bool | None = {"0": False, "1": True}.get(os.environ.get("TWINKERNELS_V
 _kernel_dispatchers: set[int] = set()
 
 
-class _CompileMessage(event.Listener):  # type: ignore[misc]
+class _CompileMessage(event.Listener):
     def on_start(self, occurrence: Any) -> None:
         dispatcher = occurrence.data["dispatcher"]
         if id(dispatcher) not in _kernel_dispatchers or not (sys.stderr.isatty() if verbose is None else verbose):
@@ -383,7 +413,7 @@ class _CompileMessage(event.Listener):  # type: ignore[misc]
 event.register("numba:compile", _CompileMessage())
 
 
-class _NoCollection(event.Listener):  # type: ignore[misc]
+class _NoCollection(event.Listener):
     """Keeps Python from looking for garbage while Numba compiles, which takes a tenth of the time and finds little."""
 
     _compilations, _enabled = 0, False  # Numba compiles in one thread at a time

@@ -1,4 +1,4 @@
-"""How kernels that are no contraction are cut: into chunks that depend on sizes alone, never on the thread count."""
+"""How work is cut: into chunks and shares that depend on sizes alone, never on the thread count."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..compiler.jit import CompiledKernel, disjoint, inline
+from ..compiler.jit import CompiledKernel, disjoint, inline, region
 from .tile import lanes, tile_load, tile_load_partial, tile_store, tile_store_partial, tile_vectors
 
 CHUNK = 4096
@@ -28,6 +28,12 @@ def chunks(x):
 def chunk(x, c):
     """Chunk c of a flat array. A view from 0, since a loop from an offset has to check for negative indices."""
     return x[c * CHUNK : (c + 1) * CHUNK]
+
+
+@region
+def share(rows, item, items):
+    """Rows of an item, shared out evenly: (first, end)."""
+    return item * rows // items, (item + 1) * rows // items
 
 
 @disjoint

@@ -50,6 +50,9 @@ def _vector_unit() -> tuple[int, int]:
 
 VECTOR_BYTES, REGISTERS = _vector_unit()
 
+LANES = (VECTOR_BYTES // 4, VECTOR_BYTES // 8)
+"""Elements of a vector of float32, and of float64."""
+
 
 @dataclass(frozen=True)
 class TileShape:
@@ -85,7 +88,7 @@ class TileType(types.Type):
 
     @property
     def lanes(self) -> int:
-        return VECTOR_BYTES * 8 // self.dtype.bitwidth
+        return int(VECTOR_BYTES * 8 // self.dtype.bitwidth)
 
     @property
     def element(self) -> ir.Type:
@@ -172,7 +175,7 @@ class _Code:
 
     def bytes(self, vector: ir.VectorType) -> int:
         """Bytes of one element."""
-        return vector.element.width // 8 if isinstance(vector.element, ir.IntType) else self.align
+        return int(vector.element.width // 8 if isinstance(vector.element, ir.IntType) else self.align)
 
     def one(self, vector: ir.VectorType) -> ir.Value:
         """The alignment of one element, as an argument."""
