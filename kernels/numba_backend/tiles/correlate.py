@@ -176,16 +176,15 @@ class CorrelationLayout(NamedTuple):
 @region
 def correlation_layout(d, n, flipped, start, vector):
     """The layout in scratch from `start` on, for n images and vectors of so many elements."""
-    c = correlation(d, flipped)
+    image, outputs, source, output = d.h * d.w * d.c, d.oh, d.c // d.groups, d.f // d.groups
+    if flipped:
+        image, outputs, source, output = d.oh * d.ow * d.f, d.h, output, source
     together = images_together(d, n, flipped, vector)
     blocks = -(-n // together)
-    block = 0
-    if together >= tile_rows(NARROW):
-        block = (c.h.sources * c.w.sources * c.source + vector) * interleaved_width(vector)
+    block = (image + vector) * interleaved_width(vector) if together >= tile_rows(NARROW) else 0
     filters = start + blocks * block
-    panels = c.groups * panel_count(c.group_output, vector)
-    end = filters + panels * panel_size(c.h.taps * c.w.taps * c.group_source, vector)
-    return CorrelationLayout(together, blocks, blocks * c.h.outputs, block, start, filters, end)
+    end = filters + d.groups * panel_count(output, vector) * panel_size(d.kh * d.kw * source, vector)
+    return CorrelationLayout(together, blocks, blocks * outputs, block, start, filters, end)
 
 
 @region
@@ -206,9 +205,9 @@ def images_together(d, n, flipped, vector):
 @region
 def is_plane(d, vector):
     """Whether `correlate_plane` takes the positions that meet all taps of a row."""
-    w = axis(d.w, d.ow, d.kw, d.stride_w, d.pad_w, d.dilation_w, int64(1))
     unit = d.c == 1 and d.stride_w == 1 and d.dilation_w == 1
-    return unit and d.f <= vector and w.inner_end - w.inner >= tile_rows(SHORT)
+    inner = min(d.w + d.pad_w - d.kw + 1, d.ow) - d.pad_w  # as `axis` has it, with strides of 1
+    return unit and d.f <= vector and inner >= tile_rows(SHORT)
 
 
 @region
@@ -352,7 +351,7 @@ def correlate_rows(x: Images, low: int, high: int, d: Conv2dDims, flipped: bool,
                 for o in range(steps):
                     at, to = ao + o * next_x, yo + o * next_y
                     if x.block > 0:
-                        product(NARROW, Rows(x.memory, at, 1), panel, nest, epilogue, Rows(y.memory, to, y.apart))
+                        product(NARROW, 0, Rows(x.memory, at, 1), panel, nest, epilogue, Rows(y.memory, to, y.apart))
                     else:
                         rows = Rows(x.memory, at, x_row)
                         rows_times_panel(count, rows, panel, nest, epilogue, Rows(y.memory, to, y_row))

@@ -23,7 +23,7 @@ from .gemm import (
     panel_width,
     sum_rows,
 )
-from .places import Panel, Part, Place, Rows, rows_from
+from .places import Panel, Part, Place, Rows
 from .tile import REGISTERS, VECTOR_BYTES, TileShape, lanes, tile_add_to, tile_rows, tile_zeros
 
 # Few channels give few rows side by side; with 5 or 3 of them, rows of several kh make one tile.
@@ -74,35 +74,36 @@ def images_summed(d):
 
 
 @region
-def add_tile(shape, x, group, dy, nest, dw, first, columns):
-    """The first `columns` columns of dw's rows += `contract`, but not the rows before `first`."""
-    tile = contract(tile_zeros(shape, dw.memory), x, group, dy, nest)
-    tile_add_to(tile, dw.memory, dw.start, dw.apart, first, columns)
+def add_tile(shape, r, x, group, dy, nest, dw, first, columns):
+    """One tile, of the rows from r on: dw[r, i] += `contract`, for i < columns, but not for the tile's rows before
+    number `first`."""
+    tile = contract(tile_zeros(shape, dw.memory), r, x, group, dy, nest)
+    tile_add_to(tile, dw.memory, dw.start + r * dw.apart, dw.apart, first, columns)
 
 
 @region
 def add_rows(count, x, dy, nest, dw, columns):
-    """dw[r, i] += `contract`, for r < count rows side by side in x and i < columns of a panel."""
+    """`add_tile` for r < count."""
     r = 0
     while r < count:
         left = count - r
         if dy.width == lanes(dw.memory) and left > tile_rows(FULL) and count >= tile_rows(NARROW):
             at = min(r, count - tile_rows(NARROW))
-            add_tile(NARROW, rows_from(x, at), 0, dy, nest, rows_from(dw, at), r - at, columns)
+            add_tile(NARROW, at, x, 0, dy, nest, dw, r - at, columns)
             r = at + tile_rows(NARROW)
         elif count % tile_rows(SEVEN) == 0 and count % tile_rows(FULL) != 0 and dy.width > lanes(dw.memory):
-            add_tile(SEVEN, rows_from(x, r), 0, dy, nest, rows_from(dw, r), 0, columns)
+            add_tile(SEVEN, r, x, 0, dy, nest, dw, 0, columns)
             r += tile_rows(SEVEN)
         elif left > tile_rows(HALF) and count >= tile_rows(FULL):
             at = min(r, count - tile_rows(FULL))
-            add_tile(FULL, rows_from(x, at), 0, dy, nest, rows_from(dw, at), r - at, columns)
+            add_tile(FULL, at, x, 0, dy, nest, dw, r - at, columns)
             r = at + tile_rows(FULL)
         elif count >= tile_rows(HALF):
             at = min(r, count - tile_rows(HALF))
-            add_tile(HALF, rows_from(x, at), 0, dy, nest, rows_from(dw, at), r - at, columns)
+            add_tile(HALF, at, x, 0, dy, nest, dw, r - at, columns)
             r = at + tile_rows(HALF)
         else:
-            add_tile(ONE, rows_from(x, r), 0, dy, nest, rows_from(dw, r), 0, columns)
+            add_tile(ONE, r, x, 0, dy, nest, dw, 0, columns)
             r += 1
 
 
@@ -143,9 +144,9 @@ def add_panel(x: Rows, dy: Pixels, part: Part, d: Conv2dDims, group: int, column
             taps = Rows(x.memory, x.start + (part.low * d.stride_h + at * d.dilation_h) * row, 1)
             target, skip = Rows(dw.memory, columns + at * d.kw * d.c * f, f), (kh - at) * d.kw * d.c
             if d.kw * d.c == 5:
-                add_tile(SIDE5, taps, d.dilation_h * row, panel, nest, target, skip, left)
+                add_tile(SIDE5, 0, taps, d.dilation_h * row, panel, nest, target, skip, left)
             else:
-                add_tile(SIDE3, taps, d.dilation_h * row, panel, nest, target, skip, left)
+                add_tile(SIDE3, 0, taps, d.dilation_h * row, panel, nest, target, skip, left)
             kh = at + square
         return
     for kh in range(d.kh):

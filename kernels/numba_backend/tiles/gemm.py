@@ -12,7 +12,7 @@ from typing import NamedTuple
 from numpy import int64
 
 from ..compiler.jit import Flat, prange, region, separate
-from .places import Panel, Rows, rows_from
+from .places import Panel, Rows
 from .tile import (
     LANES,
     REGISTERS,
@@ -78,16 +78,17 @@ class Epilogue(NamedTuple):
 
 
 @region
-def contract(tile, a, group, b, nest):
+def contract(tile, first, a, group, b, nest):
     """tile[r, :] += the sum over the nest's rounds o, i and k of
-    a[r a.apart + o outer.a + i inner.a + k run.a] * b[o outer.b + i inner.b + k run.b + (0, 1, ...)].
+    a[(first + r) a.apart + o outer.a + i inner.a + k run.a] * b[o outer.b + i inner.b + k run.b + (0, 1, ...)].
 
     With a tile's shape in groups of rows, groups are `group` apart.
     """
-    outer, inner, run = nest
+    outer, inner, run = nest.outer, nest.inner, nest.run
+    start = a.start + first * a.apart
     for o in range(outer.rounds):
         for i in range(inner.rounds):
-            at = a.start + o * outer.a + i * inner.a
+            at = start + o * outer.a + i * inner.a
             bt = b.start + o * outer.b + i * inner.b
             for k in range(run.rounds):
                 tile = tile_fma(tile, a.memory, at + k * run.a, a.apart, group, b.memory, bt + k * run.b)
@@ -95,32 +96,20 @@ def contract(tile, a, group, b, nest):
 
 
 @region
-def begin(shape, epilogue, y):
-    """A tile to add to: the bias, or zeros."""
+def product(shape, r, a, b, nest, epilogue, y):
+    """One tile, of the rows from r on: y[r, :] = the `Epilogue` of `contract`."""
     if given(epilogue.bias):
         tile = tile_load_partial(shape, epilogue.bias, epilogue.column, 0, epilogue.columns)
     else:
         tile = tile_zeros(shape, y.memory)
-    return tile
-
-
-@region
-def finish(shape, tile, epilogue, y):
-    """Store a tile as rows of y."""
+    tile = contract(tile, r, a, 0, b, nest)
     if epilogue.relu:
         tile = tile_where_positive(tile, tile)
+    to = y.start + r * y.apart
     if epilogue.columns >= tile_vectors(shape) * lanes(y.memory):
-        tile_store(tile, y.memory, y.start, y.apart)
+        tile_store(tile, y.memory, to, y.apart)
     else:
-        tile_store_partial(tile, y.memory, y.start, y.apart, epilogue.columns)
-
-
-@region
-def product(shape, a, b, nest, epilogue, y):
-    """One tile: y[r, :] = the `Epilogue` of `contract`."""
-    tile = begin(shape, epilogue, y)
-    tile = contract(tile, a, 0, b, nest)
-    finish(shape, tile, epilogue, y)
+        tile_store_partial(tile, y.memory, to, y.apart, epilogue.columns)
 
 
 @region
@@ -135,35 +124,44 @@ def rows_times_panel(count, a, b, nest, epilogue, y):
         left = count - r
         if b.width == lanes(y.memory) and left > tile_rows(FULL) and count >= tile_rows(NARROW):
             r = min(r, count - tile_rows(NARROW))
-            product(NARROW, rows_from(a, r), b, nest, epilogue, rows_from(y, r))
+            product(NARROW, r, a, b, nest, epilogue, y)
             r += tile_rows(NARROW)
         elif left > tile_rows(HALF) and count >= tile_rows(FULL):
             r = min(r, count - tile_rows(FULL))
-            product(FULL, rows_from(a, r), b, nest, epilogue, rows_from(y, r))
+            product(FULL, r, a, b, nest, epilogue, y)
             r += tile_rows(FULL)
         elif count >= tile_rows(HALF):
             r = min(r, count - tile_rows(HALF))
-            product(HALF, rows_from(a, r), b, nest, epilogue, rows_from(y, r))
+            product(HALF, r, a, b, nest, epilogue, y)
             r += tile_rows(HALF)
         else:
-            product(ONE, rows_from(a, r), b, nest, epilogue, rows_from(y, r))
+            product(ONE, r, a, b, nest, epilogue, y)
             r += 1
 
 
 @region
-def neighbours(shape, a, b, outer, run, epilogue, y):
-    """y[r, :] = the `Epilogue` of the sum over o < outer and k < run of a[o a.apart + r + k] * b[(o run + k), :], for a
-    panel of one vector.
+def neighbours(shape, r, a, b, outer, run, epilogue, y):
+    """`product` of rows that lie side by side, for a panel of one vector: y[r, :] = the `Epilogue` of the sum over
+    o < outer and k < run of a[o a.apart + r + k] * b[o run + k, :].
 
     Distances that the compiler knows need no registers for addresses: with a literal `run` as well this reaches 98 % of
     the peak, where `product` reaches 72 %.
     """
-    tile = begin(shape, epilogue, y)
+    if given(epilogue.bias):
+        tile = tile_load_partial(shape, epilogue.bias, epilogue.column, 0, epilogue.columns)
+    else:
+        tile = tile_zeros(shape, y.memory)
     for o in range(outer):
         for k in range(run):
-            at, bt = a.start + o * a.apart + k, b.start + (o * run + k) * lanes(y.memory)
+            at, bt = a.start + r + o * a.apart + k, b.start + (o * run + k) * lanes(y.memory)
             tile = tile_fma(tile, a.memory, at, 1, 0, b.memory, bt)
-    finish(shape, tile, epilogue, y)
+    if epilogue.relu:
+        tile = tile_where_positive(tile, tile)
+    to = y.start + r * y.apart
+    if epilogue.columns >= lanes(y.memory):
+        tile_store(tile, y.memory, to, y.apart)
+    else:
+        tile_store_partial(tile, y.memory, to, y.apart, epilogue.columns)
 
 
 @region
@@ -173,11 +171,11 @@ def rows_side_by_side(count, a, b, outer, run, epilogue, y):
     while r < count:
         if count >= tile_rows(NARROW) and count % tile_rows(SHORT) != 0 and count - r > tile_rows(SHORT):
             r = min(r, count - tile_rows(NARROW))
-            neighbours(NARROW, Rows(a.memory, a.start + r, a.apart), b, outer, run, epilogue, rows_from(y, r))
+            neighbours(NARROW, r, a, b, outer, run, epilogue, y)
             r += tile_rows(NARROW)
         else:
             r = min(r, count - tile_rows(SHORT))
-            neighbours(SHORT, Rows(a.memory, a.start + r, a.apart), b, outer, run, epilogue, rows_from(y, r))
+            neighbours(SHORT, r, a, b, outer, run, epilogue, y)
             r += tile_rows(SHORT)
 
 

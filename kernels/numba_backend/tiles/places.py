@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..compiler.jit import Flat, region
+from ..compiler.jit import Flat
 
 
 class Place(NamedTuple):
@@ -39,9 +39,3 @@ class Part(NamedTuple):
     images: int
     low: int
     high: int
-
-
-@region
-def rows_from(rows, first):
-    """The rows from number `first` on."""
-    return Rows(rows.memory, rows.start + first * rows.apart, rows.apart)
