@@ -27,6 +27,7 @@ from numba.core.compiler_lock import global_compiler_lock
 
 from ...threads import get_threads
 from . import jit
+from .cache import cache_directory
 
 __all__ = ["compile_ahead"]
 
@@ -187,7 +188,7 @@ def _share_out(jobs: dict[_Job, set[_Job]], helpers: int) -> None:
 def _helper(jobs: _Queue) -> Iterator[None]:
     """Another process at work on the jobs; at the end its last job is waited for, unless that is an exception."""
     program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import _serve; _serve()"
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(jit.cache_directory().parent)}
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache_directory().parent)}
     pipe = subprocess.PIPE
     process = subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, env=environment, text=True)
     thread = threading.Thread(target=_hand_on, args=(jobs, process), daemon=True)

@@ -32,17 +32,16 @@ from numba.core.registry import CPUDispatcher
 from numba.extending import lower_builtin, type_callable
 
 from ...interface import Scalar
-from .cache import DIRECTORY, Cache, cache_directory
+from .cache import DIRECTORY, Cache
 from .threads import DISABLED, forked, turn, use_threads
 
 __all__ = [
-    "DISABLED",
+    "ArgumentTypes",
     "Bytes",
+    "CompiledKernel",
     "Flat",
-    "cache_directory",
     "disjoint",
     "exact",
-    "forked",
     "functions",
     "inline",
     "kernel",
@@ -52,7 +51,6 @@ __all__ = [
     "region",
     "separate",
     "serial",
-    "turn",
     "use_threads",
 ]
 
@@ -70,20 +68,20 @@ inline = numba.njit(forceinline=True, **FLAGS)
 """Decorator for a helper that is merged into its caller: register tiles stay in registers."""
 
 
+class _Region(CPUDispatcher):
+    def __call__(self, *args: Any) -> Any:
+        return self.py_func(*args)
+
+
 def region(function: FunctionType) -> Any:
     """Decorator for a helper with ``prange`` loops: merged into the kernel that calls it before those become parallel.
 
-    Called from Python it is plain Python, so that the sizes of scratch come from the functions that lay it out.
+    Called from Python it is plain Python, so that what lays scratch out for a kernel also says how much that is.
     """
     dispatcher = numba.njit(inline="always", **FLAGS)(function)
     if not DISABLED:
         dispatcher.__class__ = _Region
     return dispatcher
-
-
-class _Region(CPUDispatcher):
-    def __call__(self, *args: Any) -> Any:
-        return self.py_func(*args)
 
 
 exact = numba.njit(forceinline=True, **{**FLAGS, "fastmath": {"contract", "nsz"}})
