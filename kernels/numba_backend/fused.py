@@ -37,7 +37,6 @@ from .tiles.gemm import (
     few,
     matmul,
     matmul_scratch,
-    multiply_panels,
     pack_panels,
     panel_size,
     panel_width,
@@ -577,7 +576,7 @@ def linear_fold_size(d: LinearDims) -> int:
 def linear_fold(w, b, d, packed, bias):
     for column in range(d.m):
         bias[column] = b[column] if b.size else bias.dtype.type(0)
-    pack_panels(w, row_major(d.k, d.m), packed)
+    pack_panels(flat(w), row_major(d.k, d.m), 0, flat(packed[:0]), flat(packed))
 
 
 def linear_folded_scratch(d: LinearDims, n: int) -> int:
@@ -587,7 +586,8 @@ def linear_folded_scratch(d: LinearDims, n: int) -> int:
 
 @kernel(small=lambda x, packed: few(len(x) * packed.size, packed.size))
 def linear_folded(x, packed, bias, relu, d, scratch, y):
-    multiply_panels(x, row_major(x.shape[0], d.k), packed, d.m, bias, relu, y)
+    none = packed[:0]
+    matmul(x, row_major(x.shape[0], d.k), none, row_major(d.k, d.m), bias, relu, none, packed, y)
 
 
 def conv2d_fold_size(d: Conv2dDims) -> int:

@@ -275,82 +275,90 @@ def pack_panel(b: Flat, matrix: MatrixLayout, column: int, sums: Flat, out: Pane
 
 
 @separate
-def multiply_panel(count: int, a: Rows, b: Panel, run: Loop, epilogue: Epilogue, y: Rows) -> None:
-    """`rows_times_panel` of matrices, which takes one loop."""
-    once = Loop(1, 0, 0)
-    rows_times_panel(count, a, b, Nest(once, once, run), epilogue, y)
+def pack_panels(b: Flat, matrix: MatrixLayout, first: int, sums: Flat, packed: Flat) -> None:
+    """`pack_panel` of every panel from number `first` on, each in its place."""
+    vector = lanes(b)
+    for p in range(first, panel_count(matrix.columns, vector)):
+        column = p * 2 * vector
+        out = Panel(packed, p * panel_size(matrix.rows, vector), panel_width(column, matrix.columns, vector))
+        pack_panel(b, matrix, column, sums, out)
 
 
 _MANY_PANELS = 8  # are shared out among threads whole, each packed where it is used;
 _GROUPS = 16  # fewer are packed first, then shared out in groups of rows
 
 
+class Cut(NamedTuple):
+    """How a product is shared out: each panel times `groups` of `step` rows; the first `in_place` panels lie in b."""
+
+    step: int
+    groups: int
+    in_place: int
+
+
+@region
+def is_whole(columns, vector):
+    """Whether panels are shared out whole."""
+    return panel_count(columns, vector) >= _MANY_PANELS
+
+
+@region
+def cut_rows(rows, columns, in_place, vector):
+    """The cut of a product of these sizes."""
+    step = rows if is_whole(columns, vector) else -(-rows // (_GROUPS * tile_rows(NARROW))) * tile_rows(NARROW)
+    return Cut(step, -(-rows // step), in_place)
+
+
+@separate
+def multiply_panel(
+    item: int,
+    cut: Cut,
+    a: Flat,
+    left: MatrixLayout,
+    b: Flat,
+    right: MatrixLayout,
+    packed: Flat,
+    epilogue: Epilogue,
+    sums: Flat,
+    y: Flat,
+) -> None:
+    """One item of `matmul`: a group of rows, and the columns of a panel."""
+    vector, columns = lanes(y), right.columns
+    p, first = item // cut.groups, item % cut.groups * cut.step
+    column = p * 2 * vector
+    panel = Panel(packed, p * panel_size(right.rows, vector), panel_width(column, columns, vector))
+    apart = panel.width
+    if p < cut.in_place:
+        panel, apart = Panel(b, column, panel.width), right.down
+    elif given(b) and is_whole(columns, vector):
+        pack_panel(b, right, column, sums, panel)
+    once = Loop(1, 0, 0)
+    nest = Nest(once, once, Loop(left.columns, left.across, apart))
+    rows = Rows(a, first * left.down, left.down)
+    part = Epilogue(epilogue.bias, column, columns - column, epilogue.relu)
+    to = Rows(y, first * columns + column, columns)
+    rows_times_panel(min(cut.step, left.rows - first), rows, panel, nest, part, to)
+
+
 @region
 def matmul(a, left, b, right, bias, relu, sums, scratch, y):
     """y = a b + bias, or 0 where that is negative, if `relu`; `left` and `right` are the layouts of a and b.
 
-    Also sums[c] = the sum over the rows of b. An empty `bias` adds nothing, empty `sums` are not wanted.
+    Also sums[c] = the sum over the rows of b. An empty `bias` adds nothing, empty `sums` are not wanted, and an empty b
+    lies in scratch already, as `pack_panels` leaves it.
     """
-    vector, columns = lanes(y), right.columns
-    panels, size = panel_count(columns, vector), panel_size(right.rows, vector)
-    whole = panels >= _MANY_PANELS
-    # For a few rows packing would cost more than the product: every panel but an incomplete last one is read in place.
-    in_place = columns // (2 * vector) if left.rows < tile_rows(HALF) and right.across == 1 and not sums.size else 0
-    if not whole:
-        for p in range(in_place, panels):
-            column = p * 2 * vector
-            panel = Panel(flat(scratch), p * size, panel_width(column, columns, vector))
-            pack_panel(flat(b), right, column, flat(sums), panel)
-    step = left.rows if whole else row_step(left.rows)
-    groups = -(-left.rows // step)
-    for item in prange(panels * groups):
-        p, first = int64(item) // groups, int64(item) % groups * step  # prange counts unsigned, which makes floats
-        column = p * 2 * vector
-        panel = Panel(flat(scratch), p * size, panel_width(column, columns, vector))
-        run = Loop(left.columns, left.across, panel.width)
-        if p < in_place:
-            panel = Panel(flat(b), column, panel.width)
-            run = Loop(left.columns, left.across, right.down)
-        elif whole:
-            pack_panel(flat(b), right, column, flat(sums), panel)
-        rows = Rows(flat(a), first * left.down, left.down)
-        epilogue = Epilogue(flat(bias), column, columns - column, relu)
-        to = Rows(flat(y), first * columns + column, columns)
-        multiply_panel(min(step, left.rows - first), rows, panel, run, epilogue, to)
-
-
-@region
-def pack_panels(b, right, packed):
-    """Every panel, for `multiply_panels`."""
-    vector, none = lanes(b), packed[:0]
-    for p in range(panel_count(right.columns, vector)):
-        column = p * 2 * vector
-        to = Panel(flat(packed), p * panel_size(right.rows, vector), panel_width(column, right.columns, vector))
-        pack_panel(flat(b), right, column, flat(none), to)
-
-
-@region
-def multiply_panels(a, left, packed, columns, bias, relu, y):
-    """`matmul` of panels that are packed already."""
-    vector = lanes(y)
-    panels, size = panel_count(columns, vector), panel_size(left.columns, vector)
-    step = left.rows if panels >= _MANY_PANELS else row_step(left.rows)
-    groups = -(-left.rows // step)
-    for item in prange(panels * groups):
-        p, first = int64(item) // groups, int64(item) % groups * step
-        column = p * 2 * vector
-        rows = Rows(flat(a), first * left.down, left.down)
-        panel = Panel(flat(packed), p * size, panel_width(column, columns, vector))
-        run = Loop(left.columns, left.across, panel.width)
-        epilogue = Epilogue(flat(bias), column, columns - column, relu)
-        to = Rows(flat(y), first * columns + column, columns)
-        multiply_panel(min(step, left.rows - first), rows, panel, run, epilogue, to)
-
-
-@region
-def row_step(rows):
-    """Rows of a group, in whole tiles."""
-    return -(-rows // (_GROUPS * tile_rows(NARROW))) * tile_rows(NARROW)
+    vector, columns, in_place = lanes(y), right.columns, 0
+    if b.size:
+        # For a few rows packing would cost more than the product: all but an incomplete last panel are read in place.
+        if left.rows < tile_rows(HALF) and right.across == 1 and not sums.size:
+            in_place = columns // (2 * vector)
+        if not is_whole(columns, vector):
+            pack_panels(flat(b), right, in_place, flat(sums), flat(scratch))
+    cut = cut_rows(left.rows, columns, in_place, vector)
+    for i in prange(panel_count(columns, vector) * cut.groups):
+        item = int64(i)  # prange counts unsigned, and unsigned with signed makes floats
+        epilogue = Epilogue(flat(bias), 0, columns, relu)
+        multiply_panel(item, cut, flat(a), left, flat(b), right, flat(scratch), epilogue, flat(sums), flat(y))
 
 
 def matmul_scratch(rows: int, columns: int) -> int:
