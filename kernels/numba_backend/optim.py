@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
@@ -57,34 +56,23 @@ def sgd(
             ps[i] = parameter - rate * gradient
 
 
-class Average(NamedTuple):
-    """A moving average: `keep` times what it was, plus `gain` = 1 − keep times what is new.
-
-    The gain is an argument: of a difference that it sees, LLVM makes g² + rho (v − g²), which is NaN for an infinite g.
-    """
-
-    keep: float
-    gain: float
-
-
-def average(keep: float) -> Average:
-    """The average that keeps so much."""
-    return Average(keep, 1 - keep)
+# 1 − rho and its like are arguments: of a difference that it sees, LLVM makes g² + rho (v − g²), which is NaN for an
+# infinite g.
 
 
 @elementwise
 @kernel
-def _rmsprop(p, g, v, learning_rate, square, eps, weight_decay, decoupled):
+def _rmsprop(p, g, v, learning_rate, rho, gain, eps, weight_decay, decoupled):
     real = p.dtype.type
     rate, small, decay = real(learning_rate), real(eps), real(weight_decay)
-    keep, gain = real(square.keep), real(square.gain)
+    keep, gain = real(rho), real(gain)
     for c in prange(chunks(p)):
         ps, gs, vs = chunk(p, c), chunk(g, c), chunk(v, c)
         for i in range(ps.size):
             parameter, gradient = decayed(ps[i], gs[i], rate, decay, decoupled)
-            mean_square = flushed(keep * vs[i] + gain * (gradient * gradient))
-            vs[i] = mean_square
-            ps[i] = parameter - rate * gradient / (np.sqrt(mean_square) + small)
+            square = flushed(keep * vs[i] + gain * (gradient * gradient))
+            vs[i] = square
+            ps[i] = parameter - rate * gradient / (np.sqrt(square) + small)
 
 
 def rmsprop(
@@ -97,17 +85,17 @@ def rmsprop(
     weight_decay: float,
     decoupled: bool,
 ) -> None:
-    _rmsprop(p, g, v, learning_rate, average(rho), eps, weight_decay, decoupled)
+    _rmsprop(p, g, v, learning_rate, rho, 1 - rho, eps, weight_decay, decoupled)
 
 
 @elementwise
 @kernel
-def _adam(p, g, m, v, step, learning_rate, first, second, eps, weight_decay, decoupled):
+def _adam(p, g, m, v, step, learning_rate, beta1, gain_m, beta2, gain_v, eps, weight_decay, decoupled):
     real = p.dtype.type
     rate, small, decay = real(learning_rate), real(eps), real(weight_decay)
     # The corrections are factors of the rate and of √v: two numbers instead of two divisions an element.
-    rate_m, root_v = real(learning_rate / (1 - first.keep**step)), real(1 / math.sqrt(1 - second.keep**step))
-    keep_m, gain_m, keep_v, gain_v = real(first.keep), real(first.gain), real(second.keep), real(second.gain)
+    rate_m, root_v = real(learning_rate / (1 - beta1**step)), real(1 / math.sqrt(1 - beta2**step))
+    keep_m, gain_m, keep_v, gain_v = real(beta1), real(gain_m), real(beta2), real(gain_v)
     for c in prange(chunks(p)):
         ps, gs, ms, vs = chunk(p, c), chunk(g, c), chunk(m, c), chunk(v, c)
         for i in range(ps.size):
@@ -131,4 +119,5 @@ def adam(
     weight_decay: float,
     decoupled: bool,
 ) -> None:
-    _adam(p, g, m, v, step, learning_rate, average(beta1), average(beta2), eps, weight_decay, decoupled)
+    given = step, learning_rate, beta1, 1 - beta1, beta2, 1 - beta2, eps, weight_decay, decoupled
+    _adam(p, g, m, v, *given)

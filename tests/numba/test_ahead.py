@@ -84,7 +84,7 @@ print(len(found), helpers)
 compile_ahead()
 finish()
 """
-    assert cold(tmp_path, source)[:2] == ["8 1", RIGHT]  # the four and the four that linear is linked with
+    assert cold(tmp_path, source)[:2] == ["9 1", RIGHT]  # the four and the five that linear is linked with
     assert cold(tmp_path, source) == ["0 0", RIGHT, "0 0"]
 
 
