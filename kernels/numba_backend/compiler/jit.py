@@ -15,10 +15,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import inspect
+import operator
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FunctionType, SimpleNamespace
 from typing import Any, get_type_hints
 
@@ -263,7 +264,7 @@ class CompiledKernel:
         names = list(inspect.signature(function).parameters)
         self._optional = tuple((names.index(name), ndim) for name, ndim in optional.items())
         self._small = small
-        self._asked = [names.index(name) for name in inspect.signature(small).parameters] if small else []
+        self._asked = _picker([names.index(name) for name in inspect.signature(small).parameters] if small else [])
         self._serial: Callable[..., None] | None = None
         self._flags = _STRICT if strict else FLAGS
         self.parallel = _compiled(function, self._flags, parallel=_PARALLEL)
@@ -285,7 +286,7 @@ class CompiledKernel:
         return self.parallel if threads else self.serial
 
     def __call__(self, *args: Any) -> None:
-        if self._small is not None and self._small(*[args[position] for position in self._asked]):
+        if self._small is not None and self._small(*self._asked(args)):
             self.alone(*args)
             return
         args = self._prepared(args)
@@ -327,6 +328,11 @@ class CompiledKernel:
 
     def __repr__(self) -> str:
         return f"<kernel {self.__name__}{inspect.signature(self.__wrapped__)}>"
+
+
+def _picker(positions: Sequence[int]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """What picks the arguments at these positions out of all."""
+    return operator.itemgetter(*positions) if len(positions) > 1 else lambda args: tuple(args[i] for i in positions)
 
 
 _SCALARS = {int: types.int64, float: types.float64}

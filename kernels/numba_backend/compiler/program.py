@@ -174,8 +174,8 @@ def _words(type_: types.Type, value: Any) -> list[int]:
         return [0]
     if isinstance(type_, types.Array):
         return [0, 0, value.size, value.itemsize, value.ctypes.data, *value.shape, *value.strides]
-    if isinstance(type_, types.BaseTuple):
-        return [word for field, entry in zip(type_, value, strict=True) for word in _words(field, entry)]
+    if isinstance(type_, types.UniTuple | types.NamedUniTuple) and type_.dtype == types.int64:
+        return list(value)
     if isinstance(type_, types.Number | types.Boolean):
         raw = np.array(value, np.dtype(type_.name)).tobytes()
         return [int(np.frombuffer(raw.ljust(8, b"\0"), np.int64)[0])]
