@@ -14,6 +14,7 @@ from data.augment import Augment
 from data.batches import batches, epoch_order
 from data.csv import read_csv
 from data.errors import DataFormatError, DataNotFoundError
+from data.files import expanded
 from data.folder import read_folder
 from data.frame import frame
 from data.idx import read_idx, write_idx
@@ -78,6 +79,6 @@ def load_test(source: str | os.PathLike[str], height: int = 28, width: int = 28)
 
     Those are read by `read_labelled`, in the size (height, width). Raises what either raises.
     """
-    if source not in ("strokes", "mnist") and (os.path.isfile(source) or holds_pictures(source)):
+    if source not in ("strokes", "mnist") and (expanded(source).is_file() or holds_pictures(source)):
         return read_labelled(source, height, width)
     return load(source).test

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import DataFormatError
-from data.files import reading
+from data.files import expanded, reading
 from data.splits import Split
 
 HEIGHT = WIDTH = 28
@@ -44,7 +44,7 @@ def read_csv(path: str | os.PathLike[str]) -> Split:
     columns, a value that is no integer from 0 to 255, a blank line, a line or a file beyond the limits, no
     rows at all, a damaged gzip container or one that inflates beyond reason, and what is no regular file.
     """
-    path = Path(path)
+    path = expanded(path)
     with reading(path) as stream:
         return parse(stream, path)
 

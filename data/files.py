@@ -23,6 +23,11 @@ INFLATED = 1 << 26  # bytes that any gzip file may hold, MNIST's largest is 47 M
 RATIO = 16  # times its own size: images shrink to a quarter or a tenth, deflate's limit is 1032
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path, a leading ``~`` being the user's home, as in a shell."""
+    return Path(os.path.expanduser(path))
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[BinaryIO]:
     """Open a file, plain or gzip-compressed, as a stream of its plain bytes.
@@ -113,8 +118,9 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(beside, path)
         sync_folder(path.parent)
     except OSError as error:
-        if error.errno and error.filename is None:  # a full disk says no name
-            error.filename = os.fspath(path)
+        said = error.filename
+        if error.errno and (said is None or os.fspath(said) == os.fspath(beside)):  # a full disk says no name
+            error.filename, error.filename2 = os.fspath(path), None
         raise
     finally:
         beside.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from data.csv import read_csv
 from data.errors import DataFormatError, DataNotFoundError
+from data.files import expanded
 from data.idx import read_idx
 from data.splits import Dataset, Split
 
@@ -29,7 +30,7 @@ def read_folder(path: str | os.PathLike[str]) -> Dataset:
     Raises DataNotFoundError where neither set is complete, and DataFormatError for a file that is not what
     its name says.
     """
-    folder = Path(path)
+    folder = expanded(path)
     if not folder.is_dir():
         state = "is not a folder" if folder.exists() else "does not exist"
         raise DataNotFoundError(f"{folder} {state}; expected a folder with {_expected()}")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import DataFormatError
-from data.files import reading, take, write_atomically
+from data.files import expanded, reading, take, write_atomically
 
 DTYPES = {
     code: np.dtype(name)
@@ -34,7 +34,7 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
     Raises DataFormatError for a bad magic number, type code or rank, more than MAX_BYTES, missing or trailing
     bytes, a damaged gzip container or one that inflates beyond reason, and what is no regular file.
     """
-    path = Path(path)
+    path = expanded(path)
     with reading(path) as stream:
         return parse(stream, path)
 
@@ -81,7 +81,7 @@ def write_idx(path: str | os.PathLike[str], array: NDArray[Any]) -> None:
     strides. Equal arrays give equal bytes; a file that exists is replaced whole or not at all. Raises
     ValueError for any other array.
     """
-    path = Path(path)
+    path = expanded(path)
     dtype = array.dtype.newbyteorder(">")
     code = next((code for code, known in DTYPES.items() if known == dtype), None)
     if code is None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from data.csv import read_csv
 from data.errors import DataFormatError, DataNotFoundError
-from data.files import GZIP, regular
+from data.files import GZIP, expanded, regular
 from data.frame import frame, ink_of, paper_of
 from data.idx import read_idx
 from data.pictures import read_picture
@@ -31,7 +31,7 @@ def read_images(path: str | os.PathLike[str], height: int = 28, width: int = 28)
     Raises DataNotFoundError for a folder without pictures, DataFormatError for a file that is damaged, of another kind
     or without ink, for a folder with a picture of a kind that is not read, and OSError for a file that cannot be read.
     """
-    path = Path(path)
+    path = expanded(path)
     if path.is_dir():
         files = _pictures(path)
         return [str(file) for file in files], _stack(files, height, width)
@@ -54,7 +54,7 @@ def read_labelled(path: str | os.PathLike[str], height: int = 28, width: int = 2
     Raises what `read_images` raises, DataNotFoundError where there are no labels, and DataFormatError for pictures
     that lie in no label's folder.
     """
-    path = Path(path)
+    path = expanded(path)
     if path.is_dir():
         folders = _label_folders(path)
         if not folders:
@@ -82,7 +82,7 @@ def read_labelled(path: str | os.PathLike[str], height: int = 28, width: int = 2
 
 def holds_pictures(path: str | os.PathLike[str]) -> bool:
     """Whether a folder holds pictures, or folders that are named as labels."""
-    folder = Path(path)
+    folder = expanded(path)
     return folder.is_dir() and (bool(_label_folders(folder)) or any(map(_is_picture, folder.iterdir())))
 
 
@@ -106,14 +106,21 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in PICTURES and path.is_file()
 
 
-def _pictures(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
-    for path in found:
-        if path.suffix.lower() in OTHER_PICTURES:
-            raise DataFormatError(f"{path}: pictures of this kind are not read; expected {', '.join(PICTURES)}")
-    files = [path for path in found if path.suffix.lower() in PICTURES]
+def pictures_in(folder: Path) -> list[Path]:
+    """A folder's pictures, its subfolders' included, in the order of their names; also those of kinds that are not
+    read, which `read_images` refuses one by one. Raises DataNotFoundError where there are none."""
+    kinds = PICTURES + OTHER_PICTURES
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in kinds and path.is_file())
     if not files:
         raise DataNotFoundError(f"{folder} holds no pictures; expected files that end in {', '.join(PICTURES)}")
+    return files
+
+
+def _pictures(folder: Path) -> list[Path]:
+    files = pictures_in(folder)
+    for path in files:
+        if path.suffix.lower() in OTHER_PICTURES:
+            raise DataFormatError(f"{path}: pictures of this kind are not read; expected {', '.join(PICTURES)}")
     return files
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import DataFormatError
-from data.files import regular
+from data.files import expanded, regular
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 MAX_PIXELS = 1 << 24  # 4096 x 4096
@@ -21,7 +21,7 @@ def read_picture(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     What is transparent shows white paper; a photograph is turned as its camera says. Raises DataFormatError for a
     file that is no picture in one of FORMATS, is damaged, or has more than MAX_PIXELS.
     """
-    path = Path(path)
+    path = expanded(path)
     with regular(path) as stream:
         return parse(stream, path)
 

@@ -34,10 +34,19 @@ class Architecture:
         object.__setattr__(self, "seed", shapes.integer("model", "seed", self.seed, 0))
         if self.dtype not in shapes.FLOAT_DTYPES:
             raise TypeError(f"model: dtype is {self.dtype}, expected float32 or float64")
-        sizes = tuple(shapes.integer("model", "input_shape", size, 1) for size in self.input_shape)
+        try:
+            given = tuple(self.input_shape)
+        except TypeError:
+            raise TypeError(
+                f"model: input_shape is {self.input_shape!r}, expected the sizes of one sample, such as (28, 28, 1)"
+            ) from None
+        sizes = tuple(shapes.integer("model", "input_shape", size, 1) for size in given)
         object.__setattr__(self, "input_shape", sizes)
         if self.normalisation is not None:
-            mean, std = self.normalisation
+            try:
+                mean, std = self.normalisation
+            except (TypeError, ValueError):
+                raise TypeError(f"model: normalisation is {self.normalisation!r}, expected (mean, std)") from None
             mean = shapes.number("normalisation", "mean", mean)
             std = shapes.number("normalisation", "std", std, 0.0, above=True)
             object.__setattr__(self, "normalisation", (mean, std))

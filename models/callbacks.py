@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,17 @@ class Callback:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what `state` gave: the fit goes on from a checkpoint. Called after `on_fit_begin`."""
+
+
+def checked(where: str, callbacks: Iterable[Callback]) -> list[Callback]:
+    """`callbacks` as a list; ``where`` opens the message of the TypeError for anything that is no callback."""
+    if not isinstance(callbacks, Iterable):
+        raise TypeError(f"{where}: callbacks is {callbacks!r}, expected models.Callback in a list")
+    found = list(callbacks)
+    for i, callback in enumerate(found):
+        if not isinstance(callback, Callback):
+            raise TypeError(f"{where}: callbacks[{i}] is {callback!r}, expected a models.Callback")
+    return found
 
 
 @dataclass

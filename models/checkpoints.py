@@ -23,7 +23,7 @@ import numpy as np
 
 import data
 import kernels
-from data.files import remove_parts, sync_folder
+from data.files import expanded, remove_parts, sync_folder
 from kernels import shapes
 
 from .callbacks import Callback
@@ -59,7 +59,7 @@ class Checkpoints:
     keep: int = 3
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", Path(self.folder))
+        object.__setattr__(self, "folder", expanded(self.folder))
         shapes.integer("Checkpoints", "keep", self.keep, 1)
         if self.every_steps is not None:
             shapes.integer("Checkpoints", "every_steps", self.every_steps, 1)

@@ -12,7 +12,7 @@ import numpy as np
 import data
 from kernels import shapes
 
-from .callbacks import Callback
+from .callbacks import Callback, checked
 from .checkpoints import Checkpointer, Checkpoints
 from .epochs import run_epoch
 from .graph import accuracy
@@ -28,6 +28,24 @@ LAST_BATCH = ("keep", "drop", "merge")
 
 SAMPLES_TOGETHER = 1 << 14
 """Samples of the batches that run in one call: a quarter of a second, after which an interrupt is heard."""
+
+
+def _package(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
+
+
+def _pair(validation: tuple[np.ndarray, np.ndarray] | None) -> tuple[np.ndarray, np.ndarray] | None:
+    if validation is None:
+        return None
+    try:
+        x, y = validation
+    except (TypeError, ValueError):
+        count = len(validation) if isinstance(validation, (tuple, list)) else None
+        got = repr(validation) if count is None else f"a {type(validation).__name__} of {count}"
+        raise TypeError(
+            f"Trainer.fit: validation is {got}, expected a pair of arrays (x, y); data.split sets some aside"
+        ) from None
+    return x, y
 
 
 class Fit:
@@ -49,8 +67,15 @@ class Fit:
         last_batch: str | None,
     ) -> None:
         model, loss = trainer.model, trainer.loss
-        if not isinstance(augment, data.Augment | None):
-            raise TypeError(f"Trainer.fit: augment is {augment!r}, expected a data.Augment")
+        for name, value, kind in (
+            ("augment", augment, data.Augment),
+            ("checkpoints", checkpoints, Checkpoints),
+            ("schedule", schedule, Schedule),
+        ):
+            if value is not None and not isinstance(value, kind):
+                raise TypeError(f"Trainer.fit: {name} is {value!r}, expected a {_package(kind)}.{kind.__name__}")
+        callbacks = checked("Trainer.fit", callbacks)
+        validation = _pair(validation)
         if (epochs is None) == (iterations is None):
             raise ValueError(f"Trainer.fit: epochs is {epochs} and iterations is {iterations}, expected one of them")
         if last_batch not in (None, *LAST_BATCH):

@@ -26,7 +26,7 @@ from .losses import Loss, SoftmaxCrossEntropy
 from .lowering import lower_inference, lower_training
 from .nodes import INPUT, Node, ordered
 from .optimizers import Optimizer
-from .plan import BATCH, GRADIENTS, PARAMETERS, Plan, gradient_name, table
+from .plan import BATCH, GRADIENTS, PARAMETERS, Listing, Plan, gradient_name, table
 from .rewrite import checked, rewrite
 from .saving import save
 
@@ -70,8 +70,8 @@ class Graph:
         dtype: DTypeLike = np.float32,
         normalisation: tuple[float, float] | None = None,
     ) -> None:
-        parsed, sizes = ordered(nodes, output), tuple(input_shape)
-        self._build(Architecture(parsed, output, sizes, np.dtype(dtype), seed, normalisation), backend)
+        sizes: Any = input_shape  # made a tuple where it is checked
+        self._build(Architecture(ordered(nodes, output), output, sizes, np.dtype(dtype), seed, normalisation), backend)
 
     @classmethod
     def of(cls, architecture: Architecture, backend: str | None = None) -> Self:
@@ -323,8 +323,8 @@ class Graph:
 
     # Print -------------------------------------------------------------------------------------------------
 
-    def summary(self) -> str:
-        """A table of the nodes: layer, inputs, output shape, number of parameters."""
+    def summary(self) -> Listing:
+        """A table of the nodes: layer, inputs, output shape, number of parameters; a str."""
         rows = [("node", "layer", "from", "output", "parameters")]
         counts = {node.name: 0 for node in self.nodes}
         for name, shape in self.parameter_layout.shapes.items():

@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+T = TypeVar("T")
 
 MAX_COUNT = 2**53
 """Of steps and epochs: what a float still holds."""
@@ -48,16 +50,39 @@ class Epoch:
         return epoch
 
 
+class _Column(Generic[T]):
+    """A field of the epochs as a list."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, history: History | None, owner: type | None = None) -> list[T]:
+        if history is None:
+            raise AttributeError(f"{self._name} is a history's own")
+        return [getattr(epoch, self._name) for epoch in history.epochs]
+
+
 @dataclass
 class History:
     """The epochs of a fit; `history.loss` and the other fields give one list each."""
 
     epochs: list[Epoch] = field(default_factory=list)
 
-    def __getattr__(self, name: str) -> list[float]:
-        if name.startswith("_") or name not in Epoch.__dataclass_fields__:
-            raise AttributeError(f"History has no {name!r}; expected one of {', '.join(Epoch.__dataclass_fields__)}")
-        return [getattr(epoch, name) for epoch in self.epochs]
+    epoch = _Column[int]()
+    step = _Column[int]()
+    loss = _Column[float]()
+    accuracy = _Column[float]()
+    validation_loss = _Column[float | None]()
+    validation_accuracy = _Column[float | None]()
+    learning_rate = _Column[float]()
+    seconds = _Column[float]()
+    skipped = _Column[int]()
+
+    if not TYPE_CHECKING:  # to type checkers, any name would be one
+
+        def __getattr__(self, name):
+            fields = ", ".join(Epoch.__dataclass_fields__)
+            raise AttributeError(f"History has no {name!r}; expected one of {fields}")
 
 
 @dataclass

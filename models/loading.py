@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import kernels
+from data.files import expanded
 from kernels import shapes
 
 from .architecture import Architecture
@@ -47,7 +48,7 @@ def load(
     """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
+    path = expanded(path)
     if not path.is_file():
         raise FileNotFoundError(f"no model at {path}")
     kernels.get(DEFAULT_BACKEND if backend is None else backend)  # a wrong name is no fault of the file

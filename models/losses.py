@@ -35,6 +35,9 @@ class Loss(Settings):
         raise TypeError(f"loss {type(self).__name__} does not define value")
 
 
+_REGRESSION = "; a regression takes loss=models.MeanSquaredError()"
+
+
 @dataclass(frozen=True)
 class SoftmaxCrossEntropy(Loss):
     """Cross-entropy of integer labels under the softmax of the model's output (N, C).
@@ -53,11 +56,16 @@ class SoftmaxCrossEntropy(Loss):
         if output[1] == 1:
             raise ValueError(
                 "SoftmaxCrossEntropy: the model has 1 output, whose softmax is always 1; expected one for each class"
+                + _REGRESSION
             )
         return Value("labels", (BATCH,), np.dtype(np.int64))
 
     def check(self, y: object, rows: int, output: Shape) -> np.ndarray:
-        return shapes.labels("SoftmaxCrossEntropy", y, rows, int(output[1]))
+        self.target(output)
+        try:
+            return shapes.labels("SoftmaxCrossEntropy", y, rows, int(output[1]))
+        except TypeError as error:
+            raise TypeError(f"{error}{_REGRESSION}") from None
 
     def lower(self, plan: PlanBuilder, output: Value, target: Value) -> tuple[Value, Value]:
         loss, gradient = plan.value("loss", ()), plan.value("dlogits", output.shape)

@@ -33,6 +33,10 @@ def _is_name(name: object) -> bool:
 
 def ordered(nodes: Mapping[str, Sequence[Any]], output: str) -> tuple[Node, ...]:
     """The nodes with every input before its readers, after checking names, arity, cycles and reachability."""
+    if not isinstance(nodes, Mapping):
+        raise TypeError(f"Graph: nodes is {nodes!r}, expected {{name: (layer, input, ...)}}")
+    if not isinstance(output, str):
+        raise TypeError(f"output is {output!r}, expected the name of one node")
     parsed: dict[str, Node] = {}
     for name, entry in nodes.items():
         if not _is_name(name):
@@ -50,6 +54,8 @@ def ordered(nodes: Mapping[str, Sequence[Any]], output: str) -> tuple[Node, ...]
         raise ValueError(f"output {output!r} is not a node; expected one of {', '.join(parsed) or 'no nodes'}")
     for node in parsed.values():
         for source in node.inputs:
+            if not isinstance(source, str):
+                raise TypeError(f"node {node.name!r} reads {source!r}, which is no name")
             if source != INPUT and source not in parsed:
                 raise ValueError(
                     f"node {node.name!r} reads {source!r}, which is no node; expected one of "

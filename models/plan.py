@@ -7,6 +7,7 @@ training step: forward, loss, backward in reverse, optimizer.
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -155,7 +156,7 @@ class Step:
         return lines
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """Steps in the order of execution, over `inputs` that the caller fills and `outputs` that it reads.
 
@@ -221,13 +222,31 @@ class Plan:
         head = ("", "phase", "step", "shapes written", "MFLOP", "kB")
         return f"{count}{len(self.steps)} steps, {batch}, {self.dtype}\n" + table([head, *rows], right=(0, 4, 5))
 
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return Listing(self)._repr_html_()
+
     def _row(self, number: str, phase: str, step: Step, line: str, flops: str = "", size: str = "") -> tuple[str, ...]:
         n = self.batch_size
         shapes = " ".join(text(v.sized(n) if n else v.shape) for v in step.outputs.values())
         return (number, phase, line, shapes, flops, size)
 
 
-def table(rows: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> str:
+class Listing(str):
+    """Lines of text that a prompt or a notebook shows as they are, where it echoes a value."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return f'<pre style="white-space: pre">{html.escape(self)}</pre>'
+
+
+def table(rows: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> Listing:
     """Rows of text as aligned columns, some of them to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = (
@@ -236,4 +255,4 @@ def table(rows: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> str:
         )
         for row in rows
     )
-    return "\n".join(line.rstrip() for line in lines)
+    return Listing("\n".join(line.rstrip() for line in lines))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data.files import write_atomically
+from data.files import expanded, write_atomically
 from kernels.interface import roles
 
 from .encoding import ModelFormatError, encode
@@ -47,7 +47,7 @@ MAX_ELEMENTS = 1 << 25  # numbers of one sample between the layers: 128 MB of fl
 
 def save(model: Graph, path: str | os.PathLike[str]) -> None:
     """Write the model; see `Graph.save`."""
-    write_atomically(Path(path), content(model))
+    write_atomically(expanded(path), content(model))
 
 
 def content(model: Graph) -> bytes:

@@ -25,6 +25,8 @@ class Sequential(Graph):
         dtype: DTypeLike = np.float32,
         normalisation: tuple[float, float] | None = None,
     ) -> None:
+        if not isinstance(layers, Sequence):
+            raise TypeError(f"Sequential: layers is {layers!r}, expected layers in a row")
         if not layers:
             raise ValueError("Sequential: layers is empty, expected at least one layer")
         nodes = {str(i): (layer, str(i - 1) if i else INPUT) for i, layer in enumerate(layers)}

@@ -111,6 +111,10 @@ class Trainer:
             raise AttributeError(f"Trainer: {name} is fixed, since the plan is made of it; make another Trainer")
         super().__setattr__(name, value)
 
+    def __repr__(self) -> str:
+        how = f"{self.optimizer}, {self.loss}, in batches of {self.batch_size}"
+        return f"<Trainer of {self.model!r} by {how}, {self.steps:,} steps done>"
+
     def __reduce__(self) -> tuple[Any, ...]:
         counters = {name: getattr(self, name) for name in ("steps", "epochs", "skipped", "progress")}
         settings = (self.optimizer, self.loss, self.batch_size, self.schedule, self._rewrites, self.on_nonfinite)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
+import numpy as np
 import typer
 
 import data
 import kernels
-from data.files import write_atomically
+from data.files import expanded, write_atomically
+from data.images import pictures_in
 from models.encoding import harmless
 from models.loading import load
 from models.nonfinite import NonFiniteError
@@ -36,7 +38,9 @@ app = typer.Typer(
 
 # What several commands take, in the same words ---------------------------------------------------------------
 
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors, or the folder of a run.")]
+Model = Annotated[
+    Path, typer.Argument(parser=expanded, metavar="MODEL", help="A model.safetensors, or the folder of a run.")
+]
 Data = Annotated[
     str | None,
     typer.Option(
@@ -61,7 +65,9 @@ Threads = Annotated[
 Seed = Annotated[int | None, typer.Option(min=0, help="Of all that is drawn at random.", show_default="0")]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the training images.", show_default=False)]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Images a step.", show_default=False)]
-Page = Annotated[Path | None, typer.Option(metavar="PAGE", help="Where the page goes.", show_default=False)]
+Page = Annotated[
+    Path | None, typer.Option(parser=expanded, metavar="PAGE", help="Where the page goes.", show_default=False)
+]
 
 
 def _show_version(asked: bool) -> None:
@@ -98,6 +104,10 @@ def train(
         int | None, typer.Option(min=1, help="Optimizer steps, instead of epochs.", show_default=False)
     ] = None,
     batch_size: BatchSize = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option("--lr", metavar="RATE", help="The optimizer's learning rate.", show_default=False),
+    ] = None,
     validation: Annotated[
         float | None,
         typer.Option(
@@ -107,11 +117,13 @@ def train(
     seed: Seed = None,
     threads: Threads = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="New folder to keep the run in.", show_default=False)
+        Path | None,
+        typer.Option(parser=expanded, metavar="RUN", help="New folder to keep the run in.", show_default=False),
     ] = None,
     resume: Annotated[
         Path | None,
         typer.Option(
+            parser=expanded,
             metavar="RUN",
             help="Go on with a run, to the same bits; other options may repeat its own.",
             show_default=False,
@@ -132,15 +144,19 @@ def train(
         "epochs": epochs,
         "iterations": iterations,
         "batch_size": batch_size,
+        "learning_rate": learning_rate,
         "validation": validation,
         "checkpoint_steps": checkpoint_steps,
         "checkpoint_seconds": checkpoint_seconds,
     }
-    with contextlib.closing(terminal.TrainingProgress()) as progress:
+    if out is not None and resume is not None and out.absolute() != resume.absolute():
+        raise ValueError(f"--out {out} and --resume {resume} name two runs, expected one")
+    if source is None:
+        source = "strokes" if resume is None else runs.own_data(resume)
+    with contextlib.closing(terminal.TrainingProgress(source)) as progress:
         if resume is not None:
-            if out is not None and out.absolute() != resume.absolute():
-                raise ValueError(f"--out {out} and --resume {resume} name two runs, expected one")
-            outcome = runs.resume(resume, source, threads=threads, callbacks=[progress], **given)
+            with _interruptible(resume):
+                outcome = runs.resume(resume, source, threads=threads, callbacks=[progress], **given)
             if not progress.began:
                 print(f"{resume} has ended, nothing to resume")
             out = resume
@@ -149,9 +165,9 @@ def train(
                 raise ValueError("Missing argument 'RECIPE': a name that `twinkernels list` shows")
             _set_threads(threads)
             options = {name: value for name, value in given.items() if value is not None}
-            outcome = runs.run(
-                options.pop("recipe"), "strokes" if source is None else source, out=out, callbacks=[progress], **options
-            )
+            with _interruptible(out):
+                outcome = runs.run(options.pop("recipe"), source, out=out, callbacks=[progress], **options)
+    print(f"test loss {outcome.test.loss:.4f} on {source}")
     print(f"kept in {out}" if out else "model not kept: --out RUN keeps it")
     print(f"test accuracy {outcome.test.accuracy:.4f}")
 
@@ -161,46 +177,77 @@ def evaluate(
     model: Model,
     backend: Backend = None,
     source: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--data",
             metavar="strokes|mnist|PATH",
-            help="As for train; or a CSV or IDX file, or a folder with a folder of pictures for each label.",
+            help="As for train; or a CSV or IDX file, or a folder with a folder of pictures for each label. If left "
+            "out: the run's, strokes for a model that lies in none.",
+            show_default=False,
         ),
-    ] = "strokes",
+    ] = None,
     threads: Threads = None,
 ) -> None:
     """Print a model's loss and accuracy on the test images, or on labelled images of your own."""
     _set_threads(threads)
     network = _load(model, backend)
-    loss, accuracy = network.evaluate(*data.load_test(source, *_image_size(network)))
-    print(f"test loss {loss:.4f}")
-    print(f"test accuracy {accuracy:.4f}")
+    source = runs.own_data(model) if source is None else source
+    tested = network.evaluate(*data.load_test(source, *_image_size(network)))
+    print(f"test loss {tested.loss:.4f} on {source}")
+    print(f"test accuracy {tested.accuracy:.4f}")
 
 
 @app.command()
 def predict(
     model: Model,
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="PNG, JPEG, IDX or CSV files, or folders of pictures.")
+        list[Path],
+        typer.Argument(
+            parser=expanded, metavar="IMAGE...", help="PNG, JPEG, IDX or CSV files, or folders of pictures."
+        ),
     ],
     backend: Backend = None,
     threads: Threads = None,
 ) -> None:
-    """Print a line for each image: file, digit, probability; tabs between."""
+    """Print a line for each image: file, digit, probability; tabs between.
+
+    Of several, those that cannot be read are named on standard error, and the status is 1.
+    """
     _set_threads(threads)
     network = _load(model, backend)
-    read = [data.read_images(path, *_image_size(network)) for path in images]
-    for names, pixels in read:
-        for name, row in zip(names, probabilities(network, pixels), strict=True):
-            print(name, row.argmax(), f"{row.max():.4f}", sep="\t")
+    size = _image_size(network)
+    bad = False
+    for path in images:
+        try:
+            files = pictures_in(path) if path.is_dir() else [path]
+        except OSError as error:
+            if len(images) == 1:
+                raise
+            files, bad = [], _complain(error)
+        read = []
+        for file in files:
+            try:
+                read.append(data.read_images(file, *size))
+            except (data.DataFormatError, OSError) as error:
+                if len(images) == len(files) == 1:
+                    raise
+                bad = _complain(error)
+        if read:
+            names = [name for part, _ in read for name in part]
+            shares = probabilities(network, np.concatenate([pixels for _, pixels in read]))
+            for name, row in zip(names, shares, strict=True):
+                print(name, row.argmax(), f"{row.max():.4f}", sep="\t")
+    if bad:
+        raise typer.Exit(1)
 
 
 @app.command()
 def draw(
     model: Annotated[
         Path | None,
-        typer.Argument(metavar="MODEL", help="A model, or a run; the one that ships with it if left out."),
+        typer.Argument(
+            parser=expanded, metavar="MODEL", help="A model, or a run; the one that ships with it if left out."
+        ),
     ] = None,
     backend: Backend = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of 127.0.0.1; 0 takes any that is free.")] = 8028,
@@ -234,7 +281,9 @@ def profile_step(
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="PICTURE", help="Where the picture goes; profile-NAME.png here if left out."),
+        typer.Option(
+            parser=expanded, metavar="PICTURE", help="Where the picture goes; profile-NAME.png here if left out."
+        ),
     ] = None,
 ) -> None:
     """Time a training step kernel by kernel, NumPy against Numba; print it and draw it."""
@@ -255,7 +304,7 @@ def profile_step(
 
 @app.command("report")
 def report_run(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that train --out made.")],
+    run: Annotated[Path, typer.Argument(parser=expanded, metavar="RUN", help="A folder that train --out made.")],
     source: Data = None,
     backend: Backend = None,
     threads: Threads = None,
@@ -327,9 +376,13 @@ def study_factors(
     ] = None,
     storage: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Optuna's, in SQLite; OUT/study.db if left out.", show_default=False),
+        typer.Option(
+            parser=expanded, metavar="FILE", help="Optuna's, in SQLite; OUT/study.db if left out.", show_default=False
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="For table and pictures.")] = Path("study"),
+    out: Annotated[Path, typer.Option(parser=expanded, metavar="FOLDER", help="For table and pictures.")] = Path(
+        "study"
+    ),
 ) -> None:
     load_optuna()
     plots.figure_class()
@@ -354,6 +407,33 @@ def study_factors(
     print(f"{len(findings.outcomes):,} of {findings.total:,} trainings; table and pictures in {written}")
 
 
+def _message(error: Exception) -> str:
+    """What goes wrong with a file, or with anything else, in one line."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _complain(error: Exception | str) -> bool:
+    """Print a line on standard error; True."""
+    text = error if isinstance(error, str) else _message(error)
+    print("twinkernels:", harmless(" ".join(text.split())), file=sys.stderr)
+    return True
+
+
+class _Interrupted(BaseException):
+    """Ctrl-C, with more to say than that; typer makes a bare status of a KeyboardInterrupt."""
+
+
+@contextlib.contextmanager
+def _interruptible(out: Path | None) -> Iterator[None]:
+    """Have Ctrl-C say how a run that is kept goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise _Interrupted("interrupted" + (runs.how_to_go_on(out) if out else "")) from None
+
+
 def _image_size(network: Graph) -> tuple[int, int]:
     if len(network.input_shape) != 3 or network.input_shape[2] != 1:
         raise ValueError(f"the model takes inputs {network.input_shape}, expected grey images (H, W, 1)")
@@ -372,7 +452,8 @@ def _load(path: Path, backend: str | None) -> Graph:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command and exit: 0, or 2 after a user's mistake and 130 after Ctrl-C, each with one line on stderr.
+    """Run the command and exit: 0, or 2 after a user's mistake and 130 after Ctrl-C, each with one line on stderr; 1
+    where predict could not read all of its images.
 
     The library answers a mistake with a ValueError or an OSError that names it, so these are the user's here; so
     are a training whose numbers are no longer finite and a size that memory does not hold.
@@ -384,13 +465,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except typer.TyperException as error:
         status, message = 2, error.format_message()
     except OSError as error:
-        status, message = 2, f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        status, message = 2, _message(error)
     except (ValueError, NonFiniteError, MemoryError) as error:
         status, message = 2, str(error) or "out of memory"
+    except _Interrupted as error:
+        status, message = 130, str(error)
     except KeyboardInterrupt:
         status = 130
     if status == 130:
-        message = "interrupted"
+        message = message or "interrupted"
     if message:
-        print("twinkernels:", harmless(" ".join(message.split())), file=sys.stderr)
+        _complain(message)
     sys.exit(status)

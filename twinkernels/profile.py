@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 import kernels
+from data.files import expanded
 from kernels import Kernels, accuracy
 from kernels.accuracy import Call, scales
 from kernels.interface import Scalar, roles
@@ -244,7 +244,7 @@ def _subject(subject: str | os.PathLike[str] | Recipe | Graph, seed: int) -> tup
         subject = recipes.get(subject)
     if isinstance(subject, Recipe):
         return subject.name, build(subject.network, "numpy", seed), subject
-    path = Path(subject)
+    path = expanded(subject)
     if not path.exists():
         raise ValueError(
             f"unknown recipe {str(subject)!r}; expected one of {', '.join(recipes.RECIPES)}, "

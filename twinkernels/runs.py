@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,10 +17,10 @@ from typing import Any, NamedTuple
 
 import data
 import kernels
-from data.files import PART, regular, remove_parts, sync_folder, write_atomically
+from data.files import PART, expanded, regular, remove_parts, sync_folder, write_atomically
 from kernels import shapes
 from models import losses, optimizers, schedules
-from models.callbacks import Callback
+from models.callbacks import Callback, checked
 from models.checkpoints import Checkpoints, versions
 from models.encoding import ModelFormatError, construct, encode, printable
 from models.graph import DEFAULT_BACKEND, Evaluation, Graph
@@ -64,6 +65,7 @@ def run(
     epochs: int | None = None,
     iterations: int | None = None,
     batch_size: int | None = None,
+    learning_rate: float | None = None,
     validation: float | None = None,
     out: str | os.PathLike[str] | None = None,
     checkpoint_steps: int | None = None,
@@ -73,18 +75,17 @@ def run(
     """Train by a recipe, and evaluate on the test images once, after the last epoch.
 
     recipe: a name in `recipes.RECIPES`, or a Recipe of your own. source: what `data.load` takes, or a loaded Dataset.
-    epochs or iterations, batch_size and validation: in place of the recipe's; its schedule stretches over the new
-    length.
+    epochs or iterations, batch_size, learning_rate and validation: in place of the recipe's; its schedule stretches
+    over the new length.
     out: a new folder, which then holds config.json, history.jsonl (a line an epoch), checkpoints and, at the end,
     model.safetensors. checkpoint_steps, checkpoint_seconds: how often within an epoch, see `Checkpoints`.
 
     Raises ValueError for an unknown name and for data that does not fit the network, FileExistsError where `out`
     is there already, and what `data.load` raises; all of it before training begins.
     """
+    chosen = recipes.get(recipe) if isinstance(recipe, str) else recipe
     options = Options(
-        _changed(
-            recipes.get(recipe) if isinstance(recipe, str) else recipe, epochs, iterations, batch_size, validation
-        ),
+        _changed(chosen, epochs, iterations, batch_size, learning_rate, validation),
         data=source_name(source),
         backend=DEFAULT_BACKEND if backend is None else backend,
         seed=seed,
@@ -93,7 +94,7 @@ def run(
         checkpoint_seconds=checkpoint_seconds,
     )
     model = build(options.recipe.network, options.backend, seed)
-    folder = None if out is None else RunFolder(Path(out), options)
+    folder = None if out is None else RunFolder(expanded(out), options)
     return _train(model, options, source, callbacks, folder)
 
 
@@ -114,13 +115,13 @@ def resume(
     Raises FileNotFoundError where there is no run, ValueError for options that differ from the run's,
     ModelFormatError for damaged files.
     """
-    path = Path(path)
+    path = expanded(path)
     if not (path / CONFIG).is_file():
         return _begin(path, source, recipe, callbacks, given)
     options = read_options(path)
     if source is not None and not isinstance(source, data.Dataset):
         given = given | {"data": source_name(source)}
-    config = options.encoded()
+    config = options.encoded() | {"learning_rate": options.recipe.optimizer.learning_rate}
     if isinstance(recipe, Recipe):
         if recipe != options.recipe:
             raise ValueError(f"{path}: recipe of this run is {options.recipe}, {recipe} was asked for")
@@ -172,7 +173,7 @@ def _train(
     callbacks: Sequence[Callback],
     folder: RunFolder | None,
 ) -> Outcome:
-    recipe = options.recipe
+    recipe, watching = options.recipe, checked("run", callbacks)
     kernels.set_threads(options.threads)  # BLAS's too, since its sums depend on them
     train, test = source if isinstance(source, data.Dataset) else data.load(source)
     model.check_images(test.images, "test images")
@@ -188,7 +189,7 @@ def _train(
         epochs=recipe.epochs,
         iterations=recipe.iterations,
         validation=validation,
-        callbacks=[*callbacks, *([folder] if folder else [])],
+        callbacks=[*watching, *([folder] if folder else [])],
         augment=recipe.augment,
         checkpoints=folder.checkpoints if folder else None,
         resume=folder is not None and folder.resume,
@@ -197,10 +198,17 @@ def _train(
 
 
 def _changed(
-    recipe: Recipe, epochs: int | None, iterations: int | None, batch_size: int | None, validation: float | None
+    recipe: Recipe,
+    epochs: int | None,
+    iterations: int | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    validation: float | None,
 ) -> Recipe:
     if epochs is not None or iterations is not None:
         recipe = replace(recipe, epochs=epochs, iterations=iterations)
+    if learning_rate is not None:
+        recipe = replace(recipe, optimizer=replace(recipe.optimizer, learning_rate=learning_rate))
     if validation is not None:
         recipe = replace(recipe, validation=validation)
     return recipe if batch_size is None else replace(recipe, batch_size=batch_size)
@@ -210,7 +218,7 @@ def source_name(source: str | os.PathLike[str] | data.Dataset) -> str | None:
     """What config.json calls the data: a name, or a path that leads there from any folder; None for a loaded one."""
     if isinstance(source, data.Dataset):
         return None
-    return str(source) if source in ("strokes", "mnist") else os.path.abspath(source)
+    return str(source) if source in ("strokes", "mnist") else os.path.abspath(expanded(source))
 
 
 @dataclass(frozen=True)
@@ -336,7 +344,7 @@ def read_run(path: Path, backend: str | None = None) -> Run:
         raise ValueError(f"no run at {path}; expected the folder that train --out made")
     for name in (CONFIG, HISTORY, MODEL):
         if not (path / name).is_file():
-            raise ValueError(f"{path} is no finished run: it lacks {name}")
+            raise ValueError(f"{path} is no finished run: it lacks {name}{how_to_go_on(path)}")
     options, history = read_options(path), read_history(path)
     if not history.epochs:
         raise ValueError(f"{path} is no finished run: {HISTORY} holds no epoch")
@@ -344,9 +352,34 @@ def read_run(path: Path, backend: str | None = None) -> Run:
     return Run(path, options, history, model)
 
 
+def own_data(path: Path) -> str:
+    """The data of the run in a folder, or of the one that a model's file lies in; strokes where there is no run.
+
+    Raises ValueError for a run that was handed its data, ModelFormatError for a damaged config.json.
+    """
+    folder = path.parent if path.name == MODEL else path
+    if not (folder / CONFIG).is_file():
+        return "strokes"
+    source = read_options(folder).data
+    if source is None:
+        raise ValueError(f"{folder}: the run was handed its data; say which with --data")
+    return source
+
+
+def how_to_go_on(path: Path) -> str:
+    """The end of a message about a run that has begun and not ended; nothing for any other folder."""
+    if (path / MODEL).is_file() or not (path / CONFIG).is_file():
+        return ""
+    return f"; twinkernels train --resume {shlex.quote(str(path))} goes on with it"
+
+
 def model_file(path: Path) -> Path:
-    """The file of a model that is named by itself or by the folder of its run."""
-    return path / MODEL if path.is_dir() else path
+    """The file of a model that is named by itself or by the folder of its run; ValueError for an unfinished run."""
+    if not path.is_dir():
+        return path
+    if hint := how_to_go_on(path):
+        raise ValueError(f"{path} is no finished run: it lacks {MODEL}{hint}")
+    return path / MODEL
 
 
 def model_name(path: Path) -> str:
@@ -359,7 +392,7 @@ class RunFolder(Callback):
 
     def __init__(self, path: Path, options: Options, resume: bool = False) -> None:
         if not resume and not _is_free(path):
-            raise FileExistsError(f"{path} exists already; expected a new folder for the run")
+            raise FileExistsError(f"{path} exists already; expected a new folder for the run{how_to_go_on(path)}")
         self.path = path
         self.resume = resume
         self.checkpoints = Checkpoints(path / "checkpoints", options.checkpoint_steps, options.checkpoint_seconds)

@@ -58,10 +58,11 @@ def print_table(
 
 
 class TrainingProgress(Callback):
-    """A line an epoch, and a bar for its steps."""
+    """A line an epoch, which names the data, and a bar for its steps."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: str) -> None:
         self.began = False
+        self._source = source
         self._bar = bar()
 
     def close(self) -> None:
@@ -87,7 +88,7 @@ class TrainingProgress(Callback):
         line = f"epoch {epoch.epoch:3}  loss {epoch.loss:.4f}  accuracy {epoch.accuracy:.4f}"
         if epoch.validation_accuracy is not None:
             line += f"  validation {epoch.validation_accuracy:.4f}"
-        print(f"{line}  {epoch.seconds:.1f} s", flush=True)
+        print(f"{line}  {epoch.seconds:.1f} s  {self._source}", flush=True)
 
 
 class StudyProgress:

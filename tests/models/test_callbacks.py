@@ -9,6 +9,7 @@ import pytest
 
 from kernels import Kernels
 from models import SGD, Adam, BatchNorm, Callback, EarlyStopping, Epoch, Linear, Sequential, Trainer
+from twinkernels import runs
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((20, 4)), RNG.integers(0, 3, 20)
@@ -16,6 +17,28 @@ X, Y = RNG.standard_normal((20, 4)), RNG.integers(0, 3, 20)
 
 def trainer(backend: str = "numpy") -> Trainer:
     return Trainer(Sequential([Linear(3), BatchNorm()], (4,), backend), Adam(0.1), batch_size=8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"callbacks": EarlyStopping()}, r"callbacks is EarlyStopping\(.*\), expected models.Callback in a list"),
+        ({"callbacks": [Callback(), print]}, r"callbacks\[1\] is <built-in .*>, expected a models.Callback"),
+        ({"callbacks": [EarlyStopping]}, r"callbacks\[0\] is <class .*>, expected a models.Callback"),
+        ({"validation": 0.2}, r"validation is 0.2, expected a pair of arrays \(x, y\); data.split sets some aside"),
+        ({"validation": (X, Y, Y)}, r"validation is a tuple of 3, expected a pair of arrays"),
+        ({"schedule": 0.1}, r"schedule is 0.1, expected a models.Schedule"),
+        ({"checkpoints": "kept"}, r"checkpoints is 'kept', expected a models.Checkpoints"),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused_by_its_name(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=f"^Trainer.fit: {message}"):
+        trainer().fit(X, Y, epochs=1, **arguments)
+
+
+def test_a_recipe_refuses_what_is_no_callback() -> None:
+    with pytest.raises(TypeError, match=r"^run: callbacks is EarlyStopping"):
+        runs.run("mlp-512", backend="numpy", iterations=1, callbacks=EarlyStopping())  # type: ignore[arg-type]
 
 
 class Diary(Callback):

@@ -210,6 +210,22 @@ def test_other_arguments_of_a_model_are_checked() -> None:
 # Weights --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Sequential([Linear(3)], input_shape=8), "model: input_shape is 8, expected the sizes of one sample"),
+        (lambda: Sequential([Linear(3)], (8,), normalisation=5), r"model: normalisation is 5, expected \(mean, std\)"),
+        (lambda: Sequential(Linear(3), (8,)), r"Sequential: layers is Linear\(.*\), expected layers in a row"),
+        (lambda: Graph([(Linear(3), "input")], "a", (8,)), r"Graph: nodes is .*, expected \{name: \(layer, input"),
+        (lambda: Graph({"a": (Linear(3), "input")}, ["a"], (8,)), r"output is \['a'\], expected the name of one node"),
+        (lambda: Graph({"a": (Linear(3), ["input"])}, "a", (8,)), r"node 'a' reads \['input'\], which is no name"),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused_by_its_name(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(TypeError, match=f"^{message}"):
+        make()
+
+
 def test_parameters_are_read_only_views() -> None:
     model = Sequential([Linear(2), BatchNorm()], (3,), "numpy")
     view = model.parameters()["0.w"]

@@ -12,6 +12,17 @@ from kernels import Kernels
 from models import SGD, Conv2d, Linear, MeanSquaredError, Sequential, SoftmaxCrossEntropy, Tanh, Trainer
 
 
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_a_regression_without_its_loss_is_told_which(outputs: int) -> None:
+    model = Sequential([Linear(outputs)], (3,), "numpy")
+    x, y = np.ones((4, 3), np.float32), np.ones((4, outputs), np.float32)
+    with pytest.raises((TypeError, ValueError), match=r"; a regression takes loss=models.MeanSquaredError\(\)$"):
+        model.evaluate(x, y)
+    with pytest.raises((TypeError, ValueError), match=r"; a regression takes loss=models.MeanSquaredError\(\)$"):
+        Trainer(model, SGD(0.1)).fit(x, y, epochs=1)
+    assert model.evaluate(x, y, MeanSquaredError()).loss > 0
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 def test_smoothing_reaches_the_gradient_through_the_model(k: Kernels, smoothing: float) -> None:
     model = Sequential([Linear(4), Tanh(), Linear(3)], (5,), k.name)

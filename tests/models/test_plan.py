@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -15,6 +17,19 @@ from models import SGD, Adam, BatchNorm, Conv2d, Dropout, Flatten, Linear, MaxPo
 @pytest.fixture
 def trainer() -> Trainer:
     return Trainer(models.build("cnn-bn", "numpy"), Adam(1e-3), batch_size=128, rewrites=())
+
+
+def test_plans_and_summaries_are_readable_where_they_are_echoed(trainer: Trainer) -> None:
+    summary = trainer.model.summary()
+    for shown, text in (trainer.plan, str(trainer.plan)), (summary, str(summary)):
+        assert repr(shown) == text
+        assert len(text.splitlines()) > 10
+        assert shown._repr_html_() == f'<pre style="white-space: pre">{html.escape(text)}</pre>'
+    assert isinstance(summary, str)
+    assert pickle.loads(pickle.dumps(summary)) == summary
+    assert repr(trainer) == (
+        f"<Trainer of {trainer.model!r} by {trainer.optimizer}, {trainer.loss}, in batches of 128, 0 steps done>"
+    )
 
 
 def kernel_names(plan: models.Plan, phase: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from models import (
     Callback,
     Cosine,
     Dropout,
+    Epoch,
     Flatten,
     Linear,
     MeanSquaredError,
@@ -236,6 +238,19 @@ def test_the_history_holds_every_field_of_every_epoch(k: Kernels) -> None:
         _ = history.losses
     without = Trainer(model, SGD(0.1), batch_size=10).fit(x, y, epochs=1)
     assert without.validation_loss == [None]
+
+
+def test_a_history_has_the_fields_of_its_epochs_for_type_checkers_too(tmp_path: Path) -> None:
+    mypy = pytest.importorskip("mypy.api")
+    names = list(Epoch.__dataclass_fields__)
+    lines = [f"history.{name}" for name in names]
+    (tmp_path / "use.py").write_text(
+        "\n".join(["import models", "history = models.History()", *lines, "history.nosuch"])
+    )
+    out, err, status = mypy.run(["--cache-dir", str(tmp_path), "--no-error-summary", str(tmp_path / "use.py")])
+    assert (err, status) == ("", 1)
+    assert out.count("error:") == 1
+    assert f'use.py:{3 + len(names)}: error: "History" has no attribute "nosuch"' in out
 
 
 def test_accuracy_is_counted_while_training(k: Kernels) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -208,6 +209,35 @@ def test_evaluate_takes_the_file_as_well_as_the_folder(run, kept, folder):
     assert first[1][0].startswith("test loss ")
 
 
+def test_evaluate_reads_the_runs_own_data_unless_told(run, kept, folder, tmp_path):
+    own = run("evaluate", kept)
+    assert own == run("evaluate", kept / "model.safetensors")
+    assert own == run("evaluate", kept, "--data", folder)
+    assert own[1][0].endswith(f" on {folder}")
+    alone = tmp_path / "model.safetensors"
+    alone.write_bytes((kept / "model.safetensors").read_bytes())
+    assert run("evaluate", alone)[1][0].endswith(" on strokes")
+
+
+def test_evaluate_of_a_run_that_was_handed_its_data_asks_for_it(run, digits, tmp_path):
+    runs.run("mlp-512", digits, backend="numpy", iterations=2, out=tmp_path / "run")
+    status, out, err = run("evaluate", tmp_path / "run")
+    assert (status, out, len(err)) == (2, [], 1)
+    assert "was handed its data; say which with --data" in err[0]
+
+
+def test_every_line_of_figures_names_its_data_but_the_last(run, folder, tmp_path):
+    options = ("--data", folder, "--iterations", 7, "--validation", 0.2, "--out", tmp_path / "run")
+    for arguments in (*TRAIN, *options), ("train", "--resume", tmp_path / "run"), ("evaluate", tmp_path / "run"):
+        status, out, err = run(*arguments)
+        assert (status, err) == (0, [])
+        figures = [line for line in out if "loss " in line or "accuracy " in line]
+        assert any(line.startswith("test loss ") for line in figures)
+        assert all(str(folder) in line for line in figures[:-1]), figures
+        assert out[-1] == figures[-1]
+        assert re.fullmatch(r"test accuracy \d\.\d{4}", out[-1])
+
+
 def test_threads_sets_the_kernels_threads(run, kept, folder):
     try:
         assert run("evaluate", kept, "--data", folder, "--threads", 2)[0] == 0
@@ -262,6 +292,26 @@ def test_predict_reads_folders_and_csv_files_as_it_reads_idx_files(run, kept, di
         *(f"{tmp_path / 'digits.csv'}[{at}]\t{reading}" for at, reading in enumerate(readings)),
         *(f"{tmp_path / 'folder' / name}\t{reading}" for name, reading in zip(names, readings, strict=True)),
     ]
+
+
+def test_predict_answers_for_the_others_where_one_is_bad(run, kept, digits, tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name, image in zip("abc", digits.test.images[..., 0], strict=False):
+        Image.fromarray(image).save(folder / f"{name}.png")
+    (folder / "b.png").write_bytes((folder / "a.png").read_bytes()[:50])
+    (folder / "d.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    good = [run("predict", kept, folder / f"{name}.png")[1][0] for name in "ac"]
+
+    status, out, err = run("predict", kept, folder, tmp_path / "nowhere.png", folder / "a.png")
+    assert (status, out) == (1, [*good, good[0]])
+    assert [line.split(": ")[:2] for line in err] == [
+        ["twinkernels", str(path)] for path in (folder / "b.png", folder / "d.heic", tmp_path / "nowhere.png")
+    ]
+    status, out, err = run("predict", kept, folder / "b.png", tmp_path / "nowhere.png")
+    assert (status, out, len(err)) == (1, [], 2)
 
 
 def test_evaluate_reads_labelled_files_and_folders(run, kept, digits, tmp_path):
@@ -323,7 +373,6 @@ TRAIN = ("train", "mlp-512", "--backend", "numpy")
         (["predict", "kept", "labels-idx1-ubyte"], "expected (N, 28, 28) uint8"),
         (["predict", "kept", "blank.png"], "blank.png: no ink"),
         (["predict", "kept", "empty"], "empty holds no pictures"),
-        (["predict", "kept", "mixed"], "cut.png: not a readable picture"),
         (["predict", "kept", "small-images-idx3-ubyte"], "holds (2, 14, 14) uint8, expected (N, 28, 28)"),
         (["predict", "kept", "bad.csv"], "bad.csv: line 1: 3 columns"),
         (["evaluate", "kept", "--data", "empty"], "holds no data"),
@@ -390,8 +439,21 @@ def test_out_onto_an_existing_run_is_refused_and_changes_nothing(run, kept, fold
     before = {path: path.read_bytes() for path in kept.rglob("*.*")}
     status, out, err = run(*TRAIN, "--data", folder, "--epochs", 1, "--out", kept)
     assert (status, out, len(err)) == (2, [], 1)
-    assert f"{kept} exists already" in err[0]
+    assert f"{kept} exists already; expected a new folder for the run" in err[0]
     assert {path: path.read_bytes() for path in kept.rglob("*.*")} == before
+
+
+@pytest.mark.parametrize(
+    "command", [("train", "mlp-512", "--out"), ("evaluate",), ("predict",), ("report",), ("profile",)], ids=" ".join
+)
+def test_an_unfinished_run_says_how_to_go_on(run, kept, folder, tmp_path, command):
+    out = tmp_path / "run"
+    out.mkdir()
+    for name in ("config.json", "history.jsonl"):
+        (out / name).write_bytes((kept / name).read_bytes())
+    status, printed, err = run(*command, out, *(["digit.png"] if command == ("predict",) else []))
+    assert (status, printed, len(err)) == (2, [], 1)
+    assert err[0].endswith(f"; twinkernels train --resume {out} goes on with it")
 
 
 def test_data_that_does_not_fit_is_refused_before_training(run, digits, tmp_path):
@@ -412,8 +474,12 @@ def test_pictures_without_pillow_say_what_to_install(run, kept, tmp_path, monkey
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
-def test_interrupt_ends_with_status_130_and_one_line(folder):
-    command = [sys.executable, "-m", "twinkernels", *TRAIN, "--data", str(folder), "--epochs", "100000"]
+@pytest.mark.parametrize("kept", [False, True], ids=["not kept", "kept"])
+def test_interrupt_ends_with_status_130_and_one_line(folder, tmp_path, kept):
+    command = [sys.executable, "-m", "twinkernels", *TRAIN, "--data", str(folder), "--epochs", "30000"]
+    out = tmp_path / "my run"
+    if kept:
+        command += ["--out", str(out)]
     # A shell starts background jobs with SIGINT ignored, which a child inherits unless it is caught here.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -426,7 +492,8 @@ def test_interrupt_ends_with_status_130_and_one_line(folder):
             assert child.poll() is None
         child.send_signal(signal.SIGINT)
         _, err = child.communicate(timeout=60)
-    assert (child.returncode, err) == (130, "twinkernels: interrupted\n")
+    goes_on = f"; twinkernels train --resume '{out}' goes on with it" if kept else ""
+    assert (child.returncode, err) == (130, f"twinkernels: interrupted{goes_on}\n")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
@@ -486,6 +553,19 @@ def test_validation_can_be_asked_for_and_is_kept(run, folder, tmp_path):
     status, _, err = run("train", "--resume", out, "--validation", 0.5)
     assert (status, len(err)) == (2, 1)
     assert "validation of this run is 0.25, 0.5 was asked for" in err[0]
+
+
+def test_a_learning_rate_can_be_asked_for_and_is_kept(run, folder, tmp_path):
+    out = tmp_path / "run"
+    assert run(*TRAIN, "--data", folder, "--epochs", 1, "--lr", 0.003, "--out", out)[0] == 0
+    assert json.loads((out / "config.json").read_text())["optimizer"]["learning_rate"] == 0.003
+    (out / "model.safetensors").unlink()
+    assert run("train", "--resume", out, "--lr", 0.003)[0] == 0
+    status, _, err = run("train", "--resume", out, "--lr", 0.5)
+    assert (status, len(err)) == (2, 1)
+    assert "learning_rate of this run is 0.003, 0.5 was asked for" in err[0]
+    status, _, err = run(*TRAIN, "--lr", -1)
+    assert (status, len(err)) == (2, 1)
 
 
 def test_a_recipe_has_one_length():
