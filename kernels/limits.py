@@ -18,7 +18,7 @@ from .memory import empty
 from .numba_backend.compiler.jit import kernel, prange
 from .numba_backend.tiles.tile import (
     REGISTERS,
-    Shape,
+    TileShape,
     lanes,
     tile_fma,
     tile_rows,
@@ -28,13 +28,13 @@ from .numba_backend.tiles.tile import (
 )
 
 # As many independent sums as registers allow, so that neither latency nor loads can matter.
-_SHAPE = Shape(REGISTERS // 2 - 2, 1, REGISTERS // 2 - 2)
+_SHAPE = TileShape(REGISTERS // 2 - 2, 1, REGISTERS // 2 - 2)
 _STEPS = 100_000
 _PARTS = 16
 SIZES = (1 << 14, 1 << 18, 1 << 22, 1 << 26)
 
 
-@kernel  # type: ignore[arg-type]
+@kernel
 def _multiply_add(a: np.ndarray, b: np.ndarray, y: np.ndarray) -> None:
     """Each thread runs over the same few elements, which stay in the first-level cache."""
     for i in prange(y.shape[0]):
@@ -44,7 +44,7 @@ def _multiply_add(a: np.ndarray, b: np.ndarray, y: np.ndarray) -> None:
         tile_store(tile, y[i], 0, lanes(y))
 
 
-@kernel  # type: ignore[arg-type]
+@kernel
 def _copy(y: np.ndarray, x: np.ndarray) -> None:
     part = -(-x.size // _PARTS)
     for c in prange(_PARTS):

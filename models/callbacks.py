@@ -95,7 +95,7 @@ class EarlyStopping(Callback):
 
     def on_epoch_end(self, trainer: Trainer, epoch: Epoch) -> None:
         value = getattr(epoch, self.monitor, None)
-        if not isinstance(value, float) or math.isnan(value):
+        if not isinstance(value, float) or (math.isnan(value) and self._best == math.inf):  # later it is no improvement
             raise ValueError(f"EarlyStopping: monitor {self.monitor!r} is {value}, expected a number")
         score = -value if self.monitor.endswith("accuracy") else value
         if score < self._best - self.minimum_change:

@@ -179,7 +179,7 @@ class MaxPool2d(Layer):
 
     size: Pair = 2
     stride: Pair | None = None
-    padding: Pair = field(default=0, kw_only=True)
+    padding: Pair = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -195,7 +195,7 @@ class AvgPool2d(Layer):
 
     size: Pair = 2
     stride: Pair | None = None
-    padding: Pair = field(default=0, kw_only=True)
+    padding: Pair = 0
     count_include_pad: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:

@@ -10,47 +10,42 @@ shares that depend on sizes alone, less a shift near the mean, and joined in flo
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numpy import int64
 
 from ..shapes import Conv2dDims, LinearDims, Pool2dDims
 from .compiler.jit import Bytes, Flat, kernel, prange, region, separate
-from .conv import (
-    CHUNKS,
-    ITEMS,
-    add_chunks,
-    chunk_size,
-    conv2d_backward_scratch,
-    conv2d_scratch,
-    correlate_rows,
-    filters_size,
-    first_image,
-    images_summed,
-    images_together,
-    interleave,
-    interleaved_size,
-    most_images_summed,
-    needs_padding,
-    pack_filters,
-    row_count,
-    share,
-    small,
-    sum_chunk,
-)
+from .conv import conv2d_scratch
 from .linear import linear_backward_scratch, linear_gradients, linear_scratch
-from .tiles.chunks import SMALL, load, store
+from .tiles.chunks import SMALL, load, share, store
+from .tiles.correlate import (
+    ITEMS,
+    Filters,
+    correlate_rows,
+    correlation_layout,
+    few_positions,
+    first_image,
+    images_of,
+    interleave,
+    pack_filters,
+)
+from .tiles.filter_gradient import CHUNKS, add_chunks, chunk_layout, images_summed, sum_chunk
 from .tiles.gemm import (
     NARROW,
     few,
     matmul,
     matmul_scratch,
-    multiply_panels,
     pack_panels,
     panel_size,
     panel_width,
+    row_major,
 )
+from .tiles.places import Part, Place, Rows
 from .tiles.tile import (
-    Shape,
+    LANES,
+    TileShape,
     flat,
     lanes,
     tile_add,
@@ -93,7 +88,7 @@ __all__ = [
     "linear_relu_scratch",
 ]
 
-LINE, STRIP = Shape(1, 1, 1), Shape(4, 1, 4)
+LINE, STRIP = TileShape(1, 1, 1), TileShape(4, 1, 4)
 _SHARES = 64  # of rows: each has moments of its own
 
 
@@ -138,46 +133,54 @@ def window(z, at, d, kh, kw, left, sign, shift):
     return peak, place, total, square
 
 
-@separate
-def pool_rows(
-    z: Flat, zo: int, d: Pool2dDims, images: int, low: int, high: int, gamma: Flat, begin: bool, moments: Flat,
-    mo: int, peak: Flat, argmax: Bytes, po: int,
-) -> None:  # fmt: skip
-    """Rows of windows `low` to `high` of images that lie at `zo` of z and at `po` of the pooled maps.
+class Pooled(NamedTuple):
+    """Pooled maps: the peaks and their places in the windows, both from `start` on."""
 
-    Adds to the moments at `mo`: shift, sum of offsets from it and sum of their squares, by channel. The first call for
-    a share begins them, and takes a first value for the shift.
+    peak: Flat
+    argmax: Bytes
+    start: int
+
+
+@separate
+def pool_rows(z: Place, d: Pool2dDims, part: Part, gamma: Flat, begin: bool, moments: Place, pooled: Pooled) -> None:
+    """A part's rows of windows.
+
+    Adds to the moments: shift, sum of offsets from it and sum of their squares, by channel. The first call for a share
+    begins them, and takes a first value for the shift.
     """
+    memory, sums = z.memory, moments.memory
     z_row = d.w * d.c
-    for column in range(0, d.c, lanes(z)):
+    for column in range(0, d.c, lanes(memory)):
         left = d.c - column
         sign = tile_sign(get(gamma, column, left))
-        at_shift, at_total, at_square = mo + column, mo + d.c + column, mo + 2 * d.c + column
-        total = square = tile_zeros(LINE, z)
+        at_shift = moments.start + column
+        at_total, at_square = at_shift + d.c, at_shift + 2 * d.c
+        total = square = tile_zeros(LINE, memory)
         if begin:
-            shift = get(z, zo + low * d.kh * z_row + column, left)
-            put(shift, moments, at_shift, left)
+            shift = get(memory, z.start + part.low * d.kh * z_row + column, left)
+            put(shift, sums, at_shift, left)
         else:
-            shift = get(moments, at_shift, left)
-            total, square = get(moments, at_total, left), get(moments, at_square, left)
-        for image in range(images):
-            for p in range(low, high):
-                at = zo + (image * d.h + p * d.kh) * z_row + column
-                to = po + (image * d.oh + p) * d.ow * d.c + column
+            shift = get(sums, at_shift, left)
+            total, square = get(sums, at_total, left), get(sums, at_square, left)
+        for image in range(part.images):
+            for p in range(part.low, part.high):
+                at = z.start + (image * d.h + p * d.kh) * z_row + column
+                to = pooled.start + (image * d.oh + p) * d.ow * d.c + column
                 for q in range(d.ow):
                     if d.kh == 2 and d.kw == 2:
-                        found, place, sums, squares = window(z, at + 2 * q * d.c, d, 2, 2, left, sign, shift)
+                        found, place, more, squares = window(memory, at + 2 * q * d.c, d, 2, 2, left, sign, shift)
                     else:
-                        found, place, sums, squares = window(z, at + q * d.kw * d.c, d, d.kh, d.kw, left, sign, shift)
-                    total, square = tile_add(total, sums), tile_add(square, squares)
-                    put(found, peak, to + q * d.c, left)
-                    tile_store_integers(place, argmax, to + q * d.c, 0, left)
+                        at_window = at + q * d.kw * d.c
+                        found, place, more, squares = window(memory, at_window, d, d.kh, d.kw, left, sign, shift)
+                    total, square = tile_add(total, more), tile_add(square, squares)
+                    put(found, pooled.peak, to + q * d.c, left)
+                    tile_store_integers(place, pooled.argmax, to + q * d.c, 0, left)
                 end = d.h - p * d.kh if p == d.oh - 1 else d.kh
                 for i in range(end):  # what no window covers
                     for j in range(d.ow * d.kw if i < d.kh else 0, d.w):
-                        total, square = moment(get(z, at + i * z_row + j * d.c, left), shift, total, square)
-        put(total, moments, at_total, left)
-        put(square, moments, at_square, left)
+                        total, square = moment(get(memory, at + i * z_row + j * d.c, left), shift, total, square)
+        put(total, sums, at_total, left)
+        put(square, sums, at_square, left)
 
 
 @region
@@ -205,12 +208,13 @@ def join_moments(moments, slot, shares, eps, mean, inv_std, var):
 
 @separate
 def normalise_rows(
-    peak: Flat, low: int, high: int, channels: int, mean: Flat, times: Flat, to: int, beta: Flat, y: Flat
+    peak: Flat, low: int, high: int, channels: int, mean: Flat, times: Place, beta: Flat, y: Flat
 ) -> None:
     """y = relu((peak - mean) times + beta) at positions `low` to `high`."""
     for column in range(0, channels, lanes(y)):
         left = channels - column
-        minus, scale, plus = get(mean, column, left), get(times, to + column, left), get(beta, column, left)
+        minus, plus = get(mean, column, left), get(beta, column, left)
+        scale = get(times.memory, times.start + column, left)
         for position in range(low, high):
             at = position * channels + column
             value = tile_multiply_add(plus, tile_subtract(get(peak, at, left), minus), scale)
@@ -227,23 +231,28 @@ def normalise_peaks(peak, gamma, beta, mean, inv_std, times, to, y):
     shares = min(positions, _SHARES)
     for i in prange(shares):
         low, high = share(positions, int64(i), shares)
-        normalise_rows(flat(peak), low, high, channels, flat(mean), flat(times), to, flat(beta), flat(y))
+        factors = Place(flat(times), to)
+        normalise_rows(flat(peak), low, high, channels, flat(mean), factors, flat(beta), flat(y))
 
 
-def _slot_size(channels):
+@region
+def slot_size(channels):
     """Elements of a share's moments, in whole cache lines."""
-    return (3 * channels + 16) // 16 * 16
+    return whole_lines(3 * channels + 1)
 
 
-slot_size = region(_slot_size)
+@region
+def whole_lines(size):
+    """So many elements and up to 15 more: what follows begins a cache line of float32."""
+    return (size + 15) // 16 * 16
 
 
 def batchnorm_relu_maxpool2d_scratch(d: Pool2dDims, n: int) -> int:
     """Moments by share, and one factor a channel."""
-    return _SHARES * _slot_size(d.c) + d.c
+    return _SHARES * slot_size(d.c) + d.c
 
 
-@kernel(small=lambda x, *_: x.size <= SMALL)
+@kernel(small=lambda x: x.size <= SMALL)
 def batchnorm_relu_maxpool2d(x, gamma, beta, eps, d, scratch, mean, inv_std, var, peak, y, argmax):
     n, slot = x.shape[0], slot_size(d.c)
     units = n * d.oh
@@ -254,10 +263,9 @@ def batchnorm_relu_maxpool2d(x, gamma, beta, eps, d, scratch, mean, inv_std, var
         while low < high:
             image, p = low // d.oh, low % d.oh
             end = min(d.oh, p + high - low)
-            pool_rows(
-                flat(x), image * d.h * d.w * d.c, d, 1, p, end, flat(gamma), begin, flat(scratch), at, flat(peak),
-                flat(argmax), image * d.oh * d.ow * d.c,
-            )  # fmt: skip
+            z, moments = Place(flat(x), image * d.h * d.w * d.c), Place(flat(scratch), at)
+            pooled = Pooled(flat(peak), flat(argmax), image * d.oh * d.ow * d.c)
+            pool_rows(z, d, Part(1, p, end), flat(gamma), begin, moments, pooled)
             count += ((d.h if end == d.oh else end * d.kh) - p * d.kh) * d.w
             low, begin = low + end - p, False
         scratch[at + 3 * d.c] = count
@@ -267,25 +275,23 @@ def batchnorm_relu_maxpool2d(x, gamma, beta, eps, d, scratch, mean, inv_std, var
 
 def conv2d_batchnorm_relu_maxpool2d_scratch(d: Conv2dDims, n: int) -> int:
     """Moments by share, one factor a channel, and what the convolution needs."""
-    return _SHARES * _slot_size(d.f) + _slot_size(d.f) + conv2d_scratch(d, n)
+    return int((_SHARES + 1) * slot_size(d.f)) + conv2d_scratch(d, n)
 
 
-@kernel(optional={"b": 1}, small=lambda x, w, b, gamma, beta, eps, pool, d, *_: small(len(x), d, w.size))
+@kernel(optional={"b": 1}, small=lambda x, w, d: few_positions(len(x), d, w.size))
 def conv2d_batchnorm_relu_maxpool2d(
     x, w, b, gamma, beta, eps, pool, d, scratch, z, mean, inv_std, var, peak, y, argmax
 ):
     n, slot = x.shape[0], slot_size(d.f)
     z_image, peak_image = d.oh * d.ow * d.f, pool.oh * pool.ow * d.f
     factors = _SHARES * slot
-    start = factors + slot
-    rows, size, together = row_count(d, n, False, z), interleaved_size(d, n, False, z), images_together(d, n, False, z)
-    blocks = rows // d.oh
-    filters = start + blocks * size
-    pack_filters(flat(w), d, False, flat(scratch), filters)
-    if size > 0:
-        for block in prange(blocks):
-            interleave(flat(x), n, d.h * d.w * d.c, block, size, flat(scratch), start)
-    units = blocks * pool.oh
+    layout = correlation_layout(d, n, False, factors + slot, lanes(z))
+    pack_filters(flat(w), d, False, Place(flat(scratch), layout.filters))
+    if layout.block > 0:
+        for block in prange(layout.blocks):
+            blocks = Place(flat(scratch), layout.interleaved)
+            interleave(Place(flat(x), 0), n, d.h * d.w * d.c, block, blocks, layout.block)
+    units = layout.blocks * pool.oh
     shares = min(units, _SHARES)
     for i in prange(shares):
         low, high = share(units, int64(i), shares)
@@ -295,22 +301,15 @@ def conv2d_batchnorm_relu_maxpool2d(
             end = min(pool.oh, p + high - low)
             first_row = p * pool.kh
             end_row = d.oh if end == pool.oh else end * pool.kh
-            if size > 0:
-                correlate_rows(
-                    flat(scratch), start, size, n, block * d.oh + first_row, block * d.oh + end_row, d, False,
-                    flat(scratch), filters, flat(b), False, flat(z), 0, z_image,
-                )  # fmt: skip
-            else:
-                correlate_rows(
-                    flat(x), 0, size, n, block * d.oh + first_row, block * d.oh + end_row, d, False, flat(scratch),
-                    filters, flat(b), False, flat(z), 0, z_image,
-                )  # fmt: skip
-            first = block * together
-            images = min(together, n - first)
-            pool_rows(
-                flat(z), first * z_image, pool, images, p, end, flat(gamma), begin, flat(scratch), at, flat(peak),
-                flat(argmax), first * peak_image,
-            )  # fmt: skip
+            source = images_of(Place(flat(x), 0), flat(scratch), n, layout)
+            filters = Filters(flat(scratch), layout.filters, flat(b), False)
+            rows = block * d.oh
+            correlate_rows(source, rows + first_row, rows + end_row, d, False, filters, Rows(flat(z), 0, z_image))
+            first = block * layout.together
+            images = min(layout.together, n - first)
+            moments, pooled = Place(flat(scratch), at), Pooled(flat(peak), flat(argmax), first * peak_image)
+            part = Part(images, p, end)
+            pool_rows(Place(flat(z), first * z_image), pool, part, flat(gamma), begin, moments, pooled)
             count += images * (end_row - first_row) * d.ow
             low, begin = low + end - p, False
         scratch[at + 3 * d.f] = count
@@ -322,132 +321,151 @@ def conv2d_batchnorm_relu_maxpool2d(
 
 
 @region
-def add_windows(shape, dy, peak, at, channels, left, minus, scale, plus, total, product):
-    """The sums of dy past the ReLU, and of its products with the peaks' offsets from the mean, with a few more rows."""
-    offset = tile_subtract(tile_load_partial(shape, peak, at, channels, left), minus)
-    gradient = tile_load_partial(shape, dy, at, channels, left)
-    gradient = tile_where_positive(tile_multiply_add(plus, offset, scale), gradient)
+def add_windows(dy, peak, minus, scale, plus, total, product):
+    """The sums of dy past the ReLU, and of its products with the peaks' offsets from the mean, with a tile more."""
+    offset = tile_subtract(peak, minus)
+    gradient = tile_where_positive(tile_multiply_add(plus, offset, scale), dy)
     return tile_add(total, gradient), tile_multiply_add(product, gradient, offset)
 
 
 @separate
 def sum_windows(
-    dy: Flat, peak: Flat, low: int, high: int, channels: int, mean: Flat, beta: Flat, factors: Flat, fo: int,
-    sums: Flat, so: int,
-) -> None:  # fmt: skip
+    dy: Flat, peak: Flat, low: int, high: int, channels: int, mean: Flat, beta: Flat, factors: Place, sums: Place
+) -> None:
     """The sums of `add_windows` over positions `low` to `high`, by channel."""
     for column in range(0, channels, lanes(dy)):
-        left = channels - column
+        left, times, to = channels - column, factors.start + column, sums.start + column
         minus, plus = tile_load_partial(STRIP, mean, column, 0, left), tile_load_partial(STRIP, beta, column, 0, left)
-        scale = tile_load_partial(STRIP, factors, fo + column, 0, left)
+        scale = tile_load_partial(STRIP, factors.memory, times, 0, left)
         totals = products = tile_zeros(STRIP, dy)
         end = low + (high - low) // tile_rows(STRIP) * tile_rows(STRIP)
         for position in range(low, end, tile_rows(STRIP)):
             at = position * channels + column
-            totals, products = add_windows(STRIP, dy, peak, at, channels, left, minus, scale, plus, totals, products)
+            peaks = tile_load_partial(STRIP, peak, at, channels, left)
+            gradients = tile_load_partial(STRIP, dy, at, channels, left)
+            totals, products = add_windows(gradients, peaks, minus, scale, plus, totals, products)
         total, product = tile_sum(totals), tile_sum(products)
-        minus1, plus1, scale1 = get(mean, column, left), get(beta, column, left), get(factors, fo + column, left)
+        minus1, plus1, scale1 = get(mean, column, left), get(beta, column, left), get(factors.memory, times, left)
         for position in range(end, high):
             at = position * channels + column
-            total, product = add_windows(LINE, dy, peak, at, channels, left, minus1, scale1, plus1, total, product)
-        put(total, sums, so + column, left)
-        put(product, sums, so + channels + column, left)
+            value = tile_load_partial(LINE, peak, at, channels, left)
+            gradient = tile_load_partial(LINE, dy, at, channels, left)
+            total, product = add_windows(gradient, value, minus1, scale1, plus1, total, product)
+        put(total, sums.memory, to, left)
+        put(product, sums.memory, to + channels, left)
 
 
 @region
-def window_sums(dy, peak, gamma, beta, mean, inv_std, count, factors, fo, sums, so, dgamma, dbeta):
-    """dgamma, dbeta, and at `fo` what `expand_rows` needs; `count` is the number of values a channel was normalised by.
+def window_sums(dy, peak, gamma, beta, mean, inv_std, count, scratch, dgamma, dbeta):
+    """dgamma, dbeta, and what `expand_rows` needs, in scratch; `count` values of a channel were normalised together.
 
     With the gradient g past the ReLU: dbeta = the sum of g, dgamma = the sum of g (peak - mean) inv_std.
     """
     channels = mean.size
-    positions = dy.size // channels
+    positions, fo = dy.size // channels, factors_start(channels)
     for channel in range(channels):
-        factors[fo + channel] = gamma[channel] * inv_std[channel]
+        scratch[fo + channel] = gamma[channel] * inv_std[channel]
     shares = min(positions, _SHARES)
     for i in prange(shares):
         low, high = share(positions, int64(i), shares)
-        to = so + int64(i) * 2 * channels
-        sum_windows(
-            flat(dy), flat(peak), low, high, channels, flat(mean), flat(beta), flat(factors), fo, flat(sums), to
-        )
+        factors, sums = Place(flat(scratch), fo), Place(flat(scratch), int64(i) * 2 * channels)
+        sum_windows(flat(dy), flat(peak), low, high, channels, flat(mean), flat(beta), factors, sums)
     for channel in range(channels):
         total, product = 0.0, 0.0
         for i in range(shares):
-            total += float(sums[so + 2 * i * channels + channel])
-            product += float(sums[so + (2 * i + 1) * channels + channel])
+            total += float(scratch[2 * i * channels + channel])
+            product += float(scratch[(2 * i + 1) * channels + channel])
         dbeta[channel], dgamma[channel] = total, product * inv_std[channel]
-        factors[fo + channels + channel] = -total / count
-        factors[fo + 2 * channels + channel] = -product * inv_std[channel] * inv_std[channel] / count
+        scratch[fo + channels + channel] = -total / count
+        scratch[fo + 2 * channels + channel] = -product * inv_std[channel] * inv_std[channel] / count
 
 
 @region
-def share_gradient(z, zo, d, kh, kw, q, left, gradient, place, minus, scale, level, slope, dz, do):
-    """One window of `expand_rows`."""
+def factors_start(channels):
+    """Where `window_sums` leaves the factors: behind two sums a share."""
+    return 2 * _SHARES * channels
+
+
+@region
+def sums_size(channels):
+    """Elements of scratch that `window_sums` takes: the sums and three factors a channel."""
+    return whole_lines(factors_start(channels) + 3 * channels)
+
+
+class Slopes(NamedTuple):
+    """One vector of channels: the mean, and the factors of the gradient by what was normalised."""
+
+    minus: Any
+    scale: Any
+    level: Any
+    slope: Any
+
+
+@region
+def share_gradient(z, d, kh, kw, left, gradient, place, slopes, dz):
+    """One window of `expand_rows`, which begins where z and dz do."""
     for i in range(kh):
         for j in range(kw):
-            there = (i * d.w + q * kw + j) * d.c
-            offset = tile_subtract(get(z, zo + there, left), minus)
-            own = tile_add(level, tile_where_equal(place, tile_fill(LINE, z, i * kw + j), gradient))
-            put(tile_multiply(tile_multiply_add(own, offset, slope), scale), dz, do + there, left)
+            there = (i * d.w + j) * d.c
+            offset = tile_subtract(get(z.memory, z.start + there, left), slopes.minus)
+            own = tile_add(slopes.level, tile_where_equal(place, tile_fill(LINE, z.memory, i * kw + j), gradient))
+            value = tile_multiply(tile_multiply_add(own, offset, slopes.slope), slopes.scale)
+            put(value, dz.memory, dz.start + there, left)
 
 
 @separate
 def expand_rows(
-    dy: Flat, z: Flat, zo: int, peak: Flat, argmax: Bytes, po: int, d: Pool2dDims, images: int, low: int, high: int,
-    mean: Flat, beta: Flat, factors: Flat, fo: int, dz: Flat, do: int,
-) -> None:  # fmt: skip
-    """dz = scale (g where the window's peak is - level - slope (z - mean)), for rows of windows `low` to `high`.
+    dy: Flat, z: Place, pooled: Pooled, d: Pool2dDims, part: Part, mean: Flat, beta: Flat, factors: Place, dz: Place
+) -> None:
+    """dz = scale (g where the window's peak is - level - slope (z - mean)), for a part's rows of windows.
 
-    The images lie at `zo` of z, at `po` of the pooled maps and at `do` of dz; scale, -level and -slope at `fo`.
+    The factors are scale, -level and -slope.
     """
-    z_row = d.w * d.c
-    for column in range(0, d.c, lanes(z)):
-        left = d.c - column
+    z_row, memory = d.w * d.c, factors.memory
+    for column in range(0, d.c, lanes(memory)):
+        left, times = d.c - column, factors.start + column
         minus, plus = get(mean, column, left), get(beta, column, left)
-        scale, level = get(factors, fo + column, left), get(factors, fo + d.c + column, left)
-        slope = get(factors, fo + 2 * d.c + column, left)
-        for image in range(images):
-            for p in range(low, high):
+        scale, level, slope = (
+            get(memory, times, left),
+            get(memory, times + d.c, left),
+            get(memory, times + 2 * d.c, left),
+        )
+        slopes = Slopes(minus, scale, level, slope)
+        for image in range(part.images):
+            for p in range(part.low, part.high):
                 at = (image * d.h + p * d.kh) * z_row + column
-                pooled = po + (image * d.oh + p) * d.ow * d.c + column
+                row = pooled.start + (image * d.oh + p) * d.ow * d.c + column
                 for q in range(d.ow):
-                    here = pooled + q * d.c
-                    value = tile_multiply_add(plus, tile_subtract(get(peak, here, left), minus), scale)
+                    here = row + q * d.c
+                    value = tile_multiply_add(plus, tile_subtract(get(pooled.peak, here, left), minus), scale)
                     gradient = tile_where_positive(value, get(dy, here, left))
-                    place = tile_load_integers(LINE, z, argmax, here, 0, left)
+                    place = tile_load_integers(LINE, memory, pooled.argmax, here, 0, left)
                     if d.kh == 2 and d.kw == 2:
-                        share_gradient(
-                            z, zo + at, d, 2, 2, q, left, gradient, place, minus, scale, level, slope, dz, do + at
-                        )
+                        there = at + 2 * q * d.c
+                        source, target = Place(z.memory, z.start + there), Place(dz.memory, dz.start + there)
+                        share_gradient(source, d, 2, 2, left, gradient, place, slopes, target)
                     else:
-                        share_gradient(
-                            z, zo + at, d, d.kh, d.kw, q, left, gradient, place, minus, scale, level, slope, dz, do + at
-                        )
+                        there = at + q * d.kw * d.c
+                        source, target = Place(z.memory, z.start + there), Place(dz.memory, dz.start + there)
+                        share_gradient(source, d, d.kh, d.kw, left, gradient, place, slopes, target)
                 end = d.h - p * d.kh if p == d.oh - 1 else d.kh
                 for i in range(end):  # what no window covers
                     for j in range(d.ow * d.kw if i < d.kh else 0, d.w):
                         there = at + i * z_row + j * d.c
-                        offset = tile_subtract(get(z, zo + there, left), minus)
-                        put(tile_multiply(tile_multiply_add(level, offset, slope), scale), dz, do + there, left)
-
-
-def _sums_size(channels):
-    return (2 * _SHARES * channels + 3 * channels + 15) // 16 * 16
-
-
-sums_size = region(_sums_size)
+                        offset = tile_subtract(get(z.memory, z.start + there, left), minus)
+                        value = tile_multiply(tile_multiply_add(level, offset, slope), scale)
+                        put(value, dz.memory, dz.start + there, left)
 
 
 def batchnorm_relu_maxpool2d_backward_scratch(d: Pool2dDims, n: int) -> int:
     """Sums by share, and three factors a channel."""
-    return _sums_size(d.c)
+    return int(sums_size(d.c))
 
 
-@kernel(optional={"dx": 4}, small=lambda dy, x, *_: x.size <= SMALL)
+@kernel(optional={"dx": 4}, small=lambda x: x.size <= SMALL)
 def batchnorm_relu_maxpool2d_backward(dy, x, gamma, beta, mean, inv_std, peak, argmax, d, scratch, dx, dgamma, dbeta):
-    n, count, factors = x.shape[0], x.size // d.c, 2 * _SHARES * d.c
-    window_sums(dy, peak, gamma, beta, mean, inv_std, count, scratch, factors, scratch, 0, dgamma, dbeta)
+    n = x.shape[0]
+    window_sums(dy, peak, gamma, beta, mean, inv_std, x.size // d.c, scratch, dgamma, dbeta)
     units = n * d.oh if dx.size else 0
     shares = min(units, _SHARES)
     for i in prange(shares):
@@ -456,74 +474,79 @@ def batchnorm_relu_maxpool2d_backward(dy, x, gamma, beta, mean, inv_std, peak, a
             image, p = low // d.oh, low % d.oh
             end = min(d.oh, p + high - low)
             at = image * d.h * d.w * d.c
-            expand_rows(
-                flat(dy), flat(x), at, flat(peak), flat(argmax), image * d.oh * d.ow * d.c, d, 1, p, end, flat(mean),
-                flat(beta), flat(scratch), factors, flat(dx), at,
-            )  # fmt: skip
+            z, pooled = Place(flat(x), at), Pooled(flat(peak), flat(argmax), image * d.oh * d.ow * d.c)
+            factors, dz = Place(flat(scratch), factors_start(d.c)), Place(flat(dx), at)
+            expand_rows(flat(dy), z, pooled, d, Part(1, p, end), flat(mean), flat(beta), factors, dz)
             low += end - p
 
 
+class BlockLayout(NamedTuple):
+    """Scratch of a block's gradient, behind `sums_size`: chunks, and the gradient by the convolution's output, dz."""
+
+    chunks: int
+    dz: int
+    end: int
+
+
+@region
+def block_layout(d, n, wanted):
+    """The layout for n images. dz is of all images if dx is `wanted`, else of those that a chunk has in hand."""
+    chunks, start = min(n, CHUNKS), sums_size(d.f)
+    dz = start + chunks * chunk_layout(d).size
+    images = n if wanted else chunks * images_summed(d)
+    return BlockLayout(start, dz, dz + whole_lines(images * d.oh * d.ow * d.f))
+
+
 def conv2d_batchnorm_relu_maxpool2d_backward_scratch(d: Conv2dDims, n: int) -> int:
-    """Sums, factors, the gradient by the convolution's output, and what the convolution needs."""
-    images = max(n, min(n, CHUNKS) * most_images_summed(d))
-    return _sums_size(d.f) + images * d.oh * d.ow * d.f + 16 + conv2d_backward_scratch(d, n)
+    """Sums, factors, chunks, the gradient by the convolution's output, and what the gradient of the input takes."""
+    ends = [correlation_layout(d, n, True, block_layout(d, n, True).end, vector).end for vector in LANES]
+    return int(max(block_layout(d, n, False).end, *ends))
 
 
-@kernel(optional={"dx": 4, "db": 1}, small=lambda dy, x, w, *rest: small(len(x), rest[8], w.size))
+@kernel(optional={"dx": 4, "db": 1}, small=lambda x, w, d: few_positions(len(x), d, w.size))
 def conv2d_batchnorm_relu_maxpool2d_backward(
     dy, x, w, z, gamma, beta, mean, inv_std, peak, argmax, pool, d, scratch, dx, dw, db, dgamma, dbeta
 ):
     n, none = x.shape[0], scratch[:0]
-    z_image, peak_image, dx_image = d.oh * d.ow * d.f, pool.oh * pool.ow * d.f, d.h * d.w * d.c
-    factors = 2 * _SHARES * d.f
-    window_sums(dy, peak, gamma, beta, mean, inv_std, n * d.oh * d.ow, scratch, factors, scratch, 0, dgamma, dbeta)
+    z_image, peak_image = d.oh * d.ow * d.f, pool.oh * pool.ow * d.f
+    window_sums(dy, peak, gamma, beta, mean, inv_std, n * d.oh * d.ow, scratch, dgamma, dbeta)
     for i in range(db.size):
         db[i] = 0
 
-    chunks, together = min(n, CHUNKS), images_summed(d, needs_padding(d))
-    start, size = sums_size(d.f), chunk_size(d)
-    dz = start + chunks * size  # of all images if dx is wanted, else of those that a chunk has in hand
-    kept = n if dx.size else chunks * together
-    rows, block_size, blocks, interleaved, filters = 0, 0, 0, 0, 0
-    if dx.size:
-        rows, block_size = row_count(d, n, True, dx), interleaved_size(d, n, True, dx)
-        if block_size > 0:
-            blocks = rows // d.h
-        interleaved = dz + (kept * z_image + 15) // 16 * 16
-        filters = interleaved + blocks * block_size
-        pack_filters(flat(w), d, True, flat(scratch), filters)
+    chunks, together = min(n, CHUNKS), images_summed(d)
+    wanted, size = dx.size > 0, chunk_layout(d).size
+    places = block_layout(d, n, wanted)
+    layout = correlation_layout(d, n, True, places.end, lanes(dw))
+    rows, blocks = 0, 0
+    if wanted:
+        rows = layout.rows
+        if layout.block > 0:
+            blocks = layout.blocks
+        pack_filters(flat(w), d, True, Place(flat(scratch), layout.filters))
     for c in prange(chunks):
         chunk = int64(c)
         first, end = share(n, chunk, chunks)
+        factors, sums = Place(flat(scratch), factors_start(d.f)), Place(flat(scratch), places.chunks + chunk * size)
         for image in range(first, end, together):
             images = min(together, end - image)
-            to = dz + (image if dx.size else chunk * together) * z_image
-            expand_rows(
-                flat(dy), flat(z), image * z_image, flat(peak), flat(argmax), image * peak_image, pool, images, 0,
-                pool.oh, flat(mean), flat(beta), flat(scratch), factors, flat(scratch), to,
-            )  # fmt: skip
-            sum_chunk(
-                flat(x), flat(scratch), to - image * z_image, d, image, image + images, image == first, False,
-                flat(scratch), start + chunk * size,
-            )  # fmt: skip
+            dz = Place(flat(scratch), places.dz + (image if wanted else chunk * together) * z_image)
+            pooled, part = Pooled(flat(peak), flat(argmax), image * peak_image), Part(images, 0, pool.oh)
+            source = Place(flat(z), image * z_image)
+            expand_rows(flat(dy), source, pooled, pool, part, flat(mean), flat(beta), factors, dz)
+            zeroth = Place(flat(scratch), dz.start - image * z_image)
+            sum_chunk(flat(x), zeroth, d, image, image + images, image == first, False, sums)
     for block in prange(blocks):
-        interleave(flat(scratch[dz:]), n, z_image, block, block_size, flat(scratch), interleaved)
+        dz, interleaved = Place(flat(scratch), places.dz), Place(flat(scratch), layout.interleaved)
+        interleave(dz, n, z_image, block, interleaved, layout.block)
     items = max(min(rows, ITEMS), CHUNKS)
     for i in prange(items):
         item = int64(i)
         first, end = share(dw.size, item, items)
-        add_chunks(flat(scratch), start, size, chunks, flat(dw), first, end)
+        add_chunks(Place(flat(scratch), places.chunks), size, chunks, flat(dw), first, end)
         low, high = share(rows, item, items)
-        if block_size > 0:
-            correlate_rows(
-                flat(scratch), interleaved, block_size, n, low, high, d, True, flat(scratch), filters, flat(none),
-                False, flat(dx), 0, dx_image,
-            )  # fmt: skip
-        else:
-            correlate_rows(
-                flat(scratch), dz, block_size, n, low, high, d, True, flat(scratch), filters, flat(none), False,
-                flat(dx), 0, dx_image,
-            )  # fmt: skip
+        source = images_of(Place(flat(scratch), places.dz), flat(scratch), n, layout)
+        filters = Filters(flat(scratch), layout.filters, flat(none), False)
+        correlate_rows(source, low, high, d, True, filters, Rows(flat(dx), 0, d.h * d.w * d.c))
 
 
 # --- Linear ---------------------------------------------------------------------------------------------------------
@@ -532,14 +555,14 @@ def conv2d_batchnorm_relu_maxpool2d_backward(
 linear_relu_scratch = linear_scratch
 
 
-@kernel(optional={"b": 1}, small=lambda x, w, *_: few(len(x) * w.size, w.size))
+@kernel(optional={"b": 1}, small=lambda x, w: few(len(x) * w.size, w.size))
 def linear_relu(x, w, b, d, scratch, y):
-    matmul(x, d.k, 1, x.shape[0], w, d.m, 1, d.k, d.m, b, True, scratch[:0], scratch, y)
+    matmul(x, row_major(x.shape[0], d.k), w, row_major(d.k, d.m), b, True, scratch[:0], scratch, y)
 
 
 def linear_relu_backward_scratch(d: LinearDims, n: int) -> int:
     """The gradient past the ReLU, and what the products need."""
-    return n * d.m + 16 + linear_backward_scratch(d, n)
+    return int(whole_lines(n * d.m)) + linear_backward_scratch(d, n)
 
 
 @separate
@@ -550,19 +573,19 @@ def past_relu(dy: Flat, y: Flat, low: int, high: int, out: Flat) -> None:
         put(tile_where_positive(get(y, at, left), get(dy, at, left)), out, at, left)
 
 
-@kernel(optional={"dx": 2, "db": 1}, small=lambda dy, y, x, w, *_: few(2 * len(x) * w.size, w.size))
+@kernel(optional={"dx": 2, "db": 1}, small=lambda x, w: few(2 * len(x) * w.size, w.size))
 def linear_relu_backward(dy, y, x, w, d, scratch, dx, dw, db):
     shares = min(x.shape[0], _SHARES)
     for i in prange(shares):
         low, high = share(dy.size, int64(i), shares)
         past_relu(flat(dy), flat(y), low, high, flat(scratch))
-    linear_gradients(scratch, x, w, d, scratch[(dy.size + 15) // 16 * 16 :], dx, dw, db)
+    linear_gradients(scratch, x, w, d, scratch[whole_lines(dy.size) :], dx, dw, db)
 
 
 # --- Inference ------------------------------------------------------------------------------------------------------
 
 
-def always(*_: object) -> bool:
+def always() -> bool:
     """These are rare."""
     return True
 
@@ -574,10 +597,9 @@ def linear_fold_size(d: LinearDims) -> int:
 
 @kernel(optional={"b": 1}, small=always)
 def linear_fold(w, b, d, packed, bias):
-    none = packed[:0]
     for column in range(d.m):
         bias[column] = b[column] if b.size else bias.dtype.type(0)
-    pack_panels(w, d.m, 1, d.k, d.m, none, packed)
+    pack_panels(flat(w), row_major(d.k, d.m), 0, flat(packed[:0]), flat(packed))
 
 
 def linear_folded_scratch(d: LinearDims, n: int) -> int:
@@ -585,27 +607,29 @@ def linear_folded_scratch(d: LinearDims, n: int) -> int:
     return 0
 
 
-@kernel(small=lambda x, packed, *_: few(len(x) * packed.size, packed.size))
+@kernel(small=lambda x, packed: few(len(x) * packed.size, packed.size))
 def linear_folded(x, packed, bias, relu, d, scratch, y):
-    multiply_panels(x, d.k, 1, x.shape[0], packed, d.k, d.m, bias, relu, y)
+    none = packed[:0]
+    matmul(x, row_major(x.shape[0], d.k), none, row_major(d.k, d.m), bias, relu, none, packed, y)
 
 
 def conv2d_fold_size(d: Conv2dDims) -> int:
-    """Elements of packed filters."""
-    return filters_size(d)
+    """Elements of packed filters, in either dtype."""
+    layouts = [correlation_layout(d, 1, False, 0, vector) for vector in LANES]
+    return max(int(layout.end - layout.filters) for layout in layouts)
 
 
 @kernel(optional={"b": 1, "gamma": 1, "beta": 1, "mean": 1, "var": 1}, small=always)
 def conv2d_fold(w, b, gamma, beta, mean, var, eps, d, packed, bias):
-    zero, taps = bias.dtype.type(0), d.kh * d.kw * d.c
-    pack_filters(flat(w), d, False, flat(packed), 0)
+    zero, taps, vector = bias.dtype.type(0), d.kh * d.kw * d.c, lanes(w)
+    pack_filters(flat(w), d, False, Place(flat(packed), 0))
     for f in range(d.f):
         bias[f] = b[f] if b.size else zero
         if gamma.size:
             scale = gamma[f] / np.sqrt(var[f] + eps)
             bias[f] = (bias[f] - mean[f]) * scale + beta[f]
-            panel, column = f // (2 * lanes(w)), f // (2 * lanes(w)) * 2 * lanes(w)
-            width, start = panel_width(column, d.f, w), panel * panel_size(taps, w) + f - column
+            panel, column = f // (2 * vector), f // (2 * vector) * 2 * vector
+            width, start = panel_width(column, d.f, vector), panel * panel_size(taps, vector) + f - column
             for tap in range(taps):
                 packed[start + tap * width] *= scale
 
@@ -620,40 +644,37 @@ def conv2d_folded_scratch(d: Conv2dDims, n: int) -> int:
 
 
 @separate
-def pool_maxima(
-    z: Flat, zo: int, z_image: int, d: Pool2dDims, images: int, low: int, high: int, y: Flat, yo: int
-) -> None:
-    """Rows of windows `low` to `high`. Row `low` of the first image begins at `zo`, the pooled image at `yo`."""
-    for column in range(0, d.c, lanes(y)):
+def pool_maxima(z: Rows, d: Pool2dDims, part: Part, y: Place) -> None:
+    """A part's rows of windows. The first image of z begins with the first of these rows, y with the whole image."""
+    for column in range(0, d.c, lanes(y.memory)):
         left = d.c - column
-        for image in range(images):
-            for p in range(low, high):
-                at = zo + image * z_image + (p - low) * d.kh * d.w * d.c + column
-                to = yo + (image * d.oh + p) * d.ow * d.c + column
+        for image in range(part.images):
+            for p in range(part.low, part.high):
+                at = z.start + image * z.apart + (p - part.low) * d.kh * d.w * d.c + column
+                to = y.start + (image * d.oh + p) * d.ow * d.c + column
                 for q in range(d.ow):
-                    best = get(z, at + q * d.kw * d.c, left)
+                    best = get(z.memory, at + q * d.kw * d.c, left)
                     for i in range(d.kh):
                         for j in range(d.kw):
-                            value = get(z, at + (i * d.w + q * d.kw + j) * d.c, left)
+                            value = get(z.memory, at + (i * d.w + q * d.kw + j) * d.c, left)
                             best = tile_where_exceeds(value, best, value, best)
-                    put(best, y, to + q * d.c, left)
+                    put(best, y.memory, to + q * d.c, left)
 
 
-@kernel(small=lambda x, packed, bias, relu, pool, d, *_: small(len(x), d, packed.size))
+@kernel(small=lambda x, packed, d: few_positions(len(x), d, packed.size))
 def conv2d_folded(x, packed, bias, relu, pool, d, scratch, y):
     n = x.shape[0]
-    rows, size, together = row_count(d, n, False, y), interleaved_size(d, n, False, y), images_together(d, n, False, y)
-    blocks = rows // d.oh
-    if size > 0:
-        for block in prange(blocks):
-            interleave(flat(x), n, d.h * d.w * d.c, block, size, flat(scratch), 0)
-    row = d.ow * d.f
+    layout = correlation_layout(d, n, False, 0, lanes(y))
+    if layout.block > 0:
+        for block in prange(layout.blocks):
+            interleave(Place(flat(x), 0), n, d.h * d.w * d.c, block, Place(flat(scratch), 0), layout.block)
+    row, together = d.ow * d.f, layout.together
     pooled = pool.kh * pool.kw > 1
     # Rows of windows in hand at a time, and where their shares lie; without windows rows go straight to y.
     step = max(1, _BUFFER // (together * pool.kh * row)) if pooled else pool.oh
     z_image = step * pool.kh * row if pooled else pool.oh * row
-    buffers, buffer = (blocks * size + 15) // 16 * 16, (together * z_image + 15) // 16 * 16
-    units = blocks * pool.oh
+    buffers, buffer = whole_lines(layout.filters), whole_lines(together * z_image)
+    units = layout.blocks * pool.oh
     shares = min(units, _SHARES)
     for i in prange(shares):
         low, high = share(units, int64(i), shares)
@@ -661,30 +682,16 @@ def conv2d_folded(x, packed, bias, relu, pool, d, scratch, y):
             block, p = low // pool.oh, low % pool.oh
             end = min(pool.oh, p + min(step, high - low))
             first_row, end_row = block * d.oh + p * pool.kh, block * d.oh + end * pool.kh
-            first = first_image(block, together, n, size)
-            images = min(together, n - first)
+            source = images_of(Place(flat(x), 0), flat(scratch), n, layout)
+            filters = Filters(flat(packed), 0, flat(bias), relu)
             if pooled:
-                to = buffers + int64(i) * buffer
+                first, to = first_image(block, source), buffers + int64(i) * buffer
+                images = min(together, n - first)
                 origin = to - first * z_image - p * pool.kh * row  # where row 0 of image 0 would be
-                if size > 0:
-                    correlate_rows(
-                        flat(scratch), 0, size, n, first_row, end_row, d, False, flat(packed), 0, flat(bias), relu,
-                        flat(scratch), origin, z_image,
-                    )  # fmt: skip
-                else:
-                    correlate_rows(
-                        flat(x), 0, size, n, first_row, end_row, d, False, flat(packed), 0, flat(bias), relu,
-                        flat(scratch), origin, z_image,
-                    )  # fmt: skip
-                pool_maxima(flat(scratch), to, z_image, pool, images, p, end, flat(y), first * pool.oh * pool.ow * d.f)
-            elif size > 0:
-                correlate_rows(
-                    flat(scratch), 0, size, n, first_row, end_row, d, False, flat(packed), 0, flat(bias), relu, flat(y),
-                    0, z_image,
-                )  # fmt: skip
+                z = Rows(flat(scratch), origin, z_image)
+                correlate_rows(source, first_row, end_row, d, False, filters, z)
+                z, target = Rows(flat(scratch), to, z_image), Place(flat(y), first * pool.oh * pool.ow * d.f)
+                pool_maxima(z, pool, Part(images, p, end), target)
             else:
-                correlate_rows(
-                    flat(x), 0, size, n, first_row, end_row, d, False, flat(packed), 0, flat(bias), relu, flat(y), 0,
-                    z_image,
-                )  # fmt: skip
+                correlate_rows(source, first_row, end_row, d, False, filters, Rows(flat(y), 0, z_image))
             low += end - p

@@ -2,7 +2,7 @@
 
 from ..shapes import LinearDims
 from .compiler.jit import kernel, region
-from .tiles.gemm import few, matmul, matmul_scratch
+from .tiles.gemm import few, matmul, matmul_scratch, row_major, transposed
 
 __all__ = ["linear", "linear_backward", "linear_backward_scratch", "linear_scratch"]
 
@@ -17,24 +17,22 @@ def linear_backward_scratch(d: LinearDims, n: int) -> int:
     return max(matmul_scratch(d.m, d.k), matmul_scratch(n, d.m))
 
 
-@kernel(optional={"b": 1}, small=lambda x, w, *_: few(len(x) * w.size, w.size))
+@kernel(optional={"b": 1}, small=lambda x, w: few(len(x) * w.size, w.size))
 def linear(x, w, b, d, scratch, y):
     """y = x w + b."""
-    n, k, m = x.shape[0], d.k, d.m
-    none = scratch[:0]
-    matmul(x, k, 1, n, w, m, 1, k, m, b, False, none, scratch, y)
+    n, none = x.shape[0], scratch[:0]
+    matmul(x, row_major(n, d.k), w, row_major(d.k, d.m), b, False, none, scratch, y)
 
 
 @region
 def linear_gradients(dy, x, w, d, scratch, dx, dw, db):
     """dx = dy w^T, dw = x^T dy, db = the sum of dy over the samples."""
-    n, k, m = x.shape[0], d.k, d.m
-    none = scratch[:0]
+    n, none = x.shape[0], scratch[:0]
     if dx.size:
-        matmul(dy, m, 1, n, w, 1, m, m, k, none, False, none, scratch, dx)
-    matmul(x, 1, k, k, dy, m, 1, n, m, none, False, db, scratch, dw)
+        matmul(dy, row_major(n, d.m), w, transposed(row_major(d.k, d.m)), none, False, none, scratch, dx)
+    matmul(x, transposed(row_major(n, d.k)), dy, row_major(n, d.m), none, False, db, scratch, dw)
 
 
-@kernel(optional={"dx": 2, "db": 1}, small=lambda dy, x, w, *_: few(2 * len(x) * w.size, w.size))
+@kernel(optional={"dx": 2, "db": 1}, small=lambda dy, x, w: few(2 * len(x) * w.size, w.size))
 def linear_backward(dy, x, w, d, scratch, dx, dw, db):
     linear_gradients(dy, x, w, d, scratch, dx, dw, db)

@@ -21,7 +21,7 @@ from .tiles.chunks import chunk, chunks, elementwise, load, run, store
 from .tiles.tile import (
     REGISTERS,
     VECTOR_BYTES,
-    Shape,
+    TileShape,
     flat,
     lanes,
     tile_add,
@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 # Four values a channel, for the gradient, fill half the registers.
-STRIP, REST = Shape(1, REGISTERS // 8, 1), Shape(1, 1, 1)
+STRIP, REST = TileShape(1, REGISTERS // 8, 1), TileShape(1, 1, 1)
 
 WIDTH = REGISTERS // 8 * VECTOR_BYTES // 4
 """Elements of a strip of float32."""

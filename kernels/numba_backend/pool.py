@@ -15,7 +15,7 @@ from ..shapes import Pool2dDims
 from .compiler.jit import inline, kernel, prange
 from .tiles.chunks import clear, load, run, store
 from .tiles.tile import (
-    Shape,
+    TileShape,
     flat,
     lanes,
     tile_add,
@@ -32,8 +32,8 @@ from .tiles.tile import (
 
 __all__ = ["avgpool2d", "avgpool2d_backward", "maxpool2d", "maxpool2d_backward"]
 
-WINDOW = Shape(1, 1, 1)
-WINDOWS = Shape(4, 1, 4)
+WINDOW = TileShape(1, 1, 1)
+WINDOWS = TileShape(4, 1, 4)
 """Neighbouring windows in one row, a vector each: what it takes to go through their positions is shared."""
 
 

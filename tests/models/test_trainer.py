@@ -115,7 +115,7 @@ def test_inputs_and_labels_are_left_alone(k: Kernels) -> None:
     [
         (np.zeros((7, 4)), ValueError, "Trainer.step: x has 7 samples, expected at most batch_size 6"),
         (np.zeros((0, 4)), ValueError, "x has an empty batch"),
-        (np.zeros((2, 5)), ValueError, r"x has shape \(5,\), expected \(4,\)"),
+        (np.zeros((2, 5)), ValueError, r"x has shape \(2, 5\), expected \(N, 4\)"),
         (np.zeros((2, 4), int), TypeError, "x has dtype int64"),
         (np.zeros((2, 4), np.uint8), ValueError, "the model has no normalisation"),
         ([[0.0] * 4] * 2, TypeError, "x is a list"),
@@ -291,7 +291,7 @@ X, Y = problem(6)
         ({"epochs": 0}, ValueError, "Trainer.fit: epochs is 0"),
         ({"iterations": -1}, ValueError, "Trainer.fit: iterations is -1"),
         ({"epochs": 1.5}, ValueError, "Trainer.fit: epochs is 1.5"),
-        ({"epochs": 1, "validation": (X[:, :2], Y)}, ValueError, r"validation images has shape \(2,\)"),
+        ({"epochs": 1, "validation": (X[:, :2], Y)}, ValueError, r"validation images has shape \(6, 2\)"),
         ({"epochs": 1, "validation": (X, Y[:2])}, ValueError, r"labels have shape \(2,\), expected \(6,\)"),
         ({"epochs": 1, "validation": (X[:0], Y[:0])}, ValueError, "validation images has an empty batch"),
         ({"epochs": 1, "validation": (X.astype(np.uint8), Y)}, ValueError, "validation images holds uint8 images"),

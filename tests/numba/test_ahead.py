@@ -19,7 +19,7 @@ COLD = f"""
 import contextlib, os, subprocess, sys, threading
 import numpy as np
 import kernels
-from kernels.numba_backend.compiler import ahead, jit
+from kernels.numba_backend.compiler import ahead, cache, jit
 
 k = kernels.get("numba")
 x = np.linspace(-2, 2, 90_000, dtype=np.float32).reshape(300, 300)
@@ -191,7 +191,7 @@ print(shared)
         pytest.param("ahead._serve = None; sys.executable = ''", id="no interpreter"),
         pytest.param("sys.frozen = True", id="one that runs the program itself"),
         pytest.param("kernels.set_threads(1)", id="one thread"),
-        pytest.param("jit._Cache.is_writable = lambda cache: False", id="no cache"),
+        pytest.param("cache.Cache.is_writable = lambda self: False", id="no cache"),
         pytest.param("del calls['relu']", id="two kernels"),
     ],
 )

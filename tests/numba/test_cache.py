@@ -71,7 +71,8 @@ def test_a_kernel_compiled_by_a_call_serves_recorded_programs_too(tmp_path: Path
 {PRELUDE}
 import numpy as np
 import kernels
-from kernels.numba_backend import activation, program
+from kernels.numba_backend import activation
+from kernels.numba_backend.compiler import program
 
 x, y = np.linspace(-2, 2, 40_000, dtype=np.float32), np.empty(40_000, np.float32)
 program.record([(activation.relu, (x, y))]).run(1, {{}})
@@ -186,21 +187,21 @@ print(np.asarray(y[0] if isinstance(y, tuple) else y).tobytes().hex())
 
 def test_every_source_counts(install: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However deep it lies: code in the cache that was made from other sources would run without a word."""
-    from kernels.numba_backend.compiler import jit
+    from kernels.numba_backend.compiler import cache
 
     package = install / "kernels"
-    monkeypatch.setattr(jit, "__file__", str(package / "numba_backend/compiler/jit.py"))
-    assert jit._sources_hash() == jit._sources_hash()
+    monkeypatch.setattr(cache, "__file__", str(package / "numba_backend/compiler/cache.py"))
+    assert cache._sources_hash() == cache._sources_hash()
     files = list(package.rglob("*.py"))
     assert {"conv.py", "tile.py", "jit.py", "interface.py"} <= {file.name for file in files}
     for file in files:
-        before = jit._sources_hash()
+        before = cache._sources_hash()
         file.write_text(file.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-        assert jit._sources_hash() != before, f"{file.relative_to(package)} does not count"
-    before = jit._sources_hash()
+        assert cache._sources_hash() != before, f"{file.relative_to(package)} does not count"
+    before = cache._sources_hash()
     (package / "numba_backend" / "tiles" / "further").mkdir()
     (package / "numba_backend" / "tiles" / "further" / "new.py").touch()
-    assert jit._sources_hash() != before, "a new folder's file does not count"
+    assert cache._sources_hash() != before, "a new folder's file does not count"
 
 
 @pytest.mark.parametrize(
@@ -218,11 +219,11 @@ def test_every_source_counts(install: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_versions_and_options_of_the_compiler_count(
     monkeypatch: pytest.MonkeyPatch, module: str, name: str, value: object
 ) -> None:
-    from kernels.numba_backend.compiler import jit
+    from kernels.numba_backend.compiler import cache
 
-    before = jit._sources_hash()
+    before = cache._sources_hash()
     monkeypatch.setattr(f"{module}.{name}", value)
-    assert jit._sources_hash() != before
+    assert cache._sources_hash() != before
 
 
 # Damage --------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ PROGRAM = f"""
 {PRELUDE}
 import numpy as np
 from benchmarks.suite.cases import get
-from kernels.numba_backend import jit, tile
+from kernels.numba_backend.compiler.threads import DISABLED
+from kernels.numba_backend.tiles.tile import VECTOR_BYTES
 from benchmarks.suite.common import record
 from tests.support.conformance import MODULES, assert_close, execute
 
@@ -50,7 +51,7 @@ def test_every_kernel_is_plain_python_with_numba_switched_off() -> None:
     plain = f"""
 {conformance(SMALL)}
 import gc
-print(jit.DISABLED, len(compiled), sum("Dispatcher" in type(o).__name__ for o in gc.get_objects()))
+print(DISABLED, len(compiled), sum("Dispatcher" in type(o).__name__ for o in gc.get_objects()))
 """
     assert run(plain, NUMBA_DISABLE_JIT=1) == ["True 0 0"]
 
@@ -81,7 +82,7 @@ TARGETS = [
 
 
 def on(target: str, program: str) -> list[str]:
-    return run(f"{program}\nprint(tile.VECTOR_BYTES)", NUMBA_CPU_NAME=target, NUMBA_CPU_FEATURES="")
+    return run(f"{program}\nprint(VECTOR_BYTES)", NUMBA_CPU_NAME=target, NUMBA_CPU_FEATURES="")
 
 
 @pytest.mark.parametrize(("target", "vector_bytes"), TARGETS)

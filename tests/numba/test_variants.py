@@ -11,18 +11,18 @@ import importlib, pkgutil
 import numpy as np
 import kernels
 from kernels import numba_backend
-from kernels.numba_backend import jit
+from kernels.numba_backend.compiler import jit
 
 k = kernels.get("numba")
 
 def variants():
     "The number of compiled variants by kernel, of all those that were used."
     found = {}
-    for module in pkgutil.iter_modules(numba_backend.__path__):
-        module = importlib.import_module(f"{numba_backend.__name__}.{module.name}")
+    for module in pkgutil.walk_packages(numba_backend.__path__, numba_backend.__name__ + "."):
+        module = importlib.import_module(module.name)
         for value in vars(module).values():
-            kernel = value if isinstance(value, jit.Kernel) else getattr(value, "__wrapped__", None)
-            if isinstance(kernel, jit.Kernel):
+            kernel = value if isinstance(value, jit.CompiledKernel) else getattr(value, "__wrapped__", None)
+            if isinstance(kernel, jit.CompiledKernel):
                 for dispatcher in (kernel.parallel, kernel.serial):
                     found[dispatcher.py_func.__qualname__] = len(dispatcher.signatures)
     return {name: number for name, number in found.items() if number}

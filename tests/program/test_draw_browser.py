@@ -15,7 +15,7 @@ from twinkernels.draw import SHIPPED, Reader, server
 
 from .test_draw import DIGITS
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="the page is driven by playwright, of the extra test")
+sync_api = pytest.importorskip("playwright.sync_api", reason="the page is driven by playwright, of the group dev")
 
 
 @pytest.fixture(scope="module")

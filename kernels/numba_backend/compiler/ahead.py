@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from numba import types
@@ -28,6 +28,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from ...compiling import tell, watched
 from ...threads import get_threads
 from . import jit
+from .cache import cache_directory
 
 __all__ = ["compile_ahead"]
 
@@ -45,7 +46,7 @@ class _Job(NamedTuple):
     module: str
     name: str
     threads: bool
-    types: tuple[types.Type, ...]
+    types: jit.ArgumentTypes
 
     @property
     def dispatcher(self) -> Any:
@@ -78,8 +79,12 @@ class _Job(NamedTuple):
 def _written(type_: types.Type) -> Any:
     if isinstance(type_, types.Array):
         return [type_.dtype.name, type_.ndim, type_.layout]
-    if isinstance(type_, types.NamedUniTuple):
-        return [type_.instance_class.__module__, type_.instance_class.__qualname__]
+    if isinstance(type_, types.BaseNamedTuple):
+        return [
+            type_.instance_class.__module__,
+            type_.instance_class.__qualname__,
+            [_written(field) for field in type_],
+        ]
     if isinstance(type_, types.CPointer):
         return [type_.dtype.name]
     return type_.name
@@ -89,16 +94,16 @@ def _read(written: Any) -> types.Type:
     match written:
         case [str(dtype), int(ndim), layout]:
             return types.Array(_read(dtype), ndim, layout)
-        case [module, name]:
+        case [str(module), str(name), fields]:
             named_tuple = getattr(importlib.import_module(module), name)
-            return types.NamedUniTuple(types.int64, len(named_tuple._fields), named_tuple)
+            return types.BaseTuple.from_types([_read(field) for field in fields], named_tuple)
         case [dtype]:
             return types.CPointer(_read(dtype))
         case _:
             return types.boolean if written == "bool" else getattr(types, written)
 
 
-def compile_ahead(calls: Iterable[tuple[jit.Kernel, bool, tuple[types.Type, ...]]]) -> None:
+def compile_ahead(calls: Iterable[tuple[jit.CompiledKernel, bool, jit.ArgumentTypes]]) -> None:
     """Compile what these calls lack: kernels, with or without threads, for argument types.
 
     Nothing happens where that would not pay: for few functions, on one thread, without a cache; unless somebody is to
@@ -136,7 +141,7 @@ def _can_start() -> bool:
 class _Queue:
     """Jobs to be taken by several threads, each when those that it needs are done."""
 
-    def __init__(self, jobs: Mapping[_Job, set[_Job]]) -> None:
+    def __init__(self, jobs: dict[_Job, set[_Job]]) -> None:
         """`jobs`: each with those that it needs, which come before it."""
         rank = dict.fromkeys(jobs, 0)  # how many wait in a row for a job: the longest row first
         for job, needed in reversed(jobs.items()):
@@ -176,7 +181,7 @@ class _Queue:
             self._change.notify_all()
 
 
-def _share_out(jobs: Mapping[_Job, set[_Job]], helpers: int) -> None:
+def _share_out(jobs: dict[_Job, set[_Job]], helpers: int) -> None:
     """Do the jobs here and in so many other processes."""
     waiting = _Queue(jobs)
     with contextlib.ExitStack() as started:
@@ -192,7 +197,7 @@ def _share_out(jobs: Mapping[_Job, set[_Job]], helpers: int) -> None:
 def _helper(jobs: _Queue) -> Iterator[None]:
     """Another process at work on the jobs; at the end its last job is waited for, unless that is an exception."""
     program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import _serve; _serve()"
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(jit.cache_directory().parent)}
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache_directory().parent)}
     pipe = subprocess.PIPE
     process = subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, env=environment, text=True)
     thread = threading.Thread(target=_hand_on, args=(jobs, process), daemon=True)

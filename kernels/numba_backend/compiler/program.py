@@ -27,7 +27,8 @@ from numba.extending import lower_builtin, type_callable
 
 from ...interface import Scalar
 from .ahead import compile_ahead
-from .jit import DISABLED, Kernel, forked, kernel, recording, turn
+from .jit import ArgumentTypes, CompiledKernel, kernel, recording
+from .threads import DISABLED, forked, turn
 
 _WORD = ir.IntType(64)
 _TABLE = (types.voidptr,)
@@ -61,10 +62,10 @@ def _call(context: Any, builder: ir.IRBuilder, callee: ir.Value, arguments: Any,
         context.call_conv.return_status_propagate(builder, status)
 
 
-_bridges: dict[tuple[types.Type, ...], tuple[int, Any]] = {}  # with the library, which keeps the code in memory
+_bridges: dict[ArgumentTypes, tuple[int, Any]] = {}  # with the library, which keeps the code in memory
 
 
-def _bridge(arguments: tuple[types.Type, ...]) -> int:
+def _bridge(arguments: ArgumentTypes) -> int:
     """Address of a function of one pointer, to the address of a kernel's code followed by the arguments' words."""
     with global_compiler_lock:
         if arguments not in _bridges:
@@ -79,7 +80,7 @@ def _bridge(arguments: tuple[types.Type, ...]) -> int:
         return _bridges[arguments][0]
 
 
-def _write_bridge(context: Any, module: ir.Module, name: str, arguments: tuple[types.Type, ...]) -> None:
+def _write_bridge(context: Any, module: ir.Module, name: str, arguments: ArgumentTypes) -> None:
     """Numba takes an array or a tuple apart into its fields, each of which is a word of the table."""
     convention = context.call_conv
     function = ir.Function(module, convention.get_function_type(types.none, _TABLE), name)
@@ -96,7 +97,7 @@ def _write_bridge(context: Any, module: ir.Module, name: str, arguments: tuple[t
 
 
 @kernel
-def _run(calls, table, places, words):
+def _run(calls: np.ndarray, table: np.ndarray, places: np.ndarray, words: np.ndarray) -> None:
     """Round after round: put the round's words in their places, then call one after the other."""
     for r in range(words.shape[0]):
         for i in range(places.size):
@@ -125,7 +126,9 @@ def _(context: Any, builder: ir.IRBuilder, signature: Any, values: tuple[ir.Valu
 
 
 @kernel
-def _run_and_look(calls, table, places, words, clock, stamps):
+def _run_and_look(
+    calls: np.ndarray, table: np.ndarray, places: np.ndarray, words: np.ndarray, clock: int, stamps: np.ndarray
+) -> None:
     """One round, with a look at the clock before the first call and after each."""
     for i in range(places.size):
         table[places[i]] = words[0, i]
@@ -148,7 +151,7 @@ def _clock() -> int | None:
 class _Noted:
     """One call of a kernel: its argument types, their words, and which of these are scalars still to come."""
 
-    def __init__(self, kernel: Kernel, threads: bool, arguments: tuple[Any, ...]) -> None:
+    def __init__(self, kernel: CompiledKernel, threads: bool, arguments: tuple[Any, ...]) -> None:
         self.kernel, self.threads = kernel, threads
         self.arguments = arguments  # kept, since the words hold no reference
         self.types = kernel.types(arguments)

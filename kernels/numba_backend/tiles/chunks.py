@@ -1,4 +1,4 @@
-"""How kernels that are no contraction are cut: into chunks that depend on sizes alone, never on the thread count."""
+"""How work is cut: into chunks and shares that depend on sizes alone, never on the thread count."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..compiler.jit import Kernel, disjoint, inline
+from ..compiler.jit import CompiledKernel, disjoint, inline, region
 from .tile import lanes, tile_load, tile_load_partial, tile_store, tile_store_partial, tile_vectors
 
 CHUNK = 4096
@@ -28,6 +28,12 @@ def chunks(x):
 def chunk(x, c):
     """Chunk c of a flat array. A view from 0, since a loop from an offset has to check for negative indices."""
     return x[c * CHUNK : (c + 1) * CHUNK]
+
+
+@region
+def share(rows, item, items):
+    """Rows of an item, shared out evenly: (first, end)."""
+    return item * rows // items, (item + 1) * rows // items
 
 
 @disjoint
@@ -56,7 +62,7 @@ def store(shape, tile, array, offset, stride, columns):
         tile_store_partial(tile, array, offset, stride, columns)
 
 
-def run(kernel: Kernel, size: int, *args: Any) -> None:
+def run(kernel: CompiledKernel, size: int, *args: Any) -> None:
     """Call a kernel that works on `size` elements, without threads if they are few."""
     if size <= SMALL:
         kernel.alone(*args)
@@ -69,7 +75,7 @@ def rows(x: np.ndarray) -> np.ndarray:
     return x.reshape(-1, x.shape[-1])
 
 
-def elementwise(kernel: Kernel) -> Callable[..., None]:
+def elementwise(kernel: CompiledKernel) -> Callable[..., None]:
     """A kernel over flat arrays as one over arrays of any shape; the first gives the size."""
 
     @functools.wraps(kernel)

@@ -5,13 +5,18 @@ the innermost loop reads them in one stream. `rows_times_panel` covers any numbe
 `matmul` is all of the linear kernels.
 """
 
+from __future__ import annotations
+
+from typing import NamedTuple
+
 from numpy import int64
 
 from ..compiler.jit import Flat, prange, region, separate
+from .places import Panel, Rows
 from .tile import (
+    LANES,
     REGISTERS,
-    VECTOR_BYTES,
-    Shape,
+    TileShape,
     flat,
     given,
     lanes,
@@ -40,42 +45,76 @@ def few(macs: int, weights: int) -> bool:
 
 # 16 accumulators hide the latency of the multiply-adds, and 8 rows divide the usual batch sizes; 12 in 16 registers.
 _ROWS = 8 if REGISTERS == 32 else 6
-NARROW = Shape(2 * _ROWS, 1, 2 * _ROWS)  # for a panel of one vector; the others are for two
-SHORT = Shape(2 * _ROWS - 4, 1, 2 * _ROWS - 4)
-FULL, HALF, ONE = Shape(_ROWS, 2, _ROWS), Shape(_ROWS // 2, 2, _ROWS // 2), Shape(1, 2, 1)
-_VECTOR = Shape(1, 1, 1)
+NARROW = TileShape(2 * _ROWS, 1, 2 * _ROWS)  # for a panel of one vector; the others are for two
+SHORT = TileShape(2 * _ROWS - 4, 1, 2 * _ROWS - 4)
+FULL, HALF, ONE = TileShape(_ROWS, 2, _ROWS), TileShape(_ROWS // 2, 2, _ROWS // 2), TileShape(1, 2, 1)
+_VECTOR = TileShape(1, 1, 1)
+
+
+class Loop(NamedTuple):
+    """One loop of a `Nest`: how many rounds, and how far each goes on in `a` and in `b`."""
+
+    rounds: int
+    a: int
+    b: int
+
+
+class Nest(NamedTuple):
+    """The three loops of a contraction, the innermost last."""
+
+    outer: Loop
+    inner: Loop
+    run: Loop
+
+
+class Epilogue(NamedTuple):
+    """What becomes of a panel's sums: bias[column:] is added, unless `bias` is empty, then `relu` puts 0 for what is
+    negative, and the first `columns` columns are stored."""
+
+    bias: Flat
+    column: int
+    columns: int
+    relu: bool
 
 
 @region
-def contract(tile, a, ao, row, group, b, bo, nest):
-    """tile[r, :] += the sum over o < outer, i < inner and k < run of
-    a[ao + r row + o a_outer + i a_inner + k a_run] * b[bo + o b_outer + i b_inner + k b_run + (0, 1, ...)]."""
-    outer, a_outer, b_outer, inner, a_inner, b_inner, run, a_run, b_run = nest
-    for o in range(outer):
-        for i in range(inner):
-            at = ao + o * a_outer + i * a_inner
-            bt = bo + o * b_outer + i * b_inner
-            for k in range(run):
-                tile = tile_fma(tile, a, at + k * a_run, row, group, b, bt + k * b_run)
+def contract(tile, first, a, group, b, nest):
+    """tile[r, :] += the sum over the nest's rounds o, i and k of
+    a[(first + r) a.apart + o outer.a + i inner.a + k run.a] * b[o outer.b + i inner.b + k run.b + (0, 1, ...)].
+
+    With a tile's shape in groups of rows, groups are `group` apart.
+    """
+    outer, inner, run = nest.outer, nest.inner, nest.run
+    start = a.start + first * a.apart
+    for o in range(outer.rounds):
+        for i in range(inner.rounds):
+            at = start + o * outer.a + i * inner.a
+            bt = b.start + o * outer.b + i * inner.b
+            for k in range(run.rounds):
+                tile = tile_fma(tile, a.memory, at + k * run.a, a.apart, group, b.memory, bt + k * run.b)
     return tile
 
 
 @region
-def product(shape, a, ao, a_row, b, bo, nest, bias, column, columns, relu, y, yo, y_row):
-    """One tile: y[r, :columns] = bias[column:] + `contract`, or 0 where that is negative if `relu`."""
-    tile = tile_load_partial(shape, bias, column, 0, columns) if given(bias) else tile_zeros(shape, y)
-    tile = contract(tile, a, ao, a_row, 0, b, bo, nest)
-    if relu:
-        tile = tile_where_positive(tile, tile)
-    if columns >= tile_vectors(shape) * lanes(y):
-        tile_store(tile, y, yo, y_row)
+def product(shape, r, a, b, nest, epilogue, y):
+    """One tile, of the rows from r on: y[r, :] = the `Epilogue` of `contract`."""
+    if given(epilogue.bias):
+        tile = tile_load_partial(shape, epilogue.bias, epilogue.column, 0, epilogue.columns)
     else:
-        tile_store_partial(tile, y, yo, y_row, columns)
+        tile = tile_zeros(shape, y.memory)
+    tile = contract(tile, r, a, 0, b, nest)
+    if epilogue.relu:
+        tile = tile_where_positive(tile, tile)
+    to = y.start + r * y.apart
+    if epilogue.columns >= tile_vectors(shape) * lanes(y.memory):
+        tile_store(tile, y.memory, to, y.apart)
+    else:
+        tile_store_partial(tile, y.memory, to, y.apart, epilogue.columns)
 
 
 @region
-def rows_times_panel(count, a, ao, a_row, b, bo, width, nest, bias, column, columns, relu, y, yo, y_row):
-    """`product` for r < count and a panel `width` wide.
+def rows_times_panel(count, a, b, nest, epilogue, y):
+    """`product` for r < count.
 
     Rows left over are covered by a tile shifted back over rows already done: they come out the same again. A few rows
     of a narrow panel take a wide tile, whose second vector computes what nobody stores.
@@ -83,211 +122,245 @@ def rows_times_panel(count, a, ao, a_row, b, bo, width, nest, bias, column, colu
     r = 0
     while r < count:
         left = count - r
-        if width == lanes(y) and left > tile_rows(FULL) and count >= tile_rows(NARROW):
+        if b.width == lanes(y.memory) and left > tile_rows(FULL) and count >= tile_rows(NARROW):
             r = min(r, count - tile_rows(NARROW))
-            product(
-                NARROW, a, ao + r * a_row, a_row, b, bo, nest, bias, column, columns, relu, y, yo + r * y_row, y_row
-            )
+            product(NARROW, r, a, b, nest, epilogue, y)
             r += tile_rows(NARROW)
         elif left > tile_rows(HALF) and count >= tile_rows(FULL):
             r = min(r, count - tile_rows(FULL))
-            at, to = ao + r * a_row, yo + r * y_row
-            product(FULL, a, at, a_row, b, bo, nest, bias, column, columns, relu, y, to, y_row)
+            product(FULL, r, a, b, nest, epilogue, y)
             r += tile_rows(FULL)
         elif count >= tile_rows(HALF):
             r = min(r, count - tile_rows(HALF))
-            at, to = ao + r * a_row, yo + r * y_row
-            product(HALF, a, at, a_row, b, bo, nest, bias, column, columns, relu, y, to, y_row)
+            product(HALF, r, a, b, nest, epilogue, y)
             r += tile_rows(HALF)
         else:
-            at, to = ao + r * a_row, yo + r * y_row
-            product(ONE, a, at, a_row, b, bo, nest, bias, column, columns, relu, y, to, y_row)
+            product(ONE, r, a, b, nest, epilogue, y)
             r += 1
 
 
 @region
-def neighbours(shape, a, ao, a_outer, b, bo, outer, run, bias, columns, relu, y, yo, y_row):
-    """y[r, :columns] = bias + the sum over o < outer and k < run of a[ao + r + o a_outer + k] * b[bo + (o run + k, 0)],
-    for a panel of one vector.
+def neighbours(shape, r, a, b, outer, run, epilogue, y):
+    """`product` of rows that lie side by side, for a panel of one vector: y[r, :] = the `Epilogue` of the sum over
+    o < outer and k < run of a[o a.apart + r + k] * b[o run + k, :].
 
     Distances that the compiler knows need no registers for addresses: with a literal `run` as well this reaches 98 % of
     the peak, where `product` reaches 72 %.
     """
-    tile = tile_load_partial(shape, bias, 0, 0, columns) if given(bias) else tile_zeros(shape, y)
+    if given(epilogue.bias):
+        tile = tile_load_partial(shape, epilogue.bias, epilogue.column, 0, epilogue.columns)
+    else:
+        tile = tile_zeros(shape, y.memory)
     for o in range(outer):
         for k in range(run):
-            tile = tile_fma(tile, a, ao + o * a_outer + k, 1, 0, b, bo + (o * run + k) * lanes(y))
-    if relu:
+            at, bt = a.start + r + o * a.apart + k, b.start + (o * run + k) * lanes(y.memory)
+            tile = tile_fma(tile, a.memory, at, 1, 0, b.memory, bt)
+    if epilogue.relu:
         tile = tile_where_positive(tile, tile)
-    if columns >= lanes(y):
-        tile_store(tile, y, yo, y_row)
+    to = y.start + r * y.apart
+    if epilogue.columns >= lanes(y.memory):
+        tile_store(tile, y.memory, to, y.apart)
     else:
-        tile_store_partial(tile, y, yo, y_row, columns)
+        tile_store_partial(tile, y.memory, to, y.apart, epilogue.columns)
 
 
 @region
-def rows_side_by_side(count, a, ao, a_outer, b, bo, outer, run, bias, columns, relu, y, yo, y_row):
+def rows_side_by_side(count, a, b, outer, run, epilogue, y):
     """`neighbours` for r < count, at least SHORT's number of rows."""
     r = 0
     while r < count:
         if count >= tile_rows(NARROW) and count % tile_rows(SHORT) != 0 and count - r > tile_rows(SHORT):
             r = min(r, count - tile_rows(NARROW))
-            neighbours(NARROW, a, ao + r, a_outer, b, bo, outer, run, bias, columns, relu, y, yo + r * y_row, y_row)
+            neighbours(NARROW, r, a, b, outer, run, epilogue, y)
             r += tile_rows(NARROW)
         else:
             r = min(r, count - tile_rows(SHORT))
-            neighbours(SHORT, a, ao + r, a_outer, b, bo, outer, run, bias, columns, relu, y, yo + r * y_row, y_row)
+            neighbours(SHORT, r, a, b, outer, run, epilogue, y)
             r += tile_rows(SHORT)
 
 
 @separate
-def pack_rows(b: Flat, bo: int, b_row: int, rows: int, columns: int, width: int, out: Flat, oo: int) -> None:
-    """out[oo + r width + i] = b[bo + r b_row + i] for i < columns, zeros up to `width`, a number of vectors."""
-    n = lanes(b)
+def pack_rows(b: Rows, rows: int, columns: int, out: Panel) -> None:
+    """out[r, i] = b[r, i] for r < rows and i < columns, zeros up to the panel's width."""
+    n = lanes(b.memory)
     for r in range(rows):
-        for i in range(0, width, n):
+        for i in range(0, out.width, n):
+            at = b.start + r * b.apart + i
             if columns - i >= n:
-                tile = tile_load(_VECTOR, b, bo + r * b_row + i, 0)
+                tile = tile_load(_VECTOR, b.memory, at, 0)
             else:
-                tile = tile_load_partial(_VECTOR, b, bo + r * b_row + i, 0, max(columns - i, 0))
-            tile_store(tile, out, oo + r * width + i, 0)
+                tile = tile_load_partial(_VECTOR, b.memory, at, 0, max(columns - i, 0))
+            tile_store(tile, out.memory, out.start + r * out.width + i, 0)
 
 
 @separate
-def pack_columns(b: Flat, bo: int, b_row: int, rows: int, columns: int, width: int, out: Flat, oo: int) -> None:
-    """out[oo + r width + i] = b[bo + i b_row + r] for i < columns, zeros up to `width`: `pack_rows` of the transpose.
+def pack_columns(b: Rows, rows: int, columns: int, out: Panel) -> None:
+    """out[r, i] = b[i, r] for r < rows and i < columns, zeros up to the panel's width: `pack_rows` of the transpose.
 
     Writes up to a vector's length of rows too many.
     """
-    n = lanes(b)
-    for i in range(0, width, n):
+    n = lanes(b.memory)
+    for i in range(0, out.width, n):
         for r in range(0, rows, n):
-            tile = tile_load_transposed(b, bo + i * b_row + r, b_row, columns - i, rows - r)
-            tile_store(tile, out, oo + r * width + i, width)
+            tile = tile_load_transposed(b.memory, b.start + i * b.apart + r, b.apart, columns - i, rows - r)
+            tile_store(tile, out.memory, out.start + r * out.width + i, out.width)
 
 
 @region
-def panel_width(column, columns, like):
+def panel_width(column, columns, vector):
     """Elements in a row of the panel at `column`: two vectors, or one where that holds the rest of the columns."""
-    return lanes(like) if columns - column <= lanes(like) else 2 * lanes(like)
+    return vector if columns - column <= vector else 2 * vector
 
 
 @region
-def sum_rows(a, ao, row, rows, columns, sums, so):
-    """sums[so + i] = the sum over r < rows of a[ao + r row + i], for i < columns of at most two vectors."""
-    tile = tile_zeros(FULL, a)
+def panel_count(columns, vector):
+    """Panels that hold so many columns."""
+    return -(-columns // (2 * vector))
+
+
+@region
+def panel_size(rows, vector):
+    """Elements of scratch for a panel of so many rows; `pack_columns` overshoots by less than a vector of rows."""
+    return (rows + vector) * 2 * vector
+
+
+@region
+def sum_rows(a, count, columns, sums, so):
+    """sums[so + i] = the sum over r < count of a[r, i], for i < columns of at most two vectors."""
+    tile = tile_zeros(FULL, a.memory)
     step = tile_rows(FULL)
-    together = rows // step * step
+    together = count // step * step
     for r in range(0, together, step):
-        tile = tile_add(tile, tile_load_partial(FULL, a, ao + r * row, row, columns))
+        tile = tile_add(tile, tile_load_partial(FULL, a.memory, a.start + r * a.apart, a.apart, columns))
     total = tile_sum(tile)
-    for r in range(together, rows):
-        total = tile_add(total, tile_load_partial(ONE, a, ao + r * row, row, columns))
+    for r in range(together, count):
+        total = tile_add(total, tile_load_partial(ONE, a.memory, a.start + r * a.apart, a.apart, columns))
     tile_store_partial(total, sums, so, 0, columns)
 
 
+# --- The matrix product ---------------------------------------------------------------------------------------------
+
+
+class MatrixLayout(NamedTuple):
+    """How a matrix fills its array: neighbours in a column are `down` apart, in a row `across`; one of the two is 1."""
+
+    rows: int
+    columns: int
+    down: int
+    across: int
+
+
+@region
+def row_major(rows, columns):
+    """The layout of a matrix whose rows lie one after the other."""
+    return MatrixLayout(rows, columns, columns, int64(1))
+
+
+@region
+def transposed(matrix):
+    """The layout of the transpose, in the same memory."""
+    return MatrixLayout(matrix.columns, matrix.rows, matrix.across, matrix.down)
+
+
 @separate
-def pack_panel(
-    b: Flat, b_run: int, b_column: int, run: int, columns: int, column: int, sums: Flat, out: Flat, oo: int
-) -> None:
-    """Pack the panel at `column` of b[k b_run + c b_column], one of the strides being 1, and sum its rows."""
-    width, left = panel_width(column, columns, b), columns - column
-    if b_column == 1:
-        pack_rows(b, column, b_run, run, left, width, out, oo)
+def pack_panel(b: Flat, matrix: MatrixLayout, column: int, sums: Flat, out: Panel) -> None:
+    """Pack the columns of b from `column` on that fill a panel; and sum them, unless `sums` is empty."""
+    left = matrix.columns - column
+    if matrix.across == 1:
+        pack_rows(Rows(b, column, matrix.down), matrix.rows, left, out)
     else:
-        pack_columns(b, column * b_column, b_column, run, left, width, out, oo)
+        pack_columns(Rows(b, column * matrix.across, matrix.across), matrix.rows, left, out)
     if given(sums):
-        sum_rows(out, oo, width, run, left, sums, column)
+        sum_rows(Rows(out.memory, out.start, out.width), matrix.rows, left, sums, column)
 
 
 @separate
-def multiply_panel(
-    a: Flat, a_row: int, a_run: int, first: int, count: int, b: Flat, bo: int, b_run: int, run: int, columns: int,
-    column: int, bias: Flat, relu: bool, y: Flat,
-) -> None:  # fmt: skip
-    """Rows from `first` on and the columns of one panel of `matmul`, whose rows lie b_run apart."""
-    width, left = panel_width(column, columns, y), columns - column
-    nest = (1, 0, 0, 1, 0, 0, run, a_run, b_run)
-    ao, yo = first * a_row, first * columns + column
-    rows_times_panel(count, a, ao, a_row, b, bo, width, nest, bias, column, left, relu, y, yo, columns)
+def pack_panels(b: Flat, matrix: MatrixLayout, first: int, sums: Flat, packed: Flat) -> None:
+    """`pack_panel` of every panel from number `first` on, each in its place."""
+    vector = lanes(b)
+    for p in range(first, panel_count(matrix.columns, vector)):
+        column = p * 2 * vector
+        out = Panel(packed, p * panel_size(matrix.rows, vector), panel_width(column, matrix.columns, vector))
+        pack_panel(b, matrix, column, sums, out)
 
 
 _MANY_PANELS = 8  # are shared out among threads whole, each packed where it is used;
 _GROUPS = 16  # fewer are packed first, then shared out in groups of rows
 
 
-@region
-def matmul(a, a_row, a_run, rows, b, b_run, b_column, run, columns, bias, relu, sums, scratch, y):
-    """y[r, c] = bias[c] + the sum over k < run of a[r a_row + k a_run] * b[k b_run + c b_column].
+class Cut(NamedTuple):
+    """How a product is shared out: each panel times `groups` of `step` rows; the first `in_place` panels lie in b."""
 
-    Or 0 where that is negative, if `relu`. Also sums[c] = the sum over k of b. An empty `bias` adds nothing, empty
-    `sums` are not wanted.
+    step: int
+    groups: int
+    in_place: int
+
+
+@region
+def is_whole(columns, vector):
+    """Whether panels are shared out whole."""
+    return panel_count(columns, vector) >= _MANY_PANELS
+
+
+@region
+def cut_rows(rows, columns, in_place, vector):
+    """The cut of a product of these sizes."""
+    step = rows if is_whole(columns, vector) else -(-rows // (_GROUPS * tile_rows(NARROW))) * tile_rows(NARROW)
+    return Cut(step, -(-rows // step), in_place)
+
+
+@separate
+def multiply_panel(
+    item: int,
+    cut: Cut,
+    a: Flat,
+    left: MatrixLayout,
+    b: Flat,
+    right: MatrixLayout,
+    packed: Flat,
+    epilogue: Epilogue,
+    sums: Flat,
+    y: Flat,
+) -> None:
+    """One item of `matmul`: a group of rows, and the columns of a panel."""
+    vector, columns = lanes(y), right.columns
+    p, first = item // cut.groups, item % cut.groups * cut.step
+    column = p * 2 * vector
+    panel = Panel(packed, p * panel_size(right.rows, vector), panel_width(column, columns, vector))
+    apart = panel.width
+    if p < cut.in_place:
+        panel, apart = Panel(b, column, panel.width), right.down
+    elif given(b) and is_whole(columns, vector):
+        pack_panel(b, right, column, sums, panel)
+    once = Loop(1, 0, 0)
+    nest = Nest(once, once, Loop(left.columns, left.across, apart))
+    rows = Rows(a, first * left.down, left.down)
+    part = Epilogue(epilogue.bias, column, columns - column, epilogue.relu)
+    to = Rows(y, first * columns + column, columns)
+    rows_times_panel(min(cut.step, left.rows - first), rows, panel, nest, part, to)
+
+
+@region
+def matmul(a, left, b, right, bias, relu, sums, scratch, y):
+    """y = a b + bias, or 0 where that is negative, if `relu`; `left` and `right` are the layouts of a and b.
+
+    Also sums[c] = the sum over the rows of b. An empty `bias` adds nothing, empty `sums` are not wanted, and an empty b
+    lies in scratch already, as `pack_panels` leaves it.
     """
-    width = 2 * lanes(y)
-    size = panel_size(run, y)
-    panels = -(-columns // width)
-    whole = panels >= _MANY_PANELS
-    # For a few rows packing would cost more than the product: every panel but an incomplete last one is read in place.
-    in_place = columns // width if rows < tile_rows(HALF) and b_column == 1 and not sums.size else 0
-    if not whole:
-        for p in range(in_place, panels):
-            pack_panel(flat(b), b_run, b_column, run, columns, p * width, flat(sums), flat(scratch), p * size)
-    step = rows if whole else row_step(rows)
-    groups = -(-rows // step)
-    for item in prange(panels * groups):
-        p, first = int64(item) // groups, int64(item) % groups * step  # prange counts unsigned, which makes floats
-        column, count = p * width, min(step, rows - first)
-        if p < in_place:
-            multiply_panel(
-                flat(a), a_row, a_run, first, count, flat(b), column, b_run, run, columns, column, flat(bias),
-                relu, flat(y),
-            )  # fmt: skip
-        else:
-            if whole:
-                pack_panel(flat(b), b_run, b_column, run, columns, column, flat(sums), flat(scratch), p * size)
-            multiply_panel(
-                flat(a), a_row, a_run, first, count, flat(scratch), p * size, panel_width(column, columns, y), run,
-                columns, column, flat(bias), relu, flat(y),
-            )  # fmt: skip
+    vector, columns, in_place = lanes(y), right.columns, 0
+    if b.size:
+        # For a few rows packing would cost more than the product: all but an incomplete last panel are read in place.
+        if left.rows < tile_rows(HALF) and right.across == 1 and not sums.size:
+            in_place = columns // (2 * vector)
+        if not is_whole(columns, vector):
+            pack_panels(flat(b), right, in_place, flat(sums), flat(scratch))
+    cut = cut_rows(left.rows, columns, in_place, vector)
+    for i in prange(panel_count(columns, vector) * cut.groups):
+        item = int64(i)  # prange counts unsigned, and unsigned with signed makes floats
+        epilogue = Epilogue(flat(bias), 0, columns, relu)
+        multiply_panel(item, cut, flat(a), left, flat(b), right, flat(scratch), epilogue, flat(sums), flat(y))
 
 
-@region
-def pack_panels(b, b_run, b_column, run, columns, sums, packed):
-    """Every panel, for `multiply_panels`."""
-    for p in range(-(-columns // (2 * lanes(b)))):
-        column = p * 2 * lanes(b)
-        pack_panel(flat(b), b_run, b_column, run, columns, column, flat(sums), flat(packed), p * panel_size(run, b))
-
-
-@region
-def multiply_panels(a, a_row, a_run, rows, packed, run, columns, bias, relu, y):
-    """`matmul` of panels that are packed already."""
-    width, size = 2 * lanes(y), panel_size(run, y)
-    panels = -(-columns // width)
-    step = rows if panels >= _MANY_PANELS else row_step(rows)
-    groups = -(-rows // step)
-    for item in prange(panels * groups):
-        p, first = int64(item) // groups, int64(item) % groups * step
-        column, count = p * width, min(step, rows - first)
-        multiply_panel(
-            flat(a), a_row, a_run, first, count, flat(packed), p * size, panel_width(column, columns, y), run, columns,
-            column, flat(bias), relu, flat(y),
-        )  # fmt: skip
-
-
-@region
-def row_step(rows):
-    """Rows of a group, in whole tiles."""
-    return -(-rows // (_GROUPS * tile_rows(NARROW))) * tile_rows(NARROW)
-
-
-@region
-def panel_size(run, like):
-    """Elements of scratch for a panel of `run` rows; `pack_columns` overshoots by less than a vector of rows."""
-    return (run + lanes(like)) * 2 * lanes(like)
-
-
-def matmul_scratch(run: int, columns: int) -> int:
-    """Elements of scratch that `matmul` needs in either dtype."""
-    widest = VECTOR_BYTES // 4
-    return (run + widest) * (columns + 2 * widest)
+def matmul_scratch(rows: int, columns: int) -> int:
+    """Elements of scratch for the panels of a right factor, in either dtype."""
+    return max(panel_count(columns, vector) * panel_size(rows, vector) for vector in LANES)

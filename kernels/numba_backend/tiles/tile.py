@@ -50,9 +50,12 @@ def _vector_unit() -> tuple[int, int]:
 
 VECTOR_BYTES, REGISTERS = _vector_unit()
 
+LANES = (VECTOR_BYTES // 4, VECTOR_BYTES // 8)
+"""Elements of a vector of float32, and of float64."""
+
 
 @dataclass(frozen=True)
-class Shape:
+class TileShape:
     """Rows, vectors a row, and how many rows make a group: within it rows are one stride apart, groups another."""
 
     rows: int
@@ -63,15 +66,15 @@ class Shape:
 class Tile:
     """The tile as a NumPy array, for plain Python."""
 
-    def __init__(self, shape: Shape, values: np.ndarray) -> None:
+    def __init__(self, shape: TileShape, values: np.ndarray) -> None:
         self.shape = shape
         self.values = values
 
 
 class ShapeType(types.Type):
-    """Numba's type of one particular `Shape`: it has no value at run time."""
+    """Numba's type of one particular `TileShape`: it has no value at run time."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: TileShape) -> None:
         self.shape = shape
         super().__init__(name=f"{shape}")
 
@@ -79,13 +82,13 @@ class ShapeType(types.Type):
 class TileType(types.Type):
     """Numba's type of a `Tile`: an LLVM array of vectors, which optimisation turns into registers."""
 
-    def __init__(self, shape: Shape, dtype: types.Float) -> None:
+    def __init__(self, shape: TileShape, dtype: types.Float) -> None:
         self.shape, self.dtype = shape, dtype
         super().__init__(name=f"Tile[{shape}, {dtype}]")
 
     @property
     def lanes(self) -> int:
-        return VECTOR_BYTES * 8 // self.dtype.bitwidth
+        return int(VECTOR_BYTES * 8 // self.dtype.bitwidth)
 
     @property
     def element(self) -> ir.Type:
@@ -96,8 +99,8 @@ class TileType(types.Type):
         return ir.VectorType(self.element, self.lanes)
 
 
-@typeof_impl.register(Shape)
-def _(value: Shape, context: Any) -> ShapeType:
+@typeof_impl.register(TileShape)
+def _(value: TileShape, context: Any) -> ShapeType:
     return ShapeType(value)
 
 
@@ -105,7 +108,7 @@ register_model(ShapeType)(models.OpaqueModel)
 
 
 @lower_constant(ShapeType)
-def _(context: Any, builder: ir.IRBuilder, type_: ShapeType, value: Shape) -> ir.Value:
+def _(context: Any, builder: ir.IRBuilder, type_: ShapeType, value: TileShape) -> ir.Value:
     return context.get_dummy_value()
 
 
@@ -172,7 +175,7 @@ class _Code:
 
     def bytes(self, vector: ir.VectorType) -> int:
         """Bytes of one element."""
-        return vector.element.width // 8 if isinstance(vector.element, ir.IntType) else self.align
+        return int(vector.element.width // 8 if isinstance(vector.element, ir.IntType) else self.align)
 
     def one(self, vector: ir.VectorType) -> ir.Value:
         """The alignment of one element, as an argument."""
@@ -281,7 +284,7 @@ def _(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Valu
     return builder.icmp_signed("!=", args[0], ir.Constant(args[0].type, None))
 
 
-def tile_rows(shape: Shape) -> int:
+def tile_rows(shape: TileShape) -> int:
     """The shape's number of rows; a constant to the compiler."""
     return shape.rows
 
@@ -296,7 +299,7 @@ def _(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Valu
     return ir.Constant(ir.IntType(64), signature.args[0].shape.rows)
 
 
-def tile_vectors(shape: Shape) -> int:
+def tile_vectors(shape: TileShape) -> int:
     """The shape's number of vectors; a constant to the compiler."""
     return shape.vectors
 
@@ -311,7 +314,7 @@ def _(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Valu
     return ir.Constant(ir.IntType(64), signature.args[0].shape.vectors)
 
 
-def tile_zeros(shape: Shape, like: np.ndarray) -> Tile:
+def tile_zeros(shape: TileShape, like: np.ndarray) -> Tile:
     """A tile of zeros of the array's dtype."""
     return Tile(shape, np.zeros((shape.rows, shape.vectors * lanes(like)), like.dtype))
 
@@ -321,7 +324,7 @@ def _(code: _Code, shape: ir.Value, like: Any) -> ir.Value:
     return ir.Constant(ir.ArrayType(code.tile.vector, code.rows * code.vectors), None)
 
 
-def tile_load(shape: Shape, array: np.ndarray, offset: int, row_stride: int) -> Tile:
+def tile_load(shape: TileShape, array: np.ndarray, offset: int, row_stride: int) -> Tile:
     """tile[r, i] = array[offset + r row_stride + i]; a stride of 0 repeats one row."""
     return Tile(shape, _rows(array, offset, row_stride, shape.rows, shape.vectors * lanes(array)).copy())
 
@@ -335,7 +338,7 @@ def _(code: _Code, shape: ir.Value, array: Any, offset: ir.Value, row_stride: ir
     return code.pack(vectors)
 
 
-def tile_load_partial(shape: Shape, array: np.ndarray, offset: int, row_stride: int, columns: int) -> Tile:
+def tile_load_partial(shape: TileShape, array: np.ndarray, offset: int, row_stride: int, columns: int) -> Tile:
     """`tile_load` of the first `columns` columns, zeros in the others, whose memory is not touched."""
     tile = tile_zeros(shape, array)
     columns = min(columns, tile.values.shape[1])
@@ -430,10 +433,10 @@ def _(code: _Code, tile: ir.Value, left: ir.Value, right: ir.Value) -> ir.Value:
 
 def tile_sum(tile: Tile) -> Tile:
     """The sum of the tile's rows, as a tile of one row."""
-    return Tile(Shape(1, tile.shape.vectors, 1), tile.values.sum(axis=0, keepdims=True, dtype=tile.values.dtype))
+    return Tile(TileShape(1, tile.shape.vectors, 1), tile.values.sum(axis=0, keepdims=True, dtype=tile.values.dtype))
 
 
-@_operation(tile_sum, lambda tile: TileType(Shape(1, tile.shape.vectors, 1), tile.dtype))
+@_operation(tile_sum, lambda tile: TileType(TileShape(1, tile.shape.vectors, 1), tile.dtype))
 def _(code: _Code, tile: ir.Value) -> ir.Value:
     vectors = code.unpack(tile)
     while len(vectors) > code.vectors:
@@ -477,7 +480,7 @@ def tile_load_transposed(array: np.ndarray, offset: int, row_stride: int, rows: 
     Memory outside of these rows and columns is not touched.
     """
     n = lanes(array)
-    tile = tile_zeros(Shape(n, 1, n), array)
+    tile = tile_zeros(TileShape(n, 1, n), array)
     rows, columns = min(rows, n), min(columns, n)
     tile.values[:columns, :rows] = _rows(array, offset, row_stride, rows, columns).T
     return tile
@@ -485,7 +488,7 @@ def tile_load_transposed(array: np.ndarray, offset: int, row_stride: int, rows: 
 
 def _square(array: types.Array, offset: Any, row_stride: Any, rows: Any, columns: Any) -> TileType:
     n = VECTOR_BYTES * 8 // array.dtype.bitwidth
-    return TileType(Shape(n, 1, n), array.dtype)
+    return TileType(TileShape(n, 1, n), array.dtype)
 
 
 @_operation(tile_load_transposed, _square)
@@ -510,7 +513,7 @@ def _(code: _Code, array: Any, offset: Any, row_stride: Any, rows: Any, columns:
 # --- Elementwise ----------------------------------------------------------------------------------------------------
 
 
-def tile_fill(shape: Shape, like: np.ndarray, value: float) -> Tile:
+def tile_fill(shape: TileShape, like: np.ndarray, value: float) -> Tile:
     """A tile of one number, in the array's dtype."""
     return Tile(shape, np.full((shape.rows, shape.vectors * lanes(like)), value, like.dtype))
 
@@ -606,7 +609,7 @@ def _(code: _Code, tile: ir.Value) -> ir.Value:
 
 
 def tile_load_integers(
-    shape: Shape, like: np.ndarray, array: np.ndarray, offset: int, row_stride: int, columns: int
+    shape: TileShape, like: np.ndarray, array: np.ndarray, offset: int, row_stride: int, columns: int
 ) -> Tile:
     """`tile_load_partial` of an array of integers, in the dtype of `like`."""
     tile = tile_zeros(shape, like)

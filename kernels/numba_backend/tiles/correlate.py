@@ -1,0 +1,358 @@
+"""Correlation: filters slide over images, as tile contractions.
+
+A convolution is one, and so is its gradient by the input, which slides the flipped filters over dy: where the forward
+has a stride it has a divisor. Each output position meets exactly the taps whose source exists, so padding costs
+nothing. The rows of a tile are images, since those share the taps of a position; small batches and images of a single
+channel take neighbouring positions with equal taps instead.
+"""
+
+from __future__ import annotations
+
+from math import gcd
+from typing import NamedTuple
+
+from numpy import int64
+
+from ...shapes import Conv2dDims
+from ..compiler.jit import Flat, region, separate
+from .gemm import (
+    FULL,
+    HALF,
+    NARROW,
+    SHORT,
+    Epilogue,
+    Loop,
+    Nest,
+    few,
+    pack_columns,
+    pack_rows,
+    panel_count,
+    panel_size,
+    panel_width,
+    product,
+    rows_side_by_side,
+    rows_times_panel,
+)
+from .places import Panel, Place, Rows
+from .tile import lanes, tile_rows
+
+ITEMS = 128  # shares of rows: enough to even out among threads, few enough that each is worth its start
+
+
+def few_positions(n: int, d: Conv2dDims, weights: int) -> bool:
+    """Whether a convolution of n images is faster without threads."""
+    return few(n * d.oh * d.ow * weights, weights)
+
+
+# --- Geometry -------------------------------------------------------------------------------------------------------
+
+
+class Axis(NamedTuple):
+    """One axis of a correlation: output o meets source (o stride - pad + tap dilation) / divisor, where that is whole.
+
+    The real taps of an output are `tap_step` apart, their sources `source_step`. Outputs from `inner` to `inner_end`
+    meet every tap.
+    """
+
+    sources: int
+    outputs: int
+    taps: int
+    stride: int
+    pad: int
+    dilation: int
+    divisor: int
+    tap_step: int
+    source_step: int
+    inner: int
+    inner_end: int
+
+
+class Correlation(NamedTuple):
+    """What slides over what: the axes, and the channels of source and output, all together and in one of the groups."""
+
+    h: Axis
+    w: Axis
+    source: int
+    output: int
+    group_source: int
+    group_output: int
+    groups: int
+
+
+@region
+def axis(sources, outputs, taps, stride, pad, dilation, divisor):
+    """The `Axis` of these sizes."""
+    common = gcd(divisor, dilation)
+    inner, inner_end = outputs, outputs
+    if divisor == 1:
+        inner = -(-pad // stride)
+        inner_end = min((sources - 1 + pad - (taps - 1) * dilation) // stride + 1, outputs)
+    return Axis(
+        sources, outputs, taps, stride, pad, dilation, divisor, divisor // common, dilation // common, inner, inner_end
+    )
+
+
+@region
+def correlation(d, flipped):
+    """Forward: source x, output y. Flipped: source dy, output dx, taps counted from the last."""
+    one = int64(1)  # not the literal: both branches must have one type
+    if flipped:
+        h = axis(d.oh, d.h, d.kh, one, (d.kh - 1) * d.dilation_h - d.pad_h, d.dilation_h, d.stride_h)
+        w = axis(d.ow, d.w, d.kw, one, (d.kw - 1) * d.dilation_w - d.pad_w, d.dilation_w, d.stride_w)
+        return Correlation(h, w, d.f, d.c, d.f // d.groups, d.c // d.groups, d.groups)
+    h = axis(d.h, d.oh, d.kh, d.stride_h, d.pad_h, d.dilation_h, one)
+    w = axis(d.w, d.ow, d.kw, d.stride_w, d.pad_w, d.dilation_w, one)
+    return Correlation(h, w, d.c, d.f, d.c // d.groups, d.f // d.groups, d.groups)
+
+
+@region
+def real_taps(axis, output):
+    """The taps of an output whose source exists: (first tap, its source, number)."""
+    if axis.inner <= output < axis.inner_end:  # without the divisions below, which cost as much as a small tile
+        return 0, output * axis.stride - axis.pad, axis.taps
+    tap = 0
+    while tap < axis.tap_step and (output * axis.stride - axis.pad + tap * axis.dilation) % axis.divisor != 0:
+        tap += 1
+    if tap == axis.tap_step:
+        return 0, 0, 0
+    source = (output * axis.stride - axis.pad + tap * axis.dilation) // axis.divisor
+    if source < 0:
+        skipped = -(source // axis.source_step)
+        source += skipped * axis.source_step
+        tap += skipped * axis.tap_step
+    if tap >= axis.taps or source >= axis.sources:
+        return 0, 0, 0
+    number = min((axis.taps - 1 - tap) // axis.tap_step, (axis.sources - 1 - source) // axis.source_step) + 1
+    return tap, source, number
+
+
+@region
+def is_depthwise(d):
+    """Whether every channel has one filter of its own."""
+    return d.groups == d.c and d.f == d.c
+
+
+# --- What is read ---------------------------------------------------------------------------------------------------
+
+
+class Images(NamedTuple):
+    """What filters slide over: `number` images, of which `together` are the rows of tiles.
+
+    They lie one after the other, or in blocks of `block` elements, each made by `interleave`, if that is not 0.
+    """
+
+    memory: Flat
+    start: int
+    number: int
+    together: int
+    block: int
+
+
+class Filters(NamedTuple):
+    """What slides: packed filters, their bias, unless it is empty, and whether a ReLU follows."""
+
+    memory: Flat
+    start: int
+    bias: Flat
+    relu: bool
+
+
+class CorrelationLayout(NamedTuple):
+    """How a batch is cut into blocks of `together` images, and where scratch holds what is packed for it.
+
+    rows: output rows of all blocks. block: elements of an interleaved block, 0 where images are read as they are.
+    interleaved, filters, end: where the blocks begin, the packed filters, and what comes next.
+    """
+
+    together: int
+    blocks: int
+    rows: int
+    block: int
+    interleaved: int
+    filters: int
+    end: int
+
+
+@region
+def correlation_layout(d, n, flipped, start, vector):
+    """The layout in scratch from `start` on, for n images and vectors of so many elements."""
+    image, outputs, source, output = d.h * d.w * d.c, d.oh, d.c // d.groups, d.f // d.groups
+    if flipped:
+        image, outputs, source, output = d.oh * d.ow * d.f, d.h, output, source
+    together = images_together(d, n, flipped, vector)
+    blocks = -(-n // together)
+    block = (image + vector) * interleaved_width(vector) if together >= tile_rows(NARROW) else 0
+    filters = start + blocks * block
+    end = filters + d.groups * panel_count(output, vector) * panel_size(d.kh * d.kw * source, vector)
+    return CorrelationLayout(together, blocks, blocks * outputs, block, start, filters, end)
+
+
+@region
+def images_together(d, n, flipped, vector):
+    """How many images are the rows of tiles: those of a full tile, or 1 where positions are.
+
+    They are in batches too small for half a tile, and in images of a single channel, whose neighbouring positions read
+    neighbouring pixels.
+    """
+    narrow = (d.c if flipped else d.f) // d.groups <= vector
+    if not flipped and is_plane(d, vector):
+        return 1
+    if narrow and n >= tile_rows(NARROW):
+        return tile_rows(NARROW)
+    return tile_rows(FULL) if n >= tile_rows(HALF) else 1
+
+
+@region
+def is_plane(d, vector):
+    """Whether `correlate_plane` takes the positions that meet all taps of a row."""
+    unit = d.c == 1 and d.stride_w == 1 and d.dilation_w == 1
+    inner = min(d.w + d.pad_w - d.kw + 1, d.ow) - d.pad_w  # as `axis` has it, with strides of 1
+    return unit and d.f <= vector and inner >= tile_rows(SHORT)
+
+
+@region
+def interleaved_width(vector):
+    """Images side by side in a block, in whole vectors."""
+    return -(-tile_rows(NARROW) // vector) * vector
+
+
+@region
+def first_image(block, images):
+    """The first image of a block; the last block may take in images that are done already, to be high enough."""
+    first = block * images.together
+    if images.block > 0:
+        return min(first, images.number - images.together)
+    return min(first, images.number - images.together // 2) if images.together > 1 else first
+
+
+@region
+def images_of(x, scratch, n, layout):
+    """The n images of x as `correlate_rows` reads them: in scratch, where they are interleaved."""
+    if layout.block > 0:
+        return Images(scratch, layout.interleaved, n, layout.together, layout.block)
+    return Images(x.memory, x.start, n, layout.together, layout.block)
+
+
+@separate
+def interleave(x: Place, n: int, image: int, block: int, blocks: Place, size: int) -> None:
+    """Copy block number `block` of n images of `image` elements so that the same element of all lies side by side.
+
+    A narrow tile loads as many elements of x as it multiplies; out of one cache line it does so at full speed, out of
+    16 images at half, and slower yet where these lie a multiple of 4 KiB apart.
+    """
+    first = min(block * tile_rows(NARROW), n - tile_rows(NARROW))
+    out = Panel(blocks.memory, blocks.start + block * size, interleaved_width(lanes(x.memory)))
+    pack_columns(Rows(x.memory, x.start + first * image, image), image, tile_rows(NARROW), out)
+
+
+@separate
+def pack_filters(w: Flat, d: Conv2dDims, flipped: bool, packed: Place) -> None:
+    """Pack the filters w (taps, channels in a group, all filters) into panels.
+
+    A panel is [tap][channel][some filters], or `flipped`: [last tap first][filter][some channels].
+    """
+    c, taps, vector = correlation(d, flipped), d.kh * d.kw, lanes(w)
+    panels, size = panel_count(c.group_output, vector), panel_size(taps * c.group_source, vector)
+    for p in range(c.groups * panels):
+        group, column = p // panels, p % panels * 2 * vector
+        width, left = panel_width(column, c.group_output, vector), c.group_output - column
+        start = packed.start + p * size
+        if flipped:
+            for tap in range(taps):
+                at = ((taps - 1 - tap) * c.group_output + column) * c.source + group * c.group_source
+                out = Panel(packed.memory, start + tap * c.group_source * width, width)
+                pack_columns(Rows(w, at, c.source), c.group_source, left, out)
+        else:
+            rows = Rows(w, group * c.group_output + column, c.output)
+            pack_rows(rows, taps * c.group_source, left, Panel(packed.memory, start, width))
+
+
+# --- Correlation ----------------------------------------------------------------------------------------------------
+
+
+@separate
+def correlate_plane(x: Images, low: int, high: int, d: Conv2dDims, filters: Filters, y: Rows) -> None:
+    """What `correlate_rows` does, for images of a single channel and the positions that meet all taps of a row.
+
+    Their tiles have neighbouring pixels as rows, and so little to do that what surrounds them counts.
+    """
+    c, vector = correlation(d, False), lanes(y.memory)
+    first, count = c.w.inner, c.w.inner_end - c.w.inner
+    epilogue = Epilogue(filters.bias, 0, d.f, filters.relu)
+    for item in range(low, high):
+        image, row = item // d.oh, item % d.oh
+        tap, source, number = real_taps(c.h, row)
+        pixels = Rows(x.memory, x.start + (image * d.h + source) * d.w + first - d.pad_w, d.dilation_h * d.w)
+        panel = Panel(filters.memory, filters.start + tap * d.kw * vector, vector)
+        target = Rows(y.memory, y.start + image * y.apart + (row * d.ow + first) * d.f, d.f)
+        if d.kw == 5:
+            rows_side_by_side(count, pixels, panel, number, 5, epilogue, target)
+        elif d.kw == 3:
+            rows_side_by_side(count, pixels, panel, number, 3, epilogue, target)
+        else:
+            rows_side_by_side(count, pixels, panel, number, d.kw, epilogue, target)
+
+
+@separate
+def correlate_rows(x: Images, low: int, high: int, d: Conv2dDims, flipped: bool, filters: Filters, y: Rows) -> None:
+    """Output rows number `low` to `high`, counted through every block of images, in every channel; y are images.
+
+    y[i, oh, ow, f] = bias[f] + the sum over the real taps (kh, kw) and c of x[i, ih, iw, c] * filters[kh, kw, c, f], or
+    0 where that is negative, with a ReLU.
+    """
+    c = correlation(d, flipped)
+    h, w = c.h, c.w
+    x_image, vector = h.sources * w.sources * c.source, lanes(y.memory)
+    size, panels = panel_size(h.taps * w.taps * c.group_source, vector), panel_count(c.group_output, vector)
+    plane = not flipped and is_plane(d, vector)
+    if plane:
+        correlate_plane(x, low, high, d, filters, y)
+    for item in range(low, low if plane and w.inner_end - w.inner == w.outputs else high):
+        block, row = item // h.outputs, item % h.outputs
+        first = first_image(block, x)
+        if x.block > 0:
+            xs, unit = x.start + block * x.block, interleaved_width(vector)
+        else:
+            xs, unit = x.start + first * x_image, 1
+        images = min(x.together, x.number - first)
+        tap_h, source_h, number_h = real_taps(h, row)
+        for p in range(c.groups * panels):
+            group, column = p // panels, p % panels * 2 * vector
+            width, left = panel_width(column, c.group_output, vector), c.group_output - column
+            channel = group * c.group_output + column
+            epilogue = Epilogue(filters.bias, channel, left, filters.relu)
+            output = 0
+            while output < w.outputs:
+                if plane and output == w.inner:
+                    output = w.inner_end
+                    continue
+                tap_w, source_w, number_w = real_taps(w, output)
+                alike = w.inner_end - output if w.inner <= output < w.inner_end else 1  # outputs with these same taps
+                along_w, run = number_w, c.group_source
+                if c.groups == 1 and w.tap_step == 1 and w.source_step == 1:  # all real (kw, c) lie in one run
+                    along_w, run = 1, number_w * c.group_source
+                nest = Nest(
+                    Loop(
+                        number_h,
+                        h.source_step * w.sources * c.source * unit,
+                        h.tap_step * w.taps * c.group_source * width,
+                    ),
+                    Loop(along_w, w.source_step * c.source * unit, w.tap_step * c.group_source * width),
+                    Loop(run, unit, width),
+                )
+                ao = xs + ((source_h * w.sources + source_w) * c.source + group * c.group_source) * unit
+                bo = filters.start + p * size + (tap_h * w.taps + tap_w) * c.group_source * width
+                panel = Panel(filters.memory, bo, width)
+                yo = y.start + first * y.apart + (row * w.outputs + output) * c.output + channel
+                next_x, next_y = w.stride * c.source * unit, c.output
+                count, x_row, y_row, steps = images, x_image, y.apart, alike
+                if x.together == 1:
+                    count, x_row, y_row, steps = alike, next_x, next_y, 1
+                for o in range(steps):
+                    at, to = ao + o * next_x, yo + o * next_y
+                    if x.block > 0:
+                        product(NARROW, 0, Rows(x.memory, at, 1), panel, nest, epilogue, Rows(y.memory, to, y.apart))
+                    else:
+                        rows = Rows(x.memory, at, x_row)
+                        rows_times_panel(count, rows, panel, nest, epilogue, Rows(y.memory, to, y_row))
+                output += alike
