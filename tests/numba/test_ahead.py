@@ -88,6 +88,35 @@ finish()
     assert cold(tmp_path, source) == ["0 0", RIGHT, "0 0"]
 
 
+@pytest.mark.parametrize(
+    ("verbose", "alone", "heard"), [(None, True, False), (True, True, True), (False, False, False)]
+)
+def test_what_a_listener_shows_is_not_said_twice(
+    tmp_path: Path, verbose: bool | None, alone: bool, heard: bool
+) -> None:
+    lines = cold(
+        tmp_path,
+        f"""
+import io, types
+from kernels.compiling import on_compile
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+def said():
+    stderr, sys.stderr = sys.stderr, Terminal()
+    dispatcher = next(iter(jit.functions.values())).variant(False)
+    jit._CompileMessage().on_start(types.SimpleNamespace(data={{"dispatcher": dispatcher, "args": ()}}))
+    written, sys.stderr = sys.stderr.getvalue(), stderr
+    return "compiling" in written
+jit.verbose = {verbose}
+print(said())
+with on_compile(lambda *told: None):
+    print(said())
+""",
+    )
+    assert lines == [str(alone), str(heard)]
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_who_listens_is_told_of_each_function(tmp_path: Path, threads: int) -> None:
     lines = cold(

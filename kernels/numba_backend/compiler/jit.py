@@ -32,6 +32,7 @@ from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.registry import CPUDispatcher
 from numba.extending import lower_builtin, type_callable
 
+from ...compiling import watched
 from ...interface import Scalar
 from .cache import DIRECTORY, Cache
 from .library import WholePipeline
@@ -418,7 +419,8 @@ _kernel_dispatchers: set[int] = set()
 class _CompileMessage(event.Listener):
     def on_start(self, occurrence: Any) -> None:
         dispatcher = occurrence.data["dispatcher"]
-        if id(dispatcher) not in _kernel_dispatchers or not (sys.stderr.isatty() if verbose is None else verbose):
+        said = sys.stderr.isatty() and not watched() if verbose is None else verbose  # a listener shows it itself
+        if id(dispatcher) not in _kernel_dispatchers or not said:
             return
         dtype = next((a.dtype for a in occurrence.data["args"] if hasattr(a, "dtype")), "no array")
         name = dispatcher.py_func.__name__
