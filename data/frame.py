@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 FAINT = 50  # brightness up to which a pixel counts as paper when the ink's box is sought: shadows, JPEG's ripples
 GRAIN = 6  # the deviation of the paper's brightness that needs no smoothing
 LARGEST = 1024  # pixels of a side; larger pictures are shrunk
+DARKEST = 0.4  # of the light around it, which paper keeps in a shadow; what keeps less is ink
 CELLS = 256  # of a side, in which marks are told apart
 
 
@@ -63,8 +64,9 @@ def ink_of(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if smoothed:
             grey = _median_of_three(_median_of_three(grey).T).T
         ink = 255 * (1 - grey / _paper(grey))
-        level = np.median(ink)
-        grain = 1.4826 * np.median(np.abs(ink - level))
+        ground = ink[ink <= ink.max() / 2]
+        level = np.median(ground)
+        grain = 1.4826 * np.median(np.abs(ground - level))
         if grain <= GRAIN:
             break
     ink -= level + 3 * grain
@@ -84,7 +86,7 @@ def is_board(picture: NDArray[np.uint8]) -> bool:
     return bool((np.median(edge(picture)) <= middle) if 0.35 < bright < 0.65 else bright < 0.5)
 
 
-def edge(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def edge(picture: NDArray[Any]) -> NDArray[Any]:
     """The outermost pixels of a picture (H, W)."""
     return np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
 
@@ -112,7 +114,7 @@ def one_digit(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     cell = max(-(-max(ink.shape) // CELLS), 1)
     inked = _shrunk(ink > FAINT, cell) > 0
-    marks = _marks(inked)
+    marks = _marks(inked & ~_lines(inked))
     digits = [mark for mark in marks if not mark.edges and mark.height >= max(6, inked.shape[0] / 8)]
     if digits:
         least = max(mark.area for mark in digits) / 2
@@ -122,8 +124,9 @@ def one_digit(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
             if (not mark.edges or (mark.edges == 1 and mark.area >= least))
             and not any(mark.surrounds(digit) for digit in digits)
         ]
-    if not marks:
-        raise ValueError("no ink in the picture")
+    middle = inked[tuple(slice(size // 8, size - size // 8) for size in inked.shape)]
+    if not marks or not (digits or middle.any()):
+        raise ValueError("no ink in the picture" + " but lines along its edge" * bool(marks))
     main = max(marks, key=lambda mark: mark.area)
     if max(main.height, main.width) * cell < 6:
         raise ValueError("no ink in the picture but specks")
@@ -141,8 +144,9 @@ def one_digit(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
         raise ValueError("more than one digit in the picture")
     mask = np.zeros(inked.shape, bool)
     mask[tuple(cells.T)] = True
-    mask = mask.repeat(cell, axis=0).repeat(cell, axis=1)[: ink.shape[0], : ink.shape[1]]
-    return np.where(_widened(mask), ink, 0).astype(np.uint8)
+    left_out = _widened(inked & ~mask) & ~mask
+    left_out = left_out.repeat(cell, axis=0).repeat(cell, axis=1)[: ink.shape[0], : ink.shape[1]]
+    return np.where(left_out, 0, ink).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -180,6 +184,20 @@ class _Mark:
         return int(np.maximum(self.first - other.last, other.first - self.last).max())
 
 
+def _lines(inked: NDArray[np.bool]) -> NDArray[np.bool]:
+    """The rows and columns within a quarter of an edge that are ink from end to end: a form's, a digit may touch them.
+
+    None where what is left reaches an edge, or is nothing: then they are the bars of a digit that fills its picture.
+    """
+    lines = np.zeros_like(inked)
+    for view, turned in (inked, lines), (inked.T, lines.T):
+        full = view.mean(axis=1) > 0.95
+        full[len(full) // 4 : -(len(full) // 4) or None] = False
+        turned[full] = True
+    rest = inked & ~lines
+    return lines if rest.any() and not edge(rest).any() else np.zeros_like(lines)
+
+
 def _marks(inked: NDArray[np.bool]) -> list[_Mark]:
     """What hangs together in a picture (H, W), corners included."""
     length = inked.shape[1] + 1  # of a row and a cell without ink, so that nothing hangs together around the edge
@@ -206,12 +224,12 @@ def _paper(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     filled in the cells divided by it is a shadow, with an edge of its own.
     """
     cell = max(*grey.shape, 32) / 32
-    matrices = [_means(size, max(round(size / cell), 1)) for size in grey.shape]
+    matrices = [_means(size, max(round(size / cell), 1)).astype(np.float32) for size in grey.shape]
     cells = matrices[0] @ grey @ matrices[1].T
     surface = _surface(cells)
-    filled = _filled(cells / surface) * surface
-    down, across = (_between(*matrix.shape) for matrix in matrices)
-    paper: NDArray[np.float32] = (down @ filled @ across.T).astype(np.float32)
+    filled = _filled(cells / surface).clip(DARKEST) * surface
+    down, across = (_between(*matrix.shape).astype(np.float32) for matrix in matrices)
+    paper: NDArray[np.float32] = down @ filled.astype(np.float32) @ across.T
     return np.maximum(paper, 1)
 
 
@@ -219,12 +237,14 @@ def _surface(cells: NDArray[np.float64]) -> NDArray[np.float64]:
     """The quadratic in row and column through the paper's cells, positive."""
     row, column = (axis.ravel() for axis in np.meshgrid(*(np.linspace(-1, 1, n) for n in cells.shape), indexing="ij"))
     terms = np.stack([np.ones(cells.size), row, column, row * row, row * column, column * column], axis=1)
-    level, used = cells.ravel(), cells.ravel() >= 0.9 * _filled(cells).ravel()
+    level = cells.ravel()
+    used = level >= np.maximum(0.9 * _filled(cells).ravel(), DARKEST * np.quantile(level, 0.95))
     for _ in range(3):
         fitted = terms @ np.linalg.lstsq(terms[used], level[used], rcond=None)[0]
         off = np.abs(level - fitted)
-        used = off <= max(8, 3 * float(np.median(off)))
-    return fitted.reshape(cells.shape).clip(1)
+        used = off <= max(1, 3 * float(np.median(off)))
+    brightest = cells.max()
+    return fitted.reshape(cells.shape).clip(brightest / 10, brightest)
 
 
 def _filled(cells: NDArray[np.float64]) -> NDArray[np.float64]:
