@@ -63,8 +63,8 @@ def ink_of(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     for smoothed in range(4):
         if smoothed:
             grey = _median_of_three(_median_of_three(grey).T).T
-        ink = 255 * (1 - grey / _paper(grey))
-        ground = ink[ink <= ink.max() / 2]
+        ink = 255 * (1 - np.maximum(grey, 1) / _paper(grey))
+        ground = ink[ink <= (ink.min() + ink.max()) / 2]
         level = np.median(ground)
         grain = 1.4826 * np.median(np.abs(ground - level))
         if grain <= GRAIN:
@@ -83,7 +83,7 @@ def is_board(picture: NDArray[np.uint8]) -> bool:
     close, since the digit fills its picture or half of it lies in a shadow, its edge decides.
     """
     middle = (int(picture.min()) + int(picture.max())) / 2
-    bright = (picture > middle).mean()
+    bright = (picture >= middle).mean()
     return bool((np.median(edge(picture)) <= middle) if 0.35 < bright < 0.65 else bright < 0.5)
 
 

@@ -322,6 +322,8 @@ TRAIN = ("train", "mlp-512", "--backend", "numpy")
         (["predict", "kept", "damaged.safetensors"], "damaged.safetensors: not a readable picture"),
         (["predict", "kept", "labels-idx1-ubyte"], "expected (N, 28, 28) uint8"),
         (["predict", "kept", "blank.png"], "blank.png: no ink"),
+        (["predict", "kept", "two.png"], "two.png: more than one digit"),
+        (["evaluate", "kept", "--data", "pairs"], "two.png: more than one digit"),
         (["predict", "kept", "empty"], "empty holds no pictures"),
         (["predict", "kept", "mixed"], "cut.png: not a readable picture"),
         (["predict", "kept", "small-images-idx3-ubyte"], "holds (2, 14, 14) uint8, expected (N, 28, 28)"),
