@@ -350,6 +350,11 @@ def test_a_mistake_ends_with_status_2_and_one_line(run, kept, tmp_path, monkeypa
     Path("damaged.safetensors").write_bytes(b"\x10\x27" * 20)
     data.write_idx("labels-idx1-ubyte", np.zeros(4, np.uint8))
     Image.new("L", (40, 40), 255).save("blank.png")
+    two = np.full((60, 100), 255, np.uint8)
+    two[10:50, 20:28] = two[10:50, 70:78] = 0
+    Path("pairs/1").mkdir(parents=True)
+    for name in ("two.png", "pairs/1/two.png"):
+        Image.fromarray(two).save(name)
     data.write_idx("small-images-idx3-ubyte", np.zeros((2, 14, 14), np.uint8))
     Path("bad.csv").write_text("7,0,0\n")
     Path("half").mkdir()
