@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from data.csv import read_csv
 from data.errors import DataFormatError, DataNotFoundError
 from data.files import GZIP, expanded, regular
-from data.frame import frame, ink_of, paper_of
+from data.frame import FAINT, digit_in, edge, has_lines, is_board
 from data.idx import read_idx
 from data.pictures import read_picture
 from data.splits import Split
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+CLEAN = 8  # levels that the ground of a picture that needs no work may differ from black or white: a ripple of JPEG
 OTHER_PICTURES = (".heic", ".heif", ".avif", ".tif", ".tiff", ".svg", ".jp2", ".pgm", ".ppm", ".raw", ".dng")
 """Kinds that are not read: a folder that holds one is refused, since nobody would see that it was left out."""
 
@@ -24,12 +25,14 @@ def read_images(path: str | os.PathLike[str], height: int = 28, width: int = 28)
     """The images in a file or folder: a name for each, and (N, height, width, 1) uint8, bright ink on a dark ground.
 
     - An IDX file (N, H, W) or (H, W) or a CSV file, plain or .gz, is taken as it is.
-    - A picture of that size is taken as it is, as its negative where its edge is bright (ink on paper). Of any other
-      size, its ink is framed as MNIST's digits are; see `data.frame`.
+    - A picture of that size is taken as it is, as its negative where it shows dark ink on paper, if the median of its
+      edge is black or white to CLEAN levels and no line runs along it. Of any other, the ink of its one digit is
+      framed as MNIST's digits are; see `data.frame`.
     - A folder's pictures (those that end in one of PICTURES), its subfolders' included, in the order of their names.
 
-    Raises DataNotFoundError for a folder without pictures, DataFormatError for a file that is damaged, of another kind
-    or without ink, for a folder with a picture of a kind that is not read, and OSError for a file that cannot be read.
+    Raises DataNotFoundError for a folder without pictures, DataFormatError for a file that is damaged or of another
+    kind, for a picture without ink, with more than one digit or with marks all over, for a folder with a picture of a
+    kind that is not read, and OSError for a file that cannot be read.
     """
     path = expanded(path)
     if path.is_dir():
@@ -138,9 +141,13 @@ def _stack(files: list[Path], height: int, width: int) -> NDArray[np.uint8]:
 
 def _image(path: Path, height: int, width: int) -> NDArray[np.uint8]:
     picture = read_picture(path)
-    if picture.shape == (height, width):
-        return 255 - picture if paper_of(picture) > 127 else picture
     try:
-        return frame(ink_of(picture), height, width)
+        if picture.shape == (height, width):
+            ink = picture if is_board(picture) else 255 - picture
+            if ink.max() <= FAINT:
+                raise ValueError("no ink in the picture")
+            if np.median(edge(ink)) <= CLEAN and not has_lines(ink):
+                return ink
+        return digit_in(picture, height, width)
     except ValueError as error:
         raise DataFormatError(f"{path}: {error}") from None

@@ -13,7 +13,7 @@ from PIL import Image
 
 import data
 from data import strokes
-from data.frame import ink_of
+from data.frame import ink_of, one_digit
 
 
 def centre(image: np.ndarray) -> list[float]:
@@ -243,6 +243,134 @@ def test_a_picture_without_end_is_refused_before_it_is_decoded(tmp_path: Path) -
     Image.new("1", (100_000, 2_000)).save(tmp_path / "bomb.png")
     with pytest.raises(data.DataFormatError, match=r"bomb\.png: not a readable picture"):
         data.read_images(tmp_path / "bomb.png")
+
+
+# Paper that is not evenly white, and marks that are no digit ---------------------------------------------------------
+
+
+def page_of(digit: np.ndarray, scale: int = 4, paper: float = 255, ink: float = 0) -> np.ndarray:
+    return paper + (ink - paper) * np.kron(digit, np.ones((scale, scale))) / 255
+
+
+def read(page: np.ndarray, folder: Path) -> np.ndarray:
+    Image.fromarray(np.rint(page).clip(0, 255).astype(np.uint8)).save(folder / "page.png")
+    return data.read_images(folder / "page.png")[1][0, ..., 0]
+
+
+def off(image: np.ndarray, digit: np.ndarray) -> float:
+    """The mean difference from the digit as it is framed from an even page."""
+    return float(np.abs(image.astype(int) - data.frame(digit)).mean())
+
+
+@pytest.mark.parametrize("edges", ["tl", "br", "tb", "lr", "tlr", "tlbr", "l"])
+@pytest.mark.parametrize(("scale", "dark", "inset"), [(4, 0, 0), (4, 120, 0), (4, 0, 6), (1, 0, 0)])
+def test_a_forms_lines_are_no_ink(
+    digit: np.ndarray, tmp_path: Path, edges: str, scale: int, dark: float, inset: int
+) -> None:
+    page = page_of(digit, scale)
+    for edge in edges:
+        side = {"t": page, "b": page[::-1], "l": page.T, "r": page.T[::-1]}[edge]
+        side[inset : inset + (3 if scale > 1 else 1)] = dark
+    assert off(read(page, tmp_path), digit) < 2
+
+
+def test_a_digit_may_touch_a_forms_line_and_lie_in_a_box(digit: np.ndarray, tmp_path: Path) -> None:
+    rows = np.flatnonzero(digit.any(axis=1))
+    page = page_of(digit[rows[0] :])
+    page[:4] = page[:, :4] = 0
+    cut = digit.copy()
+    cut[rows[0]] = 0  # what lies under the line
+    assert off(read(page, tmp_path), cut) < 2
+    box = np.full((160, 180), 255.0)
+    box[20:140, 30:150] = 0
+    box[24:136, 34:146] = page_of(digit)
+    assert off(read(box, tmp_path), digit) < 2
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+@pytest.mark.parametrize(("paper", "ink"), [(200, 0), (220, 0), (240, 0), (120, 0), (120, 60), (70, 20), (60, 200)])
+def test_the_papers_brightness_does_not_matter(
+    digit: np.ndarray, tmp_path: Path, scale: int, paper: int, ink: int
+) -> None:
+    assert off(read(page_of(digit, scale, paper, ink), tmp_path), digit) < 3
+
+
+@pytest.mark.parametrize("darkest", [150, 110, 70])
+@pytest.mark.parametrize("scale", [1, 4])
+def test_the_papers_shading_does_not_matter(digit: np.ndarray, tmp_path: Path, scale: int, darkest: int) -> None:
+    page = page_of(digit, scale)
+    light = np.linspace(1, darkest / 255, page.shape[1])
+    assert off(read(page * light, tmp_path), digit) < 3
+    assert off(read(page.T * light, tmp_path), digit.T) < 3
+
+
+@pytest.mark.parametrize("deviation", [15, 20, 30])
+@pytest.mark.parametrize("scale", [4, 10])
+def test_the_papers_grain_does_not_matter(digit: np.ndarray, tmp_path: Path, scale: int, deviation: float) -> None:
+    page = page_of(digit, scale, 210, 20)
+    page += np.random.default_rng(0).normal(0, deviation, page.shape)
+    assert off(read(page, tmp_path), digit) < 8
+
+
+@pytest.mark.parametrize("size", [3, 8])
+def test_specks_are_no_ink(digit: np.ndarray, tmp_path: Path, size: int) -> None:
+    page = page_of(digit)
+    page[1 : 1 + size, 1 : 1 + size] = page[-1 - size : -1, 2 : 2 + size] = 20
+    assert off(read(page, tmp_path), digit) < 1
+
+
+def test_a_digit_in_two_pieces_stays_whole() -> None:
+    five = np.zeros((112, 112), np.uint8)
+    five[20:26, 40:80] = five[40:46, 30:70] = five[40:90, 64:70] = five[84:90, 30:70] = 255
+    np.testing.assert_array_equal(one_digit(five), five)
+
+
+def test_a_bar_that_fills_its_picture_is_a_digit() -> None:
+    seven = np.zeros((60, 40), np.uint8)
+    seven[:8] = seven[:, 30:38] = 255
+    np.testing.assert_array_equal(one_digit(seven), seven)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("blank", "no ink in the picture"),
+        ("blank 28 x 28", "no ink in the picture"),
+        ("grain", "no ink in the picture"),
+        ("lines", "no ink in the picture but along its edge"),
+        ("speck", "no ink in the picture but specks"),
+        ("beside", "more than one digit"),
+        ("below", "more than one digit"),
+        ("marks", "full of marks"),
+    ],
+)
+def test_what_is_no_digit_is_refused_and_named(digit: np.ndarray, tmp_path: Path, kind: str, words: str) -> None:
+    page = page_of(np.zeros((28, 28)))
+    if kind == "blank 28 x 28":
+        page = np.full((28, 28), 255.0)
+    elif kind == "grain":
+        page += np.random.default_rng(0).normal(-25, 20, page.shape)
+    elif kind == "lines":
+        page[:4] = page[:, :4] = 0
+    elif kind == "speck":
+        page[50:53, 60:63] = 0
+    elif kind == "beside":
+        page = np.hstack([page_of(digit)] * 2)
+    elif kind == "below":
+        page = np.vstack([page_of(digit)] * 2)
+    elif kind == "marks":
+        page = np.full((240, 240), 255.0)
+        page[50:80, 50:60] = 0
+        page[100:230:12, 10:230:12] = page[101:230:12, 10:230:12] = page[100:230:12, 11:230:12] = 0
+    with pytest.raises(data.DataFormatError, match=rf"page\.png: .*{words}"):
+        read(page, tmp_path)
+
+
+@pytest.mark.skipif(not os.environ.get("TWINKERNELS_DATA"), reason="TWINKERNELS_DATA does not say where MNIST is")
+def test_mnist_is_read_from_pictures_as_it_is(tmp_path: Path) -> None:
+    for image in data.load("mnist").test.images[:200, ..., 0]:
+        np.testing.assert_array_equal(read(image, tmp_path), image)
+        np.testing.assert_array_equal(read(255.0 - image, tmp_path), image)
 
 
 # Files and folders -------------------------------------------------------------------------------------------------

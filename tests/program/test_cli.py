@@ -373,6 +373,8 @@ TRAIN = ("train", "mlp-512", "--backend", "numpy")
         (["predict", "kept", "damaged.safetensors"], "damaged.safetensors: not a readable picture"),
         (["predict", "kept", "labels-idx1-ubyte"], "expected (N, 28, 28) uint8"),
         (["predict", "kept", "blank.png"], "blank.png: no ink"),
+        (["predict", "kept", "two.png"], "two.png: more than one digit"),
+        (["evaluate", "kept", "--data", "pairs"], "two.png: more than one digit"),
         (["predict", "kept", "empty"], "empty holds no pictures"),
         (["predict", "kept", "small-images-idx3-ubyte"], "holds (2, 14, 14) uint8, expected (N, 28, 28)"),
         (["predict", "kept", "bad.csv"], "bad.csv: line 1: 3 columns"),
@@ -398,6 +400,11 @@ def test_a_mistake_ends_with_status_2_and_one_line(run, kept, tmp_path, monkeypa
     Path("damaged.safetensors").write_bytes(b"\x10\x27" * 20)
     data.write_idx("labels-idx1-ubyte", np.zeros(4, np.uint8))
     Image.new("L", (40, 40), 255).save("blank.png")
+    two = np.full((60, 100), 255, np.uint8)
+    two[10:50, 20:28] = two[10:50, 70:78] = 0
+    Path("pairs/1").mkdir(parents=True)
+    for name in ("two.png", "pairs/1/two.png"):
+        Image.fromarray(two).save(name)
     data.write_idx("small-images-idx3-ubyte", np.zeros((2, 14, 14), np.uint8))
     Path("bad.csv").write_text("7,0,0\n")
     Path("half").mkdir()

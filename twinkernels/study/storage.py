@@ -198,9 +198,13 @@ def _open(path: Path) -> Any:
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=WAIT, check_same_thread=False)
-        # A commit need not wait for the disk: a power cut may take the last trials back, and harms nothing else.
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
+        try:
+            # A commit need not wait for the disk: a power cut may take the last trials back, and harms nothing else.
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+        except sqlite3.DatabaseError:  # no database: Python 3.13 warns of what is left open
+            connection.close()
+            raise
         return connection
 
     try:
