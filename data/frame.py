@@ -112,7 +112,7 @@ def one_digit(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
     Raises ValueError where no mark of 6 pixels is left, or nothing but lines; where more than one digit is: a mark
     beside the largest is more than 0.35 as high as all together (5's hat at most 0.27), or they are more than twice as
     wide as high; and where the specks together are larger than what is left. Of 2,000 MNIST digits, on pages of
-    112 x 112, four are refused: three with a stripe of the scanner beside them, and a 6 in pieces.
+    112 x 112, four are refused: three with a stripe beside them, and a 6 in pieces.
     """
     cell = max(-(-max(ink.shape) // CELLS), 1)
     inked = _shrunk(ink > FAINT, cell) > 0
