@@ -84,7 +84,7 @@ def _model(content: bytes) -> None:
         assert np.isfinite(array).all()
     if sum(np.prod(value.sized(1), dtype=float) for value in model.plan.values()) <= SAMPLE_LIMIT:
         with np.errstate(all="ignore"):
-            model.predict(np.zeros((1, *model.input_shape), np.float32))
+            model.predict(np.zeros((1, *model.input_shape), np.float32 if model.normalisation is None else np.uint8))
 
 
 def _architecture(content: bytes) -> None:

@@ -126,10 +126,8 @@ def integer(kernel: str, name: str, value: int, minimum: int) -> int:
 
 
 def counter(kernel: str, name: str, value: int) -> int:
-    """`value` as an int from 0 that a kernel takes: below 2⁶³."""
-    if integer(kernel, name, value, 0) >= 1 << 63:
-        raise ValueError(f"{kernel}: {name} is {value}, expected an int >= 0 and < 2**63")
-    return int(value)
+    """`value`, an int of at least 0, as a kernel's counters take it: its last 64 bits."""
+    return integer(kernel, name, value, 0) % (1 << 64)
 
 
 def plain(value: Any) -> Any:

@@ -90,7 +90,7 @@ class Fit:
         if trainer.batch_size == 1 or len(x) == 1 or (rest == 1 and last_batch == "keep"):
             trainer.refuse_single_samples("a batch" if trainer.batch_size == 1 else "the last batch")
         if last_batch is None:
-            last_batch = "merge" if rest == 1 and trainer.need_two_samples else "keep"
+            last_batch = "merge" if rest == 1 and trainer.over_samples else "keep"
         per_epoch = whole if whole and last_batch != "keep" else whole + (rest > 0)
         if epochs is not None:
             total = shapes.integer("Trainer.fit", "epochs", epochs, 1) * per_epoch

@@ -82,8 +82,8 @@ class Trainer:
         self._warn_of_softmax()
         plain = model.lower_training(self.loss, optimizer, self.batch_size)
         norms = (step for step in plain.steps if step.kernel in ("batchnorm", "meannorm"))
-        self.need_two_samples = [step.node for step in norms if step.dims["d"].positions == 1]
-        """Nodes that normalise over the samples alone: of one sample nothing is left."""
+        self.over_samples = {step.node: step.name for step in norms if step.dims["d"].positions == 1}
+        """Nodes that normalise over the samples alone, and by what: of one sample nothing is left."""
         self._rewrites = checked(rewrites)
         self.plan = rewrite(plain, model.kernels, rewrites)
         if on_nonfinite == "skip" and (early := self._changed_early()):
@@ -213,9 +213,8 @@ class Trainer:
         return self._larger
 
     def refuse_single_samples(self, where: str) -> None:
-        """Raise ValueError where a layer normalises over the samples alone: one is its own mean."""
-        if self.need_two_samples:
-            name = self.need_two_samples[0]
+        """Raise ValueError where batch-norm has the samples alone: one has no variance."""
+        for name in (name for name, kernel in self.over_samples.items() if kernel == "batchnorm"):
             layer = next(node.layer for node in self.model.nodes if node.name == name)
             raise ValueError(
                 f"training: node {name!r} ({layer}) has one value a channel where {where} has one sample, "

@@ -197,6 +197,16 @@ def test_normalisation_agrees_on_any_number_of_axes(
         np.testing.assert_allclose(got, expected, rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.parametrize("large", [2**63 - 1, 2**63, 2**64 - 1, 2**64 + 5])
+def test_counters_of_any_length_are_taken_after_short_ones(k: Kernels, large: int) -> None:
+    x = np.ones(50, np.float32)
+    for seed, step in ((0, 0), (0, large), (large, 0), (large, large)):
+        mask = k.dropout(x, 0.5, seed, step)[1]
+        np.testing.assert_array_equal(mask, kernels.get("numpy").dropout(x, 0.5, seed % 2**64, step % 2**64)[1])
+        drawn = k.uniform(np.arange(3), (4,), seed, step)
+        np.testing.assert_array_equal(drawn, kernels.get("numpy").uniform(np.arange(3), (4,), seed, step))
+
+
 @given(
     shape=st.lists(st.integers(1, 20), min_size=1, max_size=4).map(tuple),
     rate=st.floats(0.0, 0.999),

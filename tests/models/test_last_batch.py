@@ -98,9 +98,9 @@ def test_running_statistics_see_no_single_sample() -> None:
     assert (model.statistics()["0.running_var"] > 0.3 * X.var(axis=0)).all()
 
 
-@pytest.mark.parametrize("norm", [BatchNorm(), MeanNorm()])
-def test_one_value_a_channel_is_refused_by_name(norm: Any) -> None:
-    words = r"node '1' \((BatchNorm|MeanNorm)\(\)\) has one value a channel where (a|the last) batch has one sample"
+def test_one_value_a_channel_is_refused_by_name() -> None:
+    norm = BatchNorm()
+    words = r"node '1' \(BatchNorm\(\)\) has one value a channel where (a|the last) batch has one sample"
     trainer = Trainer(network(norm), SGD(0.1), batch_size=10)
     with pytest.raises(ValueError, match=words):
         trainer.step(X[:1], Y[:1])

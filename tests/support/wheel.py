@@ -8,6 +8,7 @@ used and removed. Exit status 1 and the command's output where one does not do w
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import signal
@@ -24,8 +25,12 @@ ASSET = re.compile(r'(?:src|href)="([^"#:]+)"')
 
 def main() -> None:
     """Everything, in the folder that is named or in one that is removed again."""
-    if len(sys.argv) > 1:
-        check(Path(sys.argv[1]).absolute())
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser("python -m tests.support.wheel", description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, nargs="?", help="where all of it stays; else it is removed again")
+    chosen = parser.parse_args().folder
+    if chosen is not None:
+        check(chosen.absolute())
     else:
         with tempfile.TemporaryDirectory() as folder:
             check(Path(folder))

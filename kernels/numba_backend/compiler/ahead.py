@@ -48,6 +48,9 @@ class _Job(NamedTuple):
     threads: bool
     types: jit.ArgumentTypes
 
+    def __str__(self) -> str:
+        return self.name
+
     @property
     def dispatcher(self) -> Any:
         importlib.import_module(self.module)
@@ -169,7 +172,7 @@ class _Queue:
                 for job, needed in self._waiting.items():
                     if not needed:
                         del self._waiting[job]
-                        tell(job.name, self._done, self._total)
+                        tell(str(job), self._done, self._total)
                         return job
                 self._change.wait()
             return None

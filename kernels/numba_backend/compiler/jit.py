@@ -318,13 +318,18 @@ class CompiledKernel:
         return _address(self.variant(threads), arguments)
 
     def _prepared(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """None as an empty array, and read-only arrays as others: each mix of either would be compiled anew."""
+        """None as an empty array, read-only arrays as others, and ints as 64 bits with a sign, whose arithmetic wraps.
+
+        Each mix of either would be compiled anew.
+        """
         for position, ndim in self._optional:
             if args[position] is None:
                 args = (*args[:position], _absent(args[0].dtype, ndim), *args[position + 1 :])
         for position, value in enumerate(args):
             if type(value) is np.ndarray and not value.flags.writeable:
                 args = (*args[:position], _writable(value), *args[position + 1 :])
+            elif type(value) is int and value >= 1 << 63:
+                args = (*args[:position], value - (1 << 64), *args[position + 1 :])
         return args
 
     def __repr__(self) -> str:
