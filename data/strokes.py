@@ -10,7 +10,7 @@ image is traced, averaged or fitted.
 Measured on `load()`, in PyTorch: logistic regression reads 0.89 of the test images; the two-layer CNN with
 batch-norm 0.980 after three epochs, and, trained on these drawings alone, 0.968 of MNIST's training images and
 0.971 of its test images (means of three seeds; the templates and `Hand` were tuned on training images only, the
-test images read once). 10,000 images take 0.3 s on one core.
+test images read once). 10,000 images take 1 s on one core.
 
 Random numbers are drawn for `BLOCK` images at a time, from a stream of their own: an image depends on the seed
 and its index, not on how many are drawn. Nor does it depend on the machine: processors, BLAS libraries and vector units
