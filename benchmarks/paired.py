@@ -3,8 +3,8 @@
 NumPy and Numba run alternately, in random order, in one process. The speed-up is the median of the paired ratios; a
 case fails when its whole bootstrap interval lies below MARGIN times its floor, so that noise alone fails nothing.
 Floors are kept by kind of CPU in floors.json. A third contestant, NumPy in a process that never loads Numba, shows
-that the two do not disturb each other. A case fails as well when its error is beyond its budget. One that fails is tried
-again when all others are done: a moment in which the machine had something else to do is over by then.
+that the two do not disturb each other. A case fails as well when its error is beyond its budget. One that fails is
+tried again when all others are done: a moment in which the machine had something else to do is over by then.
 
 Exit status: 0 passed, 1 failed, 2 called wrongly.
 """
@@ -38,8 +38,8 @@ MARGIN = 0.75
 """A case may lose a quarter of its floor before it fails: the spread between machines of one kind."""
 
 SHORT, SHORT_MARGIN = 100e-6, 0.5
-"""One whose call takes Numba fewer seconds may lose half: what the start of the threads costs differs from one machine of
-a kind to another, and from hour to hour on each."""
+"""One whose call takes Numba fewer seconds may lose half: what the start of the threads costs differs from one machine
+of a kind to another, and from hour to hour on each."""
 
 TRIES = 3
 """How often a case is measured before its failure counts."""
