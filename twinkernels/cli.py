@@ -19,7 +19,7 @@ from models.encoding import harmless
 from models.loading import load
 from models.nonfinite import NonFiniteError
 
-from . import __version__, plots, profile, recipes, runs, study, terminal
+from . import __version__, plots, precompile, profile, recipes, runs, study, terminal
 from .classify import probabilities
 from .pages import explore, report
 from .pages.html import check_target
@@ -300,6 +300,45 @@ def profile_step(
         return
     figure.savefig(path, dpi=150)
     print(f"picture in {path}")
+
+
+@app.command("compile")
+def compile_kernels(
+    subjects: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RECIPE|RUN|MODEL]...", help="What will be trained, or read with.", show_default=False),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All recipes.")] = False,
+    pack: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LEVEL",
+            help="All recipes, in both dtypes, for processors of this level, such as x86-64-v3: a pack for a wheel.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=expanded, metavar="FOLDER", help="Where the pack goes: FOLDER/LEVEL.", show_default=False),
+    ] = None,
+    threads: Threads = None,
+) -> None:
+    """Compile kernels before anybody waits for them; they are kept for every later start on this machine."""
+    if (pack is None) != (out is None):
+        raise ValueError("--pack LEVEL and --out FOLDER belong together")
+    if bool(subjects) + everything + bool(pack) != 1:
+        raise ValueError("compile takes recipes, runs or models, or --all, or --pack LEVEL --out FOLDER")
+    _set_threads(threads)
+    with terminal.compiling() as told:
+        if pack is not None and out is not None:
+            count = precompile.write_pack(pack, out)
+            print(f"{count} files in {out / pack}")
+            return
+        names = list(recipes.RECIPES) if everything else subjects or []
+        precompile.compile_recipes(recipes.RECIPES[name] for name in names if name in recipes.RECIPES)
+        precompile.compile_models(_load(expanded(name), "numba") for name in names if name not in recipes.RECIPES)
+    if not told:
+        print("nothing to compile: all kernels are there")
 
 
 @app.command("report")

@@ -49,6 +49,7 @@ __all__ = [
     "inline",
     "kernel",
     "needs",
+    "noting",
     "prange",
     "recording",
     "region",
@@ -358,11 +359,17 @@ _recording = _Recording()
 def recording() -> Iterator[list[Call]]:
     """The calls of kernels that this Python thread makes within: noted, not carried out."""
     calls: list[Call] = []
+    before = _recording.calls
     _recording.calls = calls
     try:
         yield calls
     finally:
-        _recording.calls = None
+        _recording.calls = before
+
+
+def noting() -> list[Call] | None:
+    """What this Python thread's calls are added to instead of being carried out; None if they are carried out."""
+    return _recording.calls
 
 
 def kernel(

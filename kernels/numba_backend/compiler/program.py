@@ -27,7 +27,7 @@ from numba.extending import lower_builtin, type_callable
 
 from ...interface import Scalar
 from .ahead import compile_ahead
-from .jit import ArgumentTypes, CompiledKernel, kernel, recording
+from .jit import ArgumentTypes, CompiledKernel, kernel, noting, recording
 from .threads import DISABLED, forked, turn
 
 _WORD = ir.IntType(64)
@@ -185,6 +185,9 @@ def _words(type_: types.Type, value: Any) -> list[int]:
 # --- Programs -------------------------------------------------------------------------------------------------------
 
 
+_NO_CALLS, _NO_WORDS, _NO_ROUNDS = np.empty((0, 2), np.int64), np.empty(0, np.int64), np.empty((0, 0), np.int64)
+
+
 class Program:
     """Kernel calls that run in one call, over and over; made by `record`. Programs add up: one after the other.
 
@@ -201,6 +204,10 @@ class Program:
 
     def run(self, rounds: int, scalars: Mapping[str, Sequence[float]]) -> None:
         """All calls, `rounds` times; scalars have a value a round."""
+        if (calls := noting()) is not None:
+            calls += [(call.kernel, call.threads, call.arguments) for call in self._noted]
+            calls.append((_run, False, (_NO_CALLS, _NO_WORDS, _NO_WORDS, _NO_ROUNDS)))
+            return
         words = self._words(rounds, scalars)
         with turn():
             _run.serial(self._calls, self._table, self._places, words)
