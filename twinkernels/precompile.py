@@ -66,8 +66,9 @@ def _train(recipe: Recipe, dtype: str) -> None:
 
 
 def _read(model: Graph) -> None:
+    dtype = model.dtype if model.normalisation is None else np.uint8
     for n in BATCHES:
-        model.predict(np.zeros((n, *model.input_shape), model.dtype))
+        model.predict(np.zeros((n, *model.input_shape), dtype))
 
 
 # Packs -----------------------------------------------------------------------------------------------------------

@@ -188,7 +188,8 @@ class Cache(caching.FunctionCache):
     def holds(self, arguments: tuple[types.Type, ...]) -> bool:
         """Whether code for these argument types is listed; whether it is whole shows when it is loaded."""
         codegen = cpu_target.target_context.codegen()
-        for cache in filter(None, (self._pack, self)):
+        caches: list[_Pack | Cache] = [self] if self._pack is None else [self._pack, self]
+        for cache in caches:
             with contextlib.suppress(Exception):
                 if cache._index_key(arguments, codegen) in cache._cache_file._load_index():
                     return True
