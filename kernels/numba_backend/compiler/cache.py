@@ -1,5 +1,7 @@
 """The disk cache: machine code that every later process loads.
 
+A file begins with the hash of the rest, without which nothing of it is read: a pickle that was damaged on the disk can
+do anything, and so can machine code.
 Numba's own key sees a function but not its helpers or the tile's code, so the folder's name carries a hash of every
 source that can change the machine code. A folder that cannot be written or read means compiling again, never an error.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType
@@ -72,6 +75,39 @@ class _CacheImpl(caching.CompileResultCacheImpl):
     _locator_classes: ClassVar = [_Locator]
 
 
+class _Files(caching.IndexDataCacheFile):
+    """An index and the code it lists, in files that begin with a hash of what follows."""
+
+    def _load_index(self) -> dict[Any, str]:
+        try:
+            stamp, listed = self._read(self._index_path)
+        except FileNotFoundError:
+            return {}
+        return listed if stamp == self._source_stamp else {}
+
+    def _save_index(self, listed: dict[Any, str]) -> None:
+        self._write(self._index_path, (self._source_stamp, listed))
+
+    def _load_data(self, name: str) -> Any:
+        return self._read(self._data_path(name))
+
+    def _save_data(self, name: str, data: Any) -> None:
+        self._write(self._data_path(name), data)
+
+    def _write(self, path: str, value: Any) -> None:
+        content = self._dump(value)
+        with self._open_for_write(path) as file:
+            file.write(hashlib.sha256(content).digest() + content)
+
+    def _read(self, path: str) -> Any:
+        found = Path(path).read_bytes()
+        size = hashlib.sha256().digest_size
+        content = found[size:]
+        if hashlib.sha256(content).digest() != found[:size]:
+            raise ValueError(f"{path} is damaged")
+        return pickle.loads(content)
+
+
 class Cache(caching.FunctionCache):
     """Numba's cache, for which an unreadable or unwritable folder is an empty one.
 
@@ -82,6 +118,7 @@ class Cache(caching.FunctionCache):
 
     def __init__(self, function: FunctionType, link: Callable[[tuple[types.Type, ...]], None]) -> None:
         super().__init__(function)
+        self._cache_file = _Files(self.cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp())
         self._link = link
 
     def holds(self, arguments: tuple[types.Type, ...]) -> bool:
@@ -101,7 +138,7 @@ class Cache(caching.FunctionCache):
         self._link(getattr(sig, "args", sig))
         try:
             return super().load_overload(sig, target_context)
-        except Exception:  # a torn file raises whatever unpickling happens to meet
+        except Exception:  # a torn file, or one of a numba that pickles otherwise
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
