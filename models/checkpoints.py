@@ -157,7 +157,8 @@ class Checkpointer:
         return sys.maxsize if steps is None else steps - self._trainer.progress.done % steps
 
     def write(self) -> None:
-        """Write the fit's state, and remove the checkpoints that are too many."""
+        """Write the fit's state, and remove the checkpoints that are too many; NonFiniteError instead of a bad one."""
+        self._trainer.refuse_nonfinite()
         if not self._folder.is_dir():
             self._folder.mkdir(parents=True)
             sync_folder(self._folder.parent)

@@ -188,7 +188,7 @@ class Fit:
             if not sound:
                 for name, array in trainer.changing().items():
                     array[...] = kept[name]
-            trainer.model.changed()
+            trainer.changed()
         parts = [indices[i * trainer.batch_size :][: trainer.batch_size] for i in range(count)]
         if not sound:
             for part in parts:
@@ -221,6 +221,7 @@ class Fit:
 
     def _end_epoch(self) -> None:
         trainer, progress = self._trainer, self._trainer.progress
+        trainer.refuse_nonfinite()
         checked = None if self._validation is None else trainer.model.evaluate(*self._validation, trainer.loss)
         trainer.epochs += 1
         record = Epoch(

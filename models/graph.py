@@ -333,7 +333,10 @@ class Graph:
         return self.to(self.backend)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to one safetensors file, architecture included; the file appears whole or not at all."""
+        """Write the model to one safetensors file, architecture included; the file appears whole or not at all.
+
+        Raises NonFiniteError, and leaves what is there, if a parameter or a running statistic is NaN or infinite.
+        """
         with self._turn.lock:
             save(self, path)
 
