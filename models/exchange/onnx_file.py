@@ -103,7 +103,9 @@ def _parsed(proto: Any, path: Path, rest: int) -> OnnxFile:
     if len(graph.node) > MAX_FILE_NODES:
         raise ModelFormatError(f"{len(graph.node)} nodes, expected at most {MAX_FILE_NODES}")
     if graph.sparse_initializer:
-        raise UnsupportedOperatorError(f"{graph.sparse_initializer[0].values.name!r} is a sparse constant; make it dense")
+        raise UnsupportedOperatorError(
+            f"{graph.sparse_initializer[0].values.name!r} is a sparse constant; make it dense"
+        )
     store = _Store(path, rest)
     constants = {each.name: store.array(each) for each in graph.initializer}
     nodes = [_node(each, store) for each in graph.node]
@@ -144,7 +146,7 @@ def _node(proto: Any, store: _Store) -> FileNode:
             value = onnx.helper.get_attribute_value(each)
             if isinstance(value, bytes):
                 value = value.decode("utf-8", "replace")
-            attributes[each.name] = tuple(value) if isinstance(each, list) else value
+            attributes[each.name] = value if isinstance(value, (int, float, str)) else tuple(value)
     domain = "" if proto.domain in ("", "ai.onnx") else f"{proto.domain}."
     return FileNode(
         name=proto.name,
@@ -226,7 +228,9 @@ class _Store:
         if folder not in path.parents:
             raise ModelFormatError(f"constant {name!r} lies in {location!r}, expected a file of the same folder")
         if not path.is_file():
-            raise ModelFormatError(f"constant {name!r} lies in {location!r}, which is not there; it belongs beside this")
+            raise ModelFormatError(
+                f"constant {name!r} lies in {location!r}, which is not there; it belongs beside this"
+            )
         if tensor.data_type not in DTYPES:
             raise UnsupportedOperatorError(f"constant {name!r} is of a type that only fits into the file itself")
         dtype = np.dtype(DTYPES[tensor.data_type]).newbyteorder("<")

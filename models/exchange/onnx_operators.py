@@ -172,15 +172,15 @@ _activation("Elu", "ELU", alpha=("alpha", 1.0))
 _activation("Celu", "CELU", alpha=("alpha", 1.0))
 _activation("ThresholdedRelu", "ThresholdedReLU", alpha=("alpha", 1.0))
 _activation("HardSigmoid", "HardSigmoid", alpha=("alpha", 0.2), beta=("beta", 0.5))
-_activation(
-    "Selu", "SELU", alpha=("alpha", 1.67326319217681884765625), gamma=("gamma", 1.05070102214813232421875)
-)
+_activation("Selu", "SELU", alpha=("alpha", 1.67326319217681884765625), gamma=("gamma", 1.05070102214813232421875))
 
 
 @operator("Gelu")
 def _gelu(call: Call) -> Tensor:
     approximate = call.get("approximate", "none")
-    return call.elementwise(call.layer("GELU", **({} if approximate == "none" else {"approximate": approximate})), call.view())
+    return call.elementwise(
+        call.layer("GELU", **({} if approximate == "none" else {"approximate": approximate})), call.view()
+    )
 
 
 @operator("Swish")
@@ -662,7 +662,9 @@ def _batch_normalization(call: Call) -> Tensor:
 def _instance_normalization(call: Call) -> Tensor:
     view, in_order = _channels(call, call.view())
     layer = call.layer("InstanceNorm", eps=float(call.get("epsilon", 1e-5)))
-    return replace(view, node=call.add(layer, view.node, gamma=in_order(call.weights(1)), beta=in_order(call.weights(2))))
+    return replace(
+        view, node=call.add(layer, view.node, gamma=in_order(call.weights(1)), beta=in_order(call.weights(2)))
+    )
 
 
 @operator("GroupNormalization")
@@ -711,7 +713,9 @@ def _pool(call: Call) -> Tensor:
         windows.padding,
         **_unless(1, dilation=_plain(windows.dilation)),
         **_unless(False, ceil_mode=bool(call.get("ceil_mode", 0))),
-        **({"count_include_pad": False} if average and windows.padding and not call.get("count_include_pad", 0) else {}),
+        **(
+            {"count_include_pad": False} if average and windows.padding and not call.get("count_include_pad", 0) else {}
+        ),
     )
     return net.as_image(call.add(layer, x), view.rank)
 
@@ -793,7 +797,13 @@ def _affine_layer(
 ) -> tuple[Layer, dict[str, np.ndarray]]:
     size = shape[-1:] if by_channel else np.broadcast_shapes(*(x.shape for x in (scale, shift) if x is not None))
     given = {"gamma": scale, "beta": shift}
-    arrays = {name: np.broadcast_to(array, (1,) * 0 + tuple(size)) if not by_channel else np.broadcast_to(array.reshape(-1), size) for name, array in given.items() if array is not None}
+    arrays = {
+        name: np.broadcast_to(array, (1,) * 0 + tuple(size))
+        if not by_channel
+        else np.broadcast_to(array.reshape(-1), size)
+        for name, array in given.items()
+        if array is not None
+    }
     layer = call.layer("Affine", None if by_channel else tuple(size), scale=scale is not None, bias=shift is not None)
     return layer, arrays
 
@@ -927,7 +937,10 @@ def _concat(call: Call) -> Tensor:
 @operator("Slice")
 def _slice(call: Call) -> Tensor:
     view, net = call.view(), call.net
-    rest = [each if each is None or isinstance(each, np.ndarray) else call.array(at) for at, each in enumerate(call.inputs[1:], 1)]
+    rest = [
+        each if each is None or isinstance(each, np.ndarray) else call.array(at)
+        for at, each in enumerate(call.inputs[1:], 1)
+    ]
     taken = folding.slices([None, *rest], call.node.attributes, net.sizes(view))
     for axis, part in enumerate(taken):
         size = net.sizes(view)[axis]
@@ -995,7 +1008,11 @@ def _gather(call: Call) -> Tensor:
 def _pad(call: Call) -> Tensor:
     view, net = call.view(), call.net
     pads = call.ints("pads", 1) or call.ints("paddings") or []
-    axes = range(view.rank) if not call.has(3) else [call.axis(each, view.rank) for each in folding.integers(call.array(3))]
+    axes = (
+        range(view.rank)
+        if not call.has(3)
+        else [call.axis(each, view.rank) for each in folding.integers(call.array(3))]
+    )
     if len(pads) != 2 * len(axes):
         raise Refusal(f"has pads = {pads} for {len(axes)} axes")
     around = {axis: (pads[at], pads[at + len(axes)]) for at, axis in enumerate(axes)}

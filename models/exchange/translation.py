@@ -110,7 +110,11 @@ class Translation:
     def sizes(self, view: View) -> list[int | BatchSize]:
         """The file's sizes of a tensor's axes."""
         return [
-            extent(axis) if BATCH not in axis else BatchSize(extent(axis)) if self.batch is None else extent(axis) * self.batch
+            extent(axis)
+            if BATCH not in axis
+            else BatchSize(extent(axis))
+            if self.batch is None
+            else extent(axis) * self.batch
             for axis in view.axes
         ]
 
@@ -144,7 +148,9 @@ class Translation:
         """The file's tensor in another shape, without one -1 or 0 left in it."""
         batch = STAND_IN if self.batch is None else self.batch
         numbers = [size.times * batch if isinstance(size, BatchSize) else int(size) for size in sizes]
-        total = math.prod(atom.size for atom in view.memory) * (batch if any(BATCH in axis for axis in view.axes) else 1)
+        total = math.prod(atom.size for atom in view.memory) * (
+            batch if any(BATCH in axis for axis in view.axes) else 1
+        )
         if math.prod(numbers) != total:
             raise Refusal(f"makes {list(sizes)} of a tensor of {self.sizes(view)}")
         found = regrouped(view, numbers, batch)
