@@ -1,4 +1,4 @@
-"""A model from the file that `saving` wrote, from one that only says so, or from another program's: none is believed."""
+"""A model from a file that `saving` wrote or only says so, or from another program's: nothing in it is believed."""
 
 from __future__ import annotations
 
