@@ -156,10 +156,10 @@ class Walk:
     def _translate(self, row: Row) -> None:
         node = row.node
         missing = [name for name in node.inputs if name and name not in self.tensors]
-        if missing:
+        if missing and (node.operator in OPERATORS or node.operator in folding.FOLDS):
             raise Refusal(f"reads {harmless(missing[0])!r}, which cannot be computed")
-        inputs = [self.tensors[name] if name else None for name in node.inputs]
-        if any(isinstance(each, View) for each in inputs):
+        inputs = [self.tensors.get(name) if name else None for name in node.inputs]
+        if missing or any(isinstance(each, View) for each in inputs):
             if node.operator not in OPERATORS:
                 raise Refusal("is not supported")
             call = Call(self.net, node, inputs, self.file.opset)
