@@ -21,6 +21,7 @@ from ..nodes import INPUT, ordered
 from ..saving import check_extent
 from . import folding
 from .folding import Refusal
+from .metadata import NORMALISATION
 from .onnx_file import MAX_BYTES, FileInput, FileNode, OnnxFile, UnsupportedOperatorError, read_file
 from .onnx_operators import OPERATORS, Call, Tensor
 from .translation import CHANNELS_LAST, Translation, layer_class
@@ -31,9 +32,6 @@ MAX_PARAMETERS = 1 << 29
 
 MAX_SAMPLE = 1 << 28
 """Numbers of one sample between the layers: 1 GB of float32."""
-
-NORMALISATION = "twinkernels.normalisation"
-"""The key of a file's metadata under which an exported model keeps the mean and std of its input."""
 
 
 def read_onnx(
