@@ -24,6 +24,9 @@ from .views import BATCH, Axis, View, axis_of, extent, flat, fresh, transposed
 Tensor = View | np.ndarray
 Operator = Callable[["Call"], "Tensor | list[Tensor]"]
 
+MAX_PARAMETERS = 1 << 29
+"""Numbers that a network may have in all: 2 GB of float32."""
+
 OPERATORS: dict[str, Operator] = {}
 """By ONNX's name."""
 
@@ -67,6 +70,8 @@ class Call:
             raise Refusal(f"reads {self._named(at)}, which is computed where a constant is expected")
         if tensor is None:
             raise Refusal(f"lacks its input {at}")
+        if tensor.size > MAX_PARAMETERS:
+            raise Refusal(f"has weights {self._named(at)} of shape {tensor.shape}, expected {MAX_PARAMETERS} at most")
         return tensor
 
     def weights(self, at: int) -> np.ndarray:
@@ -963,7 +968,9 @@ def _split(call: Call) -> list[Tensor]:
     parts = call.ints("split", 1)
     if parts is None:
         count = call.get("num_outputs", len(call.node.outputs))
-        each = -(-size // max(1, count))
+        if not 1 <= count <= size:
+            raise Refusal(f"splits an axis of {size} into {count}")
+        each = -(-size // count)
         parts = [min(each, size - each * at) for at in range(count)]
     if sum(parts) != size or min(parts) < 1:
         raise Refusal(f"splits an axis of {size} into {parts}")

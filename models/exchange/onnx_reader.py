@@ -23,12 +23,9 @@ from . import folding
 from .folding import Refusal
 from .metadata import NORMALISATION
 from .onnx_file import MAX_BYTES, FileInput, FileNode, OnnxFile, UnsupportedOperatorError, read_file
-from .onnx_operators import OPERATORS, Call, Tensor
+from .onnx_operators import MAX_PARAMETERS, OPERATORS, Call, Tensor
 from .translation import CHANNELS_LAST, Translation, layer_class
 from .views import BATCH, View, axis_of, flat
-
-MAX_PARAMETERS = 1 << 29
-"""Numbers that a network may have in all: 2 GB of float32."""
 
 MAX_SAMPLE = 1 << 28
 """Numbers of one sample between the layers: 1 GB of float32."""
