@@ -6,6 +6,7 @@ take over it refuses in words (`Refusal`), never by an approximation.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -232,10 +233,13 @@ def _prelu(call: Call) -> Tensor:
         return replace(view, node=call.add(call.layer("PReLU", shared=True), view.node, slope=slope.reshape(1)))
     if call.opset < 7 and slope.ndim == 1:  # one a channel, before operators broadcast as NumPy does
         slope = slope.reshape(-1, *(1,) * (view.rank - 2))
-    vector = _by_channel(call.net.operand(slope, view), call.net.shape(view.node))
-    if vector is None:
+    if (last := _by_channel(call.net.operand(slope, view), call.net.shape(view.node))) is not None:
+        return replace(view, node=call.add(call.layer("PReLU"), view.node, slope=last))
+    view, in_order = _channels(call, view)
+    vector = np.moveaxis(slope.reshape((1,) * (view.rank - slope.ndim) + slope.shape), 1, -1)
+    if vector.size != vector.shape[-1] or vector.shape[-1] != extent(view.axes[1]):
         raise Refusal(f"has slopes of shape {slope.shape}, expected one, or one a channel")
-    return replace(view, node=call.add(call.layer("PReLU"), view.node, slope=vector))
+    return replace(view, node=call.add(call.layer("PReLU"), view.node, slope=in_order(vector.reshape(-1))))
 
 
 @operator("Log")
@@ -626,7 +630,8 @@ def _product(call: Call, view: View, w: np.ndarray, bias: np.ndarray | None) -> 
     while w.ndim > 2 and w.shape[0] == 1:
         w = w[0]
     if w.ndim == 1:
-        raise Refusal("multiplies with a vector")
+        product = _product(call, view, w[:, np.newaxis], bias)
+        return replace(product, axes=product.axes[:-1])
     if w.ndim != 2 or view.rank < 2 or BATCH in view.axes[-1]:
         raise Refusal(f"multiplies a tensor of {net.sizes(view)} with one of shape {w.shape}")
     inputs = view.axes[-1]
@@ -809,7 +814,7 @@ def _reduce(call: Call) -> Tensor:
     given = call.ints("axes", 1)
     if not given and call.get("noop_with_empty_axes", 0):
         return view
-    over = sorted({call.axis(axis, view.rank) for axis in given or range(view.rank)})
+    over = sorted({call.axis(axis, view.rank) for axis in given or range(view.rank - net.lead)})
     if any(BATCH in view.axes[at] for at in over):
         raise Refusal("works along the batch")
     kept = [() if at in over else axis for at, axis in enumerate(view.axes)]
@@ -988,14 +993,20 @@ def _in_file_order(net: Translation, node: str, order: Sequence[int]) -> View:
 
 @operator("Concat")
 def _concat(call: Call) -> Tensor:
-    net = call.net
     views = [call.view(at) for at in range(len(call.inputs))]
     if len(views) == 1:
         return views[0]
     rank = max(view.rank for view in views)
-    axis = call.axis(call.get("axis", 1), rank)
-    if any(view.rank != rank for view in views) or axis == 0:
-        raise Refusal("joins along the batch" if axis == 0 else "joins tensors of different ranks")
+    if any(view.rank != rank for view in views):
+        raise Refusal("joins tensors of different ranks")
+    return _side_by_side(call, views, call.axis(call.get("axis", 1), rank))
+
+
+def _side_by_side(call: Call, views: list[View], axis: int) -> View:
+    """Tensors of one rank joined along one of the file's axes."""
+    net, rank = call.net, views[0].rank
+    if axis == 0:
+        raise Refusal("joins along the batch")
     order = net.orders(*views)
     own = order.index(axis)
     layer = layers.Concat() if own == rank - 1 else call.layer("Concat", axis=own)
@@ -1067,10 +1078,19 @@ def _gather(call: Call) -> Tensor:
         raise Refusal("picks samples of the batch")
     size = extent(view.axes[axis])
     picked = [index + size if index < 0 else index for index in folding.integers(at)]
-    if not picked or at.ndim > 1 or picked != list(range(picked[0], picked[0] + len(picked))) or picked[-1] >= size:
-        raise Refusal(f"picks {picked[:8]} of an axis of {size}, expected a part of it in order")
-    part = _taken(call, view, axis, picked[0], picked[-1] + 1)
+    if not picked or at.ndim > 1 or min(picked) < 0 or max(picked) >= size:
+        raise Refusal(f"picks {picked[:8]} of an axis of {size}")
+    starts = [place for place in range(len(picked)) if place == 0 or picked[place] != picked[place - 1] + 1]
+    runs = [picked[start:end] for start, end in itertools.pairwise([*starts, len(picked)])]
+    if len(runs) > MAX_RUNS:
+        raise Refusal(f"picks {len(runs)} parts of an axis, expected at most {MAX_RUNS}")
+    parts = [_taken(call, view, axis, run[0], run[-1] + 1) for run in runs]
+    part = parts[0] if len(parts) == 1 else _side_by_side(call, parts, axis)
     return part if at.ndim else replace(part, axes=part.axes[:axis] + part.axes[axis + 1 :])
+
+
+MAX_RUNS = 64
+"""Parts of which a Gather is put together."""
 
 
 @operator("Pad")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,11 +40,13 @@ def read_onnx(
     """The network in an ONNX file, on any backend, in inference the same function as the file's first output.
 
     input_shape: of one sample as the model shall take it, where the file leaves sizes open. max_bytes: of the file, and
-    of the weights that lie beside it. Images come as (N, H, W, C), also where the file has (N, C, H, W), and so do maps
-    that go out; everything else keeps the file's axes. Where the file's first axis cannot be a batch, because the network
-    works along it, one sample is the file's whole input. Nothing in the file is executed, and no file outside its folder
-    is read. Raises FileNotFoundError; ModelFormatError for a file that is damaged; UnsupportedOperatorError, which is
-    one, for a network with a part that cannot run here, by operator, node and file.
+    of the weights that lie beside it.
+
+    Images come as (N, H, W, C), also where the file has (N, C, H, W), and so do maps that go out; everything else keeps
+    the file's axes. Where the file's first axis cannot be a batch, because the network works along it, one sample is the
+    file's whole input. Nothing in the file is executed, and no file outside its folder is read. Raises
+    FileNotFoundError; ModelFormatError for a file that is damaged; UnsupportedOperatorError, which is one, for a network
+    with a part that cannot run here, by operator, node and file.
     """
     path = expanded(path)
     if not path.is_file():
@@ -131,7 +133,7 @@ class Walk:
         if len(shape) == 4 and not channels_last:
             order = list(CHANNELS_LAST[4])
         sample = [shape[at] for at in order[1:]]
-        image = len(shape) == 3 and not self.whole and _becomes_image(name, self.nodes)
+        image = len(shape) == 3 and not self.whole and _becomes_image(name, self.nodes, self.file.constants)
         if image:
             sample.append(1)  # a grey image without its axis of channels
         if given is not None:
@@ -254,7 +256,7 @@ class Walk:
         node = self.net.arranged(tensor, groups)
         if node == INPUT:
             shape = self.net.shape(INPUT)
-            layer = Flatten() if len(shape) == 1 else layer_class("Reshape")(shape)
+            layer = layer_class("Reshape")(shape) if len(shape) > 1 else Flatten() if shape else layer_class("Clip")()
             node = self.net.add(layer, INPUT, name="output")
         return node
 
@@ -318,6 +320,12 @@ def _is_channels_last(name: str, shape: Sequence[int | str], nodes: Sequence[Fil
     return len(shape) == 4 and shape[3] in few and shape[1] not in few
 
 
-def _becomes_image(name: str, nodes: Sequence[FileNode]) -> bool:
+def _becomes_image(name: str, nodes: Sequence[FileNode], constants: Mapping[str, np.ndarray]) -> bool:
     """Whether an input of three axes is grey images: what reads it first gives it an axis for channels."""
-    return any(node.operator == "Unsqueeze" for node in _readers(name, nodes))
+    return any(node.operator == "Unsqueeze" and _adds_channels(node, constants) for node in _readers(name, nodes))
+
+
+def _adds_channels(node: FileNode, constants: Mapping[str, np.ndarray]) -> bool:
+    """Whether an Unsqueeze makes (N, 1, H, W) or (N, H, W, 1) of (N, H, W)."""
+    axes = node.attributes.get("axes", constants.get(node.inputs[-1], np.empty(0)))
+    return [int(axis) for axis in np.ravel(axes)[:2]] in ([1], [-3], [3], [-1])
