@@ -43,10 +43,11 @@ def read_onnx(
     of the weights that lie beside it.
 
     Images come as (N, H, W, C), also where the file has (N, C, H, W), and so do maps that go out; everything else keeps
-    the file's axes. Where the file's first axis cannot be a batch, because the network works along it, one sample is the
-    file's whole input. Nothing in the file is executed, and no file outside its folder is read. Raises
-    FileNotFoundError; ModelFormatError for a file that is damaged; UnsupportedOperatorError, which is one, for a network
-    with a part that cannot run here, by operator, node and file.
+    the file's axes. Where the file's first axis cannot be a batch, because the network works along it, one sample is
+    the file's whole input. Nothing in the file is executed, and no file outside its folder is read.
+
+    Raises FileNotFoundError; ModelFormatError for a file that is damaged; UnsupportedOperatorError, which is one, for a
+    network with a part that cannot run here, by operator, node and file.
     """
     path = expanded(path)
     if not path.is_file():
@@ -91,6 +92,7 @@ class Walk:
         self._uses = Counter(name for node in self.nodes for name in node.inputs)
         self._uses[file.outputs[0].name] += 1
         self._start(input_shape)
+        self._integers = {self.input.name} if self.input.dtype == np.uint8 else set()
         for node in self.nodes:
             row = Row(node)
             self.rows.append(row)
@@ -121,7 +123,7 @@ class Walk:
     def _start(self, given: Sequence[int] | None) -> None:
         name, shape = self.input.name, self.input.shape
         where = f"{self.file.path}: input {harmless(name)!r}"
-        if self.input.dtype is None or self.input.dtype.kind not in "fu":
+        if self.input.dtype is None or (self.input.dtype.kind != "f" and self.input.dtype != np.uint8):
             kind = "of an unknown type" if self.input.dtype is None else f"of {self.input.dtype}"
             raise UnsupportedOperatorError(f"{where} is {kind}, expected floats or uint8 images")
         if not shape:
@@ -173,6 +175,7 @@ class Walk:
         if missing or any(isinstance(each, View) for each in inputs):
             if node.operator not in OPERATORS:
                 raise Refusal("is not supported")
+            self._check_integers(node)
             call = Call(self.net, node, inputs, self.file.opset)
             result = OPERATORS[node.operator](call)
         else:
@@ -187,6 +190,14 @@ class Walk:
         for each in inputs:
             if isinstance(each, View):
                 self.net.remaining[each.node] -= 1
+
+    def _check_integers(self, node: FileNode) -> None:
+        """Follow pixels until they are cast to floats. Raises Refusal for a node that computes with integers."""
+        if not self._integers.intersection(node.inputs) or node.operator in ("Cast", "Shape", "Size"):
+            return
+        if node.operator not in ("Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose"):
+            raise Refusal("computes with integers, expected a Cast to floats before it")
+        self._integers.update(node.outputs)
 
     def _unsupported(self, row: Row) -> ModelFormatError:
         operator = row.node.operator
