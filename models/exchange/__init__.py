@@ -1,0 +1,25 @@
+"""Exchange: networks of other programs, in and out. Importing this loads none of them.
+
+`onnx_reader` and `onnx_writer` know the files of ONNX; `inspection` tells what is in a file; `layout` turns weights
+between channels first and channels last.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_PLACES = {
+    "read_onnx": "onnx_reader",
+    "write_onnx": "onnx_writer",
+    "inspect": "inspection",
+    "UnsupportedOperatorError": "onnx_file",
+}
+
+__all__ = ["UnsupportedOperatorError", "inspect", "read_onnx", "write_onnx"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_PLACES[name]}", __name__), name)
