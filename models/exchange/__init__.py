@@ -1,0 +1,1 @@
+"""Networks in and out of other frameworks' files. Importing it loads none of them."""
