@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,20 +12,41 @@ from typing import Any
 
 import numpy as np
 
-from ..encoding import ModelFormatError
+from ..encoding import ModelFormatError, printable
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
+FAILURES = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, OSError),
+    *(RecursionError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error),
+)
+"""What a file that is damaged, or lies, makes the libraries raise."""
+
+
 @contextmanager
-def opened(source: Path | bytes) -> Iterator[Any]:
-    """An HDF5 file, or the bytes of one, to read from. ImportError that says how to get h5py where it is not there."""
+def failing_as(path: Path, what: str) -> Iterator[None]:
+    """Whatever a file makes the libraries raise becomes a ModelFormatError that names the file."""
+    try:
+        yield
+    except FAILURES as error:
+        raise ModelFormatError(f"{path}: {what} ({printable(error)})") from error
+
+
+def imported() -> Any:
+    """h5py. ImportError that says what it is for where it is not there."""
     try:
         import h5py
     except ImportError:
-        raise ImportError("h5py reads Keras' files; pip install 'twinkernels[keras]' brings it") from None
+        raise ImportError("h5py reads and writes Keras' files; pip install 'twinkernels[keras]' brings it") from None
+    return h5py
+
+
+@contextmanager
+def opened(source: Path | bytes) -> Iterator[Any]:
+    """An HDF5 file, or the bytes of one, to read from. Raises ImportError as `imported` does."""
     given = io.BytesIO(source) if isinstance(source, bytes) else source
-    with h5py.File(given, "r") as file:
+    with imported().File(given, "r") as file:
         yield file
 
 

@@ -9,13 +9,12 @@ Nothing in a file is executed: a Lambda, or a class that is not Keras' own, is r
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 
-from ..encoding import ModelFormatError, printable
+from ..encoding import ModelFormatError
 from ..graph import Graph
 from ..nodes import INPUT
+from . import hdf5
 from .assembly import Assembly
 from .keras_file import entry_of, input_shape, opened
 from .keras_layers import Network
@@ -28,15 +27,10 @@ def read_keras(path: Path, backend: str | None, max_bytes: int) -> Graph:
     that they are. Raises ModelFormatError, which names file and layer, for anything that is not a whole model or has no
     layer here; ImportError without h5py.
     """
-    try:
+    with hdf5.failing_as(path, "not a Keras model that can be read"):
         if (size := path.stat().st_size) > max_bytes:
             raise ModelFormatError(f"{size} bytes, expected at most {max_bytes}; load(..., max_bytes={size}) takes it")
         with opened(path, max_bytes) as file:
             assembly = Assembly(input_shape(file.model))
             outputs = Network(file, assembly).model(entry_of(file.model), "", (INPUT,), "", True, 0)
             return assembly.graph(outputs[0], backend)
-    except (
-        *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, OSError),
-        *(RecursionError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error),
-    ) as error:
-        raise ModelFormatError(f"{path}: not a Keras model that can be read ({printable(error)})") from error

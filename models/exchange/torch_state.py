@@ -1,0 +1,390 @@
+"""PyTorch's state dicts, in and out: the weights of a network whose layers are known on this side.
+
+A state dict names arrays by module, `conv1.weight`, and knows no architecture. Its modules are matched with the layers
+that have arrays: by name where all names are those of nodes, else in order, else by shape where no two are alike.
+Channels come first there: `layout` turns the weights, those of a linear layer behind a flattened image too.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..encoding import ModelFormatError
+from ..nodes import INPUT, Node
+from . import layout
+from .hdf5 import failing_as
+
+if TYPE_CHECKING:
+    from ..graph import Graph
+
+State = Mapping[str, np.ndarray]
+Image = tuple[int, int, int]
+Turn = Callable[[np.ndarray], np.ndarray]
+
+NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
+"""Under what trainings keep a state dict beside an optimizer's."""
+UNREAD = "num_batches_tracked"
+SAFETENSORS_HEADER = 1 << 27
+
+
+# Which array is which ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One array of a layer: its name here, its name in PyTorch, and how it is turned, in and out."""
+
+    ours: str
+    theirs: str
+    read: Turn
+    write: Turn
+
+
+def _same(array: np.ndarray) -> np.ndarray:
+    return array
+
+
+def _linear(image: Image | None) -> tuple[Turn, Turn]:
+    if image is None:
+        return np.transpose, np.transpose
+    return lambda w: layout.flattened_in(w.T, image), lambda w: layout.flattened_out(w, image).T
+
+
+def _vector(image: Image | None) -> tuple[Turn, Turn]:
+    """For arrays with one number a channel, or one a number of a flattened image."""
+    if image is None:
+        return _same, _same
+    return (
+        lambda v: layout.flattened_in(v[:, np.newaxis], image)[:, 0],
+        lambda v: layout.flattened_out(v[:, np.newaxis], image)[:, 0],
+    )
+
+
+def _block(array: np.ndarray) -> np.ndarray:
+    """(C, H, W), of a normalisation over whole images, as (H, W, C)."""
+    return array.transpose(1, 2, 0) if array.ndim == 3 else array
+
+
+def _unblock(array: np.ndarray) -> np.ndarray:
+    return array.transpose(2, 0, 1) if array.ndim == 3 else array
+
+
+def slots(model: Graph, node: Node) -> tuple[Slot, ...] | None:
+    """The arrays of a node as PyTorch has them; () for a layer without arrays, None for one that PyTorch has not."""
+    names = arrays_of(model, node)
+    if not names:
+        return ()
+    image = flattened_image(model, node)
+    kind = type(node.layer).__name__
+    turned: dict[str, tuple[str, tuple[Turn, Turn]]]
+    if kind == "Linear":
+        turned = {"w": ("weight", _linear(image)), "b": ("bias", (_same, _same))}
+    elif kind == "Conv2d":
+        turned = {"w": ("weight", (layout.convolution_in, layout.convolution_out)), "b": ("bias", (_same, _same))}
+    elif kind == "ConvTranspose2d":
+        turned = {"w": ("weight", (layout.transposed_in, layout.transposed_out)), "b": ("bias", (_same, _same))}
+    elif kind in ("BatchNorm", "InstanceNorm", "GroupNorm"):
+        pairs = {"gamma": "weight", "beta": "bias", "running_mean": "running_mean", "running_var": "running_var"}
+        turned = {ours: (theirs, _vector(image)) for ours, theirs in pairs.items()}
+    elif kind == "LayerNorm":
+        turned = {"gamma": ("weight", (_block, _unblock)), "beta": ("bias", (_block, _unblock))}
+    elif kind == "PReLU":
+        turned = dict.fromkeys(names, ("weight", _vector(None if len(names[0]) == 0 else image)))
+    else:
+        return None
+    if unknown := [name for name in names if name not in turned]:
+        raise ModelFormatError(f"node {node.name!r} ({node.layer}) has {unknown}, which PyTorch has not")
+    return tuple(Slot(name, theirs, *turns) for name in names for theirs, turns in [turned[name]])
+
+
+def arrays_of(model: Graph, node: Node) -> list[str]:
+    """The names of a node's arrays: parameters, then statistics."""
+    held = [*model.parameter_layout.shapes, *model.statistic_layout.shapes]
+    return [key for before, _, key in (name.rpartition(".") for name in held) if before == node.name]
+
+
+def flattened_image(model: Graph, node: Node) -> Image | None:
+    """(H, W, C) of the image that a node reads flattened, through layers that keep its order; None for no image.
+
+    PyTorch numbers what is flattened by (C, H, W). Where H W is 1, or C, both orders are one. Raises ModelFormatError
+    where a flattened image has been joined, cut or turned on its way.
+    """
+    nodes = {other.name: other for other in model.nodes}
+    source = node.inputs[0]
+    while source != INPUT and len(model.node_shapes[source]) == 2:
+        before = nodes[source]
+        shape = model.node_shapes[before.inputs[0]]
+        kind = type(before.layer).__name__
+        if kind == "Flatten" and len(shape) == 4:
+            height, width, channels = (int(size) for size in shape[1:])
+            return None if height * width == 1 or channels == 1 else (height, width, channels)
+        if kind in NEW_ORDER:
+            return None
+        if kind in OTHER_ORDER and any(flattened_image(model, Node(kind, before.layer, (i,))) for i in before.inputs):
+            raise ModelFormatError(
+                f"node {before.name!r} ({kind}) changes the order of a flattened image before {node.name!r}"
+            )
+        source = before.inputs[0]
+    return None
+
+
+NEW_ORDER = ("Linear", "GlobalAvgPool2d", "GlobalMaxPool2d", "Mean")
+OTHER_ORDER = ("Concat", "Reshape", "Transpose", "Slice", "Split")
+
+
+# In ---------------------------------------------------------------------------------------------------------------
+
+
+def set_state(model: Graph, state: State) -> None:
+    """Set a model's weights from a state dict, all or nothing.
+
+    Raises ModelFormatError that names each array that does not fit.
+    """
+    model.set_parameters(matched(model, state))
+
+
+def matched(model: Graph, state: State) -> dict[str, np.ndarray]:
+    """The arrays of a state dict by our names, in our layout. Raises what `set_state` does."""
+    if state.keys() == (model.parameters() | model.statistics()).keys():
+        return dict(state)
+    modules, layers = grouped(state), wanted(model)
+    refused: list[str] = []
+    for pairing in _pairings(layers, modules):
+        problems: list[str] = []
+        arrays: dict[str, np.ndarray] = {}
+        for name, prefix in pairing.items():
+            arrays |= _read(model, name, layers[name], prefix, modules[prefix], problems)
+        if not problems:
+            return arrays
+        refused = refused or problems
+    if not refused:
+        refused = [
+            f"the file has {len(modules)} modules with arrays ({', '.join(modules)}), "
+            f"the model {len(layers)} layers ({', '.join(layers)})"
+        ]
+    more = f"; and {len(refused) - MAX_PROBLEMS} more" if len(refused) > MAX_PROBLEMS else ""
+    raise ModelFormatError("; ".join(refused[:MAX_PROBLEMS]) + more)
+
+
+MAX_PROBLEMS = 8
+
+
+def grouped(state: State) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays by module, in their order; counters of batches, which say nothing about the network, are left out."""
+    modules: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in state.items():
+        prefix, _, key = name.rpartition(".")
+        if key != UNREAD:
+            modules.setdefault(prefix, {})[key] = array
+    return modules
+
+
+def wanted(model: Graph) -> dict[str, tuple[Slot, ...]]:
+    """The arrays of each layer that has some, as PyTorch has them, by node."""
+    found: dict[str, tuple[Slot, ...]] = {}
+    for node in model.nodes:
+        held = slots(model, node)
+        if held is None:
+            raise ModelFormatError(f"node {node.name!r} ({node.layer}) has no counterpart in PyTorch")
+        if held:
+            found[node.name] = held
+    return found
+
+
+def _pairings(
+    layers: Mapping[str, tuple[Slot, ...]], modules: Mapping[str, Mapping[str, np.ndarray]]
+) -> Iterator[dict[str, str]]:
+    """Ways to pair layers with modules, best first; none where their numbers differ."""
+    if len(layers) != len(modules):
+        return
+    if layers.keys() == modules.keys():
+        yield {name: name for name in layers}
+    yield dict(zip(layers, modules, strict=True))
+
+
+def _read(
+    model: Graph,
+    name: str,
+    held: Sequence[Slot],
+    prefix: str,
+    module: Mapping[str, np.ndarray],
+    problems: list[str],
+) -> dict[str, np.ndarray]:
+    """The arrays of one module as its layer has them; what does not fit is told to `problems`."""
+    shapes = model.parameter_layout.shapes | model.statistic_layout.shapes
+    layer = next(node.layer for node in model.nodes if node.name == name)
+    expected = {slot.theirs: slot for slot in held}
+    before = f"{prefix}." if prefix else ""
+    problems += [
+        f"{before}{key} has no counterpart in node {name!r} ({layer})" for key in module.keys() - expected.keys()
+    ]
+    arrays = {}
+    for key, slot in expected.items():
+        shape = shapes[f"{name}.{slot.ours}"]
+        if key not in module:
+            # What BatchNorm2d(affine=False) leaves out is the identity.
+            if slot.ours in ("gamma", "beta") and not {"weight", "bias"} & module.keys():
+                arrays[f"{name}.{slot.ours}"] = np.full(shape, float(slot.ours == "gamma"))
+            else:
+                problems.append(f"{before}{key} is not in the file, and node {name!r} ({layer}) has it")
+            continue
+        theirs = slot.write(np.empty(shape, np.bool_)).shape
+        if module[key].shape != theirs:
+            problems.append(
+                f"{before}{key} has shape {module[key].shape}, expected {theirs} for node {name!r} ({layer})"
+            )
+            continue
+        arrays[f"{name}.{slot.ours}"] = slot.read(module[key])
+    return arrays
+
+
+# Out --------------------------------------------------------------------------------------------------------------
+
+
+def state_of(model: Graph, like: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
+    """A model's weights as a state dict of arrays, under the names of `like` where given, else of the nodes.
+
+    like: a state dict, of which names and shapes are read. Raises ModelFormatError where it does not fit the model.
+    """
+    held = model.parameters() | model.statistics()
+    layers = wanted(model)
+    if like is None:
+        return {
+            f"{name}.{slot.theirs}": np.ascontiguousarray(slot.write(held[f"{name}.{slot.ours}"]))
+            for name, found in layers.items()
+            for slot in found
+        }
+    shapes = {name: np.broadcast_to(np.float32(0), tuple(array.shape)) for name, array in like.items()}
+    modules = grouped(shapes)
+    for pairing in _pairings(layers, modules):
+        problems: list[str] = []
+        for name, prefix in pairing.items():
+            _read(model, name, layers[name], prefix, modules[prefix], problems)
+        if not problems:
+            names = {prefix: name for name, prefix in pairing.items()}
+            return {key: _written(model, layers, names, key, array, held) for key, array in shapes.items()}
+    matched(model, shapes)  # raises, and says why
+    raise ModelFormatError("the module's arrays are named as this model's, and laid out as no state dict")
+
+
+def _written(
+    model: Graph,
+    layers: Mapping[str, Sequence[Slot]],
+    names: Mapping[str, str],
+    key: str,
+    like: np.ndarray,
+    held: State,
+) -> np.ndarray:
+    prefix, _, theirs = key.rpartition(".")
+    if theirs == UNREAD:
+        return np.zeros(like.shape, np.int64)
+    (slot,) = (slot for slot in layers[names[prefix]] if slot.theirs == theirs)
+    return np.ascontiguousarray(slot.write(held[f"{names[prefix]}.{slot.ours}"]))
+
+
+def to_torch(model: Graph, module: Any = None) -> dict[str, Any]:
+    """A model's weights as a state dict of tensors, which `load_state_dict` of a network with the same layers takes.
+
+    module: the network, or its state dict, whose names are taken; without it, arrays are named by the nodes here.
+    Raises ImportError without torch, ModelFormatError that names the arrays which do not fit.
+    """
+    torch = imported()
+    like = module.state_dict() if hasattr(module, "state_dict") else module
+    return {name: torch.from_numpy(array.copy()) for name, array in state_of(model, like).items()}
+
+
+# Files ------------------------------------------------------------------------------------------------------------
+
+
+def imported() -> Any:
+    """torch. ImportError that says what it is for where it is not there."""
+    try:
+        import torch
+    except ImportError:
+        raise ImportError(
+            "PyTorch reads and writes its own files; pip install 'twinkernels[torch]' brings it, and a state dict in a "
+            "safetensors file needs none"
+        ) from None
+    return torch
+
+
+def is_state_file(path: Path) -> bool:
+    """Whether a file may be one of torch.save, of whatever age: an archive with a pickle in it, or a pickle."""
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if start[:2] == b"\x80\x02":
+        return True
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("data.pkl") for name in archive.namelist())
+
+
+def read_state(path: Path, max_bytes: int) -> dict[str, np.ndarray]:
+    """The arrays of a state dict in a file of torch.save, or of safetensors.
+
+    torch.save's files hold pickled code, which is not run: torch reads them by its `weights_only` loader. Raises
+    ModelFormatError that names the file for one that is none, ImportError where torch is needed and not there.
+    """
+    with failing_as(path, "no state dict that can be read"):
+        if (size := path.stat().st_size) > max_bytes:
+            raise ModelFormatError(f"{size} bytes, expected at most {max_bytes}; load(..., max_bytes={size}) takes it")
+        state = _torch_state(path) if is_state_file(path) else _safetensors_state(path)
+        for name, array in state.items():
+            if not np.isfinite(array).all():
+                raise ModelFormatError(f"{name} is not finite")
+        return state
+
+
+def _safetensors_state(path: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError, safe_open
+
+    with open(path, "rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if header > SAFETENSORS_HEADER:
+        raise ModelFormatError("neither a file of torch.save nor one of safetensors")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ModelFormatError(f"neither a file of torch.save nor one of safetensors: {error}") from None
+
+
+def _torch_state(path: Path) -> dict[str, np.ndarray]:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if any(name.endswith("constants.pkl") or "/code/" in name for name in names):
+            raise ModelFormatError(
+                "a TorchScript archive, which holds a program, not a state dict; in PyTorch, "
+                "torch.save(torch.jit.load(file).state_dict(), 'weights.pth') writes one"
+            )
+    torch = imported()
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelFormatError(
+            "it holds more than arrays, whose code is not run; in PyTorch, "
+            f"torch.save(module.state_dict(), 'weights.pth') writes them alone: {str(error).splitlines()[0]}"
+        ) from None
+    for key in NESTED:
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+            break
+    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        raise ModelFormatError(f"it holds a {type(found).__name__}, expected a dict of tensors")
+    return {str(name): _array(tensor) for name, tensor in found.items()}
+
+
+def _array(tensor: Any) -> np.ndarray:
+    """A tensor as an array; types that NumPy has not become float32."""
+    tensor = tensor.detach().to_dense() if tensor.is_sparse else tensor.detach()
+    array: np.ndarray = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+    return array
