@@ -74,20 +74,27 @@ class Graph:
         self._build(Architecture(ordered(nodes, output), output, sizes, np.dtype(dtype), seed, normalisation), backend)
 
     @classmethod
-    def of(cls, architecture: Architecture, backend: str | None = None) -> Self:
-        """The model of an architecture, with its starting weights."""
+    def of(
+        cls,
+        architecture: Architecture,
+        backend: str | None = None,
+        arrays: Mapping[str, np.ndarray] | None = None,
+    ) -> Self:
+        """The model of an architecture, with its starting weights, or with these arrays, which are all that it has."""
         model = cls.__new__(cls)
-        model._build(architecture, backend)
+        model._build(architecture, backend, arrays)
         return model
 
-    def _build(self, architecture: Architecture, backend: str | None) -> None:
+    def _build(
+        self, architecture: Architecture, backend: str | None, arrays: Mapping[str, np.ndarray] | None = None
+    ) -> None:
         self.architecture = architecture
         self.kernels = kernels.get(DEFAULT_BACKEND if backend is None else backend)
         self.plan, network = lower_inference(architecture)
         self.node_shapes = {name: value.shape for name, value in network.values.items()}
         """The shape of each node's output, and of "input"."""
-        self._parameters, self.parameter_layout = self._initialise(network.parameters, stream=0)
-        self._statistics, self.statistic_layout = self._initialise(network.statistics, stream=2)
+        self._parameters, self.parameter_layout = self._initialise(network.parameters, 0, arrays)
+        self._statistics, self.statistic_layout = self._initialise(network.statistics, 2, arrays)
         self._inference: Executor | None = None
         self._inference_lock = threading.Lock()
         self.rewrites = None
@@ -152,12 +159,18 @@ class Graph:
         """Shape of the output with "N" for the batch."""
         return self.plan.outputs["output"].shape
 
-    def _initialise(self, arrays: Mapping[str, Parameter], stream: int) -> tuple[np.ndarray, Layout]:
-        layout = Layout({name: array.shape for name, array in arrays.items()})
+    def _initialise(
+        self, parameters: Mapping[str, Parameter], stream: int, given: Mapping[str, np.ndarray] | None
+    ) -> tuple[np.ndarray, Layout]:
+        layout = Layout({name: parameter.shape for name, parameter in parameters.items()})
         flat = memory.zeros(layout.size, self.dtype)
         for index, (name, view) in enumerate(layout.views(flat).items()):
-            rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(stream, index)))
-            view[...] = arrays[name].init(view.shape, rng)
+            if given is None:
+                rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(stream, index)))
+                view[...] = parameters[name].init(view.shape, rng)
+            else:
+                shapes.equal("model", name, given[name].shape, view.shape)
+                view[...] = given[name]
         return flat, layout
 
     def lower_training(

@@ -87,22 +87,27 @@ def _forward(plan: PlanBuilder, nodes: Sequence[Node], x: Value) -> Network:
     """Every layer writes its calls, and hands back its output and the function that will write its backward."""
     network = Network({INPUT: x})
     for node in nodes:
-        inputs = [network.values[name] for name in node.inputs]
-        with _named(node):
-            plan.begin(node.name)
-            parameters = node.layer.parameters(*(value.shape for value in inputs))
-            statistics = node.layer.statistics(*(value.shape for value in inputs))
-            p = plan.parameters({name: parameter.shape for name, parameter in parameters.items()})
-            running = plan.parameters({name: array.shape for name, array in statistics.items()}, gradients=False)
-            vars(p).update(vars(running))
-            y, network.backwards[node.name] = node.layer.lower(plan, p, *inputs)
-        # A gradient has to come back through here if something before here has a use for it.
-        if parameters or any(plan.wants(value) for value in inputs):
-            plan.want(y)
-        network.values[node.name] = y
-        network.parameters.update({f"{node.name}.{name}": array for name, array in parameters.items()})
-        network.statistics.update({f"{node.name}.{name}": array for name, array in statistics.items()})
+        append(plan, network, node)
     return network
+
+
+def append(plan: PlanBuilder, network: Network, node: Node) -> None:
+    """One more node, behind those that it reads."""
+    inputs = [network.values[name] for name in node.inputs]
+    with _named(node):
+        plan.begin(node.name)
+        parameters = node.layer.parameters(*(value.shape for value in inputs))
+        statistics = node.layer.statistics(*(value.shape for value in inputs))
+        p = plan.parameters({name: parameter.shape for name, parameter in parameters.items()})
+        running = plan.parameters({name: array.shape for name, array in statistics.items()}, gradients=False)
+        vars(p).update(vars(running))
+        y, network.backwards[node.name] = node.layer.lower(plan, p, *inputs)
+    # A gradient has to come back through here if something before here has a use for it.
+    if parameters or any(plan.wants(value) for value in inputs):
+        plan.want(y)
+    network.values[node.name] = y
+    network.parameters.update({f"{node.name}.{name}": array for name, array in parameters.items()})
+    network.statistics.update({f"{node.name}.{name}": array for name, array in statistics.items()})
 
 
 def _backward(plan: PlanBuilder, nodes: Sequence[Node], network: Network, arriving: dict[str, list[Value]]) -> None:

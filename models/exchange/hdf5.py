@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..encoding import ModelFormatError, printable
+from ..encoding import ModelFormatError, harmless, printable
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -26,25 +26,27 @@ FAILURES = (
 
 @contextmanager
 def failing_as(path: Path, what: str) -> Iterator[None]:
-    """Whatever a file makes the libraries raise becomes a ModelFormatError that names the file."""
+    """Whatever a file makes the libraries raise becomes a ModelFormatError that names the file, as does one of ours."""
     try:
         yield
+    except ModelFormatError as error:
+        raise type(error)(f"{path}: {harmless(str(error))}") from error
     except FAILURES as error:
         raise ModelFormatError(f"{path}: {what} ({printable(error)})") from error
 
 
 def imported() -> Any:
-    """h5py. ImportError that says what it is for where it is not there."""
+    """h5py. ModelFormatError that says how to get it where it is not there."""
     try:
         import h5py
     except ImportError:
-        raise ImportError("h5py reads and writes Keras' files; pip install 'twinkernels[keras]' brings it") from None
+        raise ModelFormatError("Keras' files need the package h5py: pip install 'twinkernels[keras]'") from None
     return h5py
 
 
 @contextmanager
 def opened(source: Path | bytes) -> Iterator[Any]:
-    """An HDF5 file, or the bytes of one, to read from. Raises ImportError as `imported` does."""
+    """An HDF5 file, or the bytes of one, to read from. Raises what `imported` raises."""
     given = io.BytesIO(source) if isinstance(source, bytes) else source
     with imported().File(given, "r") as file:
         yield file

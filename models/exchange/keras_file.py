@@ -257,6 +257,15 @@ def input_shape(model: Mapping[str, Any], depth: int = 0) -> tuple[int, ...]:
     return tuple(told[1:])
 
 
+def takes_pixels(model: Mapping[str, Any]) -> bool:
+    """Whether a network takes pixels as they are: its input is of uint8, or the first thing it does is to rescale."""
+    entries = layers_of(model)
+    while entries and entries[0]["class_name"] in MODELS:
+        entries = layers_of(entries[0])
+    kinds = [entry["class_name"] for entry in entries if entry["class_name"] != "InputLayer"]
+    return entries[0]["config"].get("dtype") == "uint8" or kinds[:1] in (["Rescaling"], ["Normalization"])
+
+
 def references(told: Any) -> list[tuple[str, int, int]]:
     """References to outputs of layers, (name, call, output), in however deep a list or dict they stand."""
     if isinstance(told, list) and len(told) >= 3 and isinstance(told[0], str) and type(told[1]) is type(told[2]) is int:

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from ..encoding import ModelFormatError, printable
-from .assembly import Assembly, layer_class
+from .assembly import Assembly
+from .folding import Refusal
 from .keras_file import (
     MAX_DEPTH,
     MODELS,
@@ -26,6 +27,7 @@ from .keras_file import (
     references,
     variables_of,
 )
+from .onnx_file import UnsupportedOperatorError
 
 TRAINING_ALONE = (
     *("ActivityRegularization", "AlphaDropout", "GaussianDropout", "GaussianNoise", "RandomBrightness"),
@@ -146,6 +148,8 @@ class Network:
             return self.model(entry, place, inputs, f"{prefix}{name}/", trainable, depth + 1)
         try:
             return [self._leaf(Leaf(kind, config, place, trainable), prefix + name, inputs, call)]
+        except Refusal as refusal:
+            raise UnsupportedOperatorError(f"layer {prefix + name!r} ({kind}) {refusal}") from None
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise ModelFormatError(f"layer {prefix + name!r} ({kind}): {error}") from error
 
@@ -157,24 +161,25 @@ class Network:
             kind = OPERATORS.get(str(config.get("function")), kind)
         write = WRITERS.get(kind)
         if write is None:
-            raise ModelFormatError(_unknown(kind))
+            raise Refusal(_unknown(kind))
         if config.get("data_format") == "channels_first":
-            raise ModelFormatError("it is channels_first; save it with channels_last, or export it to ONNX")
+            raise Refusal("is channels_first; save it with channels_last, or export it to ONNX")
         numbers = call.numbers if call else []
         if numbers and kind in SCALINGS and len(inputs) == 1 == len(numbers):
             scale, offset = SCALINGS[kind](numbers[0], call is not None and call.number_first)
             return self.scaled(name, inputs[0], np.asarray(scale), np.asarray(offset))
         if numbers:
-            raise ModelFormatError(f"it is given numbers beside its inputs ({numbers}), which is not understood")
+            raise Refusal(f"is given numbers beside its inputs ({numbers}), which is not understood")
         y: str = write(self, Held(name, config, self.file.arrays(leaf)), *inputs)
         return self.activation(name, config["activation"], y) if kind in ACTIVATED and config.get("activation") else y
 
-    def add(
-        self, name: str, layer: str, *inputs: str, arrays: Mapping[str, np.ndarray] | None = None, **settings: Any
-    ) -> str:
+    def add(self, name: str, layer: str, *inputs: str, arrays: Arrays | None = None, **settings: Any) -> str:
         """Append one of our layers, by name."""
-        cls = layer_class(layer)
-        return self.assembly.add(name, cls(**settings), *inputs, **(arrays or {}))
+        return self.assembly.add(name, layer, *inputs, arrays=dict(arrays or {}), **settings)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of one sample of a node's output, or of "input"."""
+        return self.assembly.shape(name)
 
     def activation(self, name: str, told: Any, x: str) -> str:
         """An activation that stands in a configuration: a name, a function, or a layer."""
@@ -187,7 +192,7 @@ class Network:
         if function == "linear":
             return x
         if function not in ACTIVATIONS:
-            raise ModelFormatError(f"activation {printable(ValueError(function))!r} has no counterpart here")
+            raise Refusal(f"has activation {printable(ValueError(function))!r}, which is not supported")
         layer, settings = ACTIVATIONS[function]
         if function == "hard_sigmoid" and self.file.version.startswith("2"):
             settings = {"alpha": 0.2, "beta": 0.5}
@@ -195,7 +200,7 @@ class Network:
 
     def scaled(self, name: str, x: str, scale: np.ndarray, offset: np.ndarray) -> str:
         """scale x + offset, each a number or one a channel."""
-        channels = (int(self.assembly.shape(x)[-1]),)
+        channels = (self.shape(x)[-1],)
         arrays = {"gamma": np.broadcast_to(scale, channels), "beta": np.broadcast_to(offset, channels)}
         return self.add(name, "Affine", x, arrays=arrays)
 
@@ -203,21 +208,20 @@ class Network:
         """What `padding` of a window is here: 0, equal pads on both sides, or "same" where they are not equal."""
         padding = config.get("padding", config.get("border_mode", "valid"))
         if padding not in ("valid", "same"):
-            raise ModelFormatError(f"padding is {padding!r}, expected 'valid' or 'same'")
+            raise Refusal(f"has padding {padding!r}, expected 'valid' or 'same'")
         if padding == "valid":
             return 0
         strides, dilation = _pair(config.get("strides") or size), _pair(config.get("dilation_rate", 1))
         pads = []
-        for n, k, s, d in zip(self.assembly.shape(x)[1:3], size, strides, dilation, strict=True):
+        for n, k, s, d in zip(self.shape(x)[:2], size, strides, dilation, strict=True):
             pads.append(max((-(-int(n) // s) - 1) * s + d * (k - 1) + 1 - int(n), 0))
         return "same" if any(total % 2 for total in pads) else _size([total // 2 for total in pads])
 
 
 def _unknown(kind: str) -> str:
     if kind == "Lambda":
-        return "it holds code, which is not executed; write it with layers of Keras, or export the network to ONNX"
-    known = ", ".join(sorted(WRITERS))
-    return f"there is no counterpart of it here; known are {known}. Write the network with models.Graph instead"
+        return "holds code, which is not executed; write it with layers of Keras, or export the network to ONNX"
+    return "is not supported; a layer of your own in a models.Graph, with the other layers' weights, can take its place"
 
 
 def _size(value: Any) -> int | tuple[int, int]:
@@ -254,7 +258,7 @@ OPERATORS = {
 
 def _divided(number: float, first: bool) -> tuple[float, float]:
     if first:
-        raise ModelFormatError("it divides a number by its input, which has no counterpart here")
+        raise Refusal("divides a number by its input, which is not supported")
     return 1 / number, 0.0
 
 
@@ -311,20 +315,20 @@ def _weights(kernel: np.ndarray, arrays: Arrays) -> dict[str, np.ndarray]:
 @_writes("Dense")
 def _dense(net: Network, at: Held, x: str) -> str:
     if at.config.get("quantization_config"):
-        raise ModelFormatError("its weights are quantised, which is not read")
-    kernel, shape = at.arrays["kernel"], net.assembly.shape(x)
+        raise Refusal("has quantised weights, which are not read")
+    kernel, shape = at.arrays["kernel"], net.shape(x)
     units = int(at.config.get("units", at.config.get("output_dim")))
-    if len(shape) == 2:
+    if len(shape) == 1:
         return net.add(
             at.name, "Linear", x, arrays=_weights(kernel, at.arrays), outputs=units, bias="bias" in at.arrays
         )
-    if len(shape) not in (3, 4):
-        raise ModelFormatError(f"its input has shape {shape}, expected 2 to 4 axes")
-    if len(shape) == 3:
-        x = net.add(f"{at.name}/in", "Reshape", x, shape=(int(shape[1]), 1, int(shape[2])))
+    if len(shape) > 3:
+        raise Refusal(f"reads samples of shape {shape}, expected one to three axes")
+    if len(shape) == 2:
+        x = net.add(f"{at.name}/in", "Reshape", x, shape=(shape[0], 1, shape[1]))
     weights = _weights(kernel[np.newaxis, np.newaxis], at.arrays)  # a convolution of one pixel does it to every place
     y = net.add(at.name, "Conv2d", x, arrays=weights, filters=units, size=1, bias="bias" in at.arrays)
-    return y if len(shape) == 4 else net.add(f"{at.name}/out", "Reshape", y, shape=(int(shape[1]), units))
+    return y if len(shape) == 3 else net.add(f"{at.name}/out", "Reshape", y, shape=(shape[0], units))
 
 
 def _convolution(
@@ -337,7 +341,7 @@ def _convolution(
         x,
         arrays=_weights(kernel, arrays),
         filters=kernel.shape[-1],
-        size=size,
+        size=_size(size),
         stride=_size(config.get("strides", 1)),
         padding=net.pads(x, config, size),
         dilation=_size(config.get("dilation_rate", 1)),
@@ -364,7 +368,7 @@ def _depthwise_kernel(kernel: np.ndarray, channels: int) -> np.ndarray:
 
 @_writes("DepthwiseConv2D")
 def _depthwise(net: Network, at: Held, x: str) -> str:
-    channels = int(net.assembly.shape(x)[-1])
+    channels = net.shape(x)[-1]
     return _convolution(
         net, at.name, at.config, x, _depthwise_kernel(at.arrays["depthwise_kernel"], channels), at.arrays, channels
     )
@@ -372,7 +376,7 @@ def _depthwise(net: Network, at: Held, x: str) -> str:
 
 @_writes("SeparableConv2D")
 def _separable(net: Network, at: Held, x: str) -> str:
-    channels = int(net.assembly.shape(x)[-1])
+    channels = net.shape(x)[-1]
     kernel = _depthwise_kernel(at.arrays["depthwise_kernel"], channels)
     deep = _convolution(net, f"{at.name}/depthwise", at.config, x, kernel, {}, channels)
     return _convolution(net, at.name, {"kernel_size": 1}, deep, at.arrays["pointwise_kernel"], at.arrays, 1)
@@ -394,7 +398,7 @@ def _transposed(net: Network, at: Held, x: str) -> str:
         x,
         arrays=_weights(at.arrays["kernel"], at.arrays),
         filters=int(at.config["filters"]),
-        size=size,
+        size=_size(size),
         stride=strides,
         padding=tuple((before, max(after, 0)) for before, after in pads),
         output_padding=tuple(max(-after, 0) for _, after in pads),
@@ -420,7 +424,7 @@ def _cropped(config: Config, size: int, stride: int, dilation: int, extra: int |
 def _batchnorm(net: Network, at: Held, x: str) -> str:
     _last_axis(net, at.config, x)
     if at.config.get("renorm"):
-        raise ModelFormatError("it renormalises, which has no counterpart here")
+        raise Refusal("renormalises, which is not supported")
     mean = at.arrays["moving_mean"]
     held = {
         "gamma": at.arrays.get("gamma", np.ones_like(mean)),
@@ -436,18 +440,18 @@ def _batchnorm(net: Network, at: Held, x: str) -> str:
 def _last_axis(net: Network, config: Config, x: str) -> None:
     axes = config.get("axis", -1)
     axes = axes if isinstance(axes, list) else [axes]
-    if axes not in ([-1], [len(net.assembly.shape(x)) - 1]):
-        raise ModelFormatError(f"axis is {axes}, expected the last one")
+    if axes not in ([-1], [len(net.shape(x))]):
+        raise Refusal(f"works along axis {axes}, expected the last one")
 
 
 @_writes("LayerNormalization")
 def _layernorm(net: Network, at: Held, x: str) -> str:
     if at.config.get("rms_scaling"):
-        raise ModelFormatError("it scales without a mean, which has no counterpart here")
-    shape = net.assembly.shape(x)
+        raise Refusal("scales without a mean, which is not supported")
+    shape = (0, *net.shape(x))
     axes = at.config.get("axis", -1)
     axes = sorted(axis % len(shape) for axis in (axes if isinstance(axes, list) else [axes]))
-    sizes = tuple(int(shape[axis]) for axis in axes)
+    sizes = tuple(shape[axis] for axis in axes)
     held = {"gamma": at.arrays.get("gamma", np.ones(sizes)), "beta": at.arrays.get("beta", np.zeros(sizes))}
     settings = {} if axes == [len(shape) - 1] else {"axes": tuple(axis - len(shape) for axis in axes)}
     return net.add(at.name, "LayerNorm", x, arrays=held, eps=_number(at.config.get("epsilon", 1e-3)), **settings)
@@ -456,7 +460,7 @@ def _layernorm(net: Network, at: Held, x: str) -> str:
 @_writes("GroupNormalization")
 def _groupnorm(net: Network, at: Held, x: str) -> str:
     _last_axis(net, at.config, x)
-    channels = int(net.assembly.shape(x)[-1])
+    channels = net.shape(x)[-1]
     groups = int(at.config.get("groups", 32))
     held = {"gamma": at.arrays.get("gamma", np.ones(channels)), "beta": at.arrays.get("beta", np.zeros(channels))}
     groups = channels if groups == -1 else groups
@@ -466,7 +470,7 @@ def _groupnorm(net: Network, at: Held, x: str) -> str:
 @_writes("Normalization")
 def _normalization(net: Network, at: Held, x: str) -> str:
     if at.config.get("invert"):
-        raise ModelFormatError("it inverts, which has no counterpart here")
+        raise Refusal("inverts, which is not supported")
     mean = np.asarray(at.arrays.get("mean", at.config.get("mean")), np.float64).reshape(-1)
     variance = np.asarray(at.arrays.get("variance", at.config.get("variance")), np.float64).reshape(-1)
     scale = 1 / np.maximum(np.sqrt(variance), 1e-7)
@@ -509,7 +513,7 @@ def _kept(net: Network, name: str, config: Config, y: str) -> str:
     """(N, C), or (N, 1, 1, C) where the layer keeps its axes."""
     if not config.get("keepdims"):
         return y
-    return net.add(f"{name}/keepdims", "Reshape", y, shape=(1, 1, int(net.assembly.shape(y)[-1])))
+    return net.add(f"{name}/keepdims", "Reshape", y, shape=(1, 1, net.shape(y)[-1]))
 
 
 @_writes("ZeroPadding2D")
@@ -521,7 +525,7 @@ def _padded(net: Network, at: Held, x: str) -> str:
 @_writes("UpSampling2D")
 def _upsampled(net: Network, at: Held, x: str) -> str:
     if at.config.get("interpolation", "nearest") != "nearest":
-        raise ModelFormatError(f"interpolation is {at.config['interpolation']!r}, expected 'nearest'")
+        raise Refusal(f"has interpolation {at.config['interpolation']!r}, expected 'nearest'")
     return net.add(at.name, "Upsample2d", x, factor=_size(at.config["size"]))
 
 
@@ -533,7 +537,7 @@ def _flattened(net: Network, at: Held, x: str) -> str:
 @_writes("Reshape")
 def _reshaped(net: Network, at: Held, x: str) -> str:
     shape = tuple(int(size) for size in at.config["target_shape"])
-    held = tuple(int(size) for size in net.assembly.shape(x)[1:])
+    held = net.shape(x)
     if -1 in shape:
         known = math.prod(size for size in shape if size != -1)
         shape = tuple(math.prod(held) // max(known, 1) if size == -1 else size for size in shape)
@@ -559,9 +563,7 @@ def _relu(net: Network, at: Held, x: str) -> str:
     most = at.config.get("max_value")
     slope, threshold = _number(at.config.get("negative_slope") or 0.0), _number(at.config.get("threshold") or 0.0)
     if threshold or (slope and most is not None):
-        raise ModelFormatError(
-            f"max_value {most}, negative_slope {slope} and threshold {threshold} together are not known"
-        )
+        raise Refusal(f"has max_value {most}, negative_slope {slope} and threshold {threshold}, which is not supported")
     if slope:
         return net.add(at.name, "LeakyReLU", x, negative_slope=slope)
     return net.add(at.name, "ReLU", x) if most is None else net.add(at.name, "Clip", x, low=0.0, high=_number(most))
@@ -587,15 +589,9 @@ def _elu(net: Network, at: Held, x: str) -> str:
 def _prelu(net: Network, at: Held, x: str) -> str:
     alpha = at.arrays["alpha"]
     if alpha.size != alpha.shape[-1]:
-        raise ModelFormatError(f"alpha has shape {alpha.shape}, expected one a channel (shared_axes=[1, 2])")
-    shared = alpha.size == 1 != int(net.assembly.shape(x)[-1])
-    return net.add(at.name, "PReLU", x, arrays={_only(net, x, shared): alpha.reshape(-1)}, shared=shared)
-
-
-def _only(net: Network, x: str, shared: bool) -> str:
-    """The name of PReLU's one parameter."""
-    (name,) = layer_class("PReLU")(shared=shared).parameters(net.assembly.shape(x))
-    return str(name)
+        raise Refusal(f"has alpha of shape {alpha.shape}, expected one a channel (shared_axes=[1, 2])")
+    shared = alpha.size == 1 != net.shape(x)[-1]
+    return net.add(at.name, "PReLU", x, arrays={"slope": alpha.reshape(-1)}, shared=shared)
 
 
 @_writes("Softmax")
@@ -607,7 +603,7 @@ def _softmax(net: Network, at: Held, x: str) -> str:
 @_writes("Dropout")
 def _dropout(net: Network, at: Held, x: str) -> str:
     if at.config.get("noise_shape") is not None:
-        raise ModelFormatError("its noise_shape has no counterpart here")
+        raise Refusal("has a noise_shape, which is not supported")
     return net.add(at.name, "Dropout", x, rate=_number(at.config.get("rate", at.config.get("p"))))
 
 
@@ -655,7 +651,7 @@ def _quotient(net: Network, at: Held, *x: str) -> str:
 
 @_writes("Concatenate")
 def _concatenated(net: Network, at: Held, *x: str) -> str:
-    rank = len(net.assembly.shape(x[0]))
+    rank = len(net.shape(x[0])) + 1
     axis = int(at.config.get("axis", -1))
     return (
         net.add(at.name, "Concat", *x) if axis in (-1, rank - 1) else net.add(at.name, "Concat", *x, axis=axis % rank)

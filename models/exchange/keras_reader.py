@@ -16,16 +16,19 @@ from ..graph import Graph
 from ..nodes import INPUT
 from . import hdf5
 from .assembly import Assembly
-from .keras_file import entry_of, input_shape, opened
+from .keras_file import entry_of, input_shape, opened, takes_pixels
 from .keras_layers import Network
+
+PIXELS = (0.0, 1.0)
+"""The normalisation that leaves pixels as they are."""
 
 
 def read_keras(path: Path, backend: str | None, max_bytes: int) -> Graph:
     """The network in a `.keras` file or in Keras' `.h5`, whichever it is by content.
 
-    Its output is the file's first, its nodes are called as the file's layers. uint8 images are taken as the numbers
-    that they are. Raises ModelFormatError, which names file and layer, for anything that is not a whole model or has no
-    layer here; ImportError without h5py.
+    Its output is the file's first, its nodes are called as the file's layers. uint8 images are taken as
+    they are where it rescales them itself. Raises ModelFormatError for a file that is no whole model, and
+    UnsupportedOperatorError, which is one, for a layer that has no counterpart here: both name the file, and the layer.
     """
     with hdf5.failing_as(path, "not a Keras model that can be read"):
         if (size := path.stat().st_size) > max_bytes:
@@ -33,4 +36,4 @@ def read_keras(path: Path, backend: str | None, max_bytes: int) -> Graph:
         with opened(path, max_bytes) as file:
             assembly = Assembly(input_shape(file.model))
             outputs = Network(file, assembly).model(entry_of(file.model), "", (INPUT,), "", True, 0)
-            return assembly.graph(outputs[0], backend)
+            return assembly.graph(outputs[0], backend, PIXELS if takes_pixels(file.model) else None)

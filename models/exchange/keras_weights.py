@@ -82,7 +82,7 @@ def save_keras_weights(model: Graph, path: Path) -> None:
     """Write a `.weights.h5`, whole or not at all, for `load_weights` of a Keras model with these layers in this order.
 
     BatchNormalization's `epsilon` is the Keras model's own: 0.001, where BatchNorm's `eps` is 0.00001, unless said.
-    Raises ModelFormatError for a layer that Keras has not, ImportError without h5py.
+    Raises ModelFormatError for a layer that Keras has not.
     """
     held = model.parameters() | model.statistics()
     h5py, buffer = hdf5.imported(), io.BytesIO()
@@ -98,7 +98,7 @@ def set_keras_weights(model: Graph, path: Path, max_bytes: int) -> None:
     """Set a model's weights from those of a Keras model with the same layers in the same order: `.weights.h5`, or the
     older `.h5`.
 
-    Raises ModelFormatError that names file and array for what does not fit, ImportError without h5py.
+    Raises ModelFormatError that names file and array for what does not fit.
     """
     with hdf5.failing_as(path, "no weights of Keras that can be read"), hdf5.opened(path) as file:
         reader = hdf5.Reader(max_bytes)

@@ -293,7 +293,7 @@ def to_torch(model: Graph, module: Any = None) -> dict[str, Any]:
     """A model's weights as a state dict of tensors, which `load_state_dict` of a network with the same layers takes.
 
     module: the network, or its state dict, whose names are taken; without it, arrays are named by the nodes here.
-    Raises ImportError without torch, ModelFormatError that names the arrays which do not fit.
+    Raises ModelFormatError that names the arrays which do not fit, or for want of torch.
     """
     torch = imported()
     like = module.state_dict() if hasattr(module, "state_dict") else module
@@ -304,13 +304,12 @@ def to_torch(model: Graph, module: Any = None) -> dict[str, Any]:
 
 
 def imported() -> Any:
-    """torch. ImportError that says what it is for where it is not there."""
+    """torch. ModelFormatError that says how to get it where it is not there."""
     try:
         import torch
     except ImportError:
-        raise ImportError(
-            "PyTorch reads and writes its own files; pip install 'twinkernels[torch]' brings it, and a state dict in a "
-            "safetensors file needs none"
+        raise ModelFormatError(
+            "PyTorch's files need the package torch: pip install 'twinkernels[torch]'; a safetensors file does not"
         ) from None
     return torch
 
@@ -331,7 +330,7 @@ def read_state(path: Path, max_bytes: int) -> dict[str, np.ndarray]:
     """The arrays of a state dict in a file of torch.save, or of safetensors.
 
     torch.save's files hold pickled code, which is not run: torch reads them by its `weights_only` loader. Raises
-    ModelFormatError that names the file for one that is none, ImportError where torch is needed and not there.
+    ModelFormatError that names the file for one that is none.
     """
     with failing_as(path, "no state dict that can be read"):
         if (size := path.stat().st_size) > max_bytes:

@@ -1,0 +1,311 @@
+"""A network from an `.onnx` file, as an ordinary `Graph`: channels last, any batch size, trainable."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+import kernels
+from data.files import expanded
+
+from ..architecture import Architecture
+from ..encoding import ModelFormatError, harmless, printable
+from ..graph import DEFAULT_BACKEND, Graph
+from ..nodes import INPUT, ordered
+from . import folding
+from .folding import Refusal
+from .onnx_file import MAX_BYTES, FileInput, FileNode, OnnxFile, UnsupportedOperatorError, read_file
+from .onnx_operators import OPERATORS, Call, Tensor
+from .translation import CHANNELS_LAST, Translation
+from .views import BATCH, View, axis_of, flat
+
+MAX_PARAMETERS = 1 << 29
+"""Numbers that a network may have in all: 2 GB of float32."""
+
+MAX_SAMPLE = 1 << 28
+"""Numbers of one sample between the layers: 1 GB of float32."""
+
+NORMALISATION = "twinkernels.normalisation"
+"""The key of a file's metadata under which an exported model keeps the mean and std of its input."""
+
+
+def read_onnx(
+    path: str | os.PathLike[str],
+    backend: str | None = None,
+    max_bytes: int = MAX_BYTES,
+    input_shape: Sequence[int] | None = None,
+) -> Graph:
+    """The network in an ONNX file, on any backend, in inference the same function as the file's first output.
+
+    input_shape: of one sample as the model shall take it, where the file leaves sizes open. max_bytes: of the file, and
+    of the weights that lie beside it. Images come as (N, H, W, C), also where the file has (N, C, H, W), and so do maps
+    that go out; everything else keeps the file's axes. Nothing in the file is executed, and no file outside its folder
+    is read. Raises FileNotFoundError; ModelFormatError for a file that is damaged; UnsupportedOperatorError, which is
+    one, for a network with a part that cannot run here, by operator, node and file.
+    """
+    path = expanded(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no model at {path}")
+    kernels.get(DEFAULT_BACKEND if backend is None else backend)  # a wrong name is no fault of the file
+    return Walk(read_file(path, max_bytes), input_shape).graph(backend)
+
+
+@dataclass
+class Row:
+    """What became of one node of the file: nodes here, or the reason why it cannot run."""
+
+    node: FileNode
+    made: list[str] = field(default_factory=list)
+    reason: str = ""
+    output: Tensor | None = None
+
+
+class Walk:
+    """A file's nodes in order, as far as its first output needs them.
+
+    survey: go on behind a node that cannot run, to see what else there is.
+    """
+
+    def __init__(self, file: OnnxFile, input_shape: Sequence[int] | None = None, survey: bool = False) -> None:
+        self.file = file
+        self.rows: list[Row] = []
+        self.nodes = _needed(file)
+        self.input = self._input()
+        self.tensors: dict[str, Tensor] = dict(file.constants)
+        self._uses = Counter(name for node in self.nodes for name in node.inputs)
+        self._uses[file.outputs[0].name] += 1
+        self._start(input_shape)
+        for node in self.nodes:
+            row = Row(node)
+            self.rows.append(row)
+            before = len(self.net.made)
+            try:
+                self._translate(row)
+            except Refusal as refusal:
+                row.reason = str(refusal)
+                if not survey:
+                    raise self._unsupported(row) from None
+            row.made = list(self.net.made)[before:]
+
+    # The input ---------------------------------------------------------------------------------------------
+
+    def _input(self) -> FileInput:
+        """The one input that the first output depends on."""
+        read = {name for node in self.nodes for name in node.inputs} | {self.file.outputs[0].name}
+        wanted = [each for each in self.file.inputs if each.name in read]
+        if len(wanted) != 1:
+            names = " and ".join(repr(harmless(each.name)) for each in wanted[:4]) or "none"
+            training = "; a network in training is exported for inference first" if len(wanted) > 1 else ""
+            raise UnsupportedOperatorError(
+                f"{self.file.path}: its output {harmless(self.file.outputs[0].name)!r} depends on {len(wanted)} inputs "
+                f"({names}), expected one: the images{training}"
+            )
+        return wanted[0]
+
+    def _start(self, given: Sequence[int] | None) -> None:
+        name, shape = self.input.name, self.input.shape
+        where = f"{self.file.path}: input {harmless(name)!r}"
+        if self.input.dtype is None or self.input.dtype.kind not in "fu":
+            kind = "of an unknown type" if self.input.dtype is None else f"of {self.input.dtype}"
+            raise UnsupportedOperatorError(f"{where} is {kind}, expected floats or uint8 images")
+        if not shape:
+            raise UnsupportedOperatorError(f"{where} has no shape with a batch axis; export it with one")
+        channels_last = _is_channels_last(name, shape, self.nodes)
+        order = list(range(len(shape)))
+        if len(shape) == 4 and not channels_last:
+            order = list(CHANNELS_LAST[4])
+        sample = [shape[at] for at in order[1:]]
+        image = len(shape) == 3 and _becomes_image(name, self.nodes)
+        if image:
+            sample.append(1)  # a grey image without its axis of channels
+        if given is not None:
+            if len(given) != len(sample) or any(
+                isinstance(size, int) and size != asked for size, asked in zip(sample, given, strict=True)
+            ):
+                raise ModelFormatError(f"{where} is {_text(sample)}, input_shape is {tuple(given)}")
+            sample = list(given)
+        if not all(isinstance(size, int) for size in sample):
+            raise UnsupportedOperatorError(
+                f"{where} leaves sizes open: {_text(sample)}; read_onnx(..., input_shape=) sets them"
+            )
+        sizes = tuple(int(size) for size in sample)
+        if math.prod(sizes) > MAX_SAMPLE:
+            raise ModelFormatError(f"{where} has {math.prod(sizes)} numbers, expected at most {MAX_SAMPLE}")
+        self.input_shape = sizes
+        self.net = Translation(sizes, shape[0] if isinstance(shape[0], int) else None)
+        own = [(BATCH,), *(axis_of(size) for size in sizes)]
+        axes = [own[order.index(at)] for at in range(len(shape))]
+        self._set(name, View(INPUT, flat(own[1:]), tuple(axes)))
+
+    # Nodes -------------------------------------------------------------------------------------------------
+
+    def _set(self, name: str, tensor: Tensor) -> None:
+        self.tensors[name] = tensor
+        if isinstance(tensor, View):
+            self.net.remaining[tensor.node] += self._uses[name]
+
+    def _translate(self, row: Row) -> None:
+        node = row.node
+        missing = [name for name in node.inputs if name and name not in self.tensors]
+        if missing:
+            raise Refusal(f"reads {harmless(missing[0])!r}, which cannot be computed")
+        inputs = [self.tensors[name] if name else None for name in node.inputs]
+        if any(isinstance(each, View) for each in inputs):
+            if node.operator not in OPERATORS:
+                raise Refusal("is not supported")
+            call = Call(self.net, node, inputs, self.file.opset)
+            result = OPERATORS[node.operator](call)
+        else:
+            result = folding.fold(node.operator, inputs, node.attributes, self.file.opset)  # type: ignore[assignment]
+        outputs = result if isinstance(result, list) else [result]
+        for at, name in enumerate(node.outputs):
+            if name and self._uses[name]:
+                if at >= len(outputs):
+                    raise Refusal(f"has its output {at} read, {harmless(name)!r}, which is not supported")
+                self._set(name, outputs[at])
+        row.output = outputs[0]
+        for each in inputs:
+            if isinstance(each, View):
+                self.net.remaining[each.node] -= 1
+
+    def _unsupported(self, row: Row) -> ModelFormatError:
+        operator = row.node.operator
+        return UnsupportedOperatorError(
+            f"{self.file.path}: {row.node}, operator {operator}, {harmless(row.reason)}; "
+            f"`twinkernels inspect {self.file.path.name}` shows what of the network can run here"
+        )
+
+    # The whole ---------------------------------------------------------------------------------------------
+
+    def graph(self, backend: str | None = None) -> Graph:
+        """The network. Raises ModelFormatError where it is none."""
+        try:
+            return self._graph(backend)
+        except ModelFormatError as error:
+            raise type(error)(f"{self.file.path}: {printable(error)}") from None
+        except Refusal as refusal:
+            name = harmless(self.file.outputs[0].name)
+            raise UnsupportedOperatorError(f"{self.file.path}: its output {name!r} {refusal}") from None
+        except (ValueError, TypeError, ArithmeticError, MemoryError) as error:
+            raise ModelFormatError(f"{self.file.path}: not a network ({printable(error)})") from error
+
+    def _graph(self, backend: str | None) -> Graph:
+        output = self._output()
+        made = self.net.made
+        wanted = {output}
+        for name in reversed(list(made)):
+            if name in wanted:
+                wanted.update(made[name].inputs)
+        nodes = {name: (made[name].layer, *made[name].inputs) for name in made if name in wanted}
+        arrays = {
+            f"{name}.{key}": array for name in nodes for key, array in made[name].arrays.items()
+        }
+        count = sum(array.size for array in arrays.values())
+        if count > MAX_PARAMETERS:
+            raise ModelFormatError(f"{count} weights, expected at most {MAX_PARAMETERS}")
+        floats = {array.dtype for array in arrays.values()}
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise ModelFormatError(f"{harmless(name)} is not finite")
+        architecture = Architecture(
+            nodes=ordered(nodes, output),
+            output=output,
+            input_shape=self.input_shape,
+            dtype=np.dtype(np.float64 if floats == {np.dtype(np.float64)} else np.float32),
+            normalisation=self._normalisation(),
+        )
+        return Graph.of(architecture, backend, arrays, MAX_SAMPLE)
+
+    def _output(self) -> str:
+        """The node whose output is the file's first."""
+        tensor = self.tensors[self.file.outputs[0].name]
+        if not isinstance(tensor, View):
+            raise Refusal("is constant")
+        if self.net.batch == 1 and tensor.axes and BATCH not in tensor.axes[0]:
+            raise Refusal("does not have the batch on the first axis")
+        first, *others = tensor.axes
+        order = range(len(tensor.axes))
+        if tensor.rank == 4 and first == (BATCH,):
+            # A map goes out as an image does, channels last.
+            natural, last = ([self.net.groups(tensor, each)] for each in (tuple(order), CHANNELS_LAST[4]))
+            groups = (natural if flat(natural[0]) == tensor.memory and not self._channels_first else last)[0]
+        elif first == (BATCH,):
+            groups = self.net.groups(tensor, tuple(order))
+        elif first[:1] == (BATCH,):
+            groups = [first[1:], *others]  # a fixed batch of 1 that was joined with another axis
+        else:
+            raise Refusal("does not have the batch on the first axis")
+        node = self.net.arranged(tensor, groups)
+        if node == INPUT:
+            raise Refusal("is its input")
+        return node
+
+    @property
+    def _channels_first(self) -> bool:
+        return self.input.shape is not None and len(self.input.shape) == 4 and not _is_channels_last(
+            self.input.name, self.input.shape, self.nodes
+        )
+
+    def _normalisation(self) -> tuple[float, float] | None:
+        """What makes pixels the input: as this package's export says; pixels themselves where the file takes them."""
+        told = self.file.metadata.get(NORMALISATION)
+        if told is not None:
+            try:
+                mean, std = (float(each) for each in told.split())
+            except ValueError:
+                raise ModelFormatError(f"{NORMALISATION} is {told[:40]!r}, expected a mean and a std") from None
+            return mean, std
+        return (0.0, 1.0) if self.input.dtype == np.uint8 else None
+
+
+def _text(sizes: Sequence[int | str]) -> str:
+    return "(" + ", ".join(map(str, sizes)) + ")"
+
+
+def _needed(file: OnnxFile) -> list[FileNode]:
+    """The nodes that lead to the first output."""
+    wanted = {file.outputs[0].name}
+    found = []
+    for node in reversed(file.nodes):
+        if wanted & set(node.outputs) - {""}:
+            wanted.update(node.inputs)
+            found.append(node)
+    return found[::-1]
+
+
+_CHANNELS_FIRST = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LRN")
+
+
+def _readers(name: str, nodes: Sequence[FileNode]) -> list[FileNode]:
+    """What reads a tensor first, looking through nodes for every element."""
+    through = ("Cast", "Identity", "Sub", "Add", "Mul", "Div", "Relu", "Clip", "Dropout")
+    names, found = {name}, []
+    for node in nodes:
+        if names & set(node.inputs):
+            if node.operator in through:
+                names.update(node.outputs)
+            else:
+                found.append(node)
+    return found
+
+
+def _is_channels_last(name: str, shape: Sequence[int | str], nodes: Sequence[FileNode]) -> bool:
+    """Whether an input of four axes is (N, H, W, C): what reads it says so, or else its sizes."""
+    for node in _readers(name, nodes):
+        if node.operator in (*_CHANNELS_FIRST, "BatchNormalization", "InstanceNormalization"):
+            return False
+        if node.operator == "Transpose":
+            return tuple(node.attributes.get("perm", ())) == (0, 3, 1, 2)
+    few = (1, 2, 3, 4)
+    return len(shape) == 4 and shape[3] in few and shape[1] not in few
+
+
+def _becomes_image(name: str, nodes: Sequence[FileNode]) -> bool:
+    """Whether an input of three axes is grey images: what reads it first gives it an axis for channels."""
+    return any(node.operator == "Unsqueeze" for node in _readers(name, nodes))
