@@ -1,4 +1,4 @@
-"""A model from the file that `saving` wrote, or from one that only says so: nothing in it is believed."""
+"""A model from a file that `saving` wrote or only says so, or from another program's: nothing in it is believed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from kernels import shapes
 
 from .architecture import Architecture
 from .encoding import KNOWN, ModelFormatError, decode, printable
+from .exchange import formats
 from .graph import DEFAULT_BACKEND, Graph
 from .layers import Layer
 from .lowering import lower_inference
@@ -37,21 +38,32 @@ def load(
     path: str | os.PathLike[str],
     backend: str | None = None,
     layers: Sequence[type[Layer]] = (),
-    max_bytes: int = MAX_BYTES,
+    max_bytes: int | None = None,
 ) -> Graph:
-    """The model in a file, on any backend.
+    """The model in a file, on any backend: this package's own, or an ONNX network, by what the file holds.
 
-    layers: layer classes of your own that the file may name. max_bytes: of the file; loading takes about four times as
-    much memory. Nothing in the file is executed, and nothing is allocated on its word: the architecture's arrays are
-    held against those that are there first. Raises FileNotFoundError, or ModelFormatError for anything that is not a
-    whole and consistent model.
+    layers: layer classes of your own that the file may name. max_bytes: of the file, 100 MB of this package's own and
+    2 GiB of any other unless told; loading takes about four times as much memory. Nothing in the file is executed, and
+    nothing is allocated on its word: the architecture's arrays are held against those that are there first. Raises
+    FileNotFoundError, or ModelFormatError for anything that is not a whole and consistent model; what a file of another
+    program holds that cannot run here is named (`exchange.UnsupportedOperatorError`).
     """
-    from safetensors import SafetensorError, safe_open
-
     path = expanded(path)
     if not path.is_file():
         raise FileNotFoundError(f"no model at {path}")
     kernels.get(DEFAULT_BACKEND if backend is None else backend)  # a wrong name is no fault of the file
+    if formats.kind_of(path) == formats.ONNX:
+        from .exchange.onnx_file import MAX_BYTES as most
+        from .exchange.onnx_reader import read_onnx
+
+        return read_onnx(path, backend, most if max_bytes is None else max_bytes)
+    return _own(path, backend, layers, MAX_BYTES if max_bytes is None else max_bytes)
+
+
+def _own(path: Path, backend: str | None, layers: Sequence[type[Layer]], max_bytes: int) -> Graph:
+    """The model in a file that `save` wrote."""
+    from safetensors import SafetensorError, safe_open
+
     known = KNOWN | {cls.__name__: cls for cls in layers}
     try:
         _check_bytes(path, max_bytes)

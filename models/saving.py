@@ -114,12 +114,12 @@ def check_counts(architecture: dict[str, Any]) -> None:
             raise ModelFormatError(f"{count} {name}, expected at most {limit}")
 
 
-def check_extent(model: Graph) -> None:
-    """Raise ModelFormatError if one sample's way through the model takes more than MAX_ELEMENTS numbers."""
+def check_extent(model: Graph, most: int = MAX_ELEMENTS) -> None:
+    """Raise ModelFormatError if one sample's way through the model takes more numbers than that."""
     persistent = model.arrays()
     values = (value for value in model.plan.values() if value.base is None and value.name not in persistent)
     steps = (step for step in model.plan.steps if "scratch" in roles(step.kernel).values())
     scratch = (model.kernels.scratch_size(step.kernel, step.dims["d"], 1) for step in steps)
     count = sum(math.prod(value.sized(1)) for value in values) + max(scratch, default=0)
-    if count > MAX_ELEMENTS:
-        raise ModelFormatError(f"one sample takes {count} numbers on its way, expected at most {MAX_ELEMENTS}")
+    if count > most:
+        raise ModelFormatError(f"one sample takes {count} numbers on its way, expected at most {most}")

@@ -6,6 +6,7 @@ multiplies as it does numbers.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +58,7 @@ class BatchSize:
         raise Refusal("computes with the batch size")
 
     __add__ = __radd__ = __sub__ = __rsub__ = __neg__ = __mod__ = __rmod__ = __pow__ = __rpow__ = _refused
-    __float__ = __int__ = __index__ = _refused  # type: ignore[assignment]
+    __float__ = __int__ = __index__ = _refused
     __lt__ = __le__ = __gt__ = __ge__ = _refused
 
     def __eq__(self, other: object) -> bool:
@@ -153,7 +154,7 @@ def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray(a / b)
 
 
-for _name, _function in {
+_PLAIN: dict[str, Callable[..., Any]] = {
     "Add": np.add,
     "Sub": np.subtract,
     "Mul": np.multiply,
@@ -176,17 +177,16 @@ for _name, _function in {
     "Where": np.where,
     "Mod": np.mod,
     "Identity": lambda a: a,
-}.items():
+}
+for _name, _function in _PLAIN.items():
     FOLDS[_name] = _elementwise(_function)
-for _name, _function in {"Sum": np.add, "Max": np.maximum, "Min": np.minimum}.items():
-    FOLDS[_name] = _elementwise(lambda *arrays, _function=_function: _reduced(_function, arrays))
 
 
-def _reduced(function: Callable[..., Any], arrays: Sequence[np.ndarray]) -> np.ndarray:
-    total = arrays[0]
-    for other in arrays[1:]:
-        total = function(total, other)
-    return total
+def _repeats(function: Any) -> Fold:
+    return _elementwise(lambda *arrays: functools.reduce(function, arrays))
+
+
+FOLDS["Sum"], FOLDS["Max"], FOLDS["Min"] = _repeats(np.add), _repeats(np.maximum), _repeats(np.minimum)
 
 
 @_fold("Constant")
@@ -337,15 +337,17 @@ def _split(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
     return np.split(array, np.cumsum(parts)[:-1], axis)
 
 
-for _name, _function in {
-    "ReduceProd": np.multiply,
-    "ReduceSum": np.add,
-    "ReduceMax": np.maximum,
-    "ReduceMin": np.minimum,
-}.items():
-    FOLDS[_name] = lambda inputs, attributes, opset, _function=_function: _function.reduce(
-        inputs[0], **_reduction(inputs, attributes)
-    )
+def _reduces(function: Any) -> Fold:
+    def folded(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
+        return function.reduce(inputs[0], **_reduction(inputs, attributes))
+
+    return folded
+
+
+FOLDS["ReduceProd"] = _reduces(np.multiply)
+FOLDS["ReduceSum"] = _reduces(np.add)
+FOLDS["ReduceMax"] = _reduces(np.maximum)
+FOLDS["ReduceMin"] = _reduces(np.minimum)
 
 
 def _reduction(inputs: Sequence[Any], attributes: Attributes) -> dict[str, Any]:

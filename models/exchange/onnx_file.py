@@ -71,7 +71,7 @@ def read_file(path: Path, max_bytes: int = MAX_BYTES) -> OnnxFile:
     """The file at a path. Raises ModelFormatError for one that is damaged, too large, or lies about its sizes."""
     try:
         import onnx
-        from google.protobuf.message import DecodeError
+        import onnx.inliner
     except ImportError:
         raise ModelFormatError(f"{path}: reading it needs the package onnx: pip install 'twinkernels[onnx]'") from None
     try:
@@ -81,7 +81,7 @@ def read_file(path: Path, max_bytes: int = MAX_BYTES) -> OnnxFile:
         proto = onnx.ModelProto()
         try:
             proto.ParseFromString(path.read_bytes())
-        except (DecodeError, RecursionError) as error:
+        except Exception as error:  # protobuf's DecodeError, which has no type of its own in every version
             raise ModelFormatError(f"no ONNX file ({printable(error)})") from None
         if proto.functions:
             proto = onnx.inliner.inline_local_functions(proto)
@@ -103,7 +103,8 @@ def _parsed(proto: Any, path: Path, rest: int) -> OnnxFile:
     if len(graph.node) > MAX_FILE_NODES:
         raise ModelFormatError(f"{len(graph.node)} nodes, expected at most {MAX_FILE_NODES}")
     if graph.sparse_initializer:
-        raise UnsupportedOperatorError(f"{graph.sparse_initializer[0].values.name!r} is a sparse constant; make it dense")
+        name = graph.sparse_initializer[0].values.name
+        raise UnsupportedOperatorError(f"constant {name!r} is sparse, expected dense ones")
     store = _Store(path, rest)
     constants = {each.name: store.array(each) for each in graph.initializer}
     nodes = [_node(each, store) for each in graph.node]
@@ -144,7 +145,7 @@ def _node(proto: Any, store: _Store) -> FileNode:
             value = onnx.helper.get_attribute_value(each)
             if isinstance(value, bytes):
                 value = value.decode("utf-8", "replace")
-            attributes[each.name] = tuple(value) if isinstance(each, list) else value
+            attributes[each.name] = value if isinstance(value, (int, float, str)) else tuple(value)
     domain = "" if proto.domain in ("", "ai.onnx") else f"{proto.domain}."
     return FileNode(
         name=proto.name,
@@ -226,7 +227,7 @@ class _Store:
         if folder not in path.parents:
             raise ModelFormatError(f"constant {name!r} lies in {location!r}, expected a file of the same folder")
         if not path.is_file():
-            raise ModelFormatError(f"constant {name!r} lies in {location!r}, which is not there; it belongs beside this")
+            raise ModelFormatError(f"constant {name!r} lies in {location!r}, expected beside this file")
         if tensor.data_type not in DTYPES:
             raise UnsupportedOperatorError(f"constant {name!r} is of a type that only fits into the file itself")
         dtype = np.dtype(DTYPES[tensor.data_type]).newbyteorder("<")

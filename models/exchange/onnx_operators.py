@@ -172,15 +172,13 @@ _activation("Elu", "ELU", alpha=("alpha", 1.0))
 _activation("Celu", "CELU", alpha=("alpha", 1.0))
 _activation("ThresholdedRelu", "ThresholdedReLU", alpha=("alpha", 1.0))
 _activation("HardSigmoid", "HardSigmoid", alpha=("alpha", 0.2), beta=("beta", 0.5))
-_activation(
-    "Selu", "SELU", alpha=("alpha", 1.67326319217681884765625), gamma=("gamma", 1.05070102214813232421875)
-)
+_activation("Selu", "SELU", alpha=("alpha", 1.67326319217681884765625), gamma=("gamma", 1.05070102214813232421875))
 
 
 @operator("Gelu")
 def _gelu(call: Call) -> Tensor:
-    approximate = call.get("approximate", "none")
-    return call.elementwise(call.layer("GELU", **({} if approximate == "none" else {"approximate": approximate})), call.view())
+    layer = call.layer("GELU", **_unless("none", approximate=call.get("approximate", "none")))
+    return call.elementwise(layer, call.view())
 
 
 @operator("Swish")
@@ -334,13 +332,11 @@ def _solved(sizes: list[int | BatchSize], before: Sequence[int | BatchSize]) -> 
             solved[open_at[0]] = BatchSize(total // given)
             return solved
         # A batch of the size that the exporter saw stands in the first place.
-        first = int(sizes[0])  # type: ignore[arg-type]
+        first = int(sizes[0])
         if first < 1:
             raise Refusal(f"makes {sizes} of a tensor of {list(before)}")
         given //= first
         solved[0] = BatchSize(1)
-        if first != 1 and open_at and open_at[0] != 0:
-            pass
     if open_at and solved[open_at[0]] == -1:
         if not given or total % given:
             raise Refusal(f"makes {sizes} of a tensor of {list(before)}")
@@ -661,8 +657,9 @@ def _batch_normalization(call: Call) -> Tensor:
 @operator("InstanceNormalization")
 def _instance_normalization(call: Call) -> Tensor:
     view, in_order = _channels(call, call.view())
+    gamma, beta = (in_order(call.weights(at)) for at in (1, 2))
     layer = call.layer("InstanceNorm", eps=float(call.get("epsilon", 1e-5)))
-    return replace(view, node=call.add(layer, view.node, gamma=in_order(call.weights(1)), beta=in_order(call.weights(2))))
+    return replace(view, node=call.add(layer, view.node, gamma=gamma, beta=beta))
 
 
 @operator("GroupNormalization")
@@ -704,6 +701,7 @@ def _pool(call: Call) -> Tensor:
     if call.get("storage_order", 0):
         raise Refusal("numbers places by column")
     average = call.node.operator == "AveragePool"
+    counts_padding = not average or not windows.padding or bool(call.get("count_include_pad", 0))
     layer = call.layer(
         "AvgPool2d" if average else "MaxPool2d",
         _plain(windows.size),
@@ -711,7 +709,7 @@ def _pool(call: Call) -> Tensor:
         windows.padding,
         **_unless(1, dilation=_plain(windows.dilation)),
         **_unless(False, ceil_mode=bool(call.get("ceil_mode", 0))),
-        **({"count_include_pad": False} if average and windows.padding and not call.get("count_include_pad", 0) else {}),
+        **_unless(True, count_include_pad=counts_padding),
     )
     return net.as_image(call.add(layer, x), view.rank)
 
@@ -784,18 +782,16 @@ def _affine(call: Call, view: View, scale: np.ndarray | None, shift: np.ndarray 
     by_channel = all((given is None) == (vector is None) for given, vector in zip((scale, shift), vectors, strict=True))
     if by_channel and made is not None and net.sole(view.node) and _absorbed(made, *vectors):
         return view
-    layer, arrays = _affine_layer(call, shape, scale, shift, by_channel)
+    given = {name: each for name, each in (("gamma", scale), ("beta", shift)) if each is not None}
+    size = shape[-1:] if by_channel else np.broadcast_shapes(*(each.shape for each in given.values()))
+    layer = call.layer("Affine", None if by_channel else size, scale=scale is not None, bias=shift is not None)
+    arrays = {name: _spread(each, size) for name, each in given.items()}
     return replace(view, node=call.add(layer, view.node, **arrays))
 
 
-def _affine_layer(
-    call: Call, shape: tuple[int, ...], scale: np.ndarray | None, shift: np.ndarray | None, by_channel: bool
-) -> tuple[Layer, dict[str, np.ndarray]]:
-    size = shape[-1:] if by_channel else np.broadcast_shapes(*(x.shape for x in (scale, shift) if x is not None))
-    given = {"gamma": scale, "beta": shift}
-    arrays = {name: np.broadcast_to(array, (1,) * 0 + tuple(size)) if not by_channel else np.broadcast_to(array.reshape(-1), size) for name, array in given.items() if array is not None}
-    layer = call.layer("Affine", None if by_channel else tuple(size), scale=scale is not None, bias=shift is not None)
-    return layer, arrays
+def _spread(array: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """An operand of as many axes as `size` or more, those before of size 1, in that size."""
+    return np.broadcast_to(array.reshape(array.shape[array.ndim - len(size) :]), size)
 
 
 def _absorbed(made: Any, scale: np.ndarray | None, shift: np.ndarray | None) -> bool:
@@ -885,7 +881,7 @@ def _gated(call: Call, x: View, gate: View) -> View | None:
         made.layer = layers.SiLU()
         return gate
     name = type(made.layer).__name__
-    if name == "HardSigmoid" and np.allclose([made.layer.alpha, made.layer.beta], [1 / 6, 0.5], rtol=1e-6, atol=0):  # type: ignore[attr-defined]
+    if name == "HardSigmoid" and np.allclose([made.layer.alpha, made.layer.beta], [1 / 6, 0.5], rtol=1e-6, atol=0):
         made.layer = call.layer("HardSwish")
         return gate
     return None
@@ -927,8 +923,8 @@ def _concat(call: Call) -> Tensor:
 @operator("Slice")
 def _slice(call: Call) -> Tensor:
     view, net = call.view(), call.net
-    rest = [each if each is None or isinstance(each, np.ndarray) else call.array(at) for at, each in enumerate(call.inputs[1:], 1)]
-    taken = folding.slices([None, *rest], call.node.attributes, net.sizes(view))
+    given = [call.array(at) if call.has(at) else None for at in range(1, len(call.inputs))]
+    taken = folding.slices([None, *given], call.node.attributes, net.sizes(view))
     for axis, part in enumerate(taken):
         size = net.sizes(view)[axis]
         if part == slice(None) or (part.start == 0 and part.step in (None, 1) and _at_end(part.stop, size)):
@@ -995,7 +991,8 @@ def _gather(call: Call) -> Tensor:
 def _pad(call: Call) -> Tensor:
     view, net = call.view(), call.net
     pads = call.ints("pads", 1) or call.ints("paddings") or []
-    axes = range(view.rank) if not call.has(3) else [call.axis(each, view.rank) for each in folding.integers(call.array(3))]
+    told = folding.integers(call.array(3)) if call.has(3) else range(view.rank)
+    axes = [call.axis(each, view.rank) for each in told]
     if len(pads) != 2 * len(axes):
         raise Refusal(f"has pads = {pads} for {len(axes)} axes")
     around = {axis: (pads[at], pads[at + len(axes)]) for at, axis in enumerate(axes)}

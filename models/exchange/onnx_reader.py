@@ -7,7 +7,6 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from ..architecture import Architecture
 from ..encoding import ModelFormatError, harmless, printable
 from ..graph import DEFAULT_BACKEND, Graph
 from ..nodes import INPUT, ordered
+from ..saving import check_extent
 from . import folding
 from .folding import Refusal
 from .onnx_file import MAX_BYTES, FileInput, FileNode, OnnxFile, UnsupportedOperatorError, read_file
@@ -203,9 +203,7 @@ class Walk:
             if name in wanted:
                 wanted.update(made[name].inputs)
         nodes = {name: (made[name].layer, *made[name].inputs) for name in made if name in wanted}
-        arrays = {
-            f"{name}.{key}": array for name in nodes for key, array in made[name].arrays.items()
-        }
+        arrays = {f"{name}.{key}": array for name in nodes for key, array in made[name].arrays.items()}
         count = sum(array.size for array in arrays.values())
         if count > MAX_PARAMETERS:
             raise ModelFormatError(f"{count} weights, expected at most {MAX_PARAMETERS}")
@@ -220,7 +218,9 @@ class Walk:
             dtype=np.dtype(np.float64 if floats == {np.dtype(np.float64)} else np.float32),
             normalisation=self._normalisation(),
         )
-        return Graph.of(architecture, backend, arrays, MAX_SAMPLE)
+        model = Graph.of(architecture, backend, arrays)
+        check_extent(model, MAX_SAMPLE)
+        return model
 
     def _output(self) -> str:
         """The node whose output is the file's first."""
@@ -248,8 +248,10 @@ class Walk:
 
     @property
     def _channels_first(self) -> bool:
-        return self.input.shape is not None and len(self.input.shape) == 4 and not _is_channels_last(
-            self.input.name, self.input.shape, self.nodes
+        return (
+            self.input.shape is not None
+            and len(self.input.shape) == 4
+            and not _is_channels_last(self.input.name, self.input.shape, self.nodes)
         )
 
     def _normalisation(self) -> tuple[float, float] | None:

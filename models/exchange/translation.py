@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -109,10 +109,12 @@ class Translation:
 
     def sizes(self, view: View) -> list[int | BatchSize]:
         """The file's sizes of a tensor's axes."""
-        return [
-            extent(axis) if BATCH not in axis else BatchSize(extent(axis)) if self.batch is None else extent(axis) * self.batch
-            for axis in view.axes
-        ]
+        return [self._size(axis) for axis in view.axes]
+
+    def _size(self, axis: Axis) -> int | BatchSize:
+        if BATCH not in axis:
+            return extent(axis)
+        return BatchSize(extent(axis)) if self.batch is None else extent(axis) * self.batch
 
     def arranged(self, view: View, groups: Sequence[Axis]) -> str:
         """A node whose output is (N, *groups): the same numbers in this order."""
@@ -144,7 +146,7 @@ class Translation:
         """The file's tensor in another shape, without one -1 or 0 left in it."""
         batch = STAND_IN if self.batch is None else self.batch
         numbers = [size.times * batch if isinstance(size, BatchSize) else int(size) for size in sizes]
-        total = math.prod(atom.size for atom in view.memory) * (batch if any(BATCH in axis for axis in view.axes) else 1)
+        total = math.prod(atom.size for atom in view.memory) * batch
         if math.prod(numbers) != total:
             raise Refusal(f"makes {list(sizes)} of a tensor of {self.sizes(view)}")
         found = regrouped(view, numbers, batch)
