@@ -379,10 +379,10 @@ def _torch_state(path: Path) -> dict[str, np.ndarray]:
             break
     if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
         raise ModelFormatError(f"it holds a {type(found).__name__}, expected a dict of tensors")
-    return {str(name): _array(tensor) for name, tensor in found.items()}
+    return {str(name): array_of(tensor) for name, tensor in found.items()}
 
 
-def _array(tensor: Any) -> np.ndarray:
+def array_of(tensor: Any) -> np.ndarray:
     """A tensor as an array; types that NumPy has not become float32."""
     tensor = tensor.detach().to_dense() if tensor.is_sparse else tensor.detach()
     array: np.ndarray = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
