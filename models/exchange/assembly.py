@@ -12,7 +12,9 @@ from ..architecture import Architecture
 from ..encoding import ModelFormatError
 from ..graph import Graph
 from ..nodes import INPUT, ordered
-from ..saving import MAX_NODES, check_extent
+from ..saving import check_extent
+from .onnx_file import MAX_FILE_NODES
+from .onnx_reader import MAX_SAMPLE
 from .translation import Translation, layer_class
 
 
@@ -33,8 +35,8 @@ class Assembly:
         arrays: all parameters and statistics of the layer. Raises Refusal where there is no such layer, or it does not
         take such inputs or arrays.
         """
-        if len(self._net.made) == MAX_NODES:
-            raise ModelFormatError(f"more than {MAX_NODES} layers")
+        if len(self._net.made) == MAX_FILE_NODES:
+            raise ModelFormatError(f"more than {MAX_FILE_NODES} layers")
         return self._net.add(layer_class(layer)(**settings), *inputs, name=name, **arrays)
 
     def graph(self, output: str, backend: str | None, normalisation: tuple[float, float] | None) -> Graph:
@@ -63,7 +65,6 @@ class Assembly:
             np.dtype(np.float64 if double else np.float32),
             normalisation=normalisation,
         )
-        model = Graph.of(architecture, backend)
-        check_extent(model)
-        model.set_parameters(arrays)
+        model = Graph.of(architecture, backend, arrays)
+        check_extent(model, MAX_SAMPLE)
         return model

@@ -56,14 +56,15 @@ def opened(path: Path, max_bytes: int) -> Iterator[File]:
             raise ModelFormatError(f"no {CONFIG} in it: an archive of another kind")
         if WEIGHTS not in names:
             raise ModelFormatError(f"no {WEIGHTS} in it; weights in several files or as .npz are not read")
-        config = json.loads(_content(archive, CONFIG, MAX_CONFIG))
-        metadata = json.loads(_content(archive, METADATA, MAX_CONFIG)) if METADATA in names else {}
-        weights = _content(archive, WEIGHTS, max_bytes)
+        config = json.loads(content_of(archive, CONFIG, MAX_CONFIG))
+        metadata = json.loads(content_of(archive, METADATA, MAX_CONFIG)) if METADATA in names else {}
+        weights = content_of(archive, WEIGHTS, max_bytes)
     with hdf5.opened(weights) as file:
         yield File(config, str(metadata.get("keras_version", "3")), _Places(file, hdf5.Reader(max_bytes)).arrays)
 
 
-def _content(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+def content_of(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+    """What an archive holds under a name, of so many bytes at most."""
     with archive.open(name) as file:
         content = file.read(limit + 1)
     if len(content) > limit:

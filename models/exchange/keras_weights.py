@@ -7,6 +7,7 @@ kernel. Activations are arguments in Keras and layers here; they have no arrays,
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from data.files import write_atomically
 
 from ..encoding import ModelFormatError
 from . import hdf5
+from .keras_file import WEIGHTS, content_of
 from .torch_state import arrays_of
 
 if TYPE_CHECKING:
@@ -100,7 +102,7 @@ def set_keras_weights(model: Graph, path: Path, max_bytes: int) -> None:
 
     Raises ModelFormatError that names file and array for what does not fit.
     """
-    with hdf5.failing_as(path, "no weights of Keras that can be read"), hdf5.opened(path) as file:
+    with hdf5.failing_as(path, "no weights of Keras that can be read"), _opened(path, max_bytes) as file:
         reader = hdf5.Reader(max_bytes)
         found = _listed(file) if "layer_names" in file.attrs or "model_weights" in file else None
         layers = places(model)
@@ -120,6 +122,14 @@ def set_keras_weights(model: Graph, path: Path, max_bytes: int) -> None:
                     raise ModelFormatError(f"{path_in_file} has shape {array.shape}, expected {theirs} of {name}.{key}")
                 arrays[f"{name}.{key}"] = array.reshape(ours)
         model.set_parameters(arrays)
+
+
+def _opened(path: Path, max_bytes: int) -> Any:
+    """The weights of a file, or of the archive that a `.keras` file is."""
+    if not zipfile.is_zipfile(path):
+        return hdf5.opened(path)
+    with zipfile.ZipFile(path) as archive:
+        return hdf5.opened(content_of(archive, WEIGHTS, max_bytes))
 
 
 def _numbered(file: Any, place: str) -> list[str]:

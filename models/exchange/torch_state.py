@@ -19,6 +19,7 @@ import numpy as np
 from ..encoding import ModelFormatError
 from ..nodes import INPUT, Node
 from . import layout
+from .formats import TORCH, kind_of
 from .hdf5 import failing_as
 
 if TYPE_CHECKING:
@@ -314,16 +315,23 @@ def imported() -> Any:
     return torch
 
 
-def is_state_file(path: Path) -> bool:
-    """Whether a file may be one of torch.save, of whatever age: an archive with a pickle in it, or a pickle."""
-    with open(path, "rb") as file:
-        start = file.read(4)
-    if start[:2] == b"\x80\x02":
-        return True
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("data.pkl") for name in archive.namelist())
+def load_state(model: Graph, path: Path, max_bytes: int) -> None:
+    """Set a model's weights from a file. Raises what `read_state` and `set_state` do, naming the file."""
+    state = read_state(path, max_bytes)
+    with failing_as(path, "not these weights"):
+        set_state(model, state)
+
+
+def check_no_program(path: Path) -> None:
+    """Raise ModelFormatError for a TorchScript archive, which holds a program."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if any(name.endswith("constants.pkl") or "/code/" in name for name in names):
+            raise ModelFormatError(
+                f"{path}: a TorchScript archive, which holds a program, not a state dict; in PyTorch, "
+                "torch.save(torch.jit.load(file).state_dict(), 'weights.pth') writes one"
+            )
 
 
 def read_state(path: Path, max_bytes: int) -> dict[str, np.ndarray]:
@@ -332,10 +340,11 @@ def read_state(path: Path, max_bytes: int) -> dict[str, np.ndarray]:
     torch.save's files hold pickled code, which is not run: torch reads them by its `weights_only` loader. Raises
     ModelFormatError that names the file for one that is none.
     """
+    check_no_program(path)
     with failing_as(path, "no state dict that can be read"):
         if (size := path.stat().st_size) > max_bytes:
             raise ModelFormatError(f"{size} bytes, expected at most {max_bytes}; load(..., max_bytes={size}) takes it")
-        state = _torch_state(path) if is_state_file(path) else _safetensors_state(path)
+        state = _torch_state(path) if kind_of(path) == TORCH else _safetensors_state(path)
         for name, array in state.items():
             if not np.isfinite(array).all():
                 raise ModelFormatError(f"{name} is not finite")
@@ -357,14 +366,6 @@ def _safetensors_state(path: Path) -> dict[str, np.ndarray]:
 
 
 def _torch_state(path: Path) -> dict[str, np.ndarray]:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-        if any(name.endswith("constants.pkl") or "/code/" in name for name in names):
-            raise ModelFormatError(
-                "a TorchScript archive, which holds a program, not a state dict; in PyTorch, "
-                "torch.save(torch.jit.load(file).state_dict(), 'weights.pth') writes one"
-            )
     torch = imported()
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
