@@ -1,15 +1,16 @@
 """PyTorch's state dicts, in and out: the weights of a network whose layers are known on this side.
 
 A state dict names arrays by module, `conv1.weight`, and knows no architecture. Its modules are matched with the layers
-that have arrays: by name where all names are those of nodes, else in order, else by shape where no two are alike.
+that have arrays: by name where all names are those of nodes, else in order, else by shape where that leaves no doubt.
 Channels come first there: `layout` turns the weights, those of a linear layer behind a flattened image too.
 """
 
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,10 +41,11 @@ SAFETENSORS_HEADER = 1 << 27
 
 @dataclass(frozen=True)
 class Slot:
-    """One array of a layer: its name here, its name in PyTorch, and how it is turned, in and out."""
+    """One array of a layer: its name here, its name and shape in PyTorch, and how it is turned, in and out."""
 
     ours: str
     theirs: str
+    shape: tuple[int, ...]
     read: Turn
     write: Turn
 
@@ -77,8 +79,8 @@ def _unblock(array: np.ndarray) -> np.ndarray:
     return array.transpose(2, 0, 1) if array.ndim == 3 else array
 
 
-def slots(model: Graph, node: Node) -> tuple[Slot, ...] | None:
-    """The arrays of a node as PyTorch has them; () for a layer without arrays, None for one that PyTorch has not."""
+def slots(model: Graph, node: Node) -> tuple[Slot, ...]:
+    """The arrays of a node as PyTorch has them. ModelFormatError for a layer with arrays that PyTorch has not."""
     names = arrays_of(model, node)
     if not names:
         return ()
@@ -99,10 +101,14 @@ def slots(model: Graph, node: Node) -> tuple[Slot, ...] | None:
     elif kind == "PReLU":
         turned = dict.fromkeys(names, ("weight", _vector(None if len(names[0]) == 0 else image)))
     else:
-        return None
-    if unknown := [name for name in names if name not in turned]:
-        raise ModelFormatError(f"node {node.name!r} ({node.layer}) has {unknown}, which PyTorch has not")
-    return tuple(Slot(name, theirs, *turns) for name in names for theirs, turns in [turned[name]])
+        raise ModelFormatError(f"node {node.name!r} ({node.layer}) has no counterpart in PyTorch")
+    shapes = model.parameter_layout.shapes | model.statistic_layout.shapes
+    found = []
+    for name in names:
+        theirs, (read, write) = turned[name]
+        shape = write(np.broadcast_to(np.False_, shapes[f"{node.name}.{name}"])).shape
+        found.append(Slot(name, theirs, shape, read, write))
+    return tuple(found)
 
 
 def arrays_of(model: Graph, node: Node) -> list[str]:
@@ -143,107 +149,124 @@ OTHER_ORDER = ("Concat", "Reshape", "Transpose", "Slice", "Split")
 # In ---------------------------------------------------------------------------------------------------------------
 
 
-def set_state(model: Graph, state: State) -> None:
+def set_state(model: Graph, state: State, in_order: bool = True) -> None:
     """Set a model's weights from a state dict, all or nothing.
 
-    Raises ModelFormatError that names each array that does not fit.
+    in_order: whether the order of the arrays is that of the modules. Raises ModelFormatError that names each array that
+    does not fit.
     """
-    model.set_parameters(matched(model, state))
+    model.set_parameters(matched(model, state, in_order))
 
 
-def matched(model: Graph, state: State) -> dict[str, np.ndarray]:
+def matched(model: Graph, state: State, in_order: bool = True) -> dict[str, np.ndarray]:
     """The arrays of a state dict by our names, in our layout. Raises what `set_state` does."""
     if state.keys() == (model.parameters() | model.statistics()).keys():
         return dict(state)
-    modules, layers = grouped(state), wanted(model)
-    refused: list[str] = []
-    for pairing in _pairings(layers, modules):
-        problems: list[str] = []
-        arrays: dict[str, np.ndarray] = {}
-        for name, prefix in pairing.items():
-            arrays |= _read(model, name, layers[name], prefix, modules[prefix], problems)
-        if not problems:
-            return arrays
-        refused = refused or problems
-    if not refused:
-        refused = [
+    layers = wanted(model)
+    arrays: dict[str, np.ndarray] = {}
+    for name, prefix in paired(layers, {key: array.shape for key, array in state.items()}, in_order).items():
+        for slot in layers[name].slots:
+            array = state.get(f"{prefix}.{slot.theirs}" if prefix else slot.theirs)
+            if array is None:  # BatchNorm2d(affine=False) leaves the identity out
+                array = np.full(slot.shape, float(slot.theirs == "weight"))
+            arrays[f"{name}.{slot.ours}"] = slot.read(array)
+    return arrays
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def paired(layers: Mapping[str, Wanted], state: Shapes, in_order: bool) -> dict[str, str]:
+    """The module of each layer, by node. Raises ModelFormatError that names each array that does not fit."""
+    modules = grouped(state)
+    if len(layers) != len(modules):
+        raise ModelFormatError(
             f"the file has {len(modules)} modules with arrays ({', '.join(modules)}), "
             f"the model {len(layers)} layers ({', '.join(layers)})"
-        ]
-    more = f"; and {len(refused) - MAX_PROBLEMS} more" if len(refused) > MAX_PROBLEMS else ""
-    raise ModelFormatError("; ".join(refused[:MAX_PROBLEMS]) + more)
+        )
+    pairings = [{name: name for name in layers}] if layers.keys() == modules.keys() else []
+    pairings += [dict(zip(layers, modules, strict=True))] if in_order else []
+    refused: list[str] = []
+    for pairing in pairings:
+        problems = [each for name, p in pairing.items() for each in layers[name].misfits(p, modules[p])]
+        if not problems:
+            return pairing
+        refused = refused or problems
+    return _by_shape(layers, modules, in_order, refused)
+
+
+def _by_shape(
+    layers: Mapping[str, Wanted], modules: Mapping[str, Shapes], in_order: bool, refused: list[str]
+) -> dict[str, str]:
+    """The pairing that shapes leave no doubt about; `refused` is what has been found wrong with the others."""
+    fitting = {name: [p for p in modules if not wanted.misfits(p, modules[p])] for name, wanted in layers.items()}
+    if not all(fitting.values()):
+        fits = {prefix for found in fitting.values() for prefix in found}
+        lonely, left = [name for name, found in fitting.items() if not found], [p for p in modules if p not in fits]
+        pairs = zip(lonely, left, strict=False)
+        refused = refused or [each for name, p in pairs for each in layers[name].misfits(p, modules[p])]
+        more = f"; and {len(refused) - MAX_PROBLEMS} more" if len(refused) > MAX_PROBLEMS else ""
+        raise ModelFormatError("; ".join(refused[:MAX_PROBLEMS]) + more)
+    pairing: dict[str, str] = {}
+    for name, found in fitting.items():
+        alike = [other for other in layers if fitting[other] == found]
+        numbered = not in_order and len({_numbers(prefix)[1] for prefix in found}) == 1
+        if len(alike) != len(found) or not (len(found) == 1 or numbered):
+            raise ModelFormatError(
+                f"{' and '.join(found)} have the same shapes, and it cannot be told which is which: give the nodes of a "
+                "Graph the names of the modules"
+            )
+        pairing[name] = sorted(found, key=_numbers)[alike.index(name)]
+    return pairing
+
+
+def _numbers(prefix: str) -> tuple[list[int], str]:
+    """The numbers in a module's name, and the rest: modules that are alike but for them are in their order."""
+    return [int(digits) for digits in re.findall(r"\d+", prefix)], re.sub(r"\d+", "", prefix)
 
 
 MAX_PROBLEMS = 8
 
 
-def grouped(state: State) -> dict[str, dict[str, np.ndarray]]:
+def grouped(state: Shapes) -> dict[str, dict[str, tuple[int, ...]]]:
     """The arrays by module, in their order; counters of batches, which say nothing about the network, are left out."""
-    modules: dict[str, dict[str, np.ndarray]] = {}
-    for name, array in state.items():
+    modules: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name, shape in state.items():
         prefix, _, key = name.rpartition(".")
         if key != UNREAD:
-            modules.setdefault(prefix, {})[key] = array
+            modules.setdefault(prefix, {})[key] = shape
     return modules
 
 
-def wanted(model: Graph) -> dict[str, tuple[Slot, ...]]:
-    """The arrays of each layer that has some, as PyTorch has them, by node."""
-    found: dict[str, tuple[Slot, ...]] = {}
+@dataclass(frozen=True)
+class Wanted:
+    """A layer with arrays: how it is told of, and the arrays as PyTorch has them."""
+
+    told: str
+    slots: tuple[Slot, ...]
+
+    def misfits(self, prefix: str, module: Shapes) -> list[str]:
+        """What of a module does not fit the layer."""
+        held = {slot.theirs: slot.shape for slot in self.slots}
+        # BatchNorm2d(affine=False) leaves weight and bias out.
+        free = {"weight", "bias"} if "running_mean" in held and not {"weight", "bias"} & module.keys() else set()
+        before = f"{prefix}." if prefix else ""
+        found = [f"{before}{key} has no counterpart in {self.told}" for key in module if key not in held]
+        for key, shape in held.items():
+            if key not in module and key not in free:
+                found.append(f"{before}{key} is not in the file, and {self.told} has it")
+            elif key in module and module[key] != shape:
+                found.append(f"{before}{key} has shape {module[key]}, expected {shape} for {self.told}")
+        return found
+
+
+def wanted(model: Graph) -> dict[str, Wanted]:
+    """Each layer that has arrays, by node. ModelFormatError for one that PyTorch has not."""
+    found: dict[str, Wanted] = {}
     for node in model.nodes:
-        held = slots(model, node)
-        if held is None:
-            raise ModelFormatError(f"node {node.name!r} ({node.layer}) has no counterpart in PyTorch")
-        if held:
-            found[node.name] = held
+        if held := slots(model, node):
+            found[node.name] = Wanted(f"node {node.name!r} ({node.layer})", held)
     return found
-
-
-def _pairings(
-    layers: Mapping[str, tuple[Slot, ...]], modules: Mapping[str, Mapping[str, np.ndarray]]
-) -> Iterator[dict[str, str]]:
-    """Ways to pair layers with modules, best first; none where their numbers differ."""
-    if len(layers) != len(modules):
-        return
-    if layers.keys() == modules.keys():
-        yield {name: name for name in layers}
-    yield dict(zip(layers, modules, strict=True))
-
-
-def _read(
-    model: Graph,
-    name: str,
-    held: Sequence[Slot],
-    prefix: str,
-    module: Mapping[str, np.ndarray],
-    problems: list[str],
-) -> dict[str, np.ndarray]:
-    """The arrays of one module as its layer has them; what does not fit is told to `problems`."""
-    shapes = model.parameter_layout.shapes | model.statistic_layout.shapes
-    layer = next(node.layer for node in model.nodes if node.name == name)
-    expected = {slot.theirs: slot for slot in held}
-    before = f"{prefix}." if prefix else ""
-    problems += [
-        f"{before}{key} has no counterpart in node {name!r} ({layer})" for key in module.keys() - expected.keys()
-    ]
-    arrays = {}
-    for key, slot in expected.items():
-        shape = shapes[f"{name}.{slot.ours}"]
-        if key not in module:
-            # What BatchNorm2d(affine=False) leaves out is the identity.
-            if slot.ours in ("gamma", "beta") and not {"weight", "bias"} & module.keys():
-                arrays[f"{name}.{slot.ours}"] = np.full(shape, float(slot.ours == "gamma"))
-            else:
-                problems.append(f"{before}{key} is not in the file, and node {name!r} ({layer}) has it")
-            continue
-        theirs = slot.write(np.empty(shape, np.bool_)).shape
-        if module[key].shape != theirs:
-            problems.append(
-                f"{before}{key} has shape {module[key].shape}, expected {theirs} for node {name!r} ({layer})"
-            )
-            continue
-        arrays[f"{name}.{slot.ours}"] = slot.read(module[key])
-    return arrays
 
 
 # Out --------------------------------------------------------------------------------------------------------------
@@ -254,40 +277,21 @@ def state_of(model: Graph, like: Mapping[str, Any] | None = None) -> dict[str, n
 
     like: a state dict, of which names and shapes are read. Raises ModelFormatError where it does not fit the model.
     """
-    held = model.parameters() | model.statistics()
-    layers = wanted(model)
+    held, layers = model.parameters() | model.statistics(), wanted(model)
+    named = {
+        (name, slot.theirs): np.ascontiguousarray(slot.write(held[f"{name}.{slot.ours}"]))
+        for name, layer in layers.items()
+        for slot in layer.slots
+    }
     if like is None:
-        return {
-            f"{name}.{slot.theirs}": np.ascontiguousarray(slot.write(held[f"{name}.{slot.ours}"]))
-            for name, found in layers.items()
-            for slot in found
-        }
-    shapes = {name: np.broadcast_to(np.float32(0), tuple(array.shape)) for name, array in like.items()}
-    modules = grouped(shapes)
-    for pairing in _pairings(layers, modules):
-        problems: list[str] = []
-        for name, prefix in pairing.items():
-            _read(model, name, layers[name], prefix, modules[prefix], problems)
-        if not problems:
-            names = {prefix: name for name, prefix in pairing.items()}
-            return {key: _written(model, layers, names, key, array, held) for key, array in shapes.items()}
-    matched(model, shapes)  # raises, and says why
-    raise ModelFormatError("the module's arrays are named as this model's, and laid out as no state dict")
-
-
-def _written(
-    model: Graph,
-    layers: Mapping[str, Sequence[Slot]],
-    names: Mapping[str, str],
-    key: str,
-    like: np.ndarray,
-    held: State,
-) -> np.ndarray:
-    prefix, _, theirs = key.rpartition(".")
-    if theirs == UNREAD:
-        return np.zeros(like.shape, np.int64)
-    (slot,) = (slot for slot in layers[names[prefix]] if slot.theirs == theirs)
-    return np.ascontiguousarray(slot.write(held[f"{names[prefix]}.{slot.ours}"]))
+        return {f"{name}.{theirs}": array for (name, theirs), array in named.items()}
+    shapes = {name: tuple(array.shape) for name, array in like.items()}
+    nodes = {prefix: name for name, prefix in paired(layers, shapes, True).items()}
+    parts = {name: name.rpartition(".")[::2] for name in shapes}
+    return {
+        name: np.zeros(shapes[name], np.int64) if key == UNREAD else named[nodes[prefix], key]
+        for name, (prefix, key) in parts.items()
+    }
 
 
 def to_torch(model: Graph, module: Any = None) -> dict[str, Any]:
@@ -319,7 +323,7 @@ def load_state(model: Graph, path: Path, max_bytes: int) -> None:
     """Set a model's weights from a file. Raises what `read_state` and `set_state` do, naming the file."""
     state = read_state(path, max_bytes)
     with failing_as(path, "not these weights"):
-        set_state(model, state)
+        set_state(model, state, in_order=kind_of(path) == TORCH)  # safetensors sorts by name
 
 
 def check_no_program(path: Path) -> None:

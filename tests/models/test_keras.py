@@ -224,7 +224,7 @@ def test_the_suffix_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_it_goes_on_training_and_is_saved(tmp_path: Path) -> None:
-    model = models.load(write(tmp_path, network()[:-1] + [dense("dense", 24, 5)], (6, 4, 2), 3), "numpy")
+    model = models.load(write(tmp_path, [*network()[:-1], dense("dense", 24, 5)], (6, 4, 2), 3), "numpy")
     before = model.statistics()["norm.running_mean"].copy()
     models.Trainer(model, models.SGD(0.1), batch_size=3).step(IMAGES, np.arange(3))
     assert (model.statistics()["norm.running_mean"] != before).any()
@@ -551,9 +551,8 @@ def test_hostile_arrays_are_refused(tmp_path: Path, spoil: Callable[[Any], None]
     with h5py.File(buffer, "w") as file:
         put(file, layers)
         spoil(file["layers/conv2d/vars"])
-    path = write_archive(
-        tmp_path / "m.keras", sequential(layers, (6, 4, 2), 3), layers, **{"model.weights.h5": buffer.getvalue()}
-    )
+    weights = {"model.weights.h5": buffer.getvalue()}
+    path = write_archive(tmp_path / "m.keras", sequential(layers, (6, 4, 2), 3), layers, **weights)
     with pytest.raises(ModelFormatError, match=message):
         models.load(path, "numpy")
 
