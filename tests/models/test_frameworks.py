@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import data
+from data import strokes as drawn
 import kernels
 import models
 from models import (
@@ -65,7 +66,7 @@ def images(*shape: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def strokes() -> data.Dataset:
-    return data.Dataset(*(data.Split(*split) for split in data.strokes.load(train=1_920, test=300)))
+    return data.Dataset(*(data.Split(*split) for split in drawn.load(train=1_920, test=300)))
 
 
 def close(got: np.ndarray, expected: Any, tolerance: float) -> None:
