@@ -14,7 +14,8 @@ nothing.
   with scratch has dims `d`, and its backend has the kernel's `ScratchSize`.
 * Shapes: images are NHWC, convolution weights (KH, KW, C / groups, F), linear weights (K, M). The last axis is
   the channels', the first the batch's. `...` stands for any number of axes between.
-* NaN and infinities in an input reach every output that the formula makes depend on it.
+* NaN and infinities in an input reach every output that the formula makes depend on it. Elementwise kernels give a
+  zero the sign that IEEE 754 gives the formula; tanh, erf and eˣ − 1 of a zero are that zero.
 * Gradients are of one scalar loss: `dy` is its gradient by y. A `_backward` needs its named arguments only.
 """
 
@@ -194,7 +195,7 @@ class Backend(Protocol):
 
     @staticmethod
     def relu(x: Input, y: Output) -> None:
-        """y = max(x, 0); NaN stays NaN."""
+        """y = x where x > 0, else +0; NaN stays NaN."""
 
     @staticmethod
     def relu_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
@@ -257,6 +258,94 @@ class Backend(Protocol):
         """dx = dy σ(x)."""
 
     @staticmethod
+    def clip(x: Input, low: float, high: float, y: Output) -> None:
+        """y = min(max(x, low), high): low where x <= low, else x; then high where that is > high. NaN stays NaN.
+
+        Either bound may be infinite; with low > high all numbers become high.
+        """
+
+    @staticmethod
+    def clip_backward(dy: Input, x: Input, y: Input, low: float, high: float, dx: Output) -> None:
+        """dx = 0 where x <= low or x >= high, else dy: at the bounds as `relu` and ReLU6 have it."""
+
+    @staticmethod
+    def hard_sigmoid(x: Input, alpha: float, beta: float, y: Output) -> None:
+        """y = max(0, min(1, alpha x + beta)); NaN stays NaN."""
+
+    @staticmethod
+    def hard_sigmoid_backward(dy: Input, x: Input, y: Input, alpha: float, beta: float, dx: Output) -> None:
+        """dx = 0 where y <= 0 or y >= 1, else alpha dy."""
+
+    @staticmethod
+    def hard_swish(x: Input, y: Output) -> None:
+        """y = x max(0, min(6, x + 3)) / 6. Howard et al. 2019."""
+
+    @staticmethod
+    def hard_swish_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = 0 where x <= −3, dy where x >= 3, else dy (x / 3 + 1 / 2)."""
+
+    @staticmethod
+    def mish(x: Input, y: Output) -> None:
+        """y = x tanh(log(1 + eˣ)), without overflow. Misra 2019."""
+
+    @staticmethod
+    def mish_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = dy (t + x σ(x) (1 − t²)), t = tanh(log(1 + eˣ))."""
+
+    @staticmethod
+    def selu(x: Input, alpha: float, gamma: float, y: Output) -> None:
+        """y = gamma x where x > 0, else gamma alpha (eˣ − 1). Klambauer et al. 2017."""
+
+    @staticmethod
+    def selu_backward(dy: Input, x: Input, y: Input, alpha: float, gamma: float, dx: Output) -> None:
+        """dx = gamma dy where x > 0, else dy (y + gamma alpha)."""
+
+    @staticmethod
+    def celu(x: Input, alpha: float, y: Output) -> None:
+        """y = x where x > 0, else alpha (e^(x / alpha) − 1), alpha > 0. Barron 2017."""
+
+    @staticmethod
+    def celu_backward(dy: Input, x: Input, y: Input, alpha: float, dx: Output) -> None:
+        """dx = dy where x > 0, else dy (1 + y / alpha)."""
+
+    @staticmethod
+    def gelu_tanh(x: Input, y: Output) -> None:
+        """y = x (1 + tanh u) / 2 with u = √(2/π) (x + 0.044715 x³): `gelu`, approximated. Hendrycks and Gimpel 2016."""
+
+    @staticmethod
+    def gelu_tanh_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = dy (s + 2 x s (1 − s) √(2/π) (1 + 3 · 0.044715 x²)), s = (1 + tanh u) / 2 = σ(2u)."""
+
+    @staticmethod
+    def softsign(x: Input, y: Output) -> None:
+        """y = x / (1 + |x|)."""
+
+    @staticmethod
+    def softsign_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = dy / (1 + |x|)²."""
+
+    @staticmethod
+    def thresholded_relu(x: Input, alpha: float, y: Output) -> None:
+        """y = 0 where x <= alpha, else x; NaN stays NaN. Konda et al. 2015."""
+
+    @staticmethod
+    def thresholded_relu_backward(dy: Input, x: Input, y: Input, alpha: float, dx: Output) -> None:
+        """dx = 0 where x <= alpha, else dy."""
+
+    @staticmethod
+    def prelu(x: Input, slope: Input, y: Output) -> None:
+        """y = x where x > 0, else slope x. x (N, ..., C), slope (C,), or (1,) for all channels. He et al. 2015."""
+
+    @staticmethod
+    def prelu_backward(
+        dy: Input, x: Input, slope: Input, d: ChannelDims, scratch: Scratch, dx: Output | None, dslope: Output
+    ) -> None:
+        """dx = dy where x > 0, else slope dy; dslope = Σ dy min(x, 0), by channel or over all.
+
+        `d` has as many channels as there are slopes.
+        """
+
+    @staticmethod
     def dropout(x: Input, rate: float, seed: int, step: int, y: Output, mask: Output) -> None:
         """y = x / (1 − rate) where mask, else 0; each element is kept with probability 1 − rate.
 
@@ -269,6 +358,73 @@ class Backend(Protocol):
     @staticmethod
     def dropout_backward(dy: Input, mask: Input, rate: float, dx: Output) -> None:
         """dx = dy / (1 − rate) where mask, else 0."""
+
+    # Functions, elementwise, any shape ---------------------------------------------------------------------
+    # Outside of a function's domain y is what IEEE 754 says: NaN, or the infinity of a pole. No warning is given.
+
+    @staticmethod
+    def exp(x: Input, y: Output) -> None:
+        """y = eˣ."""
+
+    @staticmethod
+    def exp_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = dy y."""
+
+    @staticmethod
+    def log(x: Input, y: Output) -> None:
+        """y = log x, the natural logarithm."""
+
+    @staticmethod
+    def log_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = dy / x."""
+
+    @staticmethod
+    def sqrt(x: Input, y: Output) -> None:
+        """y = √x."""
+
+    @staticmethod
+    def sqrt_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = dy / (2 y)."""
+
+    @staticmethod
+    def absolute(x: Input, y: Output) -> None:
+        """y = |x|."""
+
+    @staticmethod
+    def absolute_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = dy where x > 0, −dy where x < 0, 0 where x = 0; NaN where x is."""
+
+    @staticmethod
+    def negative(x: Input, y: Output) -> None:
+        """y = −x."""
+
+    @staticmethod
+    def negative_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = −dy."""
+
+    @staticmethod
+    def reciprocal(x: Input, y: Output) -> None:
+        """y = 1 / x."""
+
+    @staticmethod
+    def reciprocal_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = −dy y²."""
+
+    @staticmethod
+    def power(x: Input, exponent: float, y: Output) -> None:
+        """y = x^exponent: NaN where x < 0 and the exponent is no whole number, 1 everywhere for the exponent 0."""
+
+    @staticmethod
+    def power_backward(dy: Input, x: Input, y: Input, exponent: float, dx: Output) -> None:
+        """dx = dy exponent x^(exponent − 1), and 0 for the exponent 0."""
+
+    @staticmethod
+    def erf(x: Input, y: Output) -> None:
+        """y = 2/√π ∫₀ˣ e^(−t²) dt, the error function."""
+
+    @staticmethod
+    def erf_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = dy 2/√π e^(−x²)."""
 
     # Outputs and losses ------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import memory, shapes
+from . import memory, polynomials, shapes
 from .interface import Backend, FoldSize, Kernel, Program, Programs, ScratchSize, roles
 from .shapes import Pair, Shape
 
@@ -876,6 +876,384 @@ class Kernels:
         """
         return self._map_backward("softplus_backward", dy, x, y)
 
+    def clip(self, x: Array, low: float = -np.inf, high: float = np.inf) -> Array:
+        """y = min(max(x, low), high), element by element: ReLU6 with the bounds 0 and 6.
+
+        With low > high every number becomes high.
+
+        Args:
+            x: an array of any shape.
+            low: least value of y, a number or an infinity.
+            high: largest value of y, a number or an infinity.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; low or high is no number.
+        """
+        low = shapes.number("clip", "low", low, infinite=True)
+        high = shapes.number("clip", "high", high, infinite=True)
+        return self._map("clip", x, low, high)
+
+    def clip_backward(self, dy: Array, x: Array, y: Array, low: float = -np.inf, high: float = np.inf) -> Array:
+        """Gradient of `clip`: dx = 0 where x <= low or x >= high, else dy.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+            low: the forward's.
+            high: the forward's.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ; low or high is no number.
+        """
+        low = shapes.number("clip_backward", "low", low, infinite=True)
+        high = shapes.number("clip_backward", "high", high, infinite=True)
+        return self._map_backward("clip_backward", dy, x, y, low, high)
+
+    def hard_sigmoid(self, x: Array, alpha: float = 1 / 6, beta: float = 0.5) -> Array:
+        """y = max(0, min(1, alpha x + beta)), element by element.
+
+        The defaults are PyTorch's and `hard_swish`'s; ONNX's alpha is 0.2.
+
+        Args:
+            x: an array of any shape.
+            alpha: slope, a finite number.
+            beta: y at 0, a finite number.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; alpha or beta is not finite.
+        """
+        alpha = shapes.number("hard_sigmoid", "alpha", alpha)
+        beta = shapes.number("hard_sigmoid", "beta", beta)
+        return self._map("hard_sigmoid", x, alpha, beta)
+
+    def hard_sigmoid_backward(self, dy: Array, x: Array, y: Array, alpha: float = 1 / 6, beta: float = 0.5) -> Array:
+        """Gradient of `hard_sigmoid`: dx = 0 where y <= 0 or y >= 1, else alpha dy.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+            alpha: the forward's.
+            beta: the forward's.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ; alpha or beta is not
+                finite.
+        """
+        alpha = shapes.number("hard_sigmoid_backward", "alpha", alpha)
+        beta = shapes.number("hard_sigmoid_backward", "beta", beta)
+        return self._map_backward("hard_sigmoid_backward", dy, x, y, alpha, beta)
+
+    def hard_swish(self, x: Array) -> Array:
+        """y = x max(0, min(6, x + 3)) / 6, element by element. Howard et al. 2019.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("hard_swish", x)
+
+    def hard_swish_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `hard_swish`: dx = 0 where x <= −3, dy where x >= 3, else dy (x / 3 + 1 / 2).
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("hard_swish_backward", dy, x, y)
+
+    def mish(self, x: Array) -> Array:
+        """y = x tanh(log(1 + eˣ)), element by element; no x overflows. Misra 2019.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("mish", x)
+
+    def mish_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `mish`: dx = dy (t + x σ(x) (1 − t²)), with t = tanh(log(1 + eˣ)).
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("mish_backward", dy, x, y)
+
+    def selu(self, x: Array, alpha: float = polynomials.SELU_ALPHA, gamma: float = polynomials.SELU_GAMMA) -> Array:
+        """y = gamma x where x > 0, else gamma alpha (eˣ − 1), element by element. Klambauer et al. 2017.
+
+        The defaults are the paper's.
+
+        Args:
+            x: an array of any shape.
+            alpha: minus the limit of y / gamma far left of 0, a finite number.
+            gamma: slope right of 0, a finite number.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; alpha or gamma is not finite.
+        """
+        return self._map("selu", x, shapes.number("selu", "alpha", alpha), shapes.number("selu", "gamma", gamma))
+
+    def selu_backward(
+        self,
+        dy: Array,
+        x: Array,
+        y: Array,
+        alpha: float = polynomials.SELU_ALPHA,
+        gamma: float = polynomials.SELU_GAMMA,
+    ) -> Array:
+        """Gradient of `selu`: dx = gamma dy where x > 0, else dy (y + gamma alpha).
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+            alpha: the forward's.
+            gamma: the forward's.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ; alpha or gamma is not
+                finite.
+        """
+        alpha = shapes.number("selu_backward", "alpha", alpha)
+        gamma = shapes.number("selu_backward", "gamma", gamma)
+        return self._map_backward("selu_backward", dy, x, y, alpha, gamma)
+
+    def celu(self, x: Array, alpha: float = 1.0) -> Array:
+        """y = x where x > 0, else alpha (e^(x / alpha) − 1), element by element. Barron 2017.
+
+        Args:
+            x: an array of any shape.
+            alpha: minus the limit far left of 0, a finite number > 0.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; alpha is out of range.
+        """
+        return self._map("celu", x, shapes.number("celu", "alpha", alpha, 0.0, above=True))
+
+    def celu_backward(self, dy: Array, x: Array, y: Array, alpha: float = 1.0) -> Array:
+        """Gradient of `celu`: dx = dy where x > 0, else dy (1 + y / alpha).
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+            alpha: the forward's.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ; alpha is out of range.
+        """
+        alpha = shapes.number("celu_backward", "alpha", alpha, 0.0, above=True)
+        return self._map_backward("celu_backward", dy, x, y, alpha)
+
+    def gelu_tanh(self, x: Array) -> Array:
+        """y = x (1 + tanh u) / 2 with u = √(2/π) (x + 0.044715 x³), element by element.
+
+        An approximation of `gelu` that many networks were trained with. Hendrycks and Gimpel 2016.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("gelu_tanh", x)
+
+    def gelu_tanh_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `gelu_tanh`: dx = dy (s + 2 x s (1 − s) √(2/π) (1 + 3 · 0.044715 x²)), with s = (1 + tanh u) / 2.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("gelu_tanh_backward", dy, x, y)
+
+    def softsign(self, x: Array) -> Array:
+        """y = x / (1 + |x|), element by element.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("softsign", x)
+
+    def softsign_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `softsign`: dx = dy / (1 + |x|)².
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("softsign_backward", dy, x, y)
+
+    def thresholded_relu(self, x: Array, alpha: float = 1.0) -> Array:
+        """y = x where x > alpha, else 0, element by element. Konda et al. 2015.
+
+        Args:
+            x: an array of any shape.
+            alpha: the threshold, a finite number.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; alpha is not finite.
+        """
+        return self._map("thresholded_relu", x, shapes.number("thresholded_relu", "alpha", alpha))
+
+    def thresholded_relu_backward(self, dy: Array, x: Array, y: Array, alpha: float = 1.0) -> Array:
+        """Gradient of `thresholded_relu`: dx = dy where x > alpha or x is NaN, else 0.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+            alpha: the forward's.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ; alpha is not finite.
+        """
+        alpha = shapes.number("thresholded_relu_backward", "alpha", alpha)
+        return self._map_backward("thresholded_relu_backward", dy, x, y, alpha)
+
+    def prelu(self, x: Array, slope: Array) -> Array:
+        """y = x where x > 0, else slope x, by channel. He et al. 2015.
+
+        Args:
+            x: (N, ..., C).
+            slope: slopes left of 0, (C,), or (1,) for one that all channels share.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis, or x only one axis; slope is neither (C,) nor
+                (1,).
+        """
+        shapes.arrays("prelu", x=x, slope=slope)
+        shapes.prelu(x.shape, slope.shape)
+        y = _like(x)
+        self.backend.prelu(x, slope, y)
+        return y
+
+    def prelu_backward(self, dy: Array, x: Array, slope: Array) -> tuple[Array, Array]:
+        """Gradients of `prelu`: dx = dy where x > 0, else slope dy; dslope = Σ dy min(x, 0).
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input (N, ..., C).
+            slope: the forward's slopes, (C,) or (1,).
+
+        Returns:
+            dx of x's shape, and dslope of slope's, by channel or summed over all.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis, or x only one axis; dy is not of x's shape,
+                slope neither (C,) nor (1,).
+        """
+        kernel = "prelu_backward"
+        shapes.arrays(kernel, dy=dy, x=x, slope=slope)
+        shapes.equal(kernel, "dy", dy.shape, x.shape, "the shape of x")
+        d = shapes.prelu(x.shape, slope.shape, kernel)
+        dx, dslope = _like(x), _like(slope)
+        self.backend.prelu_backward(dy, x, slope, d, self._scratch(kernel, d, x), dx, dslope)
+        return dx, dslope
+
     def dropout(self, x: Array, rate: float = 0.5, seed: int = 0, step: int = 0) -> tuple[Array, Array]:
         """y = x / (1 − rate) where mask, else 0; each element is kept with probability 1 − rate.
 
@@ -924,6 +1302,268 @@ class Kernels:
         rate = shapes.number("dropout_backward", "rate", rate, 0.0, below=1.0)
         self.backend.dropout_backward(dy, mask, rate, dx)
         return dx
+
+    # Functions ---------------------------------------------------------------------------------------------
+
+    def exp(self, x: Array) -> Array:
+        """y = eˣ, element by element; infinity beyond the largest number.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("exp", x)
+
+    def exp_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `exp`: dx = dy y.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("exp_backward", dy, x, y)
+
+    def log(self, x: Array) -> Array:
+        """y = log x, the natural logarithm, element by element; −∞ at 0, NaN below.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("log", x)
+
+    def log_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `log`: dx = dy / x.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("log_backward", dy, x, y)
+
+    def sqrt(self, x: Array) -> Array:
+        """y = √x, element by element; NaN below 0.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("sqrt", x)
+
+    def sqrt_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `sqrt`: dx = dy / (2 y).
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("sqrt_backward", dy, x, y)
+
+    def absolute(self, x: Array) -> Array:
+        """y = |x|, element by element.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("absolute", x)
+
+    def absolute_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `absolute`: dx = dy where x > 0, −dy where x < 0, 0 where x = 0.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("absolute_backward", dy, x, y)
+
+    def negative(self, x: Array) -> Array:
+        """y = −x, element by element.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("negative", x)
+
+    def negative_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `negative`: dx = −dy.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("negative_backward", dy, x, y)
+
+    def reciprocal(self, x: Array) -> Array:
+        """y = 1 / x, element by element; infinite at 0.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("reciprocal", x)
+
+    def reciprocal_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `reciprocal`: dx = −dy y².
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("reciprocal_backward", dy, x, y)
+
+    def power(self, x: Array, exponent: float) -> Array:
+        """y = x^exponent, element by element.
+
+        NaN where x < 0 and the exponent is no whole number, infinite at a pole; 1 everywhere for the exponent 0.
+
+        Args:
+            x: an array of any shape.
+            exponent: of every element, a finite number.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; exponent is not finite.
+        """
+        return self._map("power", x, shapes.number("power", "exponent", exponent))
+
+    def power_backward(self, dy: Array, x: Array, y: Array, exponent: float) -> Array:
+        """Gradient of `power`: dx = dy exponent x^(exponent − 1), 0 for the exponent 0.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+            exponent: the forward's.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ; exponent is not finite.
+        """
+        return self._map_backward("power_backward", dy, x, y, shapes.number("power_backward", "exponent", exponent))
+
+    def erf(self, x: Array) -> Array:
+        """y = 2/√π ∫₀ˣ e^(−t²) dt, the error function, element by element.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("erf", x)
+
+    def erf_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `erf`: dx = dy 2/√π e^(−x²).
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("erf_backward", dy, x, y)
 
     # Outputs and losses ------------------------------------------------------------------------------------
 

@@ -155,11 +155,19 @@ def number(
     *,
     above: bool = False,
     most: float = np.inf,
+    infinite: bool = False,
 ) -> float:
-    """`value` as a finite float in [minimum, below), or in (minimum, below) with `above`; and at most `most`."""
+    """`value` as a finite float in [minimum, below), or in (minimum, below) with `above`; and at most `most`.
+
+    With `infinite` it may be any number or infinity.
+    """
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     # isfinite fails on ints of any length, and float32 on the comparison with float64's largest.
     finite = real and (abs(value) <= sys.float_info.max if isinstance(value, int) else bool(np.isfinite(value)))
+    if infinite:
+        if not finite and not (isinstance(value, (float, np.floating)) and abs(value) == np.inf):
+            raise ValueError(f"{kernel}: {name} is {value!r}, expected a number or an infinity")
+        return float(value)
     if not finite or not (minimum < value if above else minimum <= value) or value >= below or value > most:
         low = "" if minimum == -np.inf else f" {'>' if above else '>='} {minimum:g}"
         end = f" <= {most:g}" if most < np.inf else f" < {below:g}" if below < np.inf else ""
@@ -347,6 +355,15 @@ def channels(x: Shape, kernel: str, name: str = "x") -> ChannelDims:
     if len(x) < 2:
         raise ValueError(f"{kernel}: {name} has shape {text(x)}, expected a batch axis and a channel axis at least")
     return ChannelDims(int(np.prod([int(size) for size in x[1:-1]], dtype=np.int64)), int(x[-1]))
+
+
+def prelu(x: Shape, slope: Shape, kernel: str = "prelu") -> ChannelDims:
+    """Dims of x (N, ..., C) with slopes (C,) by channel; or with one (1,) for all, as if there were one channel."""
+    d = channels(x, kernel)
+    if slope == (1,):
+        return ChannelDims(d.positions * d.channels, 1)
+    equal(kernel, "slope", slope, (d.channels,), f"x {text(x)}; or (1,) for one that all channels share")
+    return d
 
 
 def concat(a: Shape, b: Shape, kernel: str = "concat") -> Shape:

@@ -330,9 +330,14 @@ class Graph:
     def __deepcopy__(self, memo: object) -> Graph:
         return self.to(self.backend)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to one safetensors file, architecture included; the file appears whole or not at all."""
-        save(self, path)
+    def save(self, path: str | os.PathLike[str], layout: str | None = None) -> None:
+        """Write the model to one file, architecture included; the file appears whole or not at all.
+
+        A path that ends in .onnx becomes an ONNX file for inference elsewhere, with a batch of any size: `layout` says
+        whether its images are "NCHW", as most programs have them, or "NHWC" as here. Any other is a safetensors file.
+        Raises ModelFormatError for what the file cannot hold.
+        """
+        save(self, path, layout)
 
     # Print -------------------------------------------------------------------------------------------------
 

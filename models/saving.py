@@ -45,9 +45,17 @@ MAX_AXES = 8
 MAX_ELEMENTS = 1 << 25  # numbers of one sample between the layers: 128 MB of float32
 
 
-def save(model: Graph, path: str | os.PathLike[str]) -> None:
+def save(model: Graph, path: str | os.PathLike[str], layout: str | None = None) -> None:
     """Write the model; see `Graph.save`."""
-    write_atomically(expanded(path), content(model))
+    path = expanded(path)
+    if path.suffix.lower() == ".onnx":
+        from .exchange.onnx_writer import write_onnx
+
+        write_onnx(model, path, "NCHW" if layout is None else layout)
+    elif layout is not None:
+        raise ValueError(f"save: layout is {layout!r}, expected none for {path.name}: it is one of .onnx files")
+    else:
+        write_atomically(path, content(model))
 
 
 def content(model: Graph) -> bytes:

@@ -751,3 +751,84 @@ _warp("infinite-place", "edge", 2, 5, 6, 2, places=(0.0, -np.inf), fill=1.5)
 _warp("mnist-b128", "bench", 128, 28, 28, 1)
 _warp("mnist-field-b128", "bench", 128, 28, 28, 1, field=1.0)
 _warp("color-b64", "bench", 64, 32, 32, 3)
+
+
+# More activations, and functions ----------------------------------------------------------------------------------
+
+_MORE_ACTIVATIONS: dict[str, Arguments] = {
+    "clip": {"low": 0.0, "high": 6.0},
+    "hard_sigmoid": {"alpha": 0.2, "beta": 0.5},
+    "hard_swish": {},
+    "mish": {},
+    "selu": {},
+    "celu": {"alpha": 1.5},
+    "gelu_tanh": {},
+    "softsign": {},
+    "thresholded_relu": {"alpha": 0.7},
+    "exp": {},
+    "log": {},
+    "sqrt": {},
+    "absolute": {},
+    "negative": {},
+    "reciprocal": {},
+    "power": {"exponent": 3.0},
+    "erf": {},
+}
+_KNEES = (*_FARTHER, 3.0, -3.0, 6.0, -6.0, 2.5, -2.5, 0.5, 1.5)
+_GATED = ("hard_swish", "mish", "gelu_tanh")
+
+
+def _positive(kernel: str, name: str, tag: str, *shape: int, **options: float) -> None:
+    """`_activation` of positive numbers, from the smallest that are not denormal to nearly the largest."""
+
+    def input(draw: Draw) -> Array:
+        x = np.exp(draw.rng.uniform(-20, 20, shape)).astype(np.float32).astype(draw.dtype)
+        x.flat[:4] = np.float32([1.0, 2e-38, 3e38, 0.999999])[: x.size]
+        return x
+
+    def backward(draw: Draw) -> Arguments:
+        x = input(draw)
+        return {"dy": draw.normal(*shape), "x": x, "y": getattr(_numpy(), kernel)(x, **options), **options}
+
+    _case(kernel, name, tag, lambda draw: {"x": input(draw), **options})
+    _case(f"{kernel}_backward", name, tag, backward)
+
+
+for _kernel, _options in _MORE_ACTIVATIONS.items():
+    _activation(_kernel, "small", "small", 3, 5, 6, **_options)
+    _activation(_kernel, "odd", "edge", 3, 7, 17, **_options)
+    _activation(_kernel, "far", "edge", 7, 13, values=_KNEES, **_options)
+    _activation(_kernel, "nan", "edge", 4, 9, values=(np.nan, 0.0, -0.0), **_options)
+    _activation(_kernel, "infinite", "edge", 4, 9, values=(np.inf, *_PLATEAU), **_options)
+    _activation(_kernel, "cnn-bn-1-b128", "bench", 128, 24, 24, 16, **_options)
+    if _kernel not in _GATED:
+        _activation(_kernel, "minus-infinite", "edge", 4, 9, values=(-np.inf, *_PLATEAU), **_options)
+for _kernel in ("log", "sqrt", "reciprocal"):
+    _positive(_kernel, "positive", "edge", 5, 11)
+for _exponent in (0.0, 0.5, 2.0, -1.0, 1 / 3, -0.75):
+    _positive("power", f"positive-{_exponent:.3g}", "edge", 5, 11, exponent=_exponent)
+_activation("power", "even", "edge", 4, 9, values=(0.0, -0.0, np.inf, -np.inf, np.nan), exponent=2.0)
+_activation("power", "pole", "edge", 4, 9, values=(0.0, -0.0, np.inf, -np.inf, np.nan), exponent=-3.0)
+_activation("power", "fraction", "edge", 4, 9, values=(0.0, np.inf, np.nan), exponent=1.5)
+_activation("clip", "unbounded", "edge", 4, 9, values=(np.inf, -np.inf, np.nan), low=-np.inf, high=1.0)
+_activation("clip", "crossed", "edge", 4, 9, values=(np.inf, -np.inf), low=2.0, high=-1.0)
+
+
+def _prelu(name: str, tag: str, *shape: int, shared: bool = False, values: tuple[float, ...] = ()) -> None:
+    def build(draw: Draw) -> Arguments:
+        x = draw.special(*shape, values=values) if values else draw.normal(*shape)
+        return {"x": x, "slope": draw.normal(1 if shared else shape[-1], mean=0.25)}
+
+    _case("prelu", name, tag, build)
+    _case("prelu_backward", name, tag, lambda draw: {"dy": draw.normal(*shape), **build(draw)})
+
+
+_prelu("small", "small", 4, 5, 3)
+_prelu("shared", "small", 4, 5, 3, shared=True)
+_prelu("odd", "edge", 3, 7, 17)
+_prelu("one-value", "edge", 1, 1)
+_prelu("one-channel", "edge", 5, 3, 1)
+_prelu("far", "edge", 6, 13, values=_FARTHER)
+_prelu("nan-inf", "edge", 4, 9, values=(np.nan, np.inf, -np.inf))
+_prelu("cnn-bn-1-b128", "bench", 128, 24, 24, 16)
+_prelu("shared-b128", "bench", 128, 24, 24, 16, shared=True)

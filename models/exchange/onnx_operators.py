@@ -206,6 +206,8 @@ def _prelu(call: Call) -> Tensor:
     view, slope = call.view(), call.weights(1)
     if slope.size == 1:
         return replace(view, node=call.add(call.layer("PReLU", shared=True), view.node, slope=slope.reshape(1)))
+    if call.opset < 7 and slope.ndim == 1:  # one a channel, before operators broadcast as NumPy does
+        slope = slope.reshape(-1, *(1,) * (view.rank - 2))
     vector = _by_channel(call.net.operand(slope, view), call.net.shape(view.node))
     if vector is None:
         raise Refusal(f"has slopes of shape {slope.shape}, expected one, or one a channel")
@@ -880,8 +882,7 @@ def _gated(call: Call, x: View, gate: View) -> View | None:
     if isinstance(made.layer, layers.Sigmoid):
         made.layer = layers.SiLU()
         return gate
-    name = type(made.layer).__name__
-    if name == "HardSigmoid" and np.allclose([made.layer.alpha, made.layer.beta], [1 / 6, 0.5], rtol=1e-6, atol=0):
+    if type(made.layer).__name__ == "HardSigmoid" and np.allclose([*vars(made.layer).values()], [1 / 6, 0.5], 1e-6, 0):
         made.layer = call.layer("HardSwish")
         return gate
     return None

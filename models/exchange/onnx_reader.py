@@ -16,13 +16,15 @@ from data.files import expanded
 from ..architecture import Architecture
 from ..encoding import ModelFormatError, harmless, printable
 from ..graph import DEFAULT_BACKEND, Graph
+from ..layers import Flatten
 from ..nodes import INPUT, ordered
 from ..saving import check_extent
 from . import folding
 from .folding import Refusal
+from .metadata import NORMALISATION
 from .onnx_file import MAX_BYTES, FileInput, FileNode, OnnxFile, UnsupportedOperatorError, read_file
 from .onnx_operators import OPERATORS, Call, Tensor
-from .translation import CHANNELS_LAST, Translation
+from .translation import CHANNELS_LAST, Translation, layer_class
 from .views import BATCH, View, axis_of, flat
 
 MAX_PARAMETERS = 1 << 29
@@ -30,9 +32,6 @@ MAX_PARAMETERS = 1 << 29
 
 MAX_SAMPLE = 1 << 28
 """Numbers of one sample between the layers: 1 GB of float32."""
-
-NORMALISATION = "twinkernels.normalisation"
-"""The key of a file's metadata under which an exported model keeps the mean and std of its input."""
 
 
 def read_onnx(
@@ -138,6 +137,8 @@ class Walk:
         if math.prod(sizes) > MAX_SAMPLE:
             raise ModelFormatError(f"{where} has {math.prod(sizes)} numbers, expected at most {MAX_SAMPLE}")
         self.input_shape = sizes
+        self.input_order = tuple(order)
+        """The file's axes of the input, in the order in which the network here takes them."""
         self.net = Translation(sizes, shape[0] if isinstance(shape[0], int) else None)
         own = [(BATCH,), *(axis_of(size) for size in sizes)]
         axes = [own[order.index(at)] for at in range(len(shape))]
@@ -153,10 +154,10 @@ class Walk:
     def _translate(self, row: Row) -> None:
         node = row.node
         missing = [name for name in node.inputs if name and name not in self.tensors]
-        if missing:
+        if missing and (node.operator in OPERATORS or node.operator in folding.FOLDS):
             raise Refusal(f"reads {harmless(missing[0])!r}, which cannot be computed")
-        inputs = [self.tensors[name] if name else None for name in node.inputs]
-        if any(isinstance(each, View) for each in inputs):
+        inputs = [self.tensors.get(name) if name else None for name in node.inputs]
+        if missing or any(isinstance(each, View) for each in inputs):
             if node.operator not in OPERATORS:
                 raise Refusal("is not supported")
             call = Call(self.net, node, inputs, self.file.opset)
@@ -227,32 +228,30 @@ class Walk:
         tensor = self.tensors[self.file.outputs[0].name]
         if not isinstance(tensor, View):
             raise Refusal("is constant")
-        if self.net.batch == 1 and tensor.axes and BATCH not in tensor.axes[0]:
-            raise Refusal("does not have the batch on the first axis")
-        first, *others = tensor.axes
-        order = range(len(tensor.axes))
-        if tensor.rank == 4 and first == (BATCH,):
-            # A map goes out as an image does, channels last.
-            natural, last = ([self.net.groups(tensor, each)] for each in (tuple(order), CHANNELS_LAST[4]))
-            groups = (natural if flat(natural[0]) == tensor.memory and not self._channels_first else last)[0]
-        elif first == (BATCH,):
-            groups = self.net.groups(tensor, tuple(order))
-        elif first[:1] == (BATCH,):
-            groups = [first[1:], *others]  # a fixed batch of 1 that was joined with another axis
+        order = tuple(range(tensor.rank))
+        first = tensor.axes[0] if tensor.axes else ()
+        if first == (BATCH,):
+            if tensor.rank == 4 and self._is_channels_first(tensor):
+                order = CHANNELS_LAST[4]
+            groups = self.net.groups(tensor, order)
+        elif first[:1] == (BATCH,) and self.net.batch == 1:
+            groups = [first[1:], *tensor.axes[1:]]  # a fixed batch of 1 that was joined with another axis
         else:
             raise Refusal("does not have the batch on the first axis")
+        self.output_order = order
+        """The file's axes of the output, in the order in which the network here gives them."""
         node = self.net.arranged(tensor, groups)
         if node == INPUT:
-            raise Refusal("is its input")
+            shape = self.net.shape(INPUT)
+            layer = Flatten() if len(shape) == 1 else layer_class("Reshape")(shape)
+            node = self.net.add(layer, INPUT, name="output")
         return node
 
-    @property
-    def _channels_first(self) -> bool:
-        return (
-            self.input.shape is not None
-            and len(self.input.shape) == 4
-            and not _is_channels_last(self.input.name, self.input.shape, self.nodes)
-        )
+    def _is_channels_first(self, tensor: View) -> bool:
+        """Whether a map that goes out is (N, C, H, W) in the file: as its input, or as it lies."""
+        if len(self.input_order) == 4:
+            return self.input_order == CHANNELS_LAST[4]
+        return flat(self.net.groups(tensor, range(4))) != tensor.memory
 
     def _normalisation(self) -> tuple[float, float] | None:
         """What makes pixels the input: as this package's export says; pixels themselves where the file takes them."""

@@ -137,11 +137,25 @@ def _norms() -> Iterator[Differentiable]:
 
 def _activations() -> Iterator[Differentiable]:
     x = distinct(4, 13)
-    options: dict[str, dict[str, float]] = {"leaky_relu": {"negative_slope": 0.2}, "elu": {"alpha": 0.7}}
-    for kernel in ("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "softplus"):
-        own = options.get(kernel, {})
+    options: dict[str, dict[str, float]] = {
+        "leaky_relu": {"negative_slope": 0.2},
+        "elu": {"alpha": 0.7},
+        "clip": {"low": -1.02, "high": 1.51},
+        "hard_sigmoid": {"alpha": 0.31, "beta": 0.4},
+        "celu": {"alpha": 0.7},
+        "thresholded_relu": {"alpha": 0.52},
+        "power": {"exponent": 3.0},
+    }
+    positive: dict[str, dict[str, float]] = {"log": {}, "sqrt": {}, "power": {"exponent": -1.7}}
+    activations = ("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "softplus", "clip", "hard_sigmoid")
+    activations += ("hard_swish", "mish", "selu", "celu", "gelu_tanh", "softsign", "thresholded_relu")
+    functions = ("exp", "absolute", "negative", "power", "erf")
+    checks = [(name, x, options.get(name, {})) for name in (*activations, *functions)]
+    checks += [(name, np.abs(x) + 0.5, own) for name, own in positive.items()]
+    checks += [("reciprocal", x + np.copysign(0.5, x), {})]
+    for kernel, x, own in checks:
         yield Differentiable(
-            kernel,
+            f"{kernel}{own.get('exponent', '')}",
             f"{kernel}_backward",
             {"x": x},
             lambda k, x, name=kernel, o=own: getattr(k, name)(x, **o),
@@ -155,6 +169,16 @@ def _activations() -> Iterator[Differentiable]:
             lambda k, x, name=kernel: getattr(k, name)(x),
             lambda k, dy, x, name=kernel: getattr(k, f"{name}_backward")(dy, x, getattr(k, name)(x)),
         )
+    for shape in ((3, 4), (2, 3, 2, 2)):
+        for slopes in (shape[-1], 1):
+            yield Differentiable(
+                f"prelu-{len(shape)}d-{slopes}",
+                "prelu_backward",
+                {"x": distinct(*shape), "slope": values(slopes, seed=1)},
+                lambda k, x, slope: k.prelu(x, slope),
+                lambda k, dy, x, slope: k.prelu_backward(dy, x, slope),
+                ("x", "slope"),
+            )
     yield Differentiable(
         "dropout",
         "dropout_backward",

@@ -37,14 +37,14 @@ def divide(a: float, b: float) -> float:
     return math.nan if a == 0.0 or math.isnan(a) else math.copysign(INF, a) * math.copysign(1.0, b)
 
 
-def exp(x: float) -> float:
+def exponential(x: float) -> float:
     """eˣ, infinity beyond the largest float."""
     return math.exp(x) if x < 709.0 or math.isnan(x) else INF
 
 
-def log(x: float) -> float:
-    """log x, minus infinity at 0."""
-    return math.log(x) if x != 0.0 else -INF
+def logarithm(x: float) -> float:
+    """log x, minus infinity at 0, NaN below."""
+    return math.log(x) if x > 0.0 else -INF if x == 0.0 else math.nan
 
 
 def larger(a: float, b: float) -> float:
@@ -267,7 +267,7 @@ def ema_update(running, value, momentum):
 
 
 def _sigmoid(x: float) -> float:
-    return 1.0 / (1.0 + exp(-x))
+    return 1.0 / (1.0 + exponential(-x))
 
 
 def _distribution(x: float) -> float:
@@ -275,12 +275,12 @@ def _distribution(x: float) -> float:
 
 
 def _density(x: float) -> float:
-    return exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)
+    return exponential(-0.5 * x * x) / math.sqrt(2.0 * math.pi)
 
 
 def relu(x, y):
     for i in np.ndindex(x.shape):
-        y[i] = larger(x.item(i), 0.0)
+        y[i] = 0.0 if x.item(i) <= 0.0 else x.item(i)
 
 
 def relu_backward(dy, x, y, dx):
@@ -351,12 +351,137 @@ def tanh_backward(dy, x, y, dx):
 
 def softplus(x, y):
     for i in np.ndindex(x.shape):
-        y[i] = larger(x.item(i), 0.0) + math.log1p(exp(-abs(x.item(i))))
+        y[i] = larger(x.item(i), 0.0) + math.log1p(exponential(-abs(x.item(i))))
 
 
 def softplus_backward(dy, x, y, dx):
     for i in np.ndindex(x.shape):
         dx[i] = dy.item(i) * _sigmoid(x.item(i))
+
+
+def clip(x, low, high, y):
+    for i in np.ndindex(x.shape):
+        above = low if x.item(i) <= low else x.item(i)
+        y[i] = high if above > high else above
+
+
+def clip_backward(dy, x, y, low, high, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = 0.0 if x.item(i) <= low or x.item(i) >= high else dy.item(i)
+
+
+def hard_sigmoid(x, alpha, beta, y):
+    for i in np.ndindex(x.shape):
+        line = alpha * x.item(i) + beta
+        y[i] = 0.0 if line <= 0.0 else 1.0 if line >= 1.0 else line
+
+
+def hard_sigmoid_backward(dy, x, y, alpha, beta, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = 0.0 if y.item(i) <= 0.0 or y.item(i) >= 1.0 else alpha * dy.item(i)
+
+
+def hard_swish(x, y):
+    for i in np.ndindex(x.shape):
+        line = x.item(i) + 3.0
+        y[i] = x.item(i) * (0.0 if line <= 0.0 else 6.0 if line >= 6.0 else line) / 6.0
+
+
+def hard_swish_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        middle = dy.item(i) * (x.item(i) / 3.0 + 0.5)
+        dx[i] = 0.0 if x.item(i) <= -3.0 else dy.item(i) if x.item(i) >= 3.0 else middle
+
+
+def _tanh_softplus(x: float) -> float:
+    return math.tanh(larger(x, 0.0) + math.log1p(exponential(-abs(x))))
+
+
+def mish(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = x.item(i) * _tanh_softplus(x.item(i))
+
+
+def mish_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        t = _tanh_softplus(x.item(i))
+        dx[i] = dy.item(i) * (t + x.item(i) * _sigmoid(x.item(i)) * (1.0 - t * t))
+
+
+def selu(x, alpha, gamma, y):
+    for i in np.ndindex(x.shape):
+        y[i] = gamma * x.item(i) if x.item(i) > 0.0 else gamma * alpha * math.expm1(x.item(i))
+
+
+def selu_backward(dy, x, y, alpha, gamma, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = gamma * dy.item(i) if x.item(i) > 0.0 else dy.item(i) * (y.item(i) + gamma * alpha)
+
+
+def celu(x, alpha, y):
+    for i in np.ndindex(x.shape):
+        y[i] = x.item(i) if x.item(i) > 0.0 else alpha * math.expm1(x.item(i) / alpha)
+
+
+def celu_backward(dy, x, y, alpha, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = dy.item(i) if x.item(i) > 0.0 else dy.item(i) * (1.0 + y.item(i) / alpha)
+
+
+def _u(x: float) -> float:
+    return math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x)
+
+
+def gelu_tanh(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = x.item(i) * _sigmoid(2.0 * _u(x.item(i)))
+
+
+def gelu_tanh_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        v = x.item(i)
+        s, rest = _sigmoid(2.0 * _u(v)), _sigmoid(-2.0 * _u(v))
+        slope = math.sqrt(2.0 / math.pi) * (1.0 + 3.0 * 0.044715 * v * v)
+        dx[i] = dy.item(i) * (s + 2.0 * v * s * rest * slope)
+
+
+def softsign(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = x.item(i) / (1.0 + abs(x.item(i)))
+
+
+def softsign_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = dy.item(i) / (1.0 + abs(x.item(i))) / (1.0 + abs(x.item(i)))
+
+
+def thresholded_relu(x, alpha, y):
+    for i in np.ndindex(x.shape):
+        y[i] = 0.0 if x.item(i) <= alpha else x.item(i)
+
+
+def thresholded_relu_backward(dy, x, y, alpha, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = 0.0 if x.item(i) <= alpha else dy.item(i)
+
+
+def prelu(x, slope, y):
+    for row in rows(x):
+        for c in range(x.shape[-1]):
+            value = x.item(*row, c)
+            y[(*row, c)] = value if value > 0.0 else slope.item(c % slope.size) * value
+
+
+def prelu_backward(dy, x, slope, d, scratch, dx, dslope):
+    terms = [[] for _ in range(slope.size)]
+    for row in rows(x):
+        for c in range(x.shape[-1]):
+            value, gradient, which = x.item(*row, c), dy.item(*row, c), c % slope.size
+            terms[which].append(gradient * (0.0 if value > 0.0 else value))
+            if dx is not None:
+                dx[(*row, c)] = gradient if value > 0.0 else slope.item(which) * gradient
+    for c in range(slope.size):
+        dslope[c] = total(terms[c])
 
 
 def _mix(z: int) -> int:
@@ -378,6 +503,101 @@ def dropout_backward(dy, mask, rate, dx):
         dx[i] = dy.item(i) / (1.0 - rate) if mask.item(i) else 0.0
 
 
+# Functions -----------------------------------------------------------------------------------------------------
+
+
+def _power(x: float, exponent: float) -> float:
+    """x^exponent as IEEE 754 has it: no exception at a pole or out of the domain."""
+    odd = exponent % 2.0 == 1.0
+    try:
+        return math.pow(x, exponent)
+    except OverflowError:
+        return -INF if x < 0.0 and odd else INF
+    except ValueError:
+        return math.nan if x != 0.0 else math.copysign(INF, x) if odd else INF
+
+
+def exp(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = exponential(x.item(i))
+
+
+def exp_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = dy.item(i) * y.item(i)
+
+
+def log(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = logarithm(x.item(i))
+
+
+def log_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = divide(dy.item(i), x.item(i))
+
+
+def sqrt(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = math.nan if x.item(i) < 0.0 else math.sqrt(x.item(i))
+
+
+def sqrt_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = divide(dy.item(i), 2.0 * y.item(i))
+
+
+def absolute(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = abs(x.item(i))
+
+
+def absolute_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        value = x.item(i)
+        dx[i] = dy.item(i) * (value if math.isnan(value) else (value > 0.0) - (value < 0.0))
+
+
+def negative(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = -x.item(i)
+
+
+def negative_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = -dy.item(i)
+
+
+def reciprocal(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = divide(1.0, x.item(i))
+
+
+def reciprocal_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = -dy.item(i) * y.item(i) * y.item(i)
+
+
+def power(x, exponent, y):
+    for i in np.ndindex(x.shape):
+        y[i] = _power(x.item(i), exponent)
+
+
+def power_backward(dy, x, y, exponent, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = dy.item(i) * exponent * _power(x.item(i), exponent - 1.0) if exponent else 0.0
+
+
+def erf(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = math.erf(x.item(i))
+
+
+def erf_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = dy.item(i) * 2.0 / math.sqrt(math.pi) * exponential(-x.item(i) * x.item(i))
+
+
 # Softmax and losses --------------------------------------------------------------------------------------------
 
 
@@ -386,14 +606,14 @@ def _log_softmax(values: list[float]) -> list[float]:
     for value in values:
         top = larger(top, value)
         top = value if math.isnan(value) else top
-    log_sum = log(total([exp(value - top) for value in values]))
+    log_sum = logarithm(total([exponential(value - top) for value in values]))
     return [value - top - log_sum for value in values]
 
 
 def softmax(x, y):
     for row in rows(x):
         for c, log_y in enumerate(_log_softmax(x[row].tolist())):
-            y[(*row, c)] = exp(log_y)
+            y[(*row, c)] = exponential(log_y)
 
 
 def softmax_backward(dy, x, y, dx):
@@ -413,7 +633,7 @@ def log_softmax_backward(dy, x, y, dx):
     for row in rows(y):
         sum_dy = total(dy[row].tolist())
         for c in range(y.shape[-1]):
-            dx[(*row, c)] = dy.item(*row, c) - exp(y.item(*row, c)) * sum_dy
+            dx[(*row, c)] = dy.item(*row, c) - exponential(y.item(*row, c)) * sum_dy
 
 
 def softmax_cross_entropy(logits, labels, smoothing, d, scratch, loss, dlogits):
@@ -423,7 +643,7 @@ def softmax_cross_entropy(logits, labels, smoothing, d, scratch, loss, dlogits):
         log_p = _log_softmax(logits[i].tolist())
         for c in range(classes):
             target = (1.0 - smoothing) * (c == labels.item(i)) + smoothing / classes
-            dlogits[i, c] = (exp(log_p[c]) - target) / n
+            dlogits[i, c] = (exponential(log_p[c]) - target) / n
             if target:
                 losses.append(-target * log_p[c])
     loss[()] = total(losses) / n

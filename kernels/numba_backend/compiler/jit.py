@@ -13,6 +13,7 @@ the checks for division by zero; of the parallel passes only ``prange`` is on, t
 from __future__ import annotations
 
 import contextlib
+import dis
 import gc
 import inspect
 import operator
@@ -171,8 +172,8 @@ def _declared(annotation: Any, dtype: types.Type) -> types.Type:
         return types.CPointer(dtype)
     if annotation is Bytes:
         return types.CPointer(types.uint8)
-    if annotation in (int, bool):
-        return {int: types.int64, bool: types.boolean}[annotation]
+    if annotation in (int, bool, float):
+        return {int: types.int64, bool: types.boolean, float: types.float64}[annotation]
     fields = get_type_hints(annotation)
     return types.BaseTuple.from_types([_declared(field, dtype) for field in fields.values()], annotation)
 
@@ -195,7 +196,7 @@ def separate(function: FunctionType) -> FunctionType:
     """Decorator for a large helper, called from compiled code: compiled once a dtype, and linked by name.
 
     Numba otherwise optimises a function again in each of its callers, at three levels for every ``prange`` loop.
-    The arguments are declared: `Flat`, `Bytes`, int, bool or a NamedTuple of such. Nothing is returned.
+    The arguments are declared: `Flat`, `Bytes`, int, bool, float or a NamedTuple of such. Nothing is returned.
     """
     if DISABLED:
         return function
@@ -230,7 +231,8 @@ def needs(function: FunctionType, arguments: ArgumentTypes) -> Iterator[tuple[st
 def _called(function: FunctionType) -> set[FunctionType]:
     """The `separate` functions that a function calls, itself or through its helpers."""
     found = set()
-    for name in function.__code__.co_names:
+    # co_names would hold the attributes as well: `exp` of `elementary.exp`, which may be another function here.
+    for name in {step.argval for step in dis.get_instructions(function) if step.opname == "LOAD_GLOBAL"}:
         value = function.__globals__.get(name)
         value = getattr(value, "__wrapped__", getattr(value, "py_func", value))
         if isinstance(value, FunctionType):

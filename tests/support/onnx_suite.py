@@ -1,0 +1,131 @@
+"""The ONNX project's own backend suite, from the package onnx: its cases as networks that `models.load` reads.
+
+A network here has one input, images. Where a case has several, the first is the network's; another of the same shape is
+joined with it and split off again inside; the rest are written into the file as the constants that they are.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.exchange.onnx_file import read_file
+from models.exchange.onnx_reader import Walk
+
+MODULES = """
+abs add averagepool batch_normalization celu clip concat conv convtranspose div dropout elu erf exp flatten gather gelu
+gemm globalaveragepool globalmaxpool groupnormalization hardsigmoid hardswish identity instance_normalization
+layernormalization leakyrelu log logsoftmax lrn matmul maxpool mish mul neg pad pow prelu reciprocal reducemean relu
+reshape selu sigmoid slice softmax softplus softsign split sqrt squeeze sub sum swish tanh thresholdedrelu transpose
+unsqueeze
+"""
+"""The modules of the suite's node cases whose operators are known here."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case: its name, the network, the inputs and what comes out, and how close it has to come."""
+
+    name: str
+    model: Any
+    inputs: list[np.ndarray]
+    outputs: list[np.ndarray]
+    rtol: float
+    atol: float
+
+    @property
+    def operator(self) -> str:
+        """The operator of a node case."""
+        return str(self.model.graph.node[0].op_type)
+
+
+def node_cases() -> list[Case]:
+    """Those of one node each, but for those that spell the node out, and those of other types than float32."""
+    from onnx.backend.test.case import node
+
+    for module in MODULES.split():
+        importlib.import_module(f"{node.__name__}.{module}")
+    found = {}
+    for each in node._NodeTestCases:
+        inputs, outputs = each.data_sets[0]
+        if "_expanded" in each.name or not all(isinstance(x, np.ndarray) for x in [*inputs, *outputs]):
+            continue
+        found[each.name] = Case(each.name, each.model, list(inputs), list(outputs), each.rtol, each.atol)
+    return sorted(found.values(), key=lambda case: case.name)
+
+
+def file_cases(kind: str) -> Iterator[Case]:
+    """Those that lie as files in the package: pytorch-converted, pytorch-operator, simple."""
+    import onnx
+    from onnx import numpy_helper
+    from onnx.backend.test.loader import load_model_tests
+
+    for each in load_model_tests(kind=kind):
+        folder = Path(each.model_dir)
+        model = onnx.load(folder / "model.onnx")
+        held: dict[str, list[np.ndarray]] = {}
+        for side in ("input", "output"):
+            files = sorted(
+                (folder / "test_data_set_0").glob(f"{side}_*.pb"), key=lambda path: int(path.stem[len(side) + 1 :])
+            )
+            held[side] = [numpy_helper.to_array(onnx.load_tensor(file)) for file in files]
+        yield Case(each.name, model, held["input"], held["output"], each.rtol, each.atol)
+
+
+def with_one_input(case: Case) -> tuple[Any, np.ndarray]:
+    """The case's network with one input, and what to feed it."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    graph = model.graph
+    held = {each.name for each in graph.initializer}
+    names = [each.name for each in graph.input if each.name not in held]
+    live = next((at for at, array in enumerate(case.inputs) if array.dtype.kind == "f" and array.ndim), 0)
+    x = case.inputs[live]
+    twin = next(
+        (
+            at
+            for at, array in enumerate(case.inputs)
+            if at != live and array.shape == x.shape and array.dtype == x.dtype and x.ndim > 1
+        ),
+        None,
+    )
+    kept = [each for each in graph.input if each.name == names[live]]
+    for at, array in enumerate(case.inputs):
+        if at not in (live, twin):
+            graph.initializer.append(numpy_helper.from_array(array, names[at]))
+    if twin is not None:
+        x = np.concatenate([x, case.inputs[twin]], axis=-1)
+        both = helper.make_tensor_value_info("both", helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
+        size = x.shape[-1] // 2
+        parts = []
+        for at, (first, name) in enumerate(((0, names[live]), (size, names[twin]))):
+            for key, value in (("starts", first), ("ends", first + size), ("axes", x.ndim - 1)):
+                graph.initializer.append(numpy_helper.from_array(np.array([value]), f"{key}{at}"))
+            parts.append(helper.make_node("Slice", ["both", f"starts{at}", f"ends{at}", f"axes{at}"], [name]))
+        nodes = [*parts, *graph.node]
+        del graph.node[:]
+        graph.node.extend(nodes)
+        kept = [both]
+    del graph.input[:]
+    graph.input.extend(kept)
+    return model, x
+
+
+def answered(case: Case, backend: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """What the network answers, and what it should, both with the axes in the order that they have here."""
+    import onnx
+
+    model, x = with_one_input(case)
+    onnx.save(model, path)
+    walk = Walk(read_file(path))
+    network = walk.graph(backend)
+    got = network.predict(np.ascontiguousarray(x.transpose(walk.input_order)))
+    return got, case.outputs[0].transpose(walk.output_order)
