@@ -213,8 +213,8 @@ def _by_shape(
         numbered = not in_order and len({_numbers(prefix)[1] for prefix in found}) == 1
         if len(alike) != len(found) or not (len(found) == 1 or numbered):
             raise ModelFormatError(
-                f"{' and '.join(found)} have the same shapes, and it cannot be told which is which: give the nodes of a "
-                "Graph the names of the modules"
+                f"{' and '.join(found)} have the same shapes, and it cannot be told which is which; "
+                "give the nodes of a Graph the names of the modules"
             )
         pairing[name] = sorted(found, key=_numbers)[alike.index(name)]
     return pairing
