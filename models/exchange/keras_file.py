@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..encoding import ModelFormatError
-from ..saving import MAX_NODES
 from . import hdf5
+from .onnx_file import MAX_FILE_NODES
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 MAX_CONFIG = 1 << 24
@@ -192,8 +192,8 @@ def layers_of(model: Mapping[str, Any]) -> list[Mapping[str, Any]]:
             f"it is a {entry['class_name']}, a class of its author's own, whose code is not in the file; "
             "export it to ONNX, or save a functional model that holds its layers"
         )
-    if len(found) > MAX_NODES:
-        raise ModelFormatError(f"{len(found)} layers, expected at most {MAX_NODES}")
+    if len(found) > MAX_FILE_NODES:
+        raise ModelFormatError(f"{len(found)} layers, expected at most {MAX_FILE_NODES}")
     return [entry_of(layer) for layer in found]
 
 

@@ -7,6 +7,7 @@ Channels come first there: `layout` turns the weights, those of a linear layer b
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
 import zipfile
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from data.files import write_atomically
 
 from ..encoding import ModelFormatError
 from ..nodes import INPUT, Node
@@ -303,6 +306,13 @@ def to_torch(model: Graph, module: Any = None) -> dict[str, Any]:
     torch = imported()
     like = module.state_dict() if hasattr(module, "state_dict") else module
     return {name: torch.from_numpy(array.copy()) for name, array in state_of(model, like).items()}
+
+
+def save_state(model: Graph, path: Path) -> None:
+    """Write a state dict under the names of the nodes, whole or not at all; see `to_torch`."""
+    buffer = io.BytesIO()
+    imported().save(to_torch(model), buffer)
+    write_atomically(path, buffer.getvalue())
 
 
 # Files ------------------------------------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import data
-from data import strokes as drawn
 import kernels
 import models
+from data import strokes as drawn
 from models import (
     Adam,
     BatchNorm,
