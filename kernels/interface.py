@@ -9,7 +9,8 @@ nothing.
   None: then nobody wants them, and nothing is spent on them.
 * Arrays are C-contiguous and share one dtype, float32 or float64, labels and indices (int64), masks (bool) and argmax
   aside.
-  No axis is empty. The facade in `ops` and the plan in `models` see to it; backends check nothing.
+  They have an axis at least, losses aside, and none is empty. The facade in `ops` and the plan in `models` see to it;
+  backends check nothing.
 * `scratch` is the backend's private workspace, a flat array of the common dtype, undefined on entry. A kernel
   with scratch has dims `d`, and its backend has the kernel's `ScratchSize`.
 * Shapes: images are NHWC, convolution weights (KH, KW, C / groups, F), linear weights (K, M). The last axis is

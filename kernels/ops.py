@@ -323,6 +323,7 @@ class Kernels:
                 argmax holds places outside a window or in the padding; size, stride or padding is out of range.
         """
         dtype = shapes.arrays("maxpool2d_backward", dy=dy)
+        shapes.rank("maxpool2d_backward", "dy", dy.shape, 4, "samples, height, width, channels")
         d = shapes.pool2d(tuple(x_shape), size, stride, padding, "maxpool2d_backward")
         shape = (len(dy), d.oh, d.ow, d.c)
         shapes.equal("maxpool2d_backward", "x_shape", x_shape, (len(dy), d.h, d.w, d.c), f"dy {dy.shape}")
@@ -393,6 +394,7 @@ class Kernels:
                 or padding is out of range.
         """
         dtype = shapes.arrays("avgpool2d_backward", dy=dy)
+        shapes.rank("avgpool2d_backward", "dy", dy.shape, 4, "samples, height, width, channels")
         d = shapes.pool2d(tuple(x_shape), size, stride, padding, "avgpool2d_backward")
         shapes.equal("avgpool2d_backward", "x_shape", x_shape, (len(dy), d.h, d.w, d.c), f"dy {dy.shape}")
         shapes.equal("avgpool2d_backward", "dy", dy.shape, (len(dy), d.oh, d.ow, d.c), "the shape of y")
@@ -608,7 +610,8 @@ class Kernels:
         """
         _same_shape("ema_update", running=running, value=value)
         shapes.writeable("ema_update", running=running)
-        self.backend.ema_update(running, value, shapes.number("ema_update", "momentum", momentum))
+        momentum = shapes.number("ema_update", "momentum", momentum)
+        self.backend.ema_update(*_axed(running, value), momentum)
 
     # Activations -------------------------------------------------------------------------------------------
 
@@ -1277,7 +1280,7 @@ class Kernels:
         rate = shapes.number("dropout", "rate", rate, 0.0, below=1.0)
         seed, step = shapes.counter("dropout", "seed", seed), shapes.counter("dropout", "step", step)
         y, mask = _like(x), memory.empty(x.shape, np.bool_)
-        self.backend.dropout(x, rate, seed, step, y, mask)
+        self.backend.dropout(*_axed(x), rate, seed, step, *_axed(y, mask))
         return y, mask
 
     def dropout_backward(self, dy: Array, mask: Array, rate: float = 0.5) -> Array:
@@ -1300,7 +1303,7 @@ class Kernels:
         shapes.mask("dropout_backward", mask, dy.shape)
         dx = _like(dy)
         rate = shapes.number("dropout_backward", "rate", rate, 0.0, below=1.0)
-        self.backend.dropout_backward(dy, mask, rate, dx)
+        self.backend.dropout_backward(*_axed(dy, mask), rate, *_axed(dx))
         return dx
 
     # Functions ---------------------------------------------------------------------------------------------
@@ -1578,8 +1581,9 @@ class Kernels:
 
         Raises:
             TypeError: x is anything but a numpy array of float32 or float64.
-            ValueError: x is not C-contiguous or has an empty axis.
+            ValueError: x is not C-contiguous, or has an empty axis or no axis.
         """
+        shapes.last_axis("softmax", x=x)
         return self._map("softmax", x)
 
     def softmax_backward(self, dy: Array, x: Array, y: Array) -> Array:
@@ -1595,8 +1599,9 @@ class Kernels:
 
         Raises:
             TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
-            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+            ValueError: an array is not C-contiguous, or has an empty axis or no axis; the shapes differ.
         """
+        shapes.last_axis("softmax_backward", dy=dy, x=x, y=y)
         return self._map_backward("softmax_backward", dy, x, y)
 
     def log_softmax(self, x: Array) -> Array:
@@ -1610,8 +1615,9 @@ class Kernels:
 
         Raises:
             TypeError: x is anything but a numpy array of float32 or float64.
-            ValueError: x is not C-contiguous or has an empty axis.
+            ValueError: x is not C-contiguous, or has an empty axis or no axis.
         """
+        shapes.last_axis("log_softmax", x=x)
         return self._map("log_softmax", x)
 
     def log_softmax_backward(self, dy: Array, x: Array, y: Array) -> Array:
@@ -1627,8 +1633,9 @@ class Kernels:
 
         Raises:
             TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
-            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+            ValueError: an array is not C-contiguous, or has an empty axis or no axis; the shapes differ.
         """
+        shapes.last_axis("log_softmax_backward", dy=dy, x=x, y=y)
         return self._map_backward("log_softmax_backward", dy, x, y)
 
     def softmax_cross_entropy(self, logits: Array, labels: Array, smoothing: float = 0.0) -> tuple[Array, Array]:
@@ -1706,7 +1713,7 @@ class Kernels:
         """
         _same_shape("add", a=a, b=b)
         y = _like(a)
-        self.backend.add(a, b, y)
+        self.backend.add(*_axed(a, b, y))
         return y
 
     def add_backward(self, dy: Array) -> tuple[Array, Array]:
@@ -1724,7 +1731,7 @@ class Kernels:
         """
         shapes.arrays("add_backward", dy=dy)
         da, db = _like(dy), _like(dy)
-        self.backend.add_backward(dy, da, db)
+        self.backend.add_backward(*_axed(dy, da, db))
         return da, db
 
     def concat(self, a: Array, b: Array) -> Array:
@@ -1760,9 +1767,10 @@ class Kernels:
 
         Raises:
             TypeError: dy is anything but a numpy array of float32 or float64.
-            ValueError: dy is not C-contiguous or has an empty axis; split is out of range.
+            ValueError: dy is not C-contiguous or has an empty axis, or only one axis; split is out of range.
         """
         dtype = shapes.arrays("concat_backward", dy=dy)
+        shapes.channels(dy.shape, "concat_backward", "dy")
         split = shapes.integer("concat_backward", "split", split, 1)
         if split >= dy.shape[-1]:
             raise ValueError(f"concat_backward: split is {split}, expected less than dy's {dy.shape[-1]} channels")
@@ -1895,6 +1903,7 @@ class Kernels:
         if v is None and momentum:
             raise ValueError(f"sgd: v is None, expected an array like p for momentum {momentum}")
         _state("sgd", p, g, **_given(v=v))
+        p, g, v = _axed(p, g, v)
         self.backend.sgd(p, g, v, rates[0], momentum, bool(nesterov), rates[1], bool(decoupled))
 
     def rmsprop(
@@ -1931,6 +1940,7 @@ class Kernels:
         rho = shapes.number("rmsprop", "rho", rho, 0.0, below=1.0)
         eps = shapes.number("rmsprop", "eps", eps, 0.0)
         _state("rmsprop", p, g, v=v)
+        p, g, v = _axed(p, g, v)
         self.backend.rmsprop(p, g, v, rates[0], rho, eps, rates[1], bool(decoupled))
 
     def adam(
@@ -1975,6 +1985,7 @@ class Kernels:
         beta2 = shapes.number("adam", "beta2", beta2, 0.0, below=1.0)
         eps = shapes.number("adam", "eps", eps, 0.0)
         _state("adam", p, g, m=m, v=v)
+        p, g, m, v = _axed(p, g, m, v)
         self.backend.adam(p, g, m, v, step, rates[0], beta1, beta2, eps, rates[1], bool(decoupled))
 
     def adamw(
@@ -2029,13 +2040,13 @@ class Kernels:
     def _map(self, kernel: str, x: Array, *attributes: float) -> Array:
         shapes.arrays(kernel, x=x)
         y = _like(x)
-        getattr(self.backend, kernel)(x, *attributes, y)
+        getattr(self.backend, kernel)(*_axed(x), *attributes, *_axed(y))
         return y
 
     def _map_backward(self, kernel: str, dy: Array, x: Array, y: Array, *attributes: float) -> Array:
         _same_shape(kernel, dy=dy, x=x, y=y)
         dx = _like(x)
-        getattr(self.backend, kernel)(dy, x, y, *attributes, dx)
+        getattr(self.backend, kernel)(*_axed(dy, x, y), *attributes, *_axed(dx))
         return dx
 
 
@@ -2049,6 +2060,11 @@ def _given(**optional: Array | None) -> dict[str, Array]:
 
 def _like(array: Array) -> Array:
     return memory.empty(array.shape, array.dtype)
+
+
+def _axed(*arrays: Any) -> tuple[Any, ...]:
+    """Arrays without axes as views with one, which backends expect: NumPy makes numbers of results without any."""
+    return tuple(array.reshape(1) if array is not None and array.ndim == 0 else array for array in arrays)
 
 
 def _same_shape(kernel: str, **named: Array) -> np.dtype:

@@ -267,6 +267,13 @@ def rank(kernel: str, name: str, shape: Shape, ndim: int, axes: str) -> None:
         raise ValueError(f"{kernel}: {name} has shape {text(shape)}, expected {ndim} axes ({axes})")
 
 
+def last_axis(kernel: str, **named: object) -> None:
+    """Check that arrays have the axis that a kernel works along."""
+    for name, value in named.items():
+        if isinstance(value, np.ndarray) and not value.ndim:
+            raise ValueError(f"{kernel}: {name} has shape (), expected at least one axis, the classes'")
+
+
 def equal(kernel: str, name: str, shape: Shape, expected: Shape, why: str = "") -> None:
     """Check a shape against the one that the other arguments demand."""
     if tuple(shape) != tuple(expected):

@@ -92,9 +92,16 @@ def leaky_relu_backward(dy: Input, x: Input, y: Input, negative_slope: float, dx
 
 
 def elu(x: Input, alpha: float, y: Output) -> None:
-    negative = np.expm1(np.minimum(x, 0))
-    negative *= alpha
-    select(x > 0, x, negative, y)
+    select(x > 0, x, _exponential(x, alpha), y)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def _exponential(x: np.ndarray, scale: float, divisor: float = 1.0) -> np.ndarray:
+    """scale (e^(x / divisor) − 1), meant for x <= 0: what becomes of others goes unused."""
+    y = x / divisor
+    np.expm1(y, out=y)
+    y *= scale
+    return y
 
 
 def elu_backward(dy: Input, x: Input, y: Input, alpha: float, dx: Output) -> None:
@@ -247,10 +254,8 @@ def mish_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
 
 
 def selu(x: Input, alpha: float, gamma: float, y: Output) -> None:
-    negative = np.expm1(np.minimum(x, 0))
-    negative *= gamma * alpha
     np.multiply(x, gamma, out=y)
-    select(x > 0, y, negative, y)
+    select(x > 0, y, _exponential(x, gamma * alpha), y)
 
 
 def selu_backward(dy: Input, x: Input, y: Input, alpha: float, gamma: float, dx: Output) -> None:
@@ -261,11 +266,7 @@ def selu_backward(dy: Input, x: Input, y: Input, alpha: float, gamma: float, dx:
 
 
 def celu(x: Input, alpha: float, y: Output) -> None:
-    negative = np.minimum(x, 0)
-    negative /= alpha
-    np.expm1(negative, out=negative)
-    negative *= alpha
-    select(x > 0, x, negative, y)
+    select(x > 0, x, _exponential(x, alpha, alpha), y)
 
 
 def celu_backward(dy: Input, x: Input, y: Input, alpha: float, dx: Output) -> None:

@@ -333,7 +333,9 @@ def _split(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
     axis = attributes.get("axis", 0)
     parts = attributes.get("split") or (integers(inputs[1]) if len(inputs) > 1 and inputs[1] is not None else None)
     if parts is None:
-        return np.array_split(array, attributes["num_outputs"], axis)
+        count = attributes["num_outputs"]
+        bounded([count * array.ndim])
+        return np.array_split(array, count, axis)
     return np.split(array, np.cumsum(parts)[:-1], axis)
 
 
@@ -376,4 +378,10 @@ DTYPES = {
 def _cast(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
     if attributes["to"] not in DTYPES:
         raise Refusal(f"casts to type {attributes['to']}")
-    return inputs[0] if symbolic(inputs[0]) else inputs[0].astype(DTYPES[attributes["to"]])
+    array, dtype = inputs[0], DTYPES[attributes["to"]]
+    if symbolic(array):
+        return array
+    if array.size > MAX_FOLDED and not any(array.strides):
+        return np.broadcast_to(array.flat[0].astype(dtype), array.shape)
+    bounded(array.shape)
+    return array.astype(dtype)

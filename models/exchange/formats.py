@@ -31,7 +31,7 @@ def kind_of(path: Path) -> str:
     suffix = _SUFFIXES.get(path.suffix.lower(), SAFETENSORS)
     if start[:1] == b"\x80" and suffix != ONNX:  # a pickle, as older versions of PyTorch wrote
         return TORCH
-    if start[:1] == b"\x08" and 0 < start[1] < 32:  # a version of ONNX's format, in field 1 of its message
+    if start[:1] == b"\x08" and start[1:2] < b"\x20":  # a version of ONNX's format, in field 1 of its message
         return ONNX
     return suffix
 

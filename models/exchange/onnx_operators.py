@@ -6,6 +6,7 @@ take over it refuses in words (`Refusal`), never by an approximation.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,9 @@ from .views import BATCH, Axis, View, axis_of, extent, flat, fresh, transposed
 
 Tensor = View | np.ndarray
 Operator = Callable[["Call"], "Tensor | list[Tensor]"]
+
+MAX_PARAMETERS = 1 << 29
+"""Numbers that a network may have in all: 2 GB of float32."""
 
 OPERATORS: dict[str, Operator] = {}
 """By ONNX's name."""
@@ -67,6 +71,8 @@ class Call:
             raise Refusal(f"reads {self._named(at)}, which is computed where a constant is expected")
         if tensor is None:
             raise Refusal(f"lacks its input {at}")
+        if tensor.size > MAX_PARAMETERS:
+            raise Refusal(f"has weights {self._named(at)} of shape {tensor.shape}, expected {MAX_PARAMETERS} at most")
         return tensor
 
     def weights(self, at: int) -> np.ndarray:
@@ -86,7 +92,8 @@ class Call:
         fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
         if default is not None and not fits:
             raise Refusal(f"has {name} = {value!r}, expected {wanted.__name__}")
-        return value
+        # The file holds 0.1 as the float32 nearest to it; what was written is the shortest number that becomes that.
+        return float(str(np.float32(value))) if wanted is float else value
 
     def ints(self, name: str, at: int | None = None) -> list[int] | None:
         """An attribute of whole numbers, or the input that later versions have in its place; None if left out."""
@@ -105,10 +112,15 @@ class Call:
         return float(array.reshape(()))
 
     def axis(self, value: int, rank: int) -> int:
-        """An axis counted from the front."""
-        if not isinstance(value, int) or not -rank <= value < rank:
-            raise Refusal(f"has axis {value} of a tensor with {rank} axes")
-        return value % rank
+        """The file's axis as one of a view, which has `rank` of them."""
+        lead = self.net.lead
+        if not isinstance(value, int) or not lead - rank <= value < rank - lead:
+            raise Refusal(f"has axis {value} of a tensor with {rank - lead} axes")
+        return value % (rank - lead) + lead
+
+    def sizes(self, view: View) -> list[int | BatchSize]:
+        """The file's sizes of a tensor."""
+        return self.net.sizes(view)[self.net.lead :]
 
     # What it becomes ---------------------------------------------------------------------------------------
 
@@ -201,6 +213,19 @@ def _clip(call: Call) -> Tensor:
     return call.elementwise(call.layer("Clip", low, high), call.view())
 
 
+@operator("Max", "Min")
+def _bound(call: Call) -> Tensor:
+    views = [each for each in call.inputs if isinstance(each, View)]
+    bounds = [call.scalar(at) for at, each in enumerate(call.inputs) if isinstance(each, np.ndarray)]
+    if len(views) != 1:
+        raise Refusal("compares tensors that are computed, expected one and a number")
+    if not bounds:
+        return views[0]
+    if call.node.operator == "Min":
+        return call.elementwise(call.layer("Clip", high=min(bounds)), views[0])
+    return call.elementwise(call.layer("Clip", max(bounds)) if max(bounds) else layers.ReLU(), views[0])
+
+
 @operator("PRelu")
 def _prelu(call: Call) -> Tensor:
     view, slope = call.view(), call.weights(1)
@@ -208,10 +233,13 @@ def _prelu(call: Call) -> Tensor:
         return replace(view, node=call.add(call.layer("PReLU", shared=True), view.node, slope=slope.reshape(1)))
     if call.opset < 7 and slope.ndim == 1:  # one a channel, before operators broadcast as NumPy does
         slope = slope.reshape(-1, *(1,) * (view.rank - 2))
-    vector = _by_channel(call.net.operand(slope, view), call.net.shape(view.node))
-    if vector is None:
+    if (last := _by_channel(call.net.operand(slope, view), call.net.shape(view.node))) is not None:
+        return replace(view, node=call.add(call.layer("PReLU"), view.node, slope=last))
+    view, in_order = _channels(call, view)
+    vector = np.moveaxis(slope.reshape((1,) * (view.rank - slope.ndim) + slope.shape), 1, -1)
+    if vector.size != vector.shape[-1] or vector.shape[-1] != extent(view.axes[1]):
         raise Refusal(f"has slopes of shape {slope.shape}, expected one, or one a channel")
-    return replace(view, node=call.add(call.layer("PReLU"), view.node, slope=vector))
+    return replace(view, node=call.add(call.layer("PReLU"), view.node, slope=in_order(vector.reshape(-1))))
 
 
 @operator("Log")
@@ -263,8 +291,29 @@ def _identity(call: Call) -> Tensor:
 
 @operator("Dropout")
 def _dropout(call: Call) -> Tensor:
-    rate = call.scalar(1) if call.has(1) else float(call.get("ratio", 0.5))
+    rate = call.scalar(1) if call.has(1) else call.get("ratio", 0.5)
     return call.elementwise(call.layer("Dropout", rate), call.view()) if rate else call.view()
+
+
+@operator("DepthToSpace", "SpaceToDepth")
+def _depth_to_space(call: Call) -> Tensor:
+    view, net = call.view(), call.net
+    block = call.get("blocksize", 0)
+    sizes = net.sizes(view)
+    if view.rank != 4 or block < 1 or not all(isinstance(size, int) for size in sizes[1:]):
+        raise Refusal(f"takes blocks of {block} of a tensor of {sizes}")
+    _, channels, height, width = (size if isinstance(size, int) else 0 for size in sizes)
+    if call.node.operator == "SpaceToDepth":
+        split = net.reshape(view, [sizes[0], channels, height // block, block, width // block, block])
+        return net.reshape(
+            transposed(split, (0, 3, 5, 1, 2, 4)), [sizes[0], channels * block**2, height // block, width // block]
+        )
+    inner = channels // block**2
+    if call.get("mode", "DCR") == "CRD":
+        split, order = net.reshape(view, [sizes[0], inner, block, block, height, width]), (0, 1, 4, 2, 5, 3)
+    else:
+        split, order = net.reshape(view, [sizes[0], block, block, inner, height, width]), (0, 3, 4, 1, 5, 2)
+    return net.reshape(transposed(split, order), [sizes[0], inner, height * block, width * block])
 
 
 @operator("Cast")
@@ -281,31 +330,29 @@ def _cast_like(call: Call) -> Tensor:
 
 @operator("Shape")
 def _shape(call: Call) -> Tensor:
-    return folding.sliced_shape(call.net.sizes(call.view()), call.node.attributes)
+    return folding.sliced_shape(call.sizes(call.view()), call.node.attributes)
 
 
 @operator("Size")
 def _size(call: Call) -> Tensor:
     array = np.empty((), object)
-    array[()] = math.prod(call.net.sizes(call.view()), start=1)
+    array[()] = math.prod(call.sizes(call.view()), start=1)
     return array if folding.symbolic(array) else array.astype(np.int64)
 
 
 @operator("Flatten")
 def _flatten(call: Call) -> Tensor:
-    view = call.view()
+    view, lead = call.view(), call.net.lead
     axis = call.get("axis", 1)
-    if not isinstance(axis, int) or not -view.rank <= axis <= view.rank:
-        raise Refusal(f"has axis {axis} of a tensor with {view.rank} axes")
-    axis += view.rank if axis < 0 else 0
-    return replace(view, axes=(flat(view.axes[:axis]), flat(view.axes[axis:])))
+    at = view.rank if axis == view.rank - lead else call.axis(axis, view.rank)
+    return replace(view, axes=(*view.axes[:lead], flat(view.axes[lead:at]), flat(view.axes[at:])))
 
 
 @operator("Reshape")
 def _reshape(call: Call) -> Tensor:
     view, net = call.view(), call.net
     asked: list[Any] = list(call.get("shape", ())) if "shape" in call.node.attributes else list(call.array(1).flat)
-    before = net.sizes(view)
+    before = call.sizes(view)
     sizes: list[int | BatchSize] = []
     for at, size in enumerate(asked):
         if isinstance(size, BatchSize):
@@ -316,7 +363,7 @@ def _reshape(call: Call) -> Tensor:
             sizes.append(before[at])
         else:
             sizes.append(int(size))
-    return net.reshape(view, _solved(sizes, before))
+    return net.reshape(view, net.sizes(view)[: net.lead] + _solved(sizes, before))
 
 
 def _solved(sizes: list[int | BatchSize], before: Sequence[int | BatchSize]) -> list[int | BatchSize]:
@@ -348,12 +395,13 @@ def _solved(sizes: list[int | BatchSize], before: Sequence[int | BatchSize]) -> 
 
 @operator("Transpose")
 def _transpose(call: Call) -> Tensor:
-    view = call.view()
+    view, lead = call.view(), call.net.lead
+    rank = view.rank - lead
     order = call.ints("perm")
-    order = list(range(view.rank))[::-1] if order is None else order
-    if sorted(order) != list(range(view.rank)):
-        raise Refusal(f"has perm = {order} for a tensor with {view.rank} axes")
-    return transposed(view, order)
+    order = list(range(rank))[::-1] if order is None else order
+    if sorted(order) != list(range(rank)):
+        raise Refusal(f"has perm = {order} for a tensor with {rank} axes")
+    return transposed(view, [*range(lead), *(axis + lead for axis in order)])
 
 
 @operator("Unsqueeze")
@@ -563,16 +611,16 @@ def _matmul(call: Call) -> Tensor:
 def _gemm(call: Call) -> Tensor:
     view, w = call.view(), call.weights(1)
     if call.get("transA", 0):
-        view = transposed(view, (1, 0)) if view.rank == 2 else view
+        view = transposed(view, [*range(view.rank - 2), view.rank - 1, view.rank - 2])
     w = w.T if call.get("transB", 0) else w
-    alpha, beta = float(call.get("alpha", 1.0)), float(call.get("beta", 1.0))
+    alpha, beta = call.get("alpha", 1.0), call.get("beta", 1.0)
     w = w if alpha == 1 else w * w.dtype.type(alpha)
     bias = None
     if call.has(2) and beta:
-        c = call.weights(2)
-        if c.ndim > 2 or (c.ndim == 2 and c.shape[0] != 1) or c.size not in (1, w.shape[-1]):
-            raise Refusal(f"adds a constant of shape {c.shape}, expected one number for each of {w.shape[-1]} outputs")
-        bias = np.broadcast_to(c.reshape(-1), w.shape[-1:]) * c.dtype.type(beta)
+        c = call.weights(2) * call.weights(2).dtype.type(beta)
+        if c.size not in (1, w.shape[-1]) or (c.ndim == 2 and c.shape[0] != 1):
+            return _affine(call, _product(call, view, w, None), None, c)
+        bias = np.broadcast_to(c.reshape(-1), w.shape[-1:])
     return _product(call, view, w, bias)
 
 
@@ -582,7 +630,8 @@ def _product(call: Call, view: View, w: np.ndarray, bias: np.ndarray | None) -> 
     while w.ndim > 2 and w.shape[0] == 1:
         w = w[0]
     if w.ndim == 1:
-        raise Refusal("multiplies with a vector")
+        product = _product(call, view, w[:, np.newaxis], bias)
+        return replace(product, axes=product.axes[:-1])
     if w.ndim != 2 or view.rank < 2 or BATCH in view.axes[-1]:
         raise Refusal(f"multiplies a tensor of {net.sizes(view)} with one of shape {w.shape}")
     inputs = view.axes[-1]
@@ -646,10 +695,10 @@ def _batch_normalization(call: Call) -> Tensor:
         raise Refusal("normalises every place on its own (spatial = 0)")
     view, in_order = _channels(call, call.view())
     gamma, beta, mean, var = (in_order(call.weights(at)) for at in range(1, 5))
-    momentum = min(1.0, max(0.0, round(1 - float(call.get("momentum", 0.9)), 7)))
+    momentum = min(1.0, max(0.0, round(1 - call.get("momentum", 0.9), 7)))
     layer = call.layer(
         "BatchNorm",
-        **_unless(1e-5, eps=round(float(call.get("epsilon", 1e-5)), 12)),
+        **_eps(call),
         **_unless(0.1, momentum=momentum),
     )
     node = call.add(layer, view.node, gamma=gamma, beta=beta, running_mean=mean, running_var=var)
@@ -660,7 +709,7 @@ def _batch_normalization(call: Call) -> Tensor:
 def _instance_normalization(call: Call) -> Tensor:
     view, in_order = _channels(call, call.view())
     gamma, beta = (in_order(call.weights(at)) for at in (1, 2))
-    layer = call.layer("InstanceNorm", eps=float(call.get("epsilon", 1e-5)))
+    layer = call.layer("InstanceNorm", **_eps(call))
     return replace(view, node=call.add(layer, view.node, gamma=gamma, beta=beta))
 
 
@@ -672,8 +721,38 @@ def _group_normalization(call: Call) -> Tensor:
     gamma, beta = (call.weights(at) for at in (1, 2))
     if call.opset < 21:  # one a group, then
         gamma, beta = (np.repeat(each, channels // max(1, len(each))) for each in (gamma, beta))
-    layer = call.layer("GroupNorm", groups, eps=float(call.get("epsilon", 1e-5)))
+    layer = call.layer("GroupNorm", groups, **_eps(call))
     return replace(view, node=call.add(layer, view.node, gamma=in_order(gamma), beta=in_order(beta)))
+
+
+@operator("LayerNormalization")
+def _layer_normalization(call: Call) -> Tensor:
+    view, net = call.view(), call.net
+    first = call.axis(call.get("axis", -1), view.rank)
+    over = flat(view.axes[first:])
+    if BATCH in over or not over:
+        raise Refusal(f"normalises a tensor of {net.sizes(view)} from axis {first} on")
+    own = net.own_axes(view)
+    starts = [at for at in range(len(own)) if set(flat(own[at:])) == set(over)]
+    if not starts:  # the statistics take any order of what they go over, but nothing else may lie in between
+        rest = tuple(atom for atom in view.memory if atom not in over)
+        view = replace(view, node=net.arranged(view, [rest, over] if rest else [over]), memory=(*rest, *over))
+        own = net.own_axes(view)
+        starts = [len(own) - 1]
+    start = starts[-1]
+    shape = net.shape(view.node)[start:]
+    arrays = []
+    for at, missing in ((1, 1.0), (2, 0.0)):
+        given = call.weights(at) if call.has(at) else np.full(1, missing, call.weights(1).dtype)
+        arrays.append(np.broadcast_to(net.operand(given, view), net.shape(view.node))[(0,) * start])
+    axes = tuple(range(start + 1, len(own) + 1))
+    layer = call.layer("LayerNorm", **_unless(-1, axes=-1 if len(axes) == 1 else axes), **_eps(call))
+    node = call.add(layer, view.node, gamma=arrays[0].reshape(shape), beta=arrays[1].reshape(shape))
+    return replace(view, node=node)
+
+
+def _eps(call: Call) -> dict[str, float]:
+    return _unless(1e-5, eps=call.get("epsilon", 1e-5))
 
 
 @operator("LRN")
@@ -682,9 +761,9 @@ def _lrn(call: Call) -> Tensor:
     layer = call.layer(
         "LocalResponseNorm",
         call.get("size", 0),
-        alpha=float(call.get("alpha", 1e-4)),
-        beta=float(call.get("beta", 0.75)),
-        bias=float(call.get("bias", 1.0)),
+        alpha=call.get("alpha", 1e-4),
+        beta=call.get("beta", 0.75),
+        bias=call.get("bias", 1.0),
     )
     return net.as_image(call.add(layer, net.image(view)), view.rank)
 
@@ -719,19 +798,23 @@ def _pool(call: Call) -> Tensor:
 @operator("GlobalAveragePool", "GlobalMaxPool")
 def _global_pool(call: Call) -> Tensor:
     view, net = call.view(), call.net
-    layer = layers.GlobalAvgPool2d() if call.node.operator == "GlobalAveragePool" else layers.GlobalMaxPool2d()
-    node = call.add(layer, net.image(view))
+    node = call.add(_whole(call), net.image(view))
     channels = axis_of(net.shape(node)[0])
     return View(node, channels, ((BATCH,), channels, *[()] * (view.rank - 2)))
 
 
-@operator("ReduceMean")
-def _reduce_mean(call: Call) -> Tensor:
+def _whole(call: Call) -> Layer:
+    """The pool over whole maps."""
+    return layers.GlobalMaxPool2d() if "Max" in call.node.operator else layers.GlobalAvgPool2d()
+
+
+@operator("ReduceMean", "ReduceMax")
+def _reduce(call: Call) -> Tensor:
     view, net = call.view(), call.net
     given = call.ints("axes", 1)
     if not given and call.get("noop_with_empty_axes", 0):
         return view
-    over = sorted({call.axis(axis, view.rank) for axis in given or range(view.rank)})
+    over = sorted({call.axis(axis, view.rank) for axis in given or range(view.rank - net.lead)})
     if any(BATCH in view.axes[at] for at in over):
         raise Refusal("works along the batch")
     kept = [() if at in over else axis for at, axis in enumerate(view.axes)]
@@ -747,7 +830,9 @@ def _reduce_mean(call: Call) -> Tensor:
         view = replace(view, node=net.arranged(view, groups), memory=flat(groups))
         gone = [at for at, axis in enumerate(groups, 1) if axis and set(axis) <= atoms]
     maps = len(net.shape(view.node)) == 3 and net.shape(view.node)[-1] != 0 and _covers(net, view, gone)
-    layer = layers.GlobalAvgPool2d() if maps else call.layer("Mean", tuple(gone))
+    if call.node.operator == "ReduceMax" and not maps:
+        raise Refusal("takes the maximum along other axes than height and width")
+    layer = _whole(call) if maps else call.layer("Mean", gone[0] if len(gone) == 1 else tuple(gone))
     rest = tuple(atom for atom in view.memory if atom not in atoms)
     return View(call.add(layer, view.node), rest, axes)
 
@@ -786,7 +871,8 @@ def _affine(call: Call, view: View, scale: np.ndarray | None, shift: np.ndarray 
         return view
     given = {name: each for name, each in (("gamma", scale), ("beta", shift)) if each is not None}
     size = shape[-1:] if by_channel else np.broadcast_shapes(*(each.shape for each in given.values()))
-    layer = call.layer("Affine", None if by_channel else size, scale=scale is not None, bias=shift is not None)
+    settings = {"scale": scale is not None, "bias": shift is not None, "shape": None if by_channel else tuple(size)}
+    layer = call.layer("Affine", **_unless(True, **_unless(None, **settings)))
     arrays = {name: _spread(each, size) for name, each in given.items()}
     return replace(view, node=call.add(layer, view.node, **arrays))
 
@@ -907,14 +993,20 @@ def _in_file_order(net: Translation, node: str, order: Sequence[int]) -> View:
 
 @operator("Concat")
 def _concat(call: Call) -> Tensor:
-    net = call.net
     views = [call.view(at) for at in range(len(call.inputs))]
     if len(views) == 1:
         return views[0]
     rank = max(view.rank for view in views)
-    axis = call.axis(call.get("axis", 1), rank)
-    if any(view.rank != rank for view in views) or axis == 0:
-        raise Refusal("joins along the batch" if axis == 0 else "joins tensors of different ranks")
+    if any(view.rank != rank for view in views):
+        raise Refusal("joins tensors of different ranks")
+    return _side_by_side(call, views, call.axis(call.get("axis", 1), rank))
+
+
+def _side_by_side(call: Call, views: list[View], axis: int) -> View:
+    """Tensors of one rank joined along one of the file's axes."""
+    net, rank = call.net, views[0].rank
+    if axis == 0:
+        raise Refusal("joins along the batch")
     order = net.orders(*views)
     own = order.index(axis)
     layer = layers.Concat() if own == rank - 1 else call.layer("Concat", axis=own)
@@ -925,8 +1017,8 @@ def _concat(call: Call) -> Tensor:
 def _slice(call: Call) -> Tensor:
     view, net = call.view(), call.net
     given = [call.array(at) if call.has(at) else None for at in range(1, len(call.inputs))]
-    taken = folding.slices([None, *given], call.node.attributes, net.sizes(view))
-    for axis, part in enumerate(taken):
+    taken = folding.slices([None, *given], call.node.attributes, call.sizes(view))
+    for axis, part in enumerate(taken, net.lead):
         size = net.sizes(view)[axis]
         if part == slice(None) or (part.start == 0 and part.step in (None, 1) and _at_end(part.stop, size)):
             continue
@@ -946,11 +1038,13 @@ def _taken(call: Call, view: View, axis: int, start: int, stop: int, step: int =
     net = call.net
     if (start, stop, step) == (0, extent(view.axes[axis]), 1):
         return view
-    if step != 1 or stop <= start:
-        raise Refusal(f"takes {start}:{stop}:{step} of an axis, expected a part with step 1")
+    if len(range(start, stop, step)) == 0:
+        raise Refusal(f"takes nothing of an axis ({start}:{stop}:{step})")
     order = net.orders(view)
-    node = call.add(call.layer("Slice", order.index(axis), start, stop), net.in_order(view, order))
-    return _in_file_order(net, node, order)
+    own = order.index(axis)
+    settings = {**_unless(1, step=step), **_unless(view.rank - 1, axis=own)}
+    layer = call.layer("Slice", start, None if stop < 0 else stop, **settings)
+    return _in_file_order(net, call.add(layer, net.in_order(view, order)), order)
 
 
 @operator("Split")
@@ -963,7 +1057,9 @@ def _split(call: Call) -> list[Tensor]:
     parts = call.ints("split", 1)
     if parts is None:
         count = call.get("num_outputs", len(call.node.outputs))
-        each = -(-size // max(1, count))
+        if not 1 <= count <= size:
+            raise Refusal(f"splits an axis of {size} into {count}")
+        each = -(-size // count)
         parts = [min(each, size - each * at) for at in range(count)]
     if sum(parts) != size or min(parts) < 1:
         raise Refusal(f"splits an axis of {size} into {parts}")
@@ -982,10 +1078,19 @@ def _gather(call: Call) -> Tensor:
         raise Refusal("picks samples of the batch")
     size = extent(view.axes[axis])
     picked = [index + size if index < 0 else index for index in folding.integers(at)]
-    if not picked or at.ndim > 1 or picked != list(range(picked[0], picked[0] + len(picked))) or picked[-1] >= size:
-        raise Refusal(f"picks {picked[:8]} of an axis of {size}, expected a part of it in order")
-    part = _taken(call, view, axis, picked[0], picked[-1] + 1)
+    if not picked or at.ndim > 1 or min(picked) < 0 or max(picked) >= size:
+        raise Refusal(f"picks {picked[:8]} of an axis of {size}")
+    starts = [place for place in range(len(picked)) if place == 0 or picked[place] != picked[place - 1] + 1]
+    runs = [picked[start:end] for start, end in itertools.pairwise([*starts, len(picked)])]
+    if len(runs) > MAX_RUNS:
+        raise Refusal(f"picks {len(runs)} parts of an axis, expected at most {MAX_RUNS}")
+    parts = [_taken(call, view, axis, run[0], run[-1] + 1) for run in runs]
+    part = parts[0] if len(parts) == 1 else _side_by_side(call, parts, axis)
     return part if at.ndim else replace(part, axes=part.axes[:axis] + part.axes[axis + 1 :])
+
+
+MAX_RUNS = 64
+"""Parts of which a Gather is put together."""
 
 
 @operator("Pad")
@@ -1001,7 +1106,7 @@ def _pad(call: Call) -> Tensor:
     if not asked:
         return view
     mode = call.get("mode", "constant")
-    value = call.scalar(2) if call.has(2) else float(call.get("value", 0.0))
+    value = call.scalar(2) if call.has(2) else call.get("value", 0.0)
     if view.rank not in (3, 4) or not asked <= set(range(2, view.rank)):
         raise Refusal(f"pads axes {sorted(asked)} of a tensor with {view.rank} axes, expected height and width")
     both = [around.get(axis, (0, 0)) for axis in range(2, view.rank)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,12 +23,9 @@ from . import folding
 from .folding import Refusal
 from .metadata import NORMALISATION
 from .onnx_file import MAX_BYTES, FileInput, FileNode, OnnxFile, UnsupportedOperatorError, read_file
-from .onnx_operators import OPERATORS, Call, Tensor
+from .onnx_operators import MAX_PARAMETERS, OPERATORS, Call, Tensor
 from .translation import CHANNELS_LAST, Translation, layer_class
 from .views import BATCH, View, axis_of, flat
-
-MAX_PARAMETERS = 1 << 29
-"""Numbers that a network may have in all: 2 GB of float32."""
 
 MAX_SAMPLE = 1 << 28
 """Numbers of one sample between the layers: 1 GB of float32."""
@@ -43,16 +40,26 @@ def read_onnx(
     """The network in an ONNX file, on any backend, in inference the same function as the file's first output.
 
     input_shape: of one sample as the model shall take it, where the file leaves sizes open. max_bytes: of the file, and
-    of the weights that lie beside it. Images come as (N, H, W, C), also where the file has (N, C, H, W), and so do maps
-    that go out; everything else keeps the file's axes. Nothing in the file is executed, and no file outside its folder
-    is read. Raises FileNotFoundError; ModelFormatError for a file that is damaged; UnsupportedOperatorError, which is
-    one, for a network with a part that cannot run here, by operator, node and file.
+    of the weights that lie beside it.
+
+    Images come as (N, H, W, C), also where the file has (N, C, H, W), and so do maps that go out; everything else keeps
+    the file's axes. Where the file's first axis cannot be a batch, because the network works along it, one sample is the
+    file's whole input. Nothing in the file is executed, and no file outside its folder is read. Raises
+    FileNotFoundError; ModelFormatError for a file that is damaged; UnsupportedOperatorError, which is one, for a network
+    with a part that cannot run here, by operator, node and file.
     """
     path = expanded(path)
     if not path.is_file():
         raise FileNotFoundError(f"no model at {path}")
     kernels.get(DEFAULT_BACKEND if backend is None else backend)  # a wrong name is no fault of the file
-    return Walk(read_file(path, max_bytes), input_shape).graph(backend)
+    file = read_file(path, max_bytes)
+    try:
+        return Walk(file, input_shape).graph(backend)
+    except UnsupportedOperatorError as error:
+        try:
+            return Walk(file, input_shape, whole=True).graph(backend)
+        except ModelFormatError:
+            raise error from None
 
 
 @dataclass
@@ -68,11 +75,15 @@ class Row:
 class Walk:
     """A file's nodes in order, as far as its first output needs them.
 
-    survey: go on behind a node that cannot run, to see what else there is.
+    survey: go on behind a node that cannot run, to see what else there is. whole: the input's first axis is no batch,
+    what goes in is one sample as it is; for networks that work along that axis.
     """
 
-    def __init__(self, file: OnnxFile, input_shape: Sequence[int] | None = None, survey: bool = False) -> None:
+    def __init__(
+        self, file: OnnxFile, input_shape: Sequence[int] | None = None, survey: bool = False, whole: bool = False
+    ) -> None:
         self.file = file
+        self.whole = whole
         self.rows: list[Row] = []
         self.nodes = _needed(file)
         self.input = self._input()
@@ -115,12 +126,14 @@ class Walk:
             raise UnsupportedOperatorError(f"{where} is {kind}, expected floats or uint8 images")
         if not shape:
             raise UnsupportedOperatorError(f"{where} has no shape with a batch axis; export it with one")
-        channels_last = _is_channels_last(name, shape, self.nodes)
+        if self.whole:
+            shape = ("N", *shape)
+        channels_last = self.whole or _is_channels_last(name, shape, self.nodes)
         order = list(range(len(shape)))
         if len(shape) == 4 and not channels_last:
             order = list(CHANNELS_LAST[4])
         sample = [shape[at] for at in order[1:]]
-        image = len(shape) == 3 and _becomes_image(name, self.nodes)
+        image = len(shape) == 3 and not self.whole and _becomes_image(name, self.nodes, self.file.constants)
         if image:
             sample.append(1)  # a grey image without its axis of channels
         if given is not None:
@@ -139,7 +152,7 @@ class Walk:
         self.input_shape = sizes
         self.input_order = tuple(order)
         """The file's axes of the input, in the order in which the network here takes them."""
-        self.net = Translation(sizes, shape[0] if isinstance(shape[0], int) else None)
+        self.net = Translation(sizes, shape[0] if isinstance(shape[0], int) else None, self.whole)
         own = [(BATCH,), *(axis_of(size) for size in sizes)]
         axes = [own[order.index(at)] for at in range(len(shape))]
         self._set(name, View(INPUT, flat(own[1:]), tuple(axes)))
@@ -231,7 +244,7 @@ class Walk:
         order = tuple(range(tensor.rank))
         first = tensor.axes[0] if tensor.axes else ()
         if first == (BATCH,):
-            if tensor.rank == 4 and self._is_channels_first(tensor):
+            if tensor.rank == 4 and not self.whole and self._is_channels_first(tensor):
                 order = CHANNELS_LAST[4]
             groups = self.net.groups(tensor, order)
         elif first[:1] == (BATCH,) and self.net.batch == 1:
@@ -243,7 +256,7 @@ class Walk:
         node = self.net.arranged(tensor, groups)
         if node == INPUT:
             shape = self.net.shape(INPUT)
-            layer = Flatten() if len(shape) == 1 else layer_class("Reshape")(shape)
+            layer = layer_class("Reshape")(shape) if len(shape) > 1 else Flatten() if shape else layer_class("Clip")()
             node = self.net.add(layer, INPUT, name="output")
         return node
 
@@ -307,6 +320,12 @@ def _is_channels_last(name: str, shape: Sequence[int | str], nodes: Sequence[Fil
     return len(shape) == 4 and shape[3] in few and shape[1] not in few
 
 
-def _becomes_image(name: str, nodes: Sequence[FileNode]) -> bool:
+def _becomes_image(name: str, nodes: Sequence[FileNode], constants: Mapping[str, np.ndarray]) -> bool:
     """Whether an input of three axes is grey images: what reads it first gives it an axis for channels."""
-    return any(node.operator == "Unsqueeze" for node in _readers(name, nodes))
+    return any(node.operator == "Unsqueeze" and _adds_channels(node, constants) for node in _readers(name, nodes))
+
+
+def _adds_channels(node: FileNode, constants: Mapping[str, np.ndarray]) -> bool:
+    """Whether an Unsqueeze makes (N, 1, H, W) or (N, H, W, 1) of (N, H, W)."""
+    axes = node.attributes.get("axes", constants.get(node.inputs[-1], np.empty(0)))
+    return [int(axis) for axis in np.ravel(axes)[:2]] in ([1], [-3], [3], [-1])

@@ -49,10 +49,16 @@ def layer_class(name: str) -> type[Layer]:
 
 
 class Translation:
-    """The network so far. `batch` is the size that the file fixes for its batch axis, None where it leaves it open."""
+    """The network so far.
 
-    def __init__(self, input_shape: Shape, batch: int | None = None) -> None:
+    batch: the size that the file fixes for its batch axis, None where it leaves it open. whole: the file's tensors have
+    no batch axis, and one stands before the axes of each here.
+    """
+
+    def __init__(self, input_shape: Shape, batch: int | None = None, whole: bool = False) -> None:
         self.batch = batch
+        self.lead = int(whole)
+        """How many axes stand before the file's own."""
         self.made: dict[str, Made] = {}
         self.remaining: Counter[str] = Counter()
         """By node here: how often tensors of the file that view it are still to be read."""

@@ -12,6 +12,7 @@ import pytest
 import kernels
 from benchmarks.suite.cases import select
 from kernels import Kernels, shapes
+from kernels.accuracy import is_elementwise
 from kernels.interface import Fused, kernel_names, roles
 
 F32 = np.float32
@@ -28,6 +29,7 @@ def read_only(*shape: int) -> np.ndarray:
 
 
 X, W, B = a(2, 6, 6, 3), a(3, 3, 3, 4), a(4)
+JOINED = ("concat", "concat_backward")
 VECTOR, LABELS = a(5), np.zeros(2, np.int64)
 NAN = float("nan")
 
@@ -136,6 +138,17 @@ VALUE_ERRORS: BadCalls = [
     (lambda k: k.gelu_backward(a(4), a(4), a(3)), "gelu_backward: y has shape (3,)"),
     (lambda k: k.leaky_relu(a(4), NAN), "leaky_relu: negative_slope is nan"),
     (lambda k: k.elu(a(4), "1"), "elu: alpha is '1'"),
+    (lambda k: k.clip(a(4), NAN), "clip: low is nan, expected a number or an infinity"),
+    (lambda k: k.clip(a(4), 0, "6"), "clip: high is '6'"),
+    (lambda k: k.clip_backward(a(4), a(4), a(4), 0, 10**400), "clip_backward: high is 1"),
+    (lambda k: k.hard_sigmoid(a(4), float("inf")), "hard_sigmoid: alpha is inf"),
+    (lambda k: k.selu(a(4), gamma=None), "selu: gamma is None"),
+    (lambda k: k.celu(a(4), 0.0), "celu: alpha is 0.0, expected a finite number > 0"),
+    (lambda k: k.power(a(4), NAN), "power: exponent is nan"),
+    (lambda k: k.prelu(a(2, 3), a(2)), "prelu: slope has shape (2,), expected (3,) (x (2, 3); or (1,)"),
+    (lambda k: k.prelu(a(3), a(1)), "prelu: x has shape (3,), expected a batch axis and a channel axis"),
+    (lambda k: k.prelu_backward(a(2, 2), a(2, 3), a(3)), "prelu_backward: dy has shape (2, 2), expected (2, 3)"),
+    (lambda k: k.prelu_backward(a(2, 3), a(2, 3), a(3, 1)), "prelu_backward: slope has shape (3, 1)"),
     (lambda k: k.dropout(a(4), 1.0), "dropout: rate is 1.0"),
     (lambda k: k.dropout(a(4), -0.1), "dropout: rate is -0.1"),
     (lambda k: k.dropout_backward(a(4), np.ones(4, bool), 1), "dropout_backward: rate is 1"),
@@ -282,6 +295,29 @@ def test_every_array_argument_is_checked(k: Kernels, kernel: str) -> None:
         for argument, error in bad:
             with pytest.raises(error, match=f"^{kernel}: {name} "):
                 case.call(k, {**case.arguments(), name: argument})
+
+
+@pytest.mark.parametrize("kernel", kernels.kernel_names())
+def test_arrays_without_axes_are_elements_or_refused(k: Kernels, kernel: str) -> None:
+    """A kernel that wants an axis says so in one line; of any other, the result is that of one element."""
+    case = select(kernel, "small")[0]
+
+    def outcome(shape: tuple[int, ...]) -> Any:
+        arguments = {
+            name: value.reshape(-1)[:1].reshape(shape).copy() if isinstance(value, np.ndarray) else value
+            for name, value in case.arguments().items()
+        }
+        results = case.call(k, arguments)
+        updated = [value for value in arguments.values() if isinstance(value, np.ndarray)]
+        return [*(results if isinstance(results, tuple) else [results] if results is not None else []), *updated]
+
+    if is_elementwise(kernel) and kernel not in (*JOINED, "uniform", "prelu"):
+        for one, other in zip(outcome(()), outcome((1,)), strict=True):
+            assert one.shape == ()
+            assert one.tobytes() == other.tobytes()
+    else:
+        with pytest.raises(ValueError, match=rf"^{kernel}: \w+ (has|is) .*expected [^\n]*$"):
+            outcome(())
 
 
 def test_any_integer_labels_will_do(k: Kernels) -> None:
