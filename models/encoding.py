@@ -10,7 +10,7 @@ from typing import Any, Union, get_args, get_origin
 import numpy as np
 
 from . import init, layers
-from .settings import annotations
+from .settings import field_types
 
 MAX_INTEGER = 2**31 - 1
 MAX_MESSAGE = 300
@@ -57,8 +57,8 @@ def construct(cls: type, fields: Mapping[str, Any], known: dict[str, type]) -> A
         raise ModelFormatError(f"layer {name} has unknown fields {sorted(fields)}")
     decoded = {key: decode(item, known) for key, item in fields.items()}
     for key, item in decoded.items():
-        if not _fits(item, annotations(cls).get(key)):
-            raise ModelFormatError(f"{name}: {key} is {item!r}, expected {annotations(cls)[key]}")
+        if not _fits(item, field_types(cls).get(key)):
+            raise ModelFormatError(f"{name}: {key} is {item!r}, expected {field_types(cls)[key]}")
     return cls(**decoded)
 
 
