@@ -349,9 +349,10 @@ class Graph:
         """Write the model to one file, architecture included; the file appears whole or not at all.
 
         A path that ends in .onnx becomes an ONNX file for inference elsewhere, with a batch of any size: `layout` says
-        whether its images are "NCHW", as most programs have them, or "NHWC" as here. Any other is a safetensors file.
-        Raises ModelFormatError for what the file cannot hold; NonFiniteError, and leaves what is there, if a parameter or
-        a running statistic is NaN or infinite.
+        whether its images are "NCHW", as most programs have them, or "NHWC" as here. Of the weights alone, .weights.h5
+        is what Keras' `load_weights` takes, .pth a state dict of PyTorch. Any other is a safetensors file. Raises
+        ModelFormatError for what the file cannot hold, ValueError for .keras and .h5, which hold networks of Keras';
+        NonFiniteError, and leaves what is there, if a parameter or a running statistic is NaN or infinite.
         """
         with self._turn.lock:
             save(self, path, layout)

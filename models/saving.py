@@ -55,6 +55,16 @@ def save(model: Graph, path: str | os.PathLike[str], layout: str | None = None) 
         write_onnx(model, path, "NCHW" if layout is None else layout)
     elif layout is not None:
         raise ValueError(f"save: layout is {layout!r}, expected none for {path.name}: it is one of .onnx files")
+    elif path.name.lower().endswith(".weights.h5"):
+        from .exchange.keras_weights import save_keras_weights
+
+        save_keras_weights(model, path)
+    elif path.suffix.lower() in (".pth", ".pt"):
+        from .exchange.torch_state import save_state
+
+        save_state(model, path)
+    elif path.suffix.lower() in (".keras", ".h5", ".hdf5"):
+        raise ValueError(f"save: {path.name} would hold a network of Keras'; NAME.weights.h5 holds the weights for one")
     else:
         write_atomically(path, content(model))
 
