@@ -9,6 +9,7 @@ dead one, and misses a process that dies before its first beat.)
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 import uuid
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from typing import Any
 
 from models.graph import DEFAULT_BACKEND
 
+from ..locks import HeldError, Lock
 from .factors import CHOICES
 from .trials import Outcome, Trial
 
@@ -35,29 +37,6 @@ DEFAULTS: dict[str, Any] = {
 
 WAIT = 600.0
 """Seconds for a lock that others hold for a moment at a time."""
-
-
-class _Lock:
-    """A file that one process holds at a time, and lets go however it ends; sqlite3.OperationalError if it is held."""
-
-    def __init__(self, path: Path, seconds: float = 0.0) -> None:
-        self._connection = sqlite3.connect(path, timeout=seconds, isolation_level=None)
-        try:
-            self._connection.execute("PRAGMA journal_mode = MEMORY")  # no second file beside it
-            self._connection.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError:
-            self._connection.close()
-            raise
-
-    def close(self) -> None:
-        """Let go."""
-        self._connection.close()
-
-    def __enter__(self) -> _Lock:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
 
 class Storage:
@@ -90,7 +69,7 @@ class Storage:
             except BaseException:
                 self._dispose()
                 raise
-            self._worker = _Lock(self._worker_file(self._id))
+            self._worker = Lock(self._worker_file(self._id))
 
     def close(self) -> None:
         """Let go of the file; a trial that was taken and is not done is free again."""
@@ -159,20 +138,24 @@ class Storage:
     def _bury(self) -> None:
         """Have those trials fail whose processes are dead, and remove what these left."""
         for path in self.path.parent.iterdir():
-            if path.name.startswith(self._worker_file("").name) and path != self._worker_file(self._id):
-                with contextlib.suppress(sqlite3.OperationalError):
-                    _Lock(path).close()
+            if self._is_worker(path) and path != self._worker_file(self._id):
+                with contextlib.suppress(HeldError):
+                    Lock(path).close()
                     path.unlink(missing_ok=True)
         for kept in self._kept():
             if kept.state == self._states.RUNNING and not self._worker_file(kept.user_attrs[WORKER]).exists():
                 number = self._storage.get_trial_id_from_study_id_trial_number(self._study, kept.number)
                 self._storage.set_trial_state_values(number, self._states.FAIL)
 
-    def _alone(self) -> _Lock:
-        return _Lock(self.path.with_name(f"{self.path.name}.lock"), WAIT)
+    def _alone(self) -> Lock:
+        return Lock(self.path.with_name(f"{self.path.name}.lock"), WAIT)
 
     def _worker_file(self, worker: str) -> Path:
         return self.path.with_name(f"{self.path.name}.worker-{worker}")
+
+    def _is_worker(self, path: Path) -> bool:
+        prefix, _, worker = path.name.rpartition("-")
+        return f"{prefix}-" == self._worker_file("").name and re.fullmatch("[0-9a-f]{32}", worker) is not None
 
     def _dispose(self) -> None:
         self._storage.remove_session()
