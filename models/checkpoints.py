@@ -28,7 +28,7 @@ from data.files import expanded, remove_parts, sync_folder
 from kernels import shapes
 
 from .callbacks import Callback
-from .encoding import ModelFormatError, encode, printable
+from .encoding import ModelFormatError, encode, harmless, printable
 from .history import MAX_COUNT, MAX_EPOCHS, Epoch, History, Progress
 from .plan import state_name
 from .saving import DTYPES, describe, storable, write
@@ -231,7 +231,7 @@ class Checkpointer:
             try:
                 state = self._read(path)
             except ModelFormatError as error:
-                _log.warning("%s; trying the one before", error)
+                _log.warning("%s; trying the one before", harmless(str(error)))
             else:
                 self._apply(state)
                 return
@@ -295,7 +295,7 @@ class Checkpointer:
             then |= {"threads": now["threads"]}  # NumPy's sums alone depend on them
         changed = [f"{name} {_short(then.get(name))} (now {now[name]})" for name in now if then.get(name) != now[name]]
         if changed:
-            _log.warning("%s: written with %s: results may differ by rounding", path, ", ".join(changed))
+            _log.warning("%s: written with %s: results may differ by rounding", harmless(str(path)), ", ".join(changed))
 
     def _apply(self, state: State) -> None:
         trainer, numbers = self._trainer, state.numbers

@@ -19,6 +19,7 @@ from kernels import Kernels, accuracy
 from kernels.accuracy import Call, scales
 from kernels.interface import Scalar, roles
 from kernels.shapes import text
+from models.encoding import harmless
 from models.execute import Executor, filled
 from models.graph import Graph
 from models.loading import load
@@ -252,8 +253,8 @@ def _subject(subject: str | os.PathLike[str] | Recipe | Graph, seed: int) -> tup
         )
     if path.is_dir():
         run = runs.read_run(path, "numpy")
-        return path.resolve().name, run.model, run.options.recipe
-    return runs.model_name(path), load(path, "numpy"), None
+        return harmless(path.resolve().name), run.model, run.options.recipe
+    return harmless(runs.model_name(path)), load(path, "numpy"), None
 
 
 def _filled(plan: Plan, trainer: Trainer, seed: int) -> Executor:

@@ -21,6 +21,8 @@ from data import strokes
 from kernels import compiling
 from twinkernels import cli, recipes, runs
 
+from ..support import processes
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -502,6 +504,91 @@ def test_interrupt_ends_with_status_130_and_one_line(folder, tmp_path, kept):
         _, err = child.communicate(timeout=60)
     goes_on = f"; twinkernels train --resume '{out}' goes on with it" if kept else ""
     assert (child.returncode, err) == (130, f"twinkernels: interrupted{goes_on}\n")
+
+
+def test_nothing_is_imported_before_interrupts_are_heard():
+    program = (
+        "import sys; before = {*sys.modules}; import twinkernels.__main__; print(*sorted({*sys.modules} - before))"
+    )
+    assert processes.run(program) == ["__future__ twinkernels twinkernels.__main__"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
+@pytest.mark.parametrize("module", ["twinkernels.streams", "numpy", "rich.progress"])
+def test_an_interrupt_while_the_program_is_imported_ends_with_one_line(module):
+    program = f"""
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupt())
+sys.argv[1:] = ["train", "mlp-512", "--backend", "numpy", "--iterations", "1"]
+from twinkernels.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "twinkernels: interrupted\n")
+
+
+CLOSED = "twinkernels: standard output is closed; > /dev/null throws away what is printed\n"
+FULL = "twinkernels: standard output: No space left on device\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no /dev and no sh")
+@pytest.mark.parametrize(
+    ("command", "status", "err"),
+    [
+        ("list >&-", 2, CLOSED),
+        ("train mlp-512 --backend numpy --iterations 1 >&-", 2, CLOSED),
+        ("list >/dev/full", 2, FULL),
+        ("--version >/dev/full", 2, FULL),
+        ("fly 2>&-", 2, ""),
+        ("fly <&-", 2, "twinkernels: No such command 'fly'.\n"),
+        ("list >/dev/null 2>&-", 0, ""),
+    ],
+)
+def test_closed_and_full_streams_end_without_a_traceback(command, status, err):
+    shell = ["sh", "-c", f'exec "$0" -m twinkernels {command}', sys.executable]
+    done = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", err)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no broken pipes")
+@pytest.mark.parametrize("command", [["list"], ["--help"], ["train", "mlp-512", "--backend", "numpy", "--epochs", "9"]])
+def test_output_that_nobody_reads_ends_quietly_with_status_141(folder, command):
+    if command[0] == "train":
+        command = [*command, "--data", str(folder)]
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "twinkernels", *command]
+    done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_names_are_printed_without_what_steers_a_terminal(run, digits, folder, tmp_path, monkeypatch):
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    odd, shown = "a\x1b[31m\t\n\u202e\udc80\u202fb", "a?[31m????\u202fb"
+    os.symlink(folder, odd)
+    status, printed, err = run(*TRAIN, "--data", odd, "--iterations", 1, "--out", f"run{odd}")
+    assert (status, err) == (0, [])
+    assert printed[-2] == f"kept in run{shown}"
+    assert printed[-3].endswith(f" on {shown}")
+    Image.fromarray(digits.test.images[0, ..., 0]).save(tmp_path / f"{odd}.png")
+    (tmp_path / f"{odd}2.png").write_bytes(b"")
+    status, printed, err = run("predict", f"run{odd}", f"{odd}.png", f"{odd}2.png")
+    assert status == 1
+    assert printed[0].startswith(f"{shown}.png\t")
+    assert len(err) == 1
+    assert err[0].startswith("twinkernels: a?[31m")
+    assert err[0].isprintable()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
