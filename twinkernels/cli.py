@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -301,7 +302,9 @@ def profile_step(
     except ValueError as error:
         terminal.say(f"no picture: {error}")
         return
-    figure.savefig(path, dpi=150)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=150, format=path.suffix[1:] or None)
+    write_atomically(path, content.getvalue())
     terminal.say(f"picture in {path}")
 
 

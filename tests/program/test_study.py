@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -374,6 +376,27 @@ def test_mistakes_end_in_one_line_and_leave_nothing(run, tmp_path, wrong, words)
     assert (status, out, len(err)) == (2, [], 1)
     assert all(word in err[0] for word in words)
     assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize("trials", [None, 1])
+def test_a_full_disk_ends_in_one_line_of_ours(run, tmp_path, monkeypatch, trials):
+    """At the making of the tables, and between two trials."""
+    connect, pages = sqlite3.connect, 4
+    if trials:
+        assert run("--trials", str(trials))[0] == 0
+        with contextlib.closing(connect("study/study.db")) as connection:
+            pages = connection.execute("PRAGMA page_count").fetchone()[0]
+
+    def small(path, **options):
+        connection = connect(path, **options)
+        if Path(path).name == "study.db":
+            connection.execute(f"PRAGMA max_page_count = {pages}")
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", small)
+    status, out, err = run("--seeds", "40") if trials else run()
+    assert (status, err) == (2, ["twinkernels: study/study.db: the study cannot be kept (database or disk is full)"])
+    assert not any("trainings" in line for line in out)
 
 
 @pytest.mark.parametrize("missing", ["optuna", "matplotlib"])

@@ -12,7 +12,7 @@ import contextlib
 import re
 import sqlite3
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Storage:
     the options before anything is written, to raise what is wrong with them.
 
     Raises ValueError where Optuna is missing, for a file that is no storage, and for options that are not those that it
-    was made with.
+    was made with; this and every method OSError where the file cannot be read or written.
     """
 
     def __init__(self, path: Path, given: Mapping[str, Any], check: Callable[[Mapping[str, Any]], None]) -> None:
@@ -60,12 +60,15 @@ class Storage:
             path.parent.mkdir(parents=True, exist_ok=True)
         self._id = uuid.uuid4().hex
         with self._alone():  # tables cannot be made by two at once
-            self._storage = _open(path)
+            with _told(path):
+                self._storage = _open(path)
             try:
-                self._study, kept = self._own_study()
+                with _told(path):
+                    self._study, kept = self._own_study()
                 self.options = _settled(given, kept, path)
                 check(self.options)
-                self._storage.set_study_user_attr(self._study, OPTIONS, self.options)
+                with _told(path):
+                    self._storage.set_study_user_attr(self._study, OPTIONS, self.options)
             except BaseException:
                 self._dispose()
                 raise
@@ -82,7 +85,7 @@ class Storage:
 
         wanted: trials by their keys.
         """
-        with self._alone():
+        with self._alone(), _told(self.path):
             self._bury()
             taken = {_key(kept) for kept in self._kept() if kept.state != self._states.FAIL}
             free = next((key for key in wanted if key not in taken), None)
@@ -92,17 +95,18 @@ class Storage:
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """Keep what a trial came to."""
-        with self._alone():
+        with self._alone(), _told(self.path):
             self._storage.set_trial_user_attr(number, DIVERGED, outcome.diverged)
             self._storage.set_trial_state_values(number, self._states.COMPLETE, [outcome.accuracy])
 
     def outcomes(self, wanted: Mapping[str, Trial]) -> dict[Trial, Outcome]:
         """What those of the wanted trials that are done came to."""
-        return {
-            wanted[key]: Outcome(kept.values[0], kept.user_attrs.get(DIVERGED, False))
-            for kept in self._kept()
-            if kept.state == self._states.COMPLETE and (key := _key(kept)) in wanted
-        }
+        with _told(self.path):
+            return {
+                wanted[key]: Outcome(kept.values[0], kept.user_attrs.get(DIVERGED, False))
+                for kept in self._kept()
+                if kept.state == self._states.COMPLETE and (key := _key(kept)) in wanted
+            }
 
     def _own_study(self) -> tuple[int, Any]:
         """Its id, and the options that it was made with."""
@@ -194,7 +198,29 @@ def _open(path: Path) -> Any:
         # By a connection of our own, since a path may hold what means something in a URL.
         return optuna.storages.RDBStorage("sqlite:///study.db", engine_kwargs={"creator": connect})
     except (optuna.exceptions.OptunaError, SQLAlchemyError, RuntimeError) as error:
+        if reason := _sqlite(error):
+            if reason.sqlite_errorcode not in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                raise  # the disk's fault, not the file's
+            error = reason
         raise ValueError(f"{path} is no storage of Optuna's ({error})") from error
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Errors of the database in one line of ours: SQLAlchemy's tell of statements, Optuna's of none."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (load_optuna().exceptions.OptunaError, SQLAlchemyError, sqlite3.Error) as error:
+        raise OSError(f"{path}: the study cannot be kept ({_sqlite(error) or error})") from error
+
+
+def _sqlite(error: BaseException | None) -> sqlite3.Error | None:
+    """SQLite's error that others were raised for."""
+    while error is not None and not isinstance(error, sqlite3.Error):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _settled(given: Mapping[str, Any], kept: Mapping[str, Any] | None, path: Path) -> dict[str, Any]:
