@@ -22,17 +22,12 @@ from kernels import compiling
 from twinkernels import cli, recipes, runs
 
 from ..support import processes
+from ..support.digits import write_folder
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """BLAS adds in another order on another number of threads, and some tests compare bits."""
-    before = kernels.get_threads()
-    kernels.set_threads(1)
-    yield
-    kernels.set_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +38,7 @@ def digits() -> data.Dataset:
 
 @pytest.fixture(scope="module")
 def folder(digits: data.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("digits")
-    for prefix, split in ("train", digits.train), ("t10k", digits.test):
-        data.write_idx(path / f"{prefix}-images-idx3-ubyte", split.images[..., 0])
-        data.write_idx(path / f"{prefix}-labels-idx1-ubyte", split.labels)
-    return path
+    return write_folder(tmp_path_factory.mktemp("digits"), digits)
 
 
 @pytest.fixture(scope="module")
@@ -58,19 +49,6 @@ def kept(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         cli.main(["train", "mlp-512", "--backend", "numpy", "--data", str(folder), "--epochs", "2", "--out", str(out)])
     assert end.value.code == 0
     return out
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]):
-    """Call the command; returns exit status, lines of standard output, lines of standard error."""
-
-    def call(*arguments: object) -> tuple[int, list[str], list[str]]:
-        with pytest.raises(SystemExit) as end:
-            cli.main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return int(end.value.code), out.splitlines(), err.splitlines()
-
-    return call
 
 
 def process(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
@@ -467,9 +445,7 @@ def test_an_unfinished_run_says_how_to_go_on(run, kept, folder, tmp_path, comman
 
 
 def test_data_that_does_not_fit_is_refused_before_training(run, digits, tmp_path):
-    for prefix, split in ("train", digits.train), ("t10k", digits.test):
-        data.write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", split.images[..., 0])
-        data.write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", split.labels + 10 * (prefix == "t10k"))
+    write_folder(tmp_path, data.Dataset(digits.train, data.Split(digits.test.images, digits.test.labels + 10)))
     status, out, err = run(*TRAIN, "--data", tmp_path, "--epochs", 1)
     assert (status, out, len(err)) == (2, [], 1)
     assert "labels" in err[0]
@@ -648,7 +624,7 @@ def test_run_from_python_equals_the_command(digits, kept):
 def test_run_takes_pairs_as_other_libraries_hand_them_over(digits, tmp_path):
     pairs = tuple(tuple(half) for half in digits)
     expected = runs.run("mlp-512", digits, backend="numpy", iterations=2).test
-    assert recipes.run("mlp-512", pairs, backend="numpy", iterations=2, out=tmp_path / "run").test == expected
+    assert runs.run("mlp-512", pairs, backend="numpy", iterations=2, out=tmp_path / "run").test == expected
     assert runs.resume(tmp_path / "run", pairs).test == expected
     assert runs.run("mlp-512", data.Dataset(*pairs), backend="numpy", iterations=2).test == expected
     with pytest.raises(TypeError, match="source: train is a ndarray, expected a pair"):

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-import data
 import kernels
 import models
 from kernels import Kernels
@@ -39,10 +38,13 @@ from models import (
     StepDecay,
     Trainer,
 )
-from twinkernels import cli, locks, recipes, runs
+from twinkernels import locks, recipes, runs
 
+from ..support.digits import write_folder
 from ..support.kill import digits
 from ..support.processes import ROOT, Process
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((52, 4)), RNG.integers(0, 3, 52)
@@ -480,32 +482,7 @@ def test_other_versions_or_threads_are_told(tmp_path: Path, caplog: Any, monkeyp
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("digits")
-    for prefix, split in zip(("train", "t10k"), digits(), strict=True):
-        data.write_idx(path / f"{prefix}-images-idx3-ubyte", split.images[..., 0])
-        data.write_idx(path / f"{prefix}-labels-idx1-ubyte", split.labels)
-    return path
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Any:
-    """Call the command; returns exit status, lines of standard output, lines of standard error."""
-
-    def call(*arguments: object) -> tuple[Any, list[str], list[str]]:
-        with pytest.raises(SystemExit) as end:
-            cli.main([str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        return end.value.code, out.splitlines(), err.splitlines()
-
-    return call
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = kernels.get_threads()
-    kernels.set_threads(1)
-    yield
-    kernels.set_threads(before)
+    return write_folder(tmp_path_factory.mktemp("digits"), digits())
 
 
 OPTIONS = ("mlp-512", "--backend", "numpy", "--epochs", "4", "--seed", "5", "--batch-size", "32")

@@ -25,6 +25,7 @@ from twinkernels.study.factors import BASELINE, CHOICES, FACTORS, Factor, Level,
 from twinkernels.study.storage import NAME
 from twinkernels.study.trials import Outcome, Trial
 
+from ..support.digits import write_folder
 from ..support.processes import ROOT
 
 optuna = pytest.importorskip("optuna", reason="a study needs the extra study")
@@ -298,11 +299,7 @@ def test_pictures_show_every_level_and_seed():
 @pytest.fixture
 def run(digits, tmp_path, monkeypatch, capsys):
     """Call the command on a folder of images; exit status, lines of standard output, lines of standard error."""
-    folder = tmp_path / "digits"
-    folder.mkdir()
-    for prefix, split in ("train", digits.train), ("t10k", digits.test):
-        data.write_idx(folder / f"{prefix}-images-idx3-ubyte", split.images[..., 0])
-        data.write_idx(folder / f"{prefix}-labels-idx1-ubyte", split.labels)
+    write_folder(tmp_path / "digits", digits)
     monkeypatch.chdir(tmp_path)
     given = "study --factor smoothing --backend numpy --epochs 1 --images 64 --batch-size 32 --seeds 2 --data digits"
 
