@@ -52,9 +52,10 @@ _ROUNDS = 3
 class Line:
     """One step of the plan: what it costs, how long each backend takes, and how far each is from the truth.
 
-    limit: the least seconds this machine could take. errors: the largest |result − truth| of an output in ulp, as
-    `kernels.accuracy` counts it, at least of the step's first input, since some gradients are sums that cancel; the
-    truth is computed in float64 from the same inputs. NumPy runs the steps that a fused step replaces.
+    limit: what the machine takes at its peak, or to copy as many bytes, the longer time (`Limits.seconds`); a step
+    whose arrays are still in a nearer cache than the copy's can be faster. errors: the largest |result − truth| of an
+    output in ulp, as `kernels.accuracy` counts it, at least of the step's first input, since some gradients are sums
+    that cancel; the truth is computed in float64 from the same inputs. NumPy runs the steps that a fused step replaces.
     """
 
     step: Step

@@ -111,6 +111,8 @@ def test_the_speed_is_measured_for_known_recipes(broken: Path, monkeypatch: pyte
     section = report.speed(runs.read_run(broken))
     check_page(section, figures=1)
     assert "A training step of 50 images by layer" in section
+    assert "least time" not in section, "the limit is passed where arrays are still in a cache"
+    assert "above 100 % of this limit" in section
 
     config = json.loads((broken / "config.json").read_text())
     (broken / "config.json").write_text(json.dumps(config | {"recipe": "my own"}))
