@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kernels.compiling import on_compile
 from models.callbacks import Callback
+from models.encoding import harmless
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -35,6 +36,11 @@ def bar() -> Progress:
         disable=not console.is_terminal,
         redirect_stdout=sys.stdout.isatty(),  # what goes into a file or a pipe stays there
     )
+
+
+def say(*parts: object, sep: str = " ", flush: bool = False) -> None:
+    """Print a line of texts that hold names of the user's: what could steer the terminal is shown as "?"."""
+    print(*(harmless(str(part)) for part in parts), sep=sep, flush=flush)
 
 
 def width() -> int | None:
@@ -124,7 +130,7 @@ class TrainingProgress(Callback):
         self._bar.update(self._task, completed=trainer.progress.done)
 
     def on_epoch_end(self, trainer: Trainer, epoch: Epoch) -> None:
-        print(f"{epoch}  {self._source}", flush=True)
+        say(f"{epoch}  {self._source}", flush=True)
 
 
 class StudyProgress:
