@@ -391,7 +391,7 @@ def recording(arrays: Sequence[np.ndarray] | None = None) -> Iterator[list[Call]
 
 
 def noting() -> list[Call] | None:
-    """What all of this Python thread's calls are added to instead of being carried out; None if they are carried out."""
+    """What all calls of this Python thread are added to instead of being carried out; None if they are carried out."""
     return _recording.calls if _recording.active and _recording.arrays is None else None
 
 
