@@ -53,9 +53,10 @@ def write(network: str, path: Path) -> None:
         graph.initializer.append(numpy_helper.from_array(_weights(rng, shape, *roles[name]), name))
         graph.node.remove(node)
     sizes = {node.input[0] for node in drawn.values()}
-    kept = [tensor for tensor in graph.initializer if tensor.name not in sizes]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    for listed in (graph.initializer, graph.input):
+        kept = [item for item in listed if item.name not in sizes]
+        del listed[:]
+        listed.extend(kept)
     if graph.node[-1].op_type == "Softmax":  # of drawn weights it makes ones and zeros, whatever comes before
         graph.node[-2].output[0] = graph.node[-1].output[0]
         graph.node.remove(graph.node[-1])
