@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from kernels import shapes
-from kernels.shapes import Pair, Shape
+from kernels.shapes import Padding, Pair, Shape
 
 from .builder import Backward, PlanBuilder
 from .init import Constant, HeNormal, Initialiser, Zeros
@@ -123,12 +123,16 @@ class Linear(Layer):
 
 @dataclass(frozen=True)
 class Conv2d(Layer):
-    """A convolution with `filters` filters of `size`; x (N, H, W, C), w (KH, KW, C / groups, filters)."""
+    """A convolution with `filters` filters of `size`; x (N, H, W, C), w (KH, KW, C / groups, filters).
+
+    padding: an int, an (h, w) pair, ((top, bottom), (left, right)), or "same" for ⌈size / stride⌉ outputs, an odd place
+    of padding at the end, or "same_lower", at the beginning.
+    """
 
     filters: int
     size: Pair
     stride: Pair = field(default=1, kw_only=True)
-    padding: Pair = field(default=0, kw_only=True)
+    padding: Padding = field(default=0, kw_only=True)
     dilation: Pair = field(default=1, kw_only=True)
     groups: int = field(default=1, kw_only=True)
     bias: bool = field(default=True, kw_only=True)
@@ -139,8 +143,9 @@ class Conv2d(Layer):
         super().__post_init__()
         shapes.integer("Conv2d", "filters", self.filters, 1)
         shapes.integer("Conv2d", "groups", self.groups, 1)
-        for name, minimum in (("size", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
-            shapes.pair("Conv2d", name, getattr(self, name), minimum)
+        for name in ("size", "stride", "dilation"):
+            shapes.pair("Conv2d", name, getattr(self, name), 1)
+        shapes.sides("Conv2d", self.padding)
         _check_weights(self)
 
     def parameters(self, x: Shape) -> Mapping[str, Parameter]:
@@ -163,7 +168,58 @@ class Conv2d(Layer):
         return y, backward
 
 
-def _check_weights(layer: Linear | Conv2d) -> None:
+@dataclass(frozen=True)
+class ConvTranspose2d(Layer):
+    """A transposed convolution to `filters` channels; x (N, H, W, C), w (KH, KW, filters / groups, C).
+
+    It spreads each pixel over a window of `size`, `stride` apart: the gradient of Conv2d by its input. `padding`, as
+    Conv2d's but for the words, takes places off the output's sides, `output_padding` adds some at its end.
+    """
+
+    filters: int
+    size: Pair
+    stride: Pair = field(default=1, kw_only=True)
+    padding: Padding = field(default=0, kw_only=True)
+    output_padding: Pair = field(default=0, kw_only=True)
+    dilation: Pair = field(default=1, kw_only=True)
+    groups: int = field(default=1, kw_only=True)
+    bias: bool = field(default=True, kw_only=True)
+    init: Initialiser = field(default=HeNormal(), kw_only=True)
+    follows = "in_channels"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        shapes.integer("ConvTranspose2d", "filters", self.filters, 1)
+        shapes.integer("ConvTranspose2d", "groups", self.groups, 1)
+        for name, minimum in (("size", 1), ("stride", 1), ("output_padding", 0), ("dilation", 1)):
+            shapes.pair("ConvTranspose2d", name, getattr(self, name), minimum)
+        shapes.sides("ConvTranspose2d", self.padding, ())
+        if self.filters % self.groups:
+            raise ValueError(f"ConvTranspose2d: groups is {self.groups}, expected a divisor of {self.filters} filters")
+        _check_weights(self)
+
+    def parameters(self, x: Shape) -> Mapping[str, Parameter]:
+        shapes.rank("ConvTranspose2d", "x", x, 4, "samples, height, width, channels")
+        kh, kw = shapes.pair("ConvTranspose2d", "size", self.size, 1)
+        arrays = {"w": Parameter((kh, kw, self.filters // self.groups, int(x[3])), self.init)}
+        return arrays | ({"b": Parameter((self.filters,), Zeros())} if self.bias else {})
+
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
+        b = p.b if self.bias else None
+        options = (self.stride, self.padding, self.output_padding, self.dilation, self.groups)
+        d = shapes.convtranspose2d(x.shape, p.w.shape, None, *options)
+        y = plan.value("y", (BATCH, d.h, d.w, d.c))
+        plan.call("convtranspose2d", x, p.w, b, d, y)
+
+        def backward(dy: Value) -> Value | None:
+            dx = plan.gradient(x)
+            plan.call("convtranspose2d_backward", dy, x, p.w, d, dx, plan.gradient(p.w), plan.gradient(b))
+            return dx
+
+        return y, backward
+
+
+def _check_weights(layer: Linear | Conv2d | ConvTranspose2d) -> None:
     name = type(layer).__name__
     shapes.flag(name, "bias", layer.bias)
     if not isinstance(layer.init, Initialiser):
@@ -175,27 +231,38 @@ def _check_weights(layer: Linear | Conv2d) -> None:
 
 @dataclass(frozen=True)
 class MaxPool2d(Layer):
-    """The maximum over windows of `size`; the stride defaults to the size."""
+    """The maximum over windows of `size`; the stride defaults to the size.
+
+    `padding` as Conv2d's. With ceil_mode the number of windows is rounded up: one that reaches beyond the padding
+    counts if it begins before the image's end.
+    """
 
     size: Pair = 2
     stride: Pair | None = None
-    padding: Pair = 0
+    padding: Padding = 0
+    dilation: Pair = field(default=1, kw_only=True)
+    ceil_mode: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_windows(self)
 
     def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
-        return _maxpool(plan, x, shapes.pool2d(x.shape, self.size, self.stride, self.padding, "MaxPool2d"))
+        return _maxpool(plan, x, _windows(self, x.shape))
 
 
 @dataclass(frozen=True)
 class AvgPool2d(Layer):
-    """The mean over windows of `size`; padding counts as zeros unless count_include_pad is False."""
+    """The mean over windows of `size`; padding counts as zeros unless count_include_pad is False.
+
+    The other settings as MaxPool2d's. What a window covers beyond the padding is never counted.
+    """
 
     size: Pair = 2
     stride: Pair | None = None
-    padding: Pair = 0
+    padding: Padding = 0
+    dilation: Pair = field(default=1, kw_only=True)
+    ceil_mode: bool = field(default=False, kw_only=True)
     count_include_pad: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -204,8 +271,7 @@ class AvgPool2d(Layer):
         shapes.flag("AvgPool2d", "count_include_pad", self.count_include_pad)
 
     def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
-        d = shapes.pool2d(x.shape, self.size, self.stride, self.padding, "AvgPool2d")
-        return _avgpool(plan, x, d, self.count_include_pad)
+        return _avgpool(plan, x, _windows(self, x.shape), self.count_include_pad)
 
 
 @dataclass(frozen=True)
@@ -229,9 +295,16 @@ class GlobalAvgPool2d(Layer):
 def _check_windows(layer: MaxPool2d | AvgPool2d) -> None:
     name = type(layer).__name__
     shapes.pair(name, "size", layer.size, 1)
-    shapes.pair(name, "padding", layer.padding, 0)
+    shapes.pair(name, "dilation", layer.dilation, 1)
+    shapes.sides(name, layer.padding)
+    shapes.flag(name, "ceil_mode", layer.ceil_mode)
     if layer.stride is not None:
         shapes.pair(name, "stride", layer.stride, 1)
+
+
+def _windows(layer: MaxPool2d | AvgPool2d, x: Shape) -> shapes.Pool2dDims:
+    name = type(layer).__name__
+    return shapes.pool2d(x, layer.size, layer.stride, layer.padding, name, layer.dilation, layer.ceil_mode)
 
 
 def _whole_map(x: Shape, layer: str) -> tuple[int, int]:
