@@ -155,17 +155,13 @@ def test_larger_convolutions_equal_numpys_to_the_last_bit(
     for got, expected in zip(gradients, definition.conv2d_backward(dy, x, w, stride, padding), strict=True):
         np.testing.assert_array_equal(got, expected)
     assert dot(y - b, dy) == dot(x, gradients[0]) == dot(w, gradients[1])
-    back = k.convtranspose2d(dy, w, None, stride, padding, *_left_over(size, kernel, stride, padding))
-    np.testing.assert_array_equal(back, gradients[0])
-    np.testing.assert_array_equal(
-        k.convtranspose2d_backward(x, dy, w, stride, padding, *_left_over(size, kernel, stride, padding))[1],
-        gradients[1],
-    )
-
-
-def _left_over(size: Any, kernel: Any, stride: int, padding: Any) -> Any:
-    """The rows and columns that a convolution's last windows do not reach: a transposed one's output padding."""
-    yield tuple((n + sum(border) - side) % stride for n, side, border in zip(size, kernel, padding, strict=True))
+    # The same convolution backwards. What its last windows do not reach is the transposed one's output padding.
+    sides = zip(size, kernel, padding, strict=True)
+    options = (stride, padding, tuple((length + sum(border) - side) % stride for length, side, border in sides))
+    np.testing.assert_array_equal(k.convtranspose2d(dy, w, None, *options), gradients[0])
+    dy_back, dw, _ = k.convtranspose2d_backward(x, dy, w, *options)
+    np.testing.assert_array_equal(dy_back, y - b)
+    np.testing.assert_array_equal(dw, gradients[1])
 
 
 @given(
