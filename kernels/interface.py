@@ -69,9 +69,10 @@ class Backend(Protocol):
     def conv2d(x: Input, w: Input, b: Input | None, d: Conv2dDims, scratch: Scratch, y: Output) -> None:
         """y[n, p, q, f] = b[f] + Σ x[n, p·stride − pad + i·dilation, q·stride − pad + j·dilation, c] w[i, j, c, f].
 
-        x (N, H, W, C), w (KH, KW, C / groups, F), b (F,) or None, y (N, OH, OW, F). Places outside x count as
-        zero. With groups, filters f of group g see that group's channels c alone. A cross-correlation, as in
-        every deep-learning library.
+        x (N, H, W, C), w (KH, KW, C / groups, F), b (F,) or None, y (N, OH, OW, F). The sum goes over the taps whose
+        place lies inside x: padding contributes nothing, whatever w holds. pad is d's pad_h and pad_w, the places above
+        and to the left; those below and to the right follow from OH and OW. With groups, filters f of group g see
+        that group's channels c alone. A cross-correlation, as in every deep-learning library.
         """
 
     @staticmethod
@@ -85,7 +86,34 @@ class Backend(Protocol):
         dw: Output,
         db: Output | None,
     ) -> None:
-        """Gradients of `conv2d`: dx by its adjoint, dw[i, j, c, f] = Σ x[n, .., .., c] dy[n, p, q, f], db = Σ dy."""
+        """Gradients of `conv2d`: dx by its adjoint, dw[i, j, c, f] = Σ x[n, .., .., c] dy[n, p, q, f], db = Σ dy.
+
+        Both sums have the terms of the forward: none where a tap lies outside x.
+        """
+
+    @staticmethod
+    def convtranspose2d(x: Input, w: Input, b: Input | None, d: Conv2dDims, scratch: Scratch, y: Output) -> None:
+        """y[n, p·stride − pad + i·dilation, q·stride − pad + j·dilation, m] = b[m] + Σ x[n, p, q, c] w[i, j, m, c].
+
+        x (N, H, W, C), w (KH, KW, M / groups, C), b (M,) or None, y (N, OH, OW, M). The sum goes over all p, q, i, j
+        and c that lead to the place; what would lie outside y is dropped. It is the gradient by the input of the
+        convolution with these filters from y's shape to x's, whose geometry d is: y is d's (h, w, c), x its
+        (oh, ow, f). With groups, outputs m of group g see that group's channels c alone. Zeiler et al. 2010.
+        """
+
+    @staticmethod
+    def convtranspose2d_backward(
+        dy: Input,
+        x: Input,
+        w: Input,
+        d: Conv2dDims,
+        scratch: Scratch,
+        dx: Output | None,
+        dw: Output,
+        db: Output | None,
+    ) -> None:
+        """Gradients of `convtranspose2d`: dx = `conv2d` of dy by w, dw[i, j, m, c] = Σ dy[n, .., .., m] x[n, p, q, c],
+        db = Σ dy."""
 
     # Pooling -----------------------------------------------------------------------------------------------
 
@@ -93,7 +121,8 @@ class Backend(Protocol):
     def maxpool2d(x: Input, d: Pool2dDims, y: Output, argmax: Output) -> None:
         """y = maximum over each window; argmax (N, OH, OW, C) = its position i·KW + j in the window.
 
-        The first maximum in row-major order wins; the first NaN beats every number; padding never wins.
+        Position (i, j) of window (p, q) lies at (p·stride − pad + i·dilation, q·stride − pad + j·dilation). The first
+        maximum in row-major order wins; the first NaN beats every number; padding never wins.
         argmax has dtype `d.argmax_dtype`.
         """
 
@@ -103,7 +132,11 @@ class Backend(Protocol):
 
     @staticmethod
     def avgpool2d(x: Input, d: Pool2dDims, count_include_pad: bool, y: Output) -> None:
-        """y = sum over each window, divided by KH·KW, or by its real pixels alone if not count_include_pad."""
+        """y = sum over each window's real pixels, divided by how many they are, or by its places if count_include_pad.
+
+        Those are the places in the image and in the padding, of end_h rows below it and end_w columns to the right:
+        KH·KW but in windows that reach beyond, which ceil_mode makes.
+        """
 
     @staticmethod
     def avgpool2d_backward(dy: Input, d: Pool2dDims, count_include_pad: bool, dx: Output) -> None:

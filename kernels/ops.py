@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 
 from . import memory, polynomials, shapes
 from .interface import Backend, FoldSize, Kernel, Program, Programs, ScratchSize, roles
-from .shapes import Pair, Shape
+from .shapes import Padding, Pair, Shape
 
 Array = np.ndarray
 
@@ -178,26 +178,28 @@ class Kernels:
         w: Array,
         b: Array | None = None,
         stride: Pair = 1,
-        padding: Pair = 0,
+        padding: Padding = 0,
         dilation: Pair = 1,
         groups: int = 1,
     ) -> Array:
         """Convolves images with filters as deep learning does: a cross-correlation, no filter is turned round.
 
         y[n, p, q, f] = b[f] + Σ x[n, p·stride − padding + i·dilation, q·stride − padding + j·dilation, c] w[i, j, c, f]
-        over a filter's rows i, columns j and channels c. Places outside x count as zero.
+        over a filter's rows i, columns j and channels c. Places outside x are no terms of the sum.
 
         Args:
             x: images (N, H, W, C).
             w: filters (KH, KW, C / groups, F).
             b: biases (F,), or None for none.
             stride: step of the window, an int or an (h, w) pair, at least 1.
-            padding: zeros added on each side, an int or an (h, w) pair, at least 0.
+            padding: places added around the images, an int or an (h, w) pair, ((top, bottom), (left, right)), each at
+                least 0; or "same" for ⌈H / stride⌉ by ⌈W / stride⌉ windows, an odd place at the end, or "same_lower",
+                at the beginning.
             dilation: distance between a filter's taps, an int or an (h, w) pair, at least 1.
             groups: number of groups, a divisor of C and F; filters of group g see the channels of group g alone.
 
         Returns:
-            y (N, OH, OW, F), with OH = ⌊(H + 2 padding − dilation (KH − 1) − 1) / stride⌋ + 1, and OW likewise.
+            y (N, OH, OW, F), with OH = ⌊(H + top + bottom − dilation (KH − 1) − 1) / stride⌋ + 1, and OW likewise.
 
         Raises:
             TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
@@ -223,7 +225,7 @@ class Kernels:
         x: Array,
         w: Array,
         stride: Pair = 1,
-        padding: Pair = 0,
+        padding: Padding = 0,
         dilation: Pair = 1,
         groups: int = 1,
     ) -> tuple[Array, Array, Array]:
@@ -236,7 +238,7 @@ class Kernels:
             x: the forward's images (N, H, W, C).
             w: the forward's filters (KH, KW, C / groups, F).
             stride: the forward's, an int or an (h, w) pair.
-            padding: the forward's, an int or an (h, w) pair.
+            padding: the forward's.
             dilation: the forward's, an int or an (h, w) pair.
             groups: the forward's.
 
@@ -255,28 +257,137 @@ class Kernels:
         self.backend.conv2d_backward(dy, x, w, d, self._scratch("conv2d_backward", d, x), dx, dw, db)
         return dx, dw, db
 
+    def convtranspose2d(
+        self,
+        x: Array,
+        w: Array,
+        b: Array | None = None,
+        stride: Pair = 1,
+        padding: Padding = 0,
+        output_padding: Pair = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+    ) -> Array:
+        """Spreads each pixel over a window: the gradient of `conv2d` by its input, as a layer of its own.
+
+        y[n, p·stride − padding + i·dilation, q·stride − padding + j·dilation, m] = b[m] + Σ x[n, p, q, c] w[i, j, m, c]
+        over everything that leads to one place of y; what would lie outside y is dropped. Zeiler et al. 2010.
+
+        Args:
+            x: images (N, H, W, C).
+            w: filters (KH, KW, M / groups, C), those of the convolution that leads from y to x.
+            b: biases (M,), or None for none.
+            stride: distance between neighbouring pixels' windows, an int or an (h, w) pair, at least 1.
+            padding: places taken off y's sides, an int or an (h, w) pair, ((top, bottom), (left, right)), each at
+                least 0.
+            output_padding: rows and columns added to y's end, an int or an (h, w) pair, at least 0 and less than stride
+                or dilation.
+            dilation: distance between a filter's taps, an int or an (h, w) pair, at least 1.
+            groups: number of groups, a divisor of C and M; outputs of group g see the channels of group g alone.
+
+        Returns:
+            y (N, OH, OW, M), with OH = (H − 1) stride − top − bottom + dilation (KH − 1) + output_padding + 1, and OW
+            likewise.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; w or b does not fit x and groups, or the
+                padding leaves nothing; stride, padding, output_padding, dilation or groups is out of range.
+
+        >>> import numpy as np
+        >>> import kernels
+        >>> x, w = np.ones((1, 2, 2, 1)), np.ones((3, 3, 1, 1))
+        >>> kernels.get("numpy").convtranspose2d(x, w, stride=2)[0, :, :, 0]
+        array([[1., 1., 2., 1., 1.],
+               [1., 1., 2., 1., 1.],
+               [2., 2., 4., 2., 2.],
+               [1., 1., 2., 1., 1.],
+               [1., 1., 2., 1., 1.]])
+        """
+        dtype = shapes.arrays("convtranspose2d", x=x, w=w, **_given(b=b))
+        d = shapes.convtranspose2d(x.shape, w.shape, _shape(b), stride, padding, output_padding, dilation, groups)
+        y = memory.empty((len(x), d.h, d.w, d.c), dtype)
+        self.backend.convtranspose2d(x, w, b, d, self._scratch("convtranspose2d", d, x), y)
+        return y
+
+    def convtranspose2d_backward(
+        self,
+        dy: Array,
+        x: Array,
+        w: Array,
+        stride: Pair = 1,
+        padding: Padding = 0,
+        output_padding: Pair = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+    ) -> tuple[Array, Array, Array]:
+        """Gradients of `convtranspose2d`: dx is the convolution of dy with w, dw and db sum over y's places.
+
+        The whole rule: `kernels.Backend.convtranspose2d_backward`.
+
+        Args:
+            dy: gradient of a scalar loss by y, (N, OH, OW, M).
+            x: the forward's images (N, H, W, C).
+            w: the forward's filters (KH, KW, M / groups, C).
+            stride: the forward's, an int or an (h, w) pair.
+            padding: the forward's.
+            output_padding: the forward's, an int or an (h, w) pair.
+            dilation: the forward's, an int or an (h, w) pair.
+            groups: the forward's.
+
+        Returns:
+            dx (N, H, W, C), dw (KH, KW, M / groups, C) and db (M,).
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; w does not fit x and groups, dy is not of y's
+                shape; stride, padding, output_padding, dilation or groups is out of range.
+        """
+        dtype = shapes.arrays("convtranspose2d_backward", dy=dy, x=x, w=w)
+        options = (stride, padding, output_padding, dilation, groups)
+        d = shapes.convtranspose2d(x.shape, w.shape, None, *options, "convtranspose2d_backward")
+        shapes.equal("convtranspose2d_backward", "dy", dy.shape, (len(x), d.h, d.w, d.c), "the shape of y")
+        dx, dw, db = _like(x), _like(w), memory.empty(d.c, dtype)
+        scratch = self._scratch("convtranspose2d_backward", d, x)
+        self.backend.convtranspose2d_backward(dy, x, w, d, scratch, dx, dw, db)
+        return dx, dw, db
+
     # Pooling -----------------------------------------------------------------------------------------------
 
-    def maxpool2d(self, x: Array, size: Pair = 2, stride: Pair | None = None, padding: Pair = 0) -> tuple[Array, Array]:
+    def maxpool2d(
+        self,
+        x: Array,
+        size: Pair = 2,
+        stride: Pair | None = None,
+        padding: Padding = 0,
+        dilation: Pair = 1,
+        ceil_mode: bool = False,
+    ) -> tuple[Array, Array]:
         """y = the largest value of each window, channel by channel.
 
         The first of equal maxima wins, a NaN beats every number, padding never wins. Windows that reach beyond the
-        padding are left out.
+        padding are left out, unless ceil_mode.
 
         Args:
             x: images (N, H, W, C).
             size: (KH, KW) of the window, an int or an (h, w) pair, at least 1.
             stride: step of the window, an int or an (h, w) pair, at least 1; None for the window's size.
-            padding: places added on each side, an int or an (h, w) pair, at least 0 and less than size.
+            padding: places added around the images, an int or an (h, w) pair, ((top, bottom), (left, right)), each at
+                least 0 and less than a window's height or width; or "same" for ⌈H / stride⌉ by ⌈W / stride⌉ windows, an
+                odd place at the end, or "same_lower", at the beginning.
+            dilation: distance between a window's places, an int or an (h, w) pair, at least 1.
+            ceil_mode: whether to round the number of windows up: one that reaches beyond the padding counts if it
+                begins before the image's end.
 
         Returns:
-            y (N, OH, OW, C), with OH = ⌊(H + 2 padding − KH) / stride⌋ + 1, and OW likewise; and argmax of the same
-            shape, each maximum's place i·KW + j in its window, uint8 for windows of up to 256 places, else int32.
+            y (N, OH, OW, C), with OH = ⌊(H + top + bottom − dilation (KH − 1) − 1) / stride⌋ + 1, and OW likewise; and
+            argmax of the same shape, each maximum's place i·KW + j in its window, uint8 for windows of up to 256
+            places, else int32, or int64 beyond 2³¹.
 
         Raises:
             TypeError: x is anything but a numpy array of float32 or float64.
             ValueError: x is not C-contiguous or has an empty axis; the window does not fit into the padded image; size,
-                stride or padding is out of range.
+                stride, padding or dilation is out of range.
 
         >>> import numpy as np
         >>> import kernels
@@ -289,7 +400,7 @@ class Kernels:
                [3, 3]], dtype=uint8)
         """
         dtype = shapes.arrays("maxpool2d", x=x)
-        d = shapes.pool2d(x.shape, size, stride, padding, "maxpool2d")
+        d = shapes.pool2d(x.shape, size, stride, padding, "maxpool2d", dilation, ceil_mode)
         y = memory.empty((len(x), d.oh, d.ow, d.c), dtype)
         argmax = memory.empty(y.shape, d.argmax_dtype)
         self.backend.maxpool2d(x, d, y, argmax)
@@ -302,7 +413,9 @@ class Kernels:
         x_shape: Shape,
         size: Pair = 2,
         stride: Pair | None = None,
-        padding: Pair = 0,
+        padding: Padding = 0,
+        dilation: Pair = 1,
+        ceil_mode: bool = False,
     ) -> Array:
         """Gradient of `maxpool2d`: each dy is added where its window's maximum was; zero elsewhere.
 
@@ -312,7 +425,9 @@ class Kernels:
             x_shape: (N, H, W, C) of the forward's images.
             size: the forward's, an int or an (h, w) pair.
             stride: the forward's, an int or an (h, w) pair; None for the window's size.
-            padding: the forward's, an int or an (h, w) pair.
+            padding: the forward's.
+            dilation: the forward's, an int or an (h, w) pair.
+            ceil_mode: the forward's.
 
         Returns:
             dx (N, H, W, C).
@@ -320,11 +435,12 @@ class Kernels:
         Raises:
             TypeError: dy is anything but a numpy array of float32 or float64.
             ValueError: dy is not C-contiguous or has an empty axis; dy, argmax and x_shape do not fit each other,
-                argmax holds places outside a window or in the padding; size, stride or padding is out of range.
+                argmax holds places outside a window or in the padding; size, stride, padding or dilation is out of
+                range.
         """
         dtype = shapes.arrays("maxpool2d_backward", dy=dy)
         shapes.rank("maxpool2d_backward", "dy", dy.shape, 4, "samples, height, width, channels")
-        d = shapes.pool2d(tuple(x_shape), size, stride, padding, "maxpool2d_backward")
+        d = shapes.pool2d(tuple(x_shape), size, stride, padding, "maxpool2d_backward", dilation, ceil_mode)
         shape = (len(dy), d.oh, d.ow, d.c)
         shapes.equal("maxpool2d_backward", "x_shape", x_shape, (len(dy), d.h, d.w, d.c), f"dy {dy.shape}")
         shapes.equal("maxpool2d_backward", "dy", dy.shape, shape, "the shape of y")
@@ -338,30 +454,38 @@ class Kernels:
         x: Array,
         size: Pair = 2,
         stride: Pair | None = None,
-        padding: Pair = 0,
+        padding: Padding = 0,
         count_include_pad: bool = True,
+        dilation: Pair = 1,
+        ceil_mode: bool = False,
     ) -> Array:
         """y = the mean of each window, channel by channel; padding counts as zero.
 
-        Windows that reach beyond the padding are left out.
+        Windows that reach beyond the padding are left out, unless ceil_mode.
 
         Args:
             x: images (N, H, W, C).
             size: (KH, KW) of the window, an int or an (h, w) pair, at least 1.
             stride: step of the window, an int or an (h, w) pair, at least 1; None for the window's size.
-            padding: places added on each side, an int or an (h, w) pair, at least 0 and less than size.
-            count_include_pad: whether to divide by KH·KW everywhere; if not, by the number of a window's real pixels.
+            padding: places added around the images, an int or an (h, w) pair, ((top, bottom), (left, right)), each at
+                least 0 and less than a window's height or width; or "same" for ⌈H / stride⌉ by ⌈W / stride⌉ windows, an
+                odd place at the end, or "same_lower", at the beginning.
+            count_include_pad: whether to divide by the number of a window's places in the image and its padding, which
+                is KH·KW but where ceil_mode lets a window reach beyond; if not, by the number of its real pixels.
+            dilation: distance between a window's places, an int or an (h, w) pair, at least 1.
+            ceil_mode: whether to round the number of windows up: one that reaches beyond the padding counts if it
+                begins before the image's end.
 
         Returns:
-            y (N, OH, OW, C), with OH = ⌊(H + 2 padding − KH) / stride⌋ + 1, and OW likewise.
+            y (N, OH, OW, C), with OH = ⌊(H + top + bottom − dilation (KH − 1) − 1) / stride⌋ + 1, and OW likewise.
 
         Raises:
             TypeError: x is anything but a numpy array of float32 or float64.
             ValueError: x is not C-contiguous or has an empty axis; the window does not fit into the padded image; size,
-                stride or padding is out of range.
+                stride, padding or dilation is out of range.
         """
         dtype = shapes.arrays("avgpool2d", x=x)
-        d = shapes.pool2d(x.shape, size, stride, padding, "avgpool2d")
+        d = shapes.pool2d(x.shape, size, stride, padding, "avgpool2d", dilation, ceil_mode)
         y = memory.empty((len(x), d.oh, d.ow, d.c), dtype)
         self.backend.avgpool2d(x, d, bool(count_include_pad), y)
         return y
@@ -372,8 +496,10 @@ class Kernels:
         x_shape: Shape,
         size: Pair = 2,
         stride: Pair | None = None,
-        padding: Pair = 0,
+        padding: Padding = 0,
         count_include_pad: bool = True,
+        dilation: Pair = 1,
+        ceil_mode: bool = False,
     ) -> Array:
         """Gradient of `avgpool2d`: each dy, divided as in the forward, is added all over its window.
 
@@ -382,20 +508,22 @@ class Kernels:
             x_shape: (N, H, W, C) of the forward's images.
             size: the forward's, an int or an (h, w) pair.
             stride: the forward's, an int or an (h, w) pair; None for the window's size.
-            padding: the forward's, an int or an (h, w) pair.
+            padding: the forward's.
             count_include_pad: the forward's.
+            dilation: the forward's, an int or an (h, w) pair.
+            ceil_mode: the forward's.
 
         Returns:
             dx (N, H, W, C).
 
         Raises:
             TypeError: dy is anything but a numpy array of float32 or float64.
-            ValueError: dy is not C-contiguous or has an empty axis; dy and x_shape do not fit each other; size, stride
-                or padding is out of range.
+            ValueError: dy is not C-contiguous or has an empty axis; dy and x_shape do not fit each other; size, stride,
+                padding or dilation is out of range.
         """
         dtype = shapes.arrays("avgpool2d_backward", dy=dy)
         shapes.rank("avgpool2d_backward", "dy", dy.shape, 4, "samples, height, width, channels")
-        d = shapes.pool2d(tuple(x_shape), size, stride, padding, "avgpool2d_backward")
+        d = shapes.pool2d(tuple(x_shape), size, stride, padding, "avgpool2d_backward", dilation, ceil_mode)
         shapes.equal("avgpool2d_backward", "x_shape", x_shape, (len(dy), d.h, d.w, d.c), f"dy {dy.shape}")
         shapes.equal("avgpool2d_backward", "dy", dy.shape, (len(dy), d.oh, d.ow, d.c), "the shape of y")
         dx = memory.empty((len(dy), d.h, d.w, d.c), dtype)

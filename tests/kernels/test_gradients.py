@@ -58,6 +58,7 @@ def _contractions() -> Iterator[Differentiable]:
         "dilation": ((1, 6, 5, 1), (2, 2, 1, 3), {"dilation": (3, 2)}),
         "groups": ((2, 3, 3, 4), (2, 2, 2, 4), {"groups": 2}),
         "depthwise": ((1, 4, 4, 3), (3, 3, 1, 3), {"groups": 3, "padding": 1, "stride": 2}),
+        "uneven-borders": ((1, 4, 5, 2), (3, 2, 2, 2), {"padding": ((0, 2), (1, 0)), "stride": 2}),
     }
     for name, (x, w, options) in geometries.items():
         yield Differentiable(
@@ -69,12 +70,30 @@ def _contractions() -> Iterator[Differentiable]:
             ("x", "w", "b"),
         )
 
+    geometries = {
+        "plain": ((2, 3, 3, 2), (3, 2, 3, 2), {}),
+        "stride": ((1, 3, 4, 2), (2, 3, 2, 2), {"stride": 2, "padding": ((1, 0), (0, 1)), "output_padding": (1, 0)}),
+        "groups": ((2, 2, 3, 4), (2, 2, 3, 4), {"groups": 2, "dilation": 2}),
+        "depthwise": ((1, 3, 3, 3), (3, 3, 1, 3), {"groups": 3, "padding": 1, "stride": 2, "output_padding": 1}),
+    }
+    for name, (x, w, options) in geometries.items():
+        yield Differentiable(
+            f"convtranspose2d-{name}",
+            "convtranspose2d_backward",
+            {"x": values(*x), "w": values(*w, seed=1), "b": values(w[2] * options.get("groups", 1), seed=2)},
+            lambda k, x, w, b, o=options: k.convtranspose2d(x, w, b, **o),
+            lambda k, dy, x, w, b, o=options: k.convtranspose2d_backward(dy, x, w, **o),
+            ("x", "w", "b"),
+        )
+
 
 def _pools() -> Iterator[Differentiable]:
     geometries: dict[str, dict[str, Any]] = {
         "plain": {},
         "overlapping": {"size": 3, "stride": 2, "padding": 1},
         "gaps": {"size": (1, 2), "stride": (2, 3)},
+        "ceil": {"size": 3, "stride": 2, "padding": ((1, 0), (0, 0)), "ceil_mode": True},
+        "dilation": {"size": (2, 3), "stride": 1, "padding": (1, 0), "dilation": (3, 2)},
     }
     x = distinct(2, 5, 6, 2)
     for name, options in geometries.items():

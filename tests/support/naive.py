@@ -124,18 +124,43 @@ def conv2d_backward(dy, x, w, d, scratch, dx, dw, db):
             _write_sums(out, terms)
 
 
+def convtranspose2d(x, w, b, d, scratch, y):
+    terms = {index: [b.item(index[-1])] if b is not None else [] for index in np.ndindex(y.shape)}
+    for p, q, c, i, j, m, h, v, output in _products(d):
+        for n in range(len(x)):
+            terms[n, h, v, output].append(x.item(n, p, q, c) * w.item(i, j, m, c))
+    _write_sums(y, terms)
+
+
+def convtranspose2d_backward(dy, x, w, d, scratch, dx, dw, db):
+    dx_terms, dw_terms, db_terms = {}, {}, {}
+    for p, q, c, i, j, m, h, v, output in _products(d):
+        for n in range(len(x)):
+            g = dy.item(n, h, v, output)
+            dx_terms.setdefault((n, p, q, c), []).append(g * w.item(i, j, m, c))
+            dw_terms.setdefault((i, j, m, c), []).append(g * x.item(n, p, q, c))
+    for n, h, v, output in np.ndindex(dy.shape):
+        db_terms.setdefault((output,), []).append(dy.item(n, h, v, output))
+    for out, terms in (dx, dx_terms), (dw, dw_terms), (db, db_terms):
+        if out is not None:
+            _write_sums(out, terms)
+
+
 # Pooling -------------------------------------------------------------------------------------------------------
 
 
+def _places(d, p: int, q: int) -> list[tuple[int, int, int]]:
+    """(position in the window, h, v) of every place that output (p, q) covers, in row-major order."""
+    return [
+        (i * d.kw + j, p * d.stride_h - d.pad_h + i * d.dilation_h, q * d.stride_w - d.pad_w + j * d.dilation_w)
+        for i in range(d.kh)
+        for j in range(d.kw)
+    ]
+
+
 def _window(d, p: int, q: int) -> list[tuple[int, int, int]]:
-    """(position in the window, h, v) of every real pixel that output (p, q) sees, in row-major order."""
-    pixels = []
-    for i in range(d.kh):
-        for j in range(d.kw):
-            h, v = p * d.stride_h - d.pad_h + i, q * d.stride_w - d.pad_w + j
-            if 0 <= h < d.h and 0 <= v < d.w:
-                pixels.append((i * d.kw + j, h, v))
-    return pixels
+    """Those of the places that are real pixels."""
+    return [(position, h, v) for position, h, v in _places(d, p, q) if 0 <= h < d.h and 0 <= v < d.w]
 
 
 def maxpool2d(x, d, y, argmax):
@@ -151,29 +176,28 @@ def maxpool2d(x, d, y, argmax):
 def maxpool2d_backward(dy, argmax, d, dx):
     terms = {}
     for n, p, q, c in np.ndindex(dy.shape):
-        h = p * d.stride_h - d.pad_h + argmax.item(n, p, q, c) // d.kw
-        v = q * d.stride_w - d.pad_w + argmax.item(n, p, q, c) % d.kw
+        _, h, v = _places(d, p, q)[argmax.item(n, p, q, c)]
         terms.setdefault((n, h, v, c), []).append(dy.item(n, p, q, c))
     _write_sums(dx, terms)
 
 
-def _divisor(d, count_include_pad: bool, pixels: list) -> int:
-    return d.kh * d.kw if count_include_pad else len(pixels)
+def _divisor(d, count_include_pad: bool, p: int, q: int) -> int:
+    if count_include_pad:
+        return sum(h < d.h + d.end_h and v < d.w + d.end_w for _, h, v in _places(d, p, q))
+    return len(_window(d, p, q))
 
 
 def avgpool2d(x, d, count_include_pad, y):
     for n, p, q, c in np.ndindex(y.shape):
-        pixels = _window(d, p, q)
-        values = [x.item(n, h, v, c) for _, h, v in pixels]
-        y[n, p, q, c] = total(values) / _divisor(d, count_include_pad, pixels)
+        values = [x.item(n, h, v, c) for _, h, v in _window(d, p, q)]
+        y[n, p, q, c] = total(values) / _divisor(d, count_include_pad, p, q)
 
 
 def avgpool2d_backward(dy, d, count_include_pad, dx):
     terms = {}
     for n, p, q, c in np.ndindex(dy.shape):
-        pixels = _window(d, p, q)
-        for _, h, v in pixels:
-            part = dy.item(n, p, q, c) / _divisor(d, count_include_pad, pixels)
+        part = dy.item(n, p, q, c) / _divisor(d, count_include_pad, p, q)
+        for _, h, v in _window(d, p, q):
             terms.setdefault((n, h, v, c), []).append(part)
     _write_sums(dx, terms)
 
