@@ -477,16 +477,21 @@ def mean(x: Shape, axes: int | Sequence[int], kernel: str = "mean") -> AxisDims:
 def slice(x: Shape, axis_: int, start: int | None, stop: int | None, step: int = 1, kernel: str = "slice") -> SliceDims:
     """Dims of x (N, ...) from start to stop along an axis, with NumPy's rules for what lies beyond and for None."""
     at = sample_axis(kernel, "axis", axis_, len(x))
-    for name, value in (("start", start), ("stop", stop), ("step", step)):
-        if not (_is_int(value) or (value is None and name != "step")):
-            raise ValueError(f"{kernel}: {name} is {value!r}, expected an int{'' if name == 'step' else ' or None'}")
-    if step == 0:
-        raise ValueError(f"{kernel}: step is 0, expected another int")
+    slice_bounds(kernel, start, stop, step)
     first, end, step = builtins.slice(start, stop, step).indices(int(x[at]))
     count = len(range(first, end, step))
     if count == 0:
         raise ValueError(f"{kernel}: {start}:{stop}:{step} of axis {at} has no element (x {text(x)})")
     return SliceDims(*axis(x, at, at), first, step, count)
+
+
+def slice_bounds(kernel: str, start: int | None, stop: int | None, step: int) -> None:
+    """Check that these are what a slice is made of."""
+    for name, value in (("start", start), ("stop", stop)):
+        if value is not None and not _is_int(value):
+            raise ValueError(f"{kernel}: {name} is {value!r}, expected an int or None")
+    if not _is_int(step) or step == 0:
+        raise ValueError(f"{kernel}: step is {step!r}, expected an int but 0")
 
 
 def permutation(kernel: str, axes: Sequence[int], ndim: int) -> tuple[int, ...]:

@@ -87,23 +87,22 @@ def sums_of(x, times, start, stop, period, after, zeros, sums, at):
 def _total(x, times, axis, cut, divisor, y):
     """y = Σ x, or Σ x times, over an axis (before, size, after), by divisor.
 
-    cut: (parts of the axis, elements of a part, axes of a piece where there is but one part, the period).
+    cut: (parts of the axis, elements of a part, axes that one piece of work takes, the period).
     """
     (before, size, after), (many, length, together, period) = axis, cut
-    sums = np.empty(((before + together - 1) // together * many, 2, period), x.dtype)
+    rows, whole = before * many, size * after
+    sums = np.empty(((rows + together - 1) // together, 2, period), x.dtype)
     zeros = np.empty(period, x.dtype)
     for i in range(period):
         zeros[i] = 0
     for item in prange(sums.shape[0]):
-        at = int64(item) * 2 * period
-        if many > 1:
-            start = int64(item) // many * size * after + int64(item) % many * length
-            stop = min(start + length, (int64(item) // many + 1) * size * after)
-            sums_of(flat(x), flat(times), start, stop, period, after, flat(zeros), flat(sums), at)
-        else:
-            for row in range(int64(item) * together, min((int64(item) + 1) * together, before)):
-                bounds = row * size * after, (row + 1) * size * after
-                found = sums_of(flat(x), flat(times), *bounds, period, after, flat(zeros), flat(sums), at)
+        for row in range(int64(item) * together, min((int64(item) + 1) * together, rows)):
+            end = (row // many + 1) * whole
+            start = end - whole + row % many * length
+            bounds = start, min(start + length, end)
+            place = int64(item) * 2 * period
+            found = sums_of(flat(x), flat(times), *bounds, period, after, flat(zeros), flat(sums), place)
+            if many == 1:
                 for i in range(after):
                     y[row * after + i] = flat(sums)[found + i] / divisor
     if many > 1:

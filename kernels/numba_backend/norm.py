@@ -465,7 +465,7 @@ def _groupnorm(x, gamma, beta, eps, d, length, sums, factors, y, mean, inv_std):
     for item in prange(sums.shape[0] * many):
         _, start, stop = piece(item, d, length, many)
         add_up_squares(flat(x), start, stop, period, d.channels, flat(sums), int64(item) * 3 * period)
-    for n in prange(sums.shape[0]):
+    for n in range(sums.shape[0]):
         for group in range(d.groups):
             average, variance = group_statistics(sums[n], d, length // d.channels, group)
             mean[n, group] = average
@@ -476,7 +476,7 @@ def _groupnorm(x, gamma, beta, eps, d, length, sums, factors, y, mean, inv_std):
             factors[n, 1, channel] = gamma[channel] * inv_std[n, group]
             factors[n, 2, channel] = beta[channel]
         for row in range(3):
-            spread(flat(factors), (int64(n) * 3 + row) * period, period, d.channels)
+            spread(flat(factors), (n * 3 + row) * period, period, d.channels)
     for item in prange(sums.shape[0] * many):
         sample, start, stop = piece(item, d, length, many)
         affine(flat(x), start, stop, period, flat(factors[sample]), flat(y))
@@ -485,10 +485,10 @@ def _groupnorm(x, gamma, beta, eps, d, length, sums, factors, y, mean, inv_std):
 @kernel(optional={"dx": 1})
 def _groupnorm_backward(dy, x, gamma, mean, inv_std, d, length, sums, factors, dx, dgamma, dbeta):
     many, period, size = sums.shape[1], sums.shape[3], d.channels // d.groups
-    for n in prange(sums.shape[0]):
+    for n in range(sums.shape[0]):
         for channel in range(d.channels):
             factors[n, 0, channel] = mean[n, channel // size]
-        spread(flat(factors), int64(n) * 5 * period, period, d.channels)
+        spread(flat(factors), n * 5 * period, period, d.channels)
     for item in prange(sums.shape[0] * many):
         sample, start, stop = piece(item, d, length, many)
         means, at = flat(factors[sample]), int64(item) * 2 * period
@@ -501,7 +501,7 @@ def _groupnorm_backward(dy, x, gamma, mean, inv_std, d, length, sums, factors, d
         dbeta[channel] = total
         dgamma[channel] = products
     if dx.size:
-        for n in prange(sums.shape[0]):
+        for n in range(sums.shape[0]):
             for group in range(d.groups):
                 level = slope = 0.0
                 for channel in range(group * size, (group + 1) * size):
@@ -515,7 +515,7 @@ def _groupnorm_backward(dy, x, gamma, mean, inv_std, d, length, sums, factors, d
                     # Of a group of one value nothing is left; a multiply-add would leave its product's rounding.
                     factors[n, 4, channel] = scale if d.positions * size > 1 else 0.0
             for row in range(1, 5):
-                spread(flat(factors), (int64(n) * 5 + row) * period, period, d.channels)
+                spread(flat(factors), (n * 5 + row) * period, period, d.channels)
         for item in prange(sums.shape[0] * many):
             sample, start, stop = piece(item, d, length, many)
             group_gradient(flat(dy), flat(x), start, stop, period, flat(factors[sample]), flat(dx))

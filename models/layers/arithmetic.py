@@ -118,9 +118,9 @@ class Affine(Layer):
     shape: that of one sample's last axes, an axis of size 1 being repeated; None for the channels alone.
     """
 
+    shape: tuple[int, ...] | None = None
     scale: bool = field(default=True, kw_only=True)
     bias: bool = field(default=True, kw_only=True)
-    shape: tuple[int, ...] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -122,17 +122,17 @@ class Concat(Layer):
 
 @dataclass(frozen=True)
 class Slice(Layer):
-    """x from `start` to `stop` along an axis, by NumPy's rules; the channels' unless told."""
+    """x from `start` to `stop` along an axis, by NumPy's rules; axes count from 1, or backwards from −1."""
 
-    start: int | None
+    axis: int
+    start: int | None = None
     stop: int | None = None
     step: int = field(default=1, kw_only=True)
-    axis: int = field(default=-1, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_axis(self, "axis", self.axis)
-        shapes.integer("Slice", "step", abs(self.step) if isinstance(self.step, int) else self.step, 1)
+        shapes.slice_bounds("Slice", self.start, self.stop, self.step)
 
     def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
         d = shapes.slice(x.shape, self.axis, self.start, self.stop, self.step, "Slice")
