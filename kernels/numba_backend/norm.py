@@ -639,16 +639,16 @@ def local_response_norm(
 
 
 @disjoint
-def response_gradient(dys, xs, scales, size, weight, beta, terms, dxs):
-    """dx of one position. `terms` holds a power of the scales, times dy, and for a while times x / scale."""
-    raise_to(scales, beta, terms)
+def response_gradient(dys, xs, scales, size, weight, beta, powers, terms, dxs):
+    """dx of one position."""
+    raise_to(scales, beta, powers)
     for c in range(xs.size):
-        terms[c] = terms[c] * dys[c] * xs[c] / scales[c]
+        powers[c] *= dys[c]
+        terms[c] = powers[c] * xs[c] / scales[c]
         dxs[c] = 0
     sum_window(terms, size // 2, (size - 1) // 2, dxs)
-    raise_to(scales, beta, terms)
     for c in range(xs.size):
-        dxs[c] = terms[c] * dys[c] - weight * xs[c] * dxs[c]
+        dxs[c] = powers[c] - weight * xs[c] * dxs[c]
 
 
 @kernel
@@ -657,13 +657,13 @@ def _local_response_norm_backward(dy, x, scale, size, alpha, beta, terms, dx):
     weight, exponent = real(2 * alpha * beta / size), real(beta)
     for b in prange((x.shape[0] + height - 1) // height):
         for row in range(int64(b) * height, min((int64(b) + 1) * height, x.shape[0])):
-            response_gradient(dy[row], x[row], scale[row], size, weight, exponent, terms[b], dx[row])
+            response_gradient(dy[row], x[row], scale[row], size, weight, exponent, terms[b, 0], terms[b, 1], dx[row])
 
 
 def local_response_norm_backward_scratch(d: ChannelDims, n: int) -> int:
-    """A row a block."""
+    """Two rows a block."""
     height = max(1, CHUNK // d.channels)
-    return -(-n * d.positions // height) * d.channels
+    return 2 * d.channels * -(-n * d.positions // height)
 
 
 def local_response_norm_backward(
@@ -677,6 +677,6 @@ def local_response_norm_backward(
     scratch: Scratch,
     dx: Output,
 ) -> None:
-    terms = scratch[: local_response_norm_backward_scratch(d, len(x))].reshape(-1, d.channels)
+    terms = scratch[: local_response_norm_backward_scratch(d, len(x))].reshape(-1, 2, d.channels)
     given = rows(dy), rows(x), rows(scale), size, float(alpha), float(beta), terms
     run(_local_response_norm_backward, x.size, *given, rows(dx))

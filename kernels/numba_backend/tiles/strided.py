@@ -116,6 +116,57 @@ class Copy(NamedTuple):
     target_column: int
 
 
+@inline
+def zip_lines(x, block, ways, y):
+    """A block whose few columns lie side by side in y: a number that the compiler knows makes vectors of it."""
+    for line in range(block.lines):
+        for i in range(ways):
+            y[block.target + line * ways + i] = x[block.source + line + i * block.source_column]
+
+
+@inline
+def unzip_lines(x, block, ways, y):
+    """A block of so few lines that they lie side by side in x."""
+    for i in range(block.columns):
+        for line in range(ways):
+            y[block.target + line * block.target_line + i] = x[block.source + i * ways + line]
+
+
+@separate
+def shuffle_block(x: Flat, block: Copy, y: Flat) -> None:
+    """y = x of one block in which two, three, four or eight lines or columns are dealt out."""
+    if block.target_line == 2:
+        zip_lines(x, block, 2, y)
+    elif block.target_line == 3:
+        zip_lines(x, block, 3, y)
+    elif block.target_line == 4:
+        zip_lines(x, block, 4, y)
+    elif block.target_line == 8:
+        zip_lines(x, block, 8, y)
+    elif block.source_column == 2:
+        unzip_lines(x, block, 2, y)
+    elif block.source_column == 3:
+        unzip_lines(x, block, 3, y)
+    elif block.source_column == 4:
+        unzip_lines(x, block, 4, y)
+    else:
+        unzip_lines(x, block, 8, y)
+
+
+@inline
+def few(ways):
+    """Whether `shuffle_block` knows the number."""
+    return 2 <= ways <= 4 or ways == 8
+
+
+@inline
+def dealt(block):
+    """Whether a block is one for `shuffle_block`."""
+    zipped = few(block.target_line) and block.columns == block.target_line
+    unzipped = few(block.source_column) and block.lines == block.source_column
+    return block.source_line == 1 and block.target_column == 1 and (zipped or unzipped)
+
+
 @separate
 def copy_block(x: Flat, block: Copy, divisor: int, y: Flat) -> None:
     """y = x / divisor of one block."""
@@ -158,7 +209,11 @@ def copy(x, source, x_steps, sizes, divisor, y, target, y_steps):
             y_at = target + place(row, sizes, y_steps) + column * y_steps[AXES - 1]
             from_ = x_at, x_steps[AXES - 2], x_steps[AXES - 1]
             to = y_at, y_steps[AXES - 2], y_steps[AXES - 1]
-            copy_block(flat(x), Copy(count, columns, *from_, *to), divisor, flat(y))
+            block = Copy(count, columns, *from_, *to)
+            if divisor == 1 and dealt(block):
+                shuffle_block(flat(x), block, flat(y))
+            else:
+                copy_block(flat(x), block, divisor, flat(y))
             row += count
 
 
