@@ -16,7 +16,7 @@ from numpy import int64
 from ...shapes import MAX_AXES
 from ..compiler.jit import Flat, inline, kernel, prange, separate, strict
 from .chunks import CHUNK
-from .tile import flat
+from .tile import LANES, TileShape, flat, lanes, tile_load, tile_store, tile_transpose
 
 Axes = tuple[int, ...]
 
@@ -161,10 +161,37 @@ def few(ways):
 
 @inline
 def dealt(block):
-    """Whether a block is one for `shuffle_block`."""
+    """Whether a block, whose lines lie side by side in x and columns in y, is one for `shuffle_block`."""
     zipped = few(block.target_line) and block.columns == block.target_line
     unzipped = few(block.source_column) and block.lines == block.source_column
-    return block.source_line == 1 and block.target_column == 1 and (zipped or unzipped)
+    return zipped or unzipped
+
+
+SINGLE, DOUBLE = (TileShape(width, 1, width) for width in LANES)
+
+
+@inline
+def turn_squares(shape, x, block, y):
+    """y = x of a block whose lines lie side by side in x and whose columns in y, square by square."""
+    width = lanes(x)
+    lines, columns = block.lines // width * width, block.columns // width * width
+    for line in range(0, lines, width):
+        for i in range(0, columns, width):
+            square = tile_load(shape, x, block.source + i * block.source_column + line, block.source_column)
+            target = block.target + line * block.target_line + i
+            tile_store(tile_transpose(square), y, target, block.target_line)
+    for line in range(block.lines):
+        for i in range(columns if line < lines else 0, block.columns):
+            y[block.target + line * block.target_line + i] = x[block.source + line + i * block.source_column]
+
+
+@separate
+def turn_block(x: Flat, block: Copy, y: Flat) -> None:
+    """`turn_squares`, of the shape that fits the dtype."""
+    if lanes(x) == LANES[0]:
+        turn_squares(SINGLE, x, block, y)
+    else:
+        turn_squares(DOUBLE, x, block, y)
 
 
 @separate
@@ -210,8 +237,11 @@ def copy(x, source, x_steps, sizes, divisor, y, target, y_steps):
             from_ = x_at, x_steps[AXES - 2], x_steps[AXES - 1]
             to = y_at, y_steps[AXES - 2], y_steps[AXES - 1]
             block = Copy(count, columns, *from_, *to)
-            if divisor == 1 and dealt(block):
+            turned = divisor == 1 and block.source_line == 1 and block.target_column == 1
+            if turned and dealt(block):
                 shuffle_block(flat(x), block, flat(y))
+            elif turned:
+                turn_block(flat(x), block, flat(y))
             else:
                 copy_block(flat(x), block, divisor, flat(y))
             row += count
