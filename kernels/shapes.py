@@ -7,6 +7,8 @@ place of a batch size, which is how a plan is checked before any batch exists.
 
 from __future__ import annotations
 
+import builtins
+import math
 import sys
 from collections.abc import Sequence
 from math import gcd
@@ -124,6 +126,67 @@ class ImageDims(NamedTuple):
     c: int
 
 
+class BroadcastDims(NamedTuple):
+    """A sample of `size` elements, over which other arrays are repeated."""
+
+    size: int
+
+
+class AxisDims(NamedTuple):
+    """A sample seen from one axis of `size`: as many places `before` it, and elements `after` it."""
+
+    before: int
+    size: int
+    after: int
+
+
+class SliceDims(NamedTuple):
+    """`AxisDims`, and as many places of the axis as are `kept`: from `start` on, `step` apart."""
+
+    before: int
+    size: int
+    after: int
+    start: int
+    step: int
+    kept: int
+
+
+class GroupDims(NamedTuple):
+    """A sample of `positions` places with `channels` values each, of `groups` groups."""
+
+    positions: int
+    channels: int
+    groups: int
+
+
+class Pad2dDims(NamedTuple):
+    """An image (h, w, c) to one of (oh, ow, c), in which it begins at (top, left)."""
+
+    h: int
+    w: int
+    c: int
+    top: int
+    left: int
+    oh: int
+    ow: int
+
+
+class Upsample2dDims(NamedTuple):
+    """An image (h, w, c) whose every pixel becomes factor_h by factor_w."""
+
+    h: int
+    w: int
+    c: int
+    factor_h: int
+    factor_w: int
+
+
+MAX_AXES = 8
+"""Axes of an array that is broadcast or transposed."""
+
+PAD_MODES = ("constant", "reflect", "edge")
+
+
 def reach(kernel: int, dilation: int) -> int:
     """Places from a window's first to its last, both counted: dilation (kernel - 1) + 1."""
     return dilation * (kernel - 1) + 1
@@ -211,6 +274,13 @@ def integer(kernel: str, name: str, value: int, minimum: int) -> int:
     if not _is_int(value) or value < minimum:
         raise ValueError(f"{kernel}: {name} is {value!r}, expected an int >= {minimum}")
     return int(value)
+
+
+def sizes(kernel: str, name: str, value: Sequence[int]) -> tuple[int, ...]:
+    """`value` as one size or more, each at least 1."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        raise ValueError(f"{kernel}: {name} is {value!r}, expected a tuple of sizes")
+    return tuple(integer(kernel, f"{name}[{at}]", size, 1) for at, size in enumerate(value))
 
 
 def counter(kernel: str, name: str, value: int) -> int:
@@ -544,6 +614,154 @@ def prelu(x: Shape, slope: Shape, kernel: str = "prelu") -> ChannelDims:
         return ChannelDims(d.positions * d.channels, 1)
     equal(kernel, "slope", slope, (d.channels,), f"x {text(x)}; or (1,) for one that all channels share")
     return d
+
+
+def broadcast(a: Shape, b: Shape, kernel: str) -> Shape:
+    """Shape of a and b broadcast against each other, as NumPy has it."""
+    ndim = max(len(a), len(b))
+    if ndim > MAX_AXES:
+        raise ValueError(f"{kernel}: a has shape {text(a)}, b has {text(b)}; expected at most {MAX_AXES} axes")
+    sizes: list[int | str] = []
+    for left, right in zip((1,) * (ndim - len(a)) + tuple(a), (1,) * (ndim - len(b)) + tuple(b), strict=True):
+        if left != right and 1 not in (left, right):
+            raise ValueError(
+                f"{kernel}: a has shape {text(a)}, b has {text(b)}; expected axes, from the last on, of equal size or 1"
+            )
+        sizes.append(right if left == 1 else left)
+    return tuple(sizes)
+
+
+def elements(y: Shape) -> BroadcastDims:
+    """Dims of a result that other arrays are broadcast to."""
+    return BroadcastDims(_product(y[1:]))
+
+
+def _product(sizes: Shape) -> int:
+    return math.prod(int(size) for size in sizes)
+
+
+def sample_axis(kernel: str, name: str, value: int, ndim: int) -> int:
+    """`value` as one of the axes 1 to ndim − 1; negative ones count from the end."""
+    if not _is_int(value) or not (1 <= value < ndim or 1 - ndim <= value <= -1):
+        raise ValueError(
+            f"{kernel}: {name} is {value!r}, expected an axis from 1 to {ndim - 1}, or from {1 - ndim} to -1"
+        )
+    return int(value) % ndim
+
+
+def sample_axes(kernel: str, name: str, value: int | Sequence[int], ndim: int) -> tuple[int, ...]:
+    """`value`, one axis or some, as axes from 1 to ndim − 1 in their order, each once."""
+    given = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+    axes = sorted({sample_axis(kernel, name, axis, ndim) for axis in given})
+    if not given or len(axes) < len(given):
+        raise ValueError(f"{kernel}: {name} is {value!r}, expected an axis, or some that differ")
+    return tuple(axes)
+
+
+def axis(x: Shape, first: int, last: int) -> AxisDims:
+    """Dims of x (N, ...) from its axes first to last."""
+    return AxisDims(_product(x[1:first]), _product(x[first : last + 1]), _product(x[last + 1 :]))
+
+
+def mean(x: Shape, axes: int | Sequence[int], kernel: str = "mean") -> AxisDims:
+    """Dims of the mean of x (N, ...) over axes that lie side by side."""
+    chosen = sample_axes(kernel, "axes", axes, len(x))
+    if chosen[-1] - chosen[0] >= len(chosen):
+        raise ValueError(f"{kernel}: axes is {axes!r}, expected axes side by side; take one mean after the other")
+    return axis(x, chosen[0], chosen[-1])
+
+
+def slice(x: Shape, axis_: int, start: int | None, stop: int | None, step: int = 1, kernel: str = "slice") -> SliceDims:
+    """Dims of x (N, ...) from start to stop along an axis, with NumPy's rules for what lies beyond and for None."""
+    at = sample_axis(kernel, "axis", axis_, len(x))
+    slice_bounds(kernel, start, stop, step)
+    first, end, step = builtins.slice(start, stop, step).indices(int(x[at]))
+    count = len(range(first, end, step))
+    if count == 0:
+        raise ValueError(f"{kernel}: {start}:{stop}:{step} of axis {at} has no element (x {text(x)})")
+    return SliceDims(*axis(x, at, at), first, step, count)
+
+
+def slice_bounds(kernel: str, start: int | None, stop: int | None, step: int) -> None:
+    """Check that these are what a slice is made of."""
+    for name, value in (("start", start), ("stop", stop)):
+        if value is not None and not _is_int(value):
+            raise ValueError(f"{kernel}: {name} is {value!r}, expected an int or None")
+    if not _is_int(step) or step == 0:
+        raise ValueError(f"{kernel}: step is {step!r}, expected an int but 0")
+
+
+def permutation(kernel: str, axes: Sequence[int], ndim: int) -> tuple[int, ...]:
+    """`axes` as an order of all axes of an array."""
+    order = tuple(axes) if isinstance(axes, Sequence) and not isinstance(axes, str) else None
+    if order is None or not all(_is_int(axis) for axis in order) or sorted(order) != list(range(ndim)):
+        raise ValueError(f"{kernel}: axes is {axes!r}, expected the numbers 0 to {ndim - 1}, each once")
+    if ndim > MAX_AXES:
+        raise ValueError(f"{kernel}: x has {ndim} axes, expected at most {MAX_AXES}")
+    return tuple(int(axis) for axis in order)
+
+
+Sides = int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
+
+
+def pad_sides(kernel: str, name: str, value: Sides) -> tuple[int, int, int, int]:
+    """(top, bottom, left, right) from an int, an (h, w) pair, or ((top, bottom), (left, right)); negative ones too."""
+    pairs = tuple(value) if isinstance(value, Sequence) else (value, value)
+    whole = [tuple(side) if isinstance(side, Sequence) else (side, side) for side in pairs]
+    if len(whole) != 2 or not all(len(side) == 2 and all(map(_is_int, side)) for side in whole):
+        raise ValueError(
+            f"{kernel}: {name} is {value!r}, expected an int, an (h, w) pair, or ((top, bottom), (left, right))"
+        )
+    (top, bottom), (left, right) = whole
+    return int(top), int(bottom), int(left), int(right)
+
+
+def pad_mode(kernel: str, mode: str) -> str:
+    """`mode` as one of `PAD_MODES`."""
+    if mode not in PAD_MODES:
+        raise ValueError(f"{kernel}: mode is {mode!r}, expected one of {', '.join(PAD_MODES)}")
+    return mode
+
+
+def pad2d(x: Shape, padding: Sides, mode: str = "constant", kernel: str = "pad2d") -> Pad2dDims:
+    """Dims of x (N, H, W, C) with places added, or taken off, around each image."""
+    rank(kernel, "x", x, 4, "samples, height, width, channels")
+    top, bottom, left, right = pad_sides(kernel, "padding", padding)
+    height, width, channels = (int(size) for size in x[1:])
+    pad_mode(kernel, mode)
+    oh, ow = height + top + bottom, width + left + right
+    for size, out, ends in ((height, oh, (top, bottom)), (width, ow, (left, right))):
+        if out < 1 or min(ends) <= -size:
+            raise ValueError(f"{kernel}: padding is {padding!r}, which leaves nothing of x {text(x)}")
+        if mode == "reflect" and max(ends) >= size:
+            raise ValueError(f"{kernel}: padding is {padding!r}, expected less than x's size to reflect ({text(x)})")
+    return Pad2dDims(height, width, channels, top, left, oh, ow)
+
+
+def upsample2d(x: Shape, factor: Pair, kernel: str = "upsample2d") -> Upsample2dDims:
+    """Dims of x (N, H, W, C) with every pixel repeated."""
+    rank(kernel, "x", x, 4, "samples, height, width, channels")
+    height, width, channels = (int(size) for size in x[1:])
+    return Upsample2dDims(height, width, channels, *pair(kernel, "factor", factor, 1))
+
+
+def groups(x: Shape, groups: int, kernel: str) -> GroupDims:
+    """Dims of x (N, ..., C) with its channels in groups."""
+    d = channels(x, kernel)
+    groups = integer(kernel, "groups", groups, 1)
+    if d.channels % groups:
+        raise ValueError(f"{kernel}: groups is {groups}, expected a divisor of {d.channels} channels (x {text(x)})")
+    return GroupDims(d.positions, d.channels, groups)
+
+
+def layers(x: Shape, normalised: Shape, kernel: str) -> ChannelDims:
+    """Dims of x (N, ...) whose last axes, of the sizes `normalised`, are what a position's channels are."""
+    count = len(normalised)
+    if not 1 <= count < len(x) or tuple(x[-count:]) != tuple(normalised):
+        raise ValueError(
+            f"{kernel}: gamma has shape {text(normalised)}, expected the sizes of last axes of x {text(x)}"
+        )
+    return ChannelDims(_product(x[1:-count]), _product(normalised))
 
 
 def concat(a: Shape, b: Shape, kernel: str = "concat") -> Shape:

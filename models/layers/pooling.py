@@ -1,7 +1,8 @@
-"""Pooling over windows and over whole maps."""
+"""Pooling over windows, over whole maps, and means over any axes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -11,9 +12,9 @@ from kernels.shapes import Padding, Pair, Shape
 from ..builder import Backward, PlanBuilder
 from ..plan import BATCH, Value
 from .base import Layer, Lowered
-from .shape import flattened
+from .shape import check_axis, flattened, viewed
 
-__all__ = ["AvgPool2d", "GlobalAvgPool2d", "GlobalMaxPool2d", "MaxPool2d"]
+__all__ = ["AvgPool2d", "GlobalAvgPool2d", "GlobalMaxPool2d", "MaxPool2d", "Mean"]
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,57 @@ def _avgpool(plan: PlanBuilder, x: Value, d: shapes.Pool2dDims, count_include_pa
     def backward(dy: Value) -> Value | None:
         dx = plan.gradient(x)
         plan.call("avgpool2d_backward", dy, d, count_include_pad, dx)
+        return dx
+
+    return y, backward
+
+
+@dataclass(frozen=True)
+class Mean(Layer):
+    """The mean over some axes, numbered from 1, or from −1 backwards; with keepdims they stay, of size 1."""
+
+    axes: int | tuple[int, ...]
+    keepdims: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for axis in self.axes if isinstance(self.axes, tuple) else (self.axes,):
+            check_axis(self, "axes", axis)
+        shapes.flag("Mean", "keepdims", self.keepdims)
+
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
+        axes = shapes.sample_axes("Mean", "axes", self.axes, len(x.shape))
+        # A kernel takes axes that lie side by side, the last ones first: the numbers of the others then stay.
+        ends = [axis for axis in axes if axis + 1 not in axes]
+        backwards, y = [], x
+        for end in reversed(ends):
+            first = next(axis for axis in range(end, 0, -1) if axis - 1 not in axes)
+            y, backward = _mean(plan, y, first, end)
+            backwards.append(backward)
+        kept = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
+        shape = kept if self.keepdims else y.shape
+
+        def backward_all(dy: Value) -> Value | None:
+            gradient: Value | None = viewed(plan, dy, y.shape)
+            for backward in reversed(backwards):
+                gradient = backward(gradient) if gradient else None
+            return gradient
+
+        return viewed(plan, y, shape), backward_all
+
+
+def _mean(plan: PlanBuilder, x: Value, first: int, last: int) -> tuple[Value, Callable[[Value], Value | None]]:
+    """The mean over the axes first to last."""
+    d = shapes.axis(x.shape, first, last)
+    y = plan.value("y", (*x.shape[:first], *x.shape[last + 1 :]))
+    plan.call("mean", x, d, y)
+    if plan.wants(x):
+        plan.want(y)
+
+    def backward(dy: Value) -> Value | None:
+        dx = plan.gradient(x)
+        if dx:
+            plan.call("mean_backward", dy, d, dx)
         return dx
 
     return y, backward

@@ -7,7 +7,7 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 
 import kernels
 from kernels import Kernels, shapes
@@ -293,6 +293,77 @@ def test_macs_count_the_products_with_real_pixels(geometry: Any) -> None:
     x, w, options = geometry
     d = shapes.conv2d(x, w, None, **options)
     assert d.macs == sum(1 for _ in naive._products(d))
+
+
+FEW = settings(max_examples=40)
+SIZES = st.lists(st.integers(1, 4), min_size=1, max_size=5)
+
+
+@FEW
+@given(sizes=SIZES, narrow=st.tuples(*[st.integers(0, 31)] * 2), short=st.integers(0, 4), dtype=DTYPES)
+def test_arithmetic_is_numpys_and_its_gradients_are_sums(
+    k: Kernels, sizes: list[int], narrow: tuple[int, int], short: int, dtype: Any
+) -> None:
+    """Any axes repeated, of either array, and axes that the second lacks."""
+    rng = np.random.default_rng(0)
+    a_shape, b_shape = (tuple(1 if bits >> i & 1 else n for i, n in enumerate(sizes)) for bits in narrow)
+    a, b = whole(rng, dtype, *a_shape), 2.0 ** whole(rng, dtype, *b_shape[min(short, len(sizes) - 1) :])
+    b = b.astype(dtype)
+    dy = whole(rng, dtype, *np.broadcast_shapes(a.shape, b.shape))
+    for kernel in ("add", "subtract", "multiply", "divide"):
+        np.testing.assert_array_equal(getattr(k, kernel)(a, b), getattr(np, kernel)(a, b))
+    of = {
+        "add": (k.add_backward(dy, a.shape, b.shape), (dy, dy)),
+        "subtract": (k.subtract_backward(dy, a.shape, b.shape), (dy, -dy)),
+        "multiply": (k.multiply_backward(dy, a, b), (dy * b, dy * a)),
+        "divide": (k.divide_backward(dy, a, b), (dy / b, -dy * a / b / b)),
+    }
+    for gradients, terms in of.values():
+        for gradient, each, array in zip(gradients, terms, (a, b), strict=True):
+            own = (1,) * (dy.ndim - array.ndim) + array.shape
+            axes = tuple(axis for axis, size in enumerate(own) if size != dy.shape[axis])
+            np.testing.assert_array_equal(gradient, each.sum(axis=axes).reshape(array.shape))
+
+
+@FEW
+@given(sizes=SIZES, data=st.data(), dtype=DTYPES)
+def test_what_moves_numbers_moves_them_where_numpy_does(
+    k: Kernels, sizes: list[int], data: st.DataObject, dtype: Any
+) -> None:
+    x = np.arange(2 * np.prod(sizes), dtype=dtype).reshape(2, *sizes)
+    order = tuple(data.draw(st.permutations(range(x.ndim))))
+    y = k.transpose(x, order)
+    np.testing.assert_array_equal(y, x.transpose(order))
+    np.testing.assert_array_equal(k.transpose(y, [order.index(axis) for axis in range(x.ndim)]), x)
+    axis = data.draw(st.integers(1, x.ndim - 1))
+    part = data.draw(st.slices(x.shape[axis]))
+    kept = np.moveaxis(np.moveaxis(x, axis, 0)[part], 0, axis)
+    assume(kept.size)
+    along = axis, part.start, part.stop, 1 if part.step is None else part.step
+    np.testing.assert_array_equal(k.slice(x, *along), kept)
+    dx = k.slice_backward(np.ascontiguousarray(kept), x.shape, *along)
+    np.testing.assert_array_equal(dx, np.where(np.isin(x, kept), x, 0))
+    np.testing.assert_allclose(k.mean(x, axis), x.mean(axis), rtol=1e-6)
+
+
+@given(
+    size=PAIRS, sides=st.tuples(*[st.integers(0, 2)] * 4), mode=st.sampled_from(shapes.PAD_MODES), c=st.integers(1, 3)
+)
+def test_padding_is_numpys_and_its_gradient_the_adjoint(
+    k: Kernels, size: tuple[int, int], sides: tuple[int, ...], mode: str, c: int
+) -> None:
+    if mode == "reflect":
+        assume(all(max(ends) < n for n, ends in zip(size, (sides[:2], sides[2:]), strict=True)))
+    rng = np.random.default_rng(0)
+    x, padding = whole(rng, np.float32, 2, *size, c), (sides[:2], sides[2:])
+    y = k.pad2d(x, padding, mode)
+    np.testing.assert_array_equal(y, np.pad(x, ((0, 0), *padding, (0, 0)), mode))
+    dy = whole(rng, np.float32, *y.shape)
+    assert dot(y, dy) == dot(x, k.pad2d_backward(dy, x.shape, padding, mode))
+    larger = k.upsample2d(x, sides[0] + 1)
+    np.testing.assert_array_equal(larger, x.repeat(sides[0] + 1, 1).repeat(sides[0] + 1, 2))
+    dy = whole(rng, np.float32, *larger.shape)
+    assert dot(larger, dy) == dot(x, k.upsample2d_backward(dy, sides[0] + 1))
 
 
 def test_linear_maps_are_self_consistent(k: Kernels) -> None:
