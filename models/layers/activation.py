@@ -351,7 +351,10 @@ class LogSoftmax(AlongAxis):
 
 @dataclass(frozen=True)
 class Dropout(Layer):
-    """In training each element is zero with probability `rate`, the others are divided by 1 − rate."""
+    """In training each element is zero with probability `rate`, the others are divided by 1 − rate.
+
+    Which ones follows from the model's seed, the layer, the step and the element's place in the batch.
+    """
 
     rate: float = 0.5
 
