@@ -296,6 +296,8 @@ def _identity(call: Call) -> Tensor:
 @operator("Dropout")
 def _dropout(call: Call) -> Tensor:
     rate = call.scalar(1) if call.has(1) else call.get("ratio", 0.5)
+    if rate and call.has(2) and call.array(2).any():
+        raise Refusal("drops at random, as in training; export the network for inference")
     return call.elementwise(call.layer("Dropout", rate), call.view()) if rate else call.view()
 
 
@@ -1127,12 +1129,13 @@ def _resize(call: Call) -> Tensor:
     if mode != "nearest" or view.rank != 4 or not all(isinstance(size, int) for size in sizes[1:]):
         raise Refusal(f"resizes by {mode}, expected nearest over images")
     told = folding.integers(call.array(3)) if call.has(3) else None
-    scales = call.array(2 if call.node.operator == "Resize" and call.opset > 10 else 1) if told is None else None
+    at = 2 if call.node.operator == "Resize" and call.opset > 10 else 1
+    scales = np.ravel(call.array(at)) if told is None else np.array(told) / [1, *sizes[1:]]
     factors = []
     for axis in range(1, 4):
         size = sizes[axis]
         assert isinstance(size, int)
-        wanted = told[axis] if told is not None else float(np.ravel(scales)[axis]) * size
+        wanted = round(float(scales[axis]) * size, 6)
         if wanted < size or wanted % size or not _repeats(call, size, int(wanted) // size):
             raise Refusal(f"makes {wanted:g} places of {size}, expected each repeated as often")
         factors.append(int(wanted) // size)
@@ -1156,7 +1159,7 @@ def _repeats(call: Call, size: int, factor: int) -> bool:
         source = at * (size - 1) / (size * factor - 1)
     else:
         source = at / factor if rule == "asymmetric" else (at + 0.5) / factor - 0.5
-    rounds = {
+    rounds: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "round_prefer_floor": lambda x: np.ceil(x - 0.5),
         "round_prefer_ceil": lambda x: np.floor(x + 0.5),
         "floor": np.floor,
