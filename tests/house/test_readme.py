@@ -67,6 +67,12 @@ def distorted(names: dict[str, Any], printed: str) -> None:
     assert (names["distorted"] != names["train"].images[:64]).any()
 
 
+def exchanged(names: dict[str, Any], printed: str) -> None:
+    assert names["shares"].sum(axis=1) == pytest.approx(1, rel=1e-5)
+    assert "Conv2d(8, 5)" in printed
+    assert printed.endswith("['N', 1, 28, 28]\n")
+
+
 def recipe(names: dict[str, Any], printed: str) -> None:
     assert float(printed) > 0.5
 
@@ -79,6 +85,7 @@ CHECKS: dict[str, Callable[[dict[str, Any], str], None]] = {
     "README.md": readme,
     "docs/command.md": recipe,
     "docs/data.md": distorted,
+    "docs/exchange.md": exchanged,
     "docs/extend.md": twins,
     "docs/index.md": trained,
     "docs/kernels.md": mistake,
@@ -102,6 +109,8 @@ def test_names_and_arguments_on_this_page_work_as_written(
 ) -> None:
     if page == "docs/pictures.md":
         pytest.importorskip("matplotlib", reason="pictures need the extra plots")
+    if page == "docs/exchange.md":
+        pytest.importorskip("onnx", reason="exchange needs the extra onnx")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(data, "load", LOAD)  # every page draws the same strokes
     names: dict[str, Any] = {"__name__": "page"}
@@ -114,7 +123,7 @@ def test_names_and_arguments_on_this_page_work_as_written(
 def test_shell_blocks_use_commands_and_options_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line for page in PAGES for _, block in blocks(page, "sh") for line in block.splitlines()]
     calls = [shlex.split(line, comments=True) for line in lines if line.startswith("twinkernels ")]
-    commands = {"list", "train", "evaluate", "predict", "draw", "profile", "report", "explore", "study"}
+    commands = {"list", "train", "evaluate", "predict", "draw", "profile", "report", "explore", "study", "inspect"}
     assert {call[1] for call in calls} == commands
     for call in calls:
         with pytest.raises(SystemExit) as end:
