@@ -19,6 +19,7 @@ from .builder import PlanBuilder
 from .callbacks import Callback, EarlyStopping
 from .checkpoints import Checkpoints
 from .encoding import ModelFormatError
+from .exchange.torch_reader import from_torch
 from .gradcheck import GradientCheck, gradcheck
 from .graph import DEFAULT_BACKEND, Evaluation, Graph, accuracy
 from .history import Epoch, History
@@ -168,6 +169,7 @@ __all__ = [
     "Zeros",
     "accuracy",
     "build",
+    "from_torch",
     "gradcheck",
     "load",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
@@ -10,7 +11,7 @@ from typing import Any, Union, get_args, get_origin
 import numpy as np
 
 from . import init, layers
-from .settings import annotations
+from .settings import field_types
 
 MAX_INTEGER = 2**31 - 1
 MAX_MESSAGE = 300
@@ -57,8 +58,8 @@ def construct(cls: type, fields: Mapping[str, Any], known: dict[str, type]) -> A
         raise ModelFormatError(f"layer {name} has unknown fields {sorted(fields)}")
     decoded = {key: decode(item, known) for key, item in fields.items()}
     for key, item in decoded.items():
-        if not _fits(item, annotations(cls).get(key)):
-            raise ModelFormatError(f"{name}: {key} is {item!r}, expected {annotations(cls)[key]}")
+        if not _fits(item, field_types(cls).get(key)):
+            raise ModelFormatError(f"{name}: {key} is {item!r}, expected {field_types(cls)[key]}")
     return cls(**decoded)
 
 
@@ -88,5 +89,5 @@ def printable(error: Exception) -> str:
 
 
 def harmless(text: str) -> str:
-    """Text without what could steer a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    """Text without what could steer a terminal, or what it could not be encoded for; spaces of any width stay."""
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else "?" for c in text)

@@ -15,6 +15,7 @@ from data.files import expanded, write_atomically
 from kernels.interface import roles
 
 from .encoding import ModelFormatError, encode
+from .nonfinite import refuse
 
 if TYPE_CHECKING:
     from .graph import Graph
@@ -54,19 +55,31 @@ def save(model: Graph, path: str | os.PathLike[str], layout: str | None = None) 
         write_onnx(model, path, "NCHW" if layout is None else layout)
     elif layout is not None:
         raise ValueError(f"save: layout is {layout!r}, expected none for {path.name}: it is one of .onnx files")
+    elif path.name.lower().endswith(".weights.h5"):
+        from .exchange.keras_weights import save_keras_weights
+
+        save_keras_weights(model, path)
+    elif path.suffix.lower() in (".pth", ".pt"):
+        from .exchange.torch_state import save_state
+
+        save_state(model, path)
+    elif path.suffix.lower() in (".keras", ".h5", ".hdf5"):
+        raise ValueError(f"save: {path.name} would hold a network of Keras'; NAME.weights.h5 holds the weights for one")
     else:
         write_atomically(path, content(model))
 
 
 def content(model: Graph) -> bytes:
-    """What `save` writes. Raises ModelFormatError for a model that `load` would refuse."""
+    """What `save` writes. Raises for a model that `load` would refuse: NonFiniteError, or ModelFormatError."""
+    arrays = model.parameters() | model.statistics()
+    refuse("model", arrays)
     architecture = describe(model)
     text = json.dumps(architecture)
     if len(text) > MAX_METADATA:
         raise ModelFormatError(f"{len(text)} characters of architecture, expected at most {MAX_METADATA}")
     check_counts(architecture)
     check_extent(model)
-    return serialised(model.parameters() | model.statistics(), {"twinkernels": text})
+    return serialised(arrays, {"twinkernels": text})
 
 
 def describe(model: Graph) -> dict[str, Any]:

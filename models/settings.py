@@ -25,14 +25,14 @@ class Settings:
             object.__setattr__(self, name, value)
             if value is None and setting.default is None:
                 continue
-            if (annotation := annotations(kind).get(name)) is float:
+            if (annotation := field_types(kind).get(name)) is float:
                 shapes.number(kind.__name__, name, value, infinite=name in self.unbounded)
             elif annotation is bool:
                 shapes.flag(kind.__name__, name, value)
 
 
 @functools.cache
-def annotations(cls: type) -> dict[str, Any]:
+def field_types(cls: type) -> dict[str, Any]:
     """The types of a class's fields; none for a class of the user's, annotated with what only its type checker sees."""
     try:
         return get_type_hints(cls)

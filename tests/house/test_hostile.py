@@ -293,7 +293,6 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "path up": ({"nodes": [relu("../x")]}, r"node name '../x' is not allowed"),
     "path up inside": ({"nodes": [relu("a/../../x")]}, "is not allowed"),
     "path up for Windows": ({"nodes": [relu("a\\..\\x")]}, "is not allowed"),
-    "path from the root": ({"nodes": [relu("/etc/passwd")]}, "is not allowed"),
     "terminal's command": ({"nodes": [relu("\x1b[2J")]}, r"node name '\\x1b\[2J' is not allowed"),
     "half a character": ({"nodes": [relu("\ud800")]}, "not a readable model"),
     "long name": ({"nodes": [relu("a" * 201)]}, "is not allowed"),
