@@ -23,7 +23,7 @@ from . import folding
 from .folding import Refusal
 from .metadata import NORMALISATION
 from .onnx_file import MAX_BYTES, FileInput, FileNode, OnnxFile, UnsupportedOperatorError, read_file
-from .onnx_operators import MAX_PARAMETERS, OPERATORS, Call, Tensor
+from .onnx_operators import OPERATORS, Call, Tensor
 from .translation import CHANNELS_LAST, Translation, layer_class
 from .views import BATCH, View, axis_of, flat
 
@@ -40,7 +40,7 @@ def read_onnx(
     """The network in an ONNX file, on any backend, in inference the same function as the file's first output.
 
     input_shape: of one sample as the model shall take it, where the file leaves sizes open. max_bytes: of the file, and
-    of the weights that lie beside it.
+    of all weights.
 
     Images come as (N, H, W, C), also where the file has (N, C, H, W), and so do maps that go out; everything else keeps
     the file's axes. Where the file's first axis cannot be a batch, because the network works along it, one sample is
@@ -55,10 +55,10 @@ def read_onnx(
     kernels.get(DEFAULT_BACKEND if backend is None else backend)  # a wrong name is no fault of the file
     file = read_file(path, max_bytes)
     try:
-        return Walk(file, input_shape).graph(backend)
+        return Walk(file, input_shape, max_bytes=max_bytes).graph(backend)
     except UnsupportedOperatorError as error:
         try:
-            return Walk(file, input_shape, whole=True).graph(backend)
+            return Walk(file, input_shape, whole=True, max_bytes=max_bytes).graph(backend)
         except ModelFormatError:
             raise error from None
 
@@ -77,13 +77,21 @@ class Walk:
     """A file's nodes in order, as far as its first output needs them.
 
     survey: go on behind a node that cannot run, to see what else there is. whole: the input's first axis is no batch,
-    what goes in is one sample as it is; for networks that work along that axis.
+    what goes in is one sample as it is; for networks that work along that axis. max_bytes: of what is computed
+    beforehand, and of the weights.
     """
 
     def __init__(
-        self, file: OnnxFile, input_shape: Sequence[int] | None = None, survey: bool = False, whole: bool = False
+        self,
+        file: OnnxFile,
+        input_shape: Sequence[int] | None = None,
+        survey: bool = False,
+        whole: bool = False,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         self.file = file
+        self._max_bytes = max_bytes
+        self._folded = 0
         self.whole = whole
         self.rows: list[Row] = []
         self.nodes = _needed(file)
@@ -177,9 +185,17 @@ class Walk:
                 raise Refusal("is not supported")
             self._check_integers(node)
             call = Call(self.net, node, inputs, self.file.opset)
-            result = OPERATORS[node.operator](call)
+            try:
+                result = OPERATORS[node.operator](call)
+            except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+                # What no operator looks at on its own: an attribute of another type, a constant without axes.
+                raise Refusal(f"has inputs or attributes that do not fit ({error})") from None
         else:
-            result = folding.fold(node.operator, inputs, node.attributes, self.file.opset)  # type: ignore[assignment]
+            folded = folding.fold(node.operator, inputs, node.attributes, self.file.opset)
+            result = list(folded)
+            self._folded += sum(array.nbytes for array in folded if array.base is None)
+            if self._folded > self._max_bytes:
+                raise Refusal(f"brings the constants computed beforehand above {self._max_bytes} bytes")
         outputs = result if isinstance(result, list) else [result]
         for at, name in enumerate(node.outputs):
             if name and self._uses[name]:
@@ -229,9 +245,9 @@ class Walk:
                 wanted.update(made[name].inputs)
         nodes = {name: (made[name].layer, *made[name].inputs) for name in made if name in wanted}
         arrays = {f"{name}.{key}": array for name in nodes for key, array in made[name].arrays.items()}
-        count = sum(array.size for array in arrays.values())
-        if count > MAX_PARAMETERS:
-            raise ModelFormatError(f"{count} weights, expected at most {MAX_PARAMETERS}")
+        size = sum(array.nbytes for array in arrays.values())
+        if size > self._max_bytes:
+            raise ModelFormatError(f"{size} bytes of weights, expected at most {self._max_bytes}")
         floats = {array.dtype for array in arrays.values()}
         for name, array in arrays.items():
             if not np.isfinite(array).all():
