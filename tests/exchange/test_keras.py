@@ -635,7 +635,7 @@ def test_any_change_to_a_file_is_taken_or_refused(tmp_path: Path) -> None:
     whole = write(tmp_path, layers, (6, 4, 2), 2).read_bytes()
     told = sequential(layers, (6, 4, 2), 3)
     for generation, content in ((2, whole), (3, buffer.getvalue())):
-        for _ in range(150):
+        for _ in range(60):
             changed = bytearray(content)
             for at in rng.integers(0, min(len(content), 6000), rng.integers(1, 4)):
                 changed[at : at + 4] = rng.integers(0, 256, 4, dtype=np.uint8).tobytes()
