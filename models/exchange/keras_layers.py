@@ -159,6 +159,8 @@ class Network:
             return inputs[0]
         if kind == "TFOpLambda":  # an operator between layers, as TensorFlow's Keras 2 wrote it
             kind = OPERATORS.get(str(config.get("function")), kind)
+        if kind in FUNCTIONS:
+            return self.activation(name, FUNCTIONS[kind], inputs[0])
         write = WRITERS.get(kind)
         if write is None:
             raise Refusal(_unknown(kind))
@@ -297,6 +299,16 @@ ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
 """Keras' functions, with the constants that they have when named alone: our layer and its settings."""
 
 WRITERS: dict[str, Callable[..., str]] = {}
+FUNCTIONS = {
+    "Relu": "relu",
+    "Sigmoid": "sigmoid",
+    "Tanh": "tanh",
+    "Silu": "silu",
+    "Softplus": "softplus",
+    "Exp": "exponential",
+}
+"""Functions of keras.ops between layers that are activations."""
+
 ACTIVATED = (
     *("Dense", "Conv2D", "Convolution2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose"),
     *("Conv1D", "DepthwiseConv1D", "SeparableConv1D"),
