@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-MAX_FOLDED = 1 << 26
-"""Numbers that one folded value may hold: 256 MB of float32. A repeated one is held once."""
+MAX_FOLDED = 1 << 25
+"""Numbers that one folded value may hold: 128 MB of float32. A repeated one is held once."""
 
 
 class Refusal(Exception):

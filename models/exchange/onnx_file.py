@@ -94,7 +94,7 @@ def read_file(path: Path, max_bytes: int = MAX_BYTES) -> OnnxFile:
 
 def _parsed(proto: Any, path: Path, rest: int) -> OnnxFile:
     graph = proto.graph
-    opsets = {each.domain: each.version for each in proto.opset_import}
+    opsets = {_text(each.domain): each.version for each in proto.opset_import}
     opset = opsets.get("", opsets.get("ai.onnx", 0 if opsets else 1))
     if not graph.node or not graph.output:
         raise ModelFormatError("no network in it")
@@ -103,22 +103,27 @@ def _parsed(proto: Any, path: Path, rest: int) -> OnnxFile:
     if len(graph.node) > MAX_FILE_NODES:
         raise ModelFormatError(f"{len(graph.node)} nodes, expected at most {MAX_FILE_NODES}")
     if graph.sparse_initializer:
-        name = graph.sparse_initializer[0].values.name
+        name = _text(graph.sparse_initializer[0].values.name)
         raise UnsupportedOperatorError(f"constant {name!r} is sparse, expected dense ones")
     store = _Store(path, rest)
-    constants = {each.name: store.array(each) for each in graph.initializer}
+    constants = {_text(each.name): store.array(each) for each in graph.initializer}
     nodes = [_node(each, store) for each in graph.node]
-    inputs = [_value(each) for each in graph.input if each.name not in constants]
+    inputs = [value for value in map(_value, graph.input) if value.name not in constants]
     return OnnxFile(
         path=path,
-        producer=harmless(f"{proto.producer_name} {proto.producer_version}".strip()[:MAX_MESSAGE]),
+        producer=harmless(f"{_text(proto.producer_name)} {_text(proto.producer_version)}".strip()[:MAX_MESSAGE]),
         opset=opset,
         nodes=_ordered(nodes, {*constants, *(each.name for each in inputs)}),
         inputs=tuple(inputs),
         outputs=tuple(_value(each) for each in graph.output),
         constants=constants,
-        metadata={each.key: each.value for each in proto.metadata_props},
+        metadata={_text(each.key): _text(each.value) for each in proto.metadata_props},
     )
+
+
+def _text(value: str | bytes) -> str:
+    """A text of the file, which may hold bytes that are none."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def _value(info: Any) -> FileInput:
@@ -126,10 +131,10 @@ def _value(info: Any) -> FileInput:
     shape: tuple[int | str, ...] | None = None
     if kind.HasField("shape"):
         shape = tuple(
-            int(axis.dim_value) if axis.dim_value > 0 else harmless(axis.dim_param[:MAX_MESSAGE]) or "?"
+            int(axis.dim_value) if axis.dim_value > 0 else harmless(_text(axis.dim_param)[:MAX_MESSAGE]) or "?"
             for axis in kind.shape.dim
         )
-    return FileInput(info.name, np.dtype(DTYPES[kind.elem_type]) if kind.elem_type in DTYPES else None, shape)
+    return FileInput(_text(info.name), np.dtype(DTYPES[kind.elem_type]) if kind.elem_type in DTYPES else None, shape)
 
 
 def _node(proto: Any, store: _Store) -> FileNode:
@@ -138,20 +143,19 @@ def _node(proto: Any, store: _Store) -> FileNode:
     attributes: dict[str, Any] = {}
     for each in proto.attribute:
         if each.type == onnx.AttributeProto.TENSOR:
-            attributes[each.name] = store.array(each.t)
+            attributes[_text(each.name)] = store.array(each.t)
         elif each.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
-            attributes[each.name] = "a graph"
+            attributes[_text(each.name)] = "a graph"
         else:
             value = onnx.helper.get_attribute_value(each)
-            if isinstance(value, bytes):
-                value = value.decode("utf-8", "replace")
-            attributes[each.name] = value if isinstance(value, (int, float, str)) else tuple(value)
-    domain = "" if proto.domain in ("", "ai.onnx") else f"{proto.domain}."
+            value = _text(value) if isinstance(value, bytes) else value
+            attributes[_text(each.name)] = value if isinstance(value, (int, float, str)) else tuple(value)
+    domain = "" if _text(proto.domain) in ("", "ai.onnx") else f"{_text(proto.domain)}."
     return FileNode(
-        name=proto.name,
-        operator=harmless((domain + proto.op_type)[:MAX_MESSAGE]),
-        inputs=tuple(proto.input),
-        outputs=tuple(proto.output),
+        name=_text(proto.name),
+        operator=harmless((domain + _text(proto.op_type))[:MAX_MESSAGE]),
+        inputs=tuple(map(_text, proto.input)),
+        outputs=tuple(map(_text, proto.output)),
         attributes=attributes,
     )
 
@@ -195,7 +199,7 @@ class _Store:
         from onnx import TensorProto, numpy_helper
 
         shape = tuple(tensor.dims)
-        name = tensor.name
+        name = _text(tensor.name)
         if any(size < 0 for size in shape) or len(shape) > 32:
             raise ModelFormatError(f"constant {name!r} has the shape {shape[:8]}")
         if tensor.data_type == TensorProto.STRING:
@@ -216,7 +220,7 @@ class _Store:
 
     def _external(self, tensor: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """Numbers of a file beside this one, and of no other."""
-        told = {each.key: each.value for each in tensor.external_data}
+        told = {_text(each.key): _text(each.value) for each in tensor.external_data}
         location = told.get("location", "")
         try:
             offset, length = int(told.get("offset", 0)), int(told.get("length", -1))

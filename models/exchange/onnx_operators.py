@@ -42,6 +42,11 @@ def operator(*names: str) -> Callable[[Operator], Operator]:
     return register
 
 
+def _written(value: float) -> float:
+    """What was meant by a float32: 0.1 where the file has the nearest to it."""
+    return float(str(np.float32(value)))
+
+
 @dataclass
 class Call:
     """One node of the file while it is translated."""
@@ -92,8 +97,7 @@ class Call:
         fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
         if default is not None and not fits:
             raise Refusal(f"has {name} = {value!r}, expected {wanted.__name__}")
-        # The file holds 0.1 as the float32 nearest to it; what was written is the shortest number that becomes that.
-        return float(str(np.float32(value))) if wanted is float else value
+        return _written(value) if wanted is float else value
 
     def ints(self, name: str, at: int | None = None) -> list[int] | None:
         """An attribute of whole numbers, or the input that later versions have in its place; None if left out."""
@@ -109,7 +113,7 @@ class Call:
         array = self.array(at)
         if array.size != 1 or array.dtype == object:
             raise Refusal(f"has {self._named(at)} of shape {array.shape}, expected one number")
-        return float(array.reshape(()))
+        return _written(array.reshape(()).item()) if array.dtype == np.float32 else float(array.reshape(()))
 
     def axis(self, value: int, rank: int) -> int:
         """The file's axis as one of a view, which has `rank` of them."""
@@ -292,6 +296,8 @@ def _identity(call: Call) -> Tensor:
 @operator("Dropout")
 def _dropout(call: Call) -> Tensor:
     rate = call.scalar(1) if call.has(1) else call.get("ratio", 0.5)
+    if rate and call.has(2) and call.array(2).any():
+        raise Refusal("drops at random, as in training; export the network for inference")
     return call.elementwise(call.layer("Dropout", rate), call.view()) if rate else call.view()
 
 
@@ -1113,3 +1119,52 @@ def _pad(call: Call) -> Tensor:
     pads2 = ((0, 0), both[0]) if view.rank == 3 else (both[0], both[1])
     layer = call.layer("Pad2d", pads2, **_unless("constant", mode=mode), **_unless(0.0, value=value))
     return net.as_image(call.add(layer, net.image(view)), view.rank)
+
+
+@operator("Resize", "Upsample")
+def _resize(call: Call) -> Tensor:
+    view, net = call.view(), call.net
+    mode = call.get("mode", "nearest")
+    sizes = call.sizes(view)
+    if mode != "nearest" or view.rank != 4 or not all(isinstance(size, int) for size in sizes[1:]):
+        raise Refusal(f"resizes by {mode}, expected nearest over images")
+    told = folding.integers(call.array(3)) if call.has(3) else None
+    at = 2 if call.node.operator == "Resize" and call.opset > 10 else 1
+    scales = np.ravel(call.array(at)) if told is None else np.array(told) / [1, *sizes[1:]]
+    factors = []
+    for axis in range(1, 4):
+        size = sizes[axis]
+        assert isinstance(size, int)
+        wanted = round(float(scales[axis]) * size, 6)
+        if wanted < size or wanted % size or not _repeats(call, size, int(wanted) // size):
+            raise Refusal(f"makes {wanted:g} places of {size}, expected each repeated as often")
+        factors.append(int(wanted) // size)
+    if factors[0] != 1:
+        raise Refusal("resizes the channels")
+    if factors == [1, 1, 1]:
+        return view
+    layer = call.layer("Upsample2d", _plain((factors[1], factors[2])))
+    return net.as_image(call.add(layer, net.image(view)))
+
+
+def _repeats(call: Call, size: int, factor: int) -> bool:
+    """Whether the nearest of the file's rule is, for every place, the one that is repeated there."""
+    if size * factor > 1 << 20:
+        return False
+    at = np.arange(size * factor)
+    # Versions below 11 knew one rule.
+    rule = call.get("coordinate_transformation_mode", "half_pixel") if call.opset > 10 else "asymmetric"
+    nearest = call.get("nearest_mode", "round_prefer_floor") if call.opset > 10 else "floor"
+    if rule == "align_corners" and size * factor > 1:
+        source = at * (size - 1) / (size * factor - 1)
+    else:
+        source = at / factor if rule == "asymmetric" else (at + 0.5) / factor - 0.5
+    rounds: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "round_prefer_floor": lambda x: np.ceil(x - 0.5),
+        "round_prefer_ceil": lambda x: np.floor(x + 0.5),
+        "floor": np.floor,
+        "ceil": np.ceil,
+    }
+    if nearest not in rounds or rule not in ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners"):
+        return False
+    return bool(np.array_equal(np.clip(rounds[nearest](source), 0, size - 1), at // factor))

@@ -23,7 +23,7 @@ from . import folding
 from .folding import Refusal
 from .metadata import NORMALISATION
 from .onnx_file import MAX_BYTES, FileInput, FileNode, OnnxFile, UnsupportedOperatorError, read_file
-from .onnx_operators import MAX_PARAMETERS, OPERATORS, Call, Tensor
+from .onnx_operators import OPERATORS, Call, Tensor
 from .translation import CHANNELS_LAST, Translation, layer_class
 from .views import BATCH, View, axis_of, flat
 
@@ -40,13 +40,14 @@ def read_onnx(
     """The network in an ONNX file, on any backend, in inference the same function as the file's first output.
 
     input_shape: of one sample as the model shall take it, where the file leaves sizes open. max_bytes: of the file, and
-    of the weights that lie beside it.
+    of all weights.
 
     Images come as (N, H, W, C), also where the file has (N, C, H, W), and so do maps that go out; everything else keeps
-    the file's axes. Where the file's first axis cannot be a batch, because the network works along it, one sample is the
-    file's whole input. Nothing in the file is executed, and no file outside its folder is read. Raises
-    FileNotFoundError; ModelFormatError for a file that is damaged; UnsupportedOperatorError, which is one, for a network
-    with a part that cannot run here, by operator, node and file.
+    the file's axes. Where the file's first axis cannot be a batch, because the network works along it, one sample is
+    the file's whole input. Nothing in the file is executed, and no file outside its folder is read.
+
+    Raises FileNotFoundError; ModelFormatError for a file that is damaged; UnsupportedOperatorError, which is one, for a
+    network with a part that cannot run here, by operator, node and file.
     """
     path = expanded(path)
     if not path.is_file():
@@ -54,10 +55,10 @@ def read_onnx(
     kernels.get(DEFAULT_BACKEND if backend is None else backend)  # a wrong name is no fault of the file
     file = read_file(path, max_bytes)
     try:
-        return Walk(file, input_shape).graph(backend)
+        return Walk(file, input_shape, max_bytes=max_bytes).graph(backend)
     except UnsupportedOperatorError as error:
         try:
-            return Walk(file, input_shape, whole=True).graph(backend)
+            return Walk(file, input_shape, whole=True, max_bytes=max_bytes).graph(backend)
         except ModelFormatError:
             raise error from None
 
@@ -76,13 +77,21 @@ class Walk:
     """A file's nodes in order, as far as its first output needs them.
 
     survey: go on behind a node that cannot run, to see what else there is. whole: the input's first axis is no batch,
-    what goes in is one sample as it is; for networks that work along that axis.
+    what goes in is one sample as it is; for networks that work along that axis. max_bytes: of what is computed
+    beforehand, and of the weights.
     """
 
     def __init__(
-        self, file: OnnxFile, input_shape: Sequence[int] | None = None, survey: bool = False, whole: bool = False
+        self,
+        file: OnnxFile,
+        input_shape: Sequence[int] | None = None,
+        survey: bool = False,
+        whole: bool = False,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         self.file = file
+        self._max_bytes = max_bytes
+        self._folded = 0
         self.whole = whole
         self.rows: list[Row] = []
         self.nodes = _needed(file)
@@ -91,6 +100,7 @@ class Walk:
         self._uses = Counter(name for node in self.nodes for name in node.inputs)
         self._uses[file.outputs[0].name] += 1
         self._start(input_shape)
+        self._integers = {self.input.name} if self.input.dtype == np.uint8 else set()
         for node in self.nodes:
             row = Row(node)
             self.rows.append(row)
@@ -121,7 +131,7 @@ class Walk:
     def _start(self, given: Sequence[int] | None) -> None:
         name, shape = self.input.name, self.input.shape
         where = f"{self.file.path}: input {harmless(name)!r}"
-        if self.input.dtype is None or self.input.dtype.kind not in "fu":
+        if self.input.dtype is None or (self.input.dtype.kind != "f" and self.input.dtype != np.uint8):
             kind = "of an unknown type" if self.input.dtype is None else f"of {self.input.dtype}"
             raise UnsupportedOperatorError(f"{where} is {kind}, expected floats or uint8 images")
         if not shape:
@@ -173,10 +183,19 @@ class Walk:
         if missing or any(isinstance(each, View) for each in inputs):
             if node.operator not in OPERATORS:
                 raise Refusal("is not supported")
+            self._check_integers(node)
             call = Call(self.net, node, inputs, self.file.opset)
-            result = OPERATORS[node.operator](call)
+            try:
+                result = OPERATORS[node.operator](call)
+            except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+                # What no operator looks at on its own: an attribute of another type, a constant without axes.
+                raise Refusal(f"has inputs or attributes that do not fit ({error})") from None
         else:
-            result = folding.fold(node.operator, inputs, node.attributes, self.file.opset)  # type: ignore[assignment]
+            folded = folding.fold(node.operator, inputs, node.attributes, self.file.opset)
+            result = list(folded)
+            self._folded += sum(array.nbytes for array in folded if array.base is None)
+            if self._folded > self._max_bytes:
+                raise Refusal(f"brings the constants computed beforehand above {self._max_bytes} bytes")
         outputs = result if isinstance(result, list) else [result]
         for at, name in enumerate(node.outputs):
             if name and self._uses[name]:
@@ -187,6 +206,14 @@ class Walk:
         for each in inputs:
             if isinstance(each, View):
                 self.net.remaining[each.node] -= 1
+
+    def _check_integers(self, node: FileNode) -> None:
+        """Follow pixels until they are cast to floats. Raises Refusal for a node that computes with integers."""
+        if not self._integers.intersection(node.inputs) or node.operator in ("Cast", "Shape", "Size"):
+            return
+        if node.operator not in ("Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose"):
+            raise Refusal("computes with integers, expected a Cast to floats before it")
+        self._integers.update(node.outputs)
 
     def _unsupported(self, row: Row) -> ModelFormatError:
         operator = row.node.operator
@@ -218,9 +245,9 @@ class Walk:
                 wanted.update(made[name].inputs)
         nodes = {name: (made[name].layer, *made[name].inputs) for name in made if name in wanted}
         arrays = {f"{name}.{key}": array for name in nodes for key, array in made[name].arrays.items()}
-        count = sum(array.size for array in arrays.values())
-        if count > MAX_PARAMETERS:
-            raise ModelFormatError(f"{count} weights, expected at most {MAX_PARAMETERS}")
+        size = sum(array.nbytes for array in arrays.values())
+        if size > self._max_bytes:
+            raise ModelFormatError(f"{size} bytes of weights, expected at most {self._max_bytes}")
         floats = {array.dtype for array in arrays.values()}
         for name, array in arrays.items():
             if not np.isfinite(array).all():

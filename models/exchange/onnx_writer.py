@@ -481,3 +481,108 @@ def _mean_norm(call: Export) -> Tensor:
     if x.order == "first":
         return call.alike("Add", call.constant("shift", shift.reshape(-1, 1, 1)))
     return call.row("Add", call.constant("shift", shift))
+
+
+def _over_rows(call: Export, kind: str, *more: str, **attributes: Any) -> Tensor:
+    """As `_channels`, for an operator that wants an axis of places: rows have one of size 1."""
+    if len(call.x.shape) > 1:
+        return _channels(call, kind, *more, **attributes)
+    x = call.writer.last(call.x)
+    spread = call.writer.reshaped(x.name, (*x.shape, 1))
+    return Tensor(call.writer.reshaped(call.operator(kind, [spread, *more], **attributes), x.shape), x.shape)
+
+
+@writes("LayerNorm")
+def _layer_norm(call: Export) -> Tensor:
+    first = len(call.x.shape) + 1 - call.arrays["gamma"].ndim
+    return call.row(
+        "LayerNormalization", call.constant("gamma"), call.constant("beta"), axis=first, epsilon=call.layer.eps
+    )
+
+
+@writes("GroupNorm")
+def _group_norm(call: Export) -> Tensor:
+    arrays = [call.constant(key) for key in ("gamma", "beta")]
+    return _over_rows(call, "GroupNormalization", *arrays, num_groups=call.layer.groups, epsilon=call.layer.eps)
+
+
+@writes("InstanceNorm")
+def _instance_norm(call: Export) -> Tensor:
+    arrays = [call.constant(key) for key in ("gamma", "beta")]
+    return _over_rows(call, "InstanceNormalization", *arrays, epsilon=call.layer.eps)
+
+
+@writes("LocalResponseNorm")
+def _local_response_norm(call: Export) -> Tensor:
+    layer = call.layer
+    return _over_rows(call, "LRN", size=layer.size, alpha=layer.alpha, beta=layer.beta, bias=layer.bias)
+
+
+# Arithmetic, means, and what moves numbers --------------------------------------------------------------------------
+
+
+@writes("Multiply", "Subtract", "Divide")
+def _arithmetic(call: Export) -> Tensor:
+    return _joined(call, {"Multiply": "Mul", "Subtract": "Sub", "Divide": "Div"}[type(call.layer).__name__])
+
+
+@writes("Affine")
+def _affine(call: Export) -> Tensor:
+    x = call.x
+    first = x.order == "first" and call.layer.shape is None
+    x = x if first else call.writer.last(x)
+    name = x.name
+    for key, kind in (("gamma", "Mul"), ("beta", "Add")):
+        if key in call.arrays:
+            array = call.arrays[key]
+            name = call.operator(kind, [name, call.constant(key, array.reshape(-1, 1, 1) if first else array)])
+    return Tensor(name, x.shape, x.order)
+
+
+@writes("Mean")
+def _mean(call: Export) -> Tensor:
+    axes = call.layer.axes if isinstance(call.layer.axes, tuple) else (call.layer.axes,)
+    given = call.constant("axes", np.array(axes, np.int64))
+    return call.row("ReduceMean", given, keepdims=int(call.layer.keepdims))
+
+
+@writes("Reshape")
+def _reshape(call: Export) -> Tensor:
+    return Tensor(call.writer.reshaped(call.writer.last(call.x).name, call.shape), call.shape)
+
+
+@writes("Transpose")
+def _transpose(call: Export) -> Tensor:
+    return call.row("Transpose", perm=(0, *call.layer.axes))
+
+
+@writes("Slice")
+def _slice(call: Export) -> Tensor:
+    layer = call.layer
+    size = call.x.shape[layer.axis % (len(call.x.shape) + 1) - 1]
+    start, stop, step = slice(layer.start, layer.stop, layer.step).indices(size)
+    stop = -(1 << 62) if stop < 0 else stop
+    given = {"starts": start, "ends": stop, "axes": layer.axis, "steps": step}
+    return call.row("Slice", *(call.constant(key, np.array([value], np.int64)) for key, value in given.items()))
+
+
+@writes("Pad2d")
+def _pad2d(call: Export) -> Tensor:
+    (top, bottom), (left, right) = (_pair(each) for each in _pair(call.layer.padding))
+    pads = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
+    value = [call.number("value", call.layer.value)] if call.layer.mode == "constant" else []
+    padded = call.image("Pad", call.constant("pads", np.maximum(pads, 0)), *value, mode=call.layer.mode)
+    if pads.min() >= 0:
+        return padded
+    # Not every program takes places off by negative numbers.
+    ends = np.where(pads[6:] < 0, pads[6:], np.iinfo(np.int64).max)
+    given = {"starts": np.maximum(-pads[2:4], 0), "ends": ends, "axes": np.array([2, 3])}
+    name = call.operator("Slice", [padded.name, *(call.constant(key, value) for key, value in given.items())])
+    return Tensor(name, call.shape, "first")
+
+
+@writes("Upsample2d")
+def _upsample2d(call: Export) -> Tensor:
+    scales = call.constant("scales", np.array([1, 1, *_pair(call.layer.factor)], np.float32))
+    settings = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    return call.image("Resize", "", scales, **settings)

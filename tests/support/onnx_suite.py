@@ -7,10 +7,12 @@ joined with it and split off again inside; the rest are written into the file as
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -45,19 +47,41 @@ class Case:
         return str(self.model.graph.node[0].op_type)
 
 
-def node_cases() -> list[Case]:
-    """Those of one node each, but for those that spell the node out, and those of other types than float32."""
-    from onnx.backend.test.case import node
+def node_cases(modules: Iterable[str] = tuple(MODULES.split())) -> list[Case]:
+    """Those of one node over floats, but for those that spell the node out, and for tensors with three axes of space.
 
-    for module in MODULES.split():
-        importlib.import_module(f"{node.__name__}.{module}")
-    found = {}
+    There is no kernel for the latter, and the suite takes many seconds to make them.
+    """
+    from onnx.backend.test.case import base, node
+
+    exported = base._Exporter.__init__
+
+    def flat_ones(cls: type, name: str, bases: Any, made: dict[str, Any]) -> None:
+        exported(cls, name, bases, {key: value for key, value in made.items() if "_3d" not in key})
+
+    with (
+        patch.object(base._Exporter, "__init__", flat_ones),
+        warnings.catch_warnings(action="ignore"),
+        np.errstate(all="ignore"),
+    ):
+        found = [importlib.import_module(f"{node.__name__}.{module}") for module in modules]
+    wanted = {module.__name__.rpartition(".")[2] for module in found}
+    cases = {}
     for each in node._NodeTestCases:
-        inputs, outputs = each.data_sets[0]
-        if "_expanded" in each.name or not all(isinstance(x, np.ndarray) for x in [*inputs, *outputs]):
+        inputs, outputs = ([_array(value) for value in values] for values in each.data_sets[0])
+        if "_expanded" in each.name or inputs[0].dtype.kind != "f" or any(x.dtype == object for x in inputs):
             continue
-        found[each.name] = Case(each.name, each.model, list(inputs), list(outputs), each.rtol, each.atol)
-    return sorted(found.values(), key=lambda case: case.name)
+        cases[each.name] = Case(each.name, each.model, list(inputs), list(outputs), each.rtol, each.atol)
+    operators = {name.replace("_", "") for name in wanted}
+    return sorted(
+        (case for case in cases.values() if case.operator.lower() in operators),
+        key=lambda case: case.name,
+    )
+
+
+def _array(value: Any) -> np.ndarray:
+    """A value of a case; an array of objects where it is no tensor."""
+    return np.asarray(value, None if isinstance(value, np.ndarray | np.generic) else object)
 
 
 def file_cases(kind: str) -> Iterator[Case]:
@@ -134,3 +158,19 @@ def answered(case: Case, backend: str, path: Path) -> tuple[np.ndarray, np.ndarr
     walk.graph("numpy")
     got = network.predict(x.transpose(walk.input_order).reshape(len(x), *network.input_shape))
     return got, case.outputs[0].transpose(walk.output_order)
+
+
+def outcome(case: Case, backend: str, path: Path) -> str:
+    """ "" where the network answers as the case says; else the reason for which it is refused.
+
+    Raises AssertionError for a wrong answer.
+    """
+    try:
+        got, want = answered(case, backend, path)
+    except models.ModelFormatError as error:
+        text = str(error).removeprefix(f"{path}: ").partition("; `twinkernels")[0]
+        return text.partition(f"operator {case.operator}, ")[2] or text
+    assert got.shape == want.shape, case.name
+    tolerance = {"rtol": max(case.rtol, 1e-4), "atol": max(case.atol, 1e-6)}
+    np.testing.assert_allclose(got, want, **tolerance, err_msg=case.name)
+    return ""
