@@ -242,6 +242,17 @@ def leaves_of(entry: Mapping[str, Any], place: str, trainable: bool, depth: int)
         yield from leaves_of(inner, where, trainable, depth + 1)
 
 
+def named(entry: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
+    """The name and class of each layer that holds no others, those of inner models behind the model's name."""
+    if depth == MAX_DEPTH:
+        raise ModelFormatError(f"models in models, more than {MAX_DEPTH} deep")
+    for inner in layers_of(entry):
+        if inner["class_name"] in MODELS:
+            yield from named(inner, f"{prefix}{name_of(inner)}/", depth + 1)
+        else:
+            yield prefix + name_of(inner), inner["class_name"]
+
+
 def input_shape(model: Mapping[str, Any], depth: int = 0) -> tuple[int, ...]:
     """The shape of one sample of the model's only input."""
     if depth == MAX_DEPTH:

@@ -220,6 +220,12 @@ class Network:
         return "same" if any(total % 2 for total in pads) else _size([total // 2 for total in pads])
 
 
+def reason_against(kind: str) -> str:
+    """Why a class of layers cannot run here, "" for one that can."""
+    known = kind in WRITERS or kind in FUNCTIONS or kind in ("InputLayer", "TFOpLambda")
+    return "" if known else _unknown(kind).partition(";")[0]
+
+
 def _unknown(kind: str) -> str:
     if kind == "Lambda":
         return "holds code, which is not executed; write it with layers of Keras, or export the network to ONNX"

@@ -17,7 +17,7 @@ import pytest
 import models
 from kernels import Kernels
 from models import BatchNorm, Conv2d, Flatten, Graph, Linear, MaxPool2d, MeanNorm, ModelFormatError, ReLU, Sequential
-from models.exchange import UnsupportedOperatorError, save_keras_weights
+from models.exchange import UnsupportedOperatorError, inspect, save_keras_weights
 
 h5py = pytest.importorskip("h5py", reason="h5py is not installed: it reads and writes Keras' files")
 
@@ -472,6 +472,18 @@ def test_what_cannot_run_here_is_named(tmp_path: Path, name: str) -> None:
         path = write(tmp_path, layers, (6, 4, 2), generation)
         with pytest.raises(UnsupportedOperatorError, match=rf"m\.\w+: {message}"):
             models.load(path, "numpy")
+
+
+def test_inspection_tells_of_every_layer(tmp_path: Path) -> None:
+    found = inspect(write(tmp_path, network(), (6, 4, 2), 3))
+    assert found.runs
+    assert found.head == ("m.keras: Keras 3.14.0, 7 layers", "input (N, 6, 4, 2)")
+    assert found.rows[1] == ("conv", "Conv2D", "Conv2d(4, 3, padding=1), ReLU()", "(N, 6, 4, 4)", "")
+    layers = [plain("LSTM", "one"), plain("Flatten", "flat"), plain("Lambda", "two")]
+    found = inspect(write(tmp_path, layers, (6, 4), 2))
+    assert not found.runs
+    assert [row[-1] for row in found.rows] == ["is not supported", "", "holds code, which is not executed"]
+    assert "layer 'one' (LSTM) is not supported" in found.reasons[0]
 
 
 def test_shared_weights_and_many_inputs_are_refused(tmp_path: Path) -> None:
