@@ -458,7 +458,8 @@ class Backend(Protocol):
         """loss = −mean over the batch of Σ_c t_c log softmax(logits)_c, and its gradient (softmax − t) / N.
 
         logits (N, C), labels (N,) int64 in [0, C), loss (). The target t is (1 − smoothing) onehot + smoothing / C:
-        Szegedy et al. 2016.
+        Szegedy et al. 2016. A label outside of [0, C) is no error here, where labels may change under a plan that runs:
+        its row of the gradient is NaN, and so is the loss.
         """
 
     @staticmethod
@@ -777,11 +778,15 @@ class Kernel:
 
     Both are fill functions with the same parameters, annotated with `Input`, `Output`, `InPlace`, `Scratch` or plain
     types. With a `scratch` parameter they have dims `d`, and scratch(backend, d, n) gives the elements it needs.
+
+    shapes: the arrays' axes, in the words of `kernels.rules`, such as "x (N, ..., C), gain (C), y (N, ..., C)". A plan
+    then holds every call to them when it is made; without them a kernel has to look at its arrays itself.
     """
 
     numpy: Callable[..., None]
     numba: Callable[..., None] | None = None
     scratch: Callable[[str, Any, int], int] | None = None
+    shapes: str = ""
 
     @property
     def name(self) -> str:
@@ -841,7 +846,7 @@ def roles(kernel: str | Kernel) -> dict[str, str]:
 
     kernel: a name of `Backend`, `Fused` or `Batches`, else ValueError; or a kernel written elsewhere.
     """
-    function = kernel.numpy if isinstance(kernel, Kernel) else _declaration(kernel)
+    function = declaration(kernel)
     hints = get_type_hints(function, include_extras=True)
     return {name: _role(hints.get(name)) for name in inspect.signature(function).parameters}
 
@@ -854,7 +859,10 @@ def _role(hint: object) -> str:
     return "attribute"
 
 
-def _declaration(kernel: str) -> Callable[..., None]:
+def declaration(kernel: str | Kernel) -> Callable[..., None]:
+    """The function whose signature is the kernel's; errors as `roles` has them."""
+    if isinstance(kernel, Kernel):
+        return kernel.numpy
     if not isinstance(kernel, str):
         raise TypeError(f"kernel is a {type(kernel).__name__}, expected a name or a kernels.Kernel")
     known: dict[str, Callable[..., None]] = {

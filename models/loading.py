@@ -114,13 +114,15 @@ def _own(path: Path, backend: str | None, layers: Sequence[type[Layer]], max_byt
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             held = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
             kind, architecture = _architecture(file.metadata(), known)
-            _check_tensors(held, architecture)
+            least = _check_tensors(held, architecture)
             model = kind.of(architecture, backend)
             check_extent(model)
             tensors = {name: file.get_tensor(name) for name in held}
         for name, tensor in tensors.items():
             if not np.isfinite(tensor).all():
                 raise ModelFormatError(f"{name} is not finite")
+            if tensor.min() < least[name]:
+                raise ModelFormatError(f"{name} has an element of {tensor.min():g}, expected at least {least[name]:g}")
         model.set_parameters(tensors)
     except (SafetensorError, ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
         raise ModelFormatError(f"{path}: not a readable model ({printable(error)})") from error
@@ -187,10 +189,11 @@ def _architecture(metadata: dict[str, str] | None, known: dict[str, type]) -> tu
     return Sequential if told["kind"] == "Sequential" else Graph, architecture
 
 
-def _check_tensors(held: Mapping[str, Held], architecture: Architecture) -> None:
-    """Raise ModelFormatError unless the arrays of the architecture are those that the file holds."""
+def _check_tensors(held: Mapping[str, Held], architecture: Architecture) -> dict[str, float]:
+    """Raise ModelFormatError unless the arrays of the architecture are those that the file holds; the least of each."""
     _, network = lower_inference(architecture)
-    expected = {name: array.shape for name, array in (network.parameters | network.statistics).items()}
+    arrays = network.parameters | network.statistics
+    expected = {name: array.shape for name, array in arrays.items()}
     if held.keys() != expected.keys():
         odd = sorted(held.keys() ^ expected.keys())
         raise ModelFormatError(f"tensors do not match the architecture: {', '.join(odd[:5])}")
@@ -200,3 +203,4 @@ def _check_tensors(held: Mapping[str, Held], architecture: Architecture) -> None
         shapes.equal("model", name, held_shape, shape)
         if held_code != code:
             raise ModelFormatError(f"{name} has dtype {held_code}, expected {code}")
+    return {name: array.least for name, array in arrays.items()}

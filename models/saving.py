@@ -15,6 +15,7 @@ from data.files import expanded, write_atomically
 from kernels.interface import roles
 
 from .encoding import ModelFormatError, encode
+from .nonfinite import refuse
 
 if TYPE_CHECKING:
     from .graph import Graph
@@ -69,14 +70,16 @@ def save(model: Graph, path: str | os.PathLike[str], layout: str | None = None) 
 
 
 def content(model: Graph) -> bytes:
-    """What `save` writes. Raises ModelFormatError for a model that `load` would refuse."""
+    """What `save` writes. Raises for a model that `load` would refuse: NonFiniteError, or ModelFormatError."""
+    arrays = model.parameters() | model.statistics()
+    refuse("model", arrays)
     architecture = describe(model)
     text = json.dumps(architecture)
     if len(text) > MAX_METADATA:
         raise ModelFormatError(f"{len(text)} characters of architecture, expected at most {MAX_METADATA}")
     check_counts(architecture)
     check_extent(model)
-    return serialised(model.parameters() | model.statistics(), {"twinkernels": text})
+    return serialised(arrays, {"twinkernels": text})
 
 
 def describe(model: Graph) -> dict[str, Any]:

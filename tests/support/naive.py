@@ -641,8 +641,11 @@ def softmax_cross_entropy(logits, labels, smoothing, d, scratch, loss, dlogits):
     losses = []
     for i in range(n):
         log_p = _log_softmax(logits[i].tolist())
+        label = labels.item(i)
         for c in range(classes):
-            target = (1.0 - smoothing) * (c == labels.item(i)) + smoothing / classes
+            target = (1.0 - smoothing) * (c == label) + smoothing / classes
+            if not 0 <= label < classes:
+                target = math.nan
             dlogits[i, c] = (exponential(log_p[c]) - target) / n
             if target:
                 losses.append(-target * log_p[c])

@@ -48,8 +48,10 @@ __all__ = [
     "exact",
     "functions",
     "inline",
+    "inside",
     "kernel",
     "needs",
+    "noting",
     "prange",
     "recording",
     "region",
@@ -293,7 +295,7 @@ class CompiledKernel:
             self.alone(*args)
             return
         args = self._prepared(args)
-        if _recording.calls is not None:
+        if _recording.notes(args):
             _recording.calls.append((self, True, args))
         elif DISABLED:
             _plainly(self.__wrapped__, args)
@@ -304,7 +306,7 @@ class CompiledKernel:
     def alone(self, *args: Any) -> None:
         """The call without threads."""
         args = self._prepared(args)
-        if _recording.calls is not None:
+        if _recording.notes(args):
             _recording.calls.append((self, False, args))
         elif DISABLED:
             _plainly(self.__wrapped__, args)
@@ -350,21 +352,47 @@ Call = tuple[CompiledKernel, bool, tuple[Any, ...]]
 
 
 class _Recording(threading.local):
-    calls: list[Call] | None = None
+    active = False
+    calls: list[Call] = []  # noqa: RUF012 - replaced by each recording
+    arrays: Sequence[np.ndarray] | None = None
+
+    def notes(self, args: Sequence[Any]) -> bool:
+        """Whether a call is to be noted instead of carried out: one on none of the recorded arrays is somebody else's,
+        such as a signal handler's, who waits for its results."""
+        return self.active and (self.arrays is None or any(inside(value, self.arrays) for value in args))
 
 
 _recording = _Recording()
 
 
+def inside(value: Any, arrays: Iterable[Any]) -> bool:
+    """Whether a value is part of one of the arrays, and not empty."""
+    if not isinstance(value, np.ndarray) or value.size == 0:
+        return False
+    start = value.ctypes.data
+    whole = [(a.ctypes.data, a.nbytes) for a in arrays if isinstance(a, np.ndarray)]
+    return any(begin <= start and start + value.nbytes <= begin + size for begin, size in whole)
+
+
 @contextlib.contextmanager
-def recording() -> Iterator[list[Call]]:
-    """The calls of kernels that this Python thread makes within: noted, not carried out."""
+def recording(arrays: Sequence[np.ndarray] | None = None) -> Iterator[list[Call]]:
+    """The calls of kernels that this Python thread makes within: noted, not carried out.
+
+    arrays: if given, only calls on parts of these are noted. A recording within another, as of a signal handler, leaves
+    it as it was.
+    """
     calls: list[Call] = []
-    _recording.calls = calls
+    before = _recording.active, _recording.calls, _recording.arrays
+    _recording.active, _recording.calls, _recording.arrays = True, calls, arrays
     try:
         yield calls
     finally:
-        _recording.calls = None
+        _recording.active, _recording.calls, _recording.arrays = before
+
+
+def noting() -> list[Call] | None:
+    """What all calls of this Python thread are added to instead of being carried out; None if they are carried out."""
+    return _recording.calls if _recording.active and _recording.arrays is None else None
 
 
 def kernel(
