@@ -335,10 +335,10 @@ def outcome(number: int, backend: str, intact: Callable[[], bool] = lambda: True
 
     def trained(backend: str) -> list[np.ndarray]:
         rng = np.random.default_rng(number)
-        x = rng.standard_normal((BATCH, 8, 7, 2)).astype(np.float32)
+        x = rng.standard_normal((BATCH, 8, 7, 2))
         labels = rng.integers(0, 3, BATCH)
-        target = labels if isinstance(loss, SoftmaxCrossEntropy) else rng.standard_normal((BATCH, 3)).astype(np.float32)
-        model = Graph(nodes, list(nodes)[-1], (8, 7, 2), backend, seed=number)
+        target = labels if isinstance(loss, SoftmaxCrossEntropy) else rng.standard_normal((BATCH, 3))
+        model = Graph(nodes, list(nodes)[-1], (8, 7, 2), backend, seed=number, dtype=np.float64)
         trainer = Trainer(model, optimizer, loss, batch_size=BATCH, on_nonfinite="ignore")
         value = np.array(trainer.step(x, target))
         return [value, *trainer.gradients().values(), model.predict(x[:3])]
@@ -358,7 +358,7 @@ def outcome(number: int, backend: str, intact: Callable[[], bool] = lambda: True
         expected = trained("numpy") if backend != "numpy" else found
     if not slip:
         return NONE, ""
-    same = all(np.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True) for a, b in zip(found, expected, strict=True))
+    same = all(np.allclose(a, b, rtol=1e-6, atol=1e-9, equal_nan=True) for a, b in zip(found, expected, strict=True))
     return (LEGAL if same else "other numbers"), slip
 
 
