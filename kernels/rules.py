@@ -282,7 +282,7 @@ class _Sizes:
             )
 
     def _hold_dtype(self, parameter: str, dtype: np.dtype | None, expected: np.dtype | None) -> None:
-        if dtype != expected:
+        if (dtype is None, dtype) != (expected is None, expected):  # to NumPy, float64 equals None
             got, wanted = ("the model's own" if d is None else str(d) for d in (dtype, expected))
             raise TypeError(f"kernel {self._name}: {parameter} has dtype {got}, expected {wanted}")
 
