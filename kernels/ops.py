@@ -925,7 +925,7 @@ class Kernels:
         _same_shape("ema_update", running=running, value=value)
         shapes.writeable("ema_update", running=running)
         momentum = shapes.number("ema_update", "momentum", momentum)
-        self.backend.ema_update(*_axed(running, value), momentum)
+        cast(Any, self.backend).ema_update(*_axed(running, value), momentum)
 
     # Activations -------------------------------------------------------------------------------------------
 
@@ -1594,7 +1594,7 @@ class Kernels:
         rate = shapes.number("dropout", "rate", rate, 0.0, below=1.0)
         seed, step = shapes.counter("dropout", "seed", seed), shapes.counter("dropout", "step", step)
         y, mask = _like(x), memory.empty(x.shape, np.bool_)
-        self.backend.dropout(*_axed(x), rate, seed, step, *_axed(y, mask))
+        cast(Any, self.backend).dropout(*_axed(x), rate, seed, step, *_axed(y, mask))
         return y, mask
 
     def dropout_backward(self, dy: Array, mask: Array, rate: float = 0.5) -> Array:
@@ -1617,7 +1617,7 @@ class Kernels:
         shapes.mask("dropout_backward", mask, dy.shape)
         dx = _like(dy)
         rate = shapes.number("dropout_backward", "rate", rate, 0.0, below=1.0)
-        self.backend.dropout_backward(*_axed(dy, mask), rate, *_axed(dx))
+        cast(Any, self.backend).dropout_backward(*_axed(dy, mask), rate, *_axed(dx))
         return dx
 
     # Functions ---------------------------------------------------------------------------------------------
@@ -2049,7 +2049,7 @@ class Kernels:
         sizes = [dy.shape if shape is None else tuple(map(int, shape)) for shape in (a_shape, b_shape)]
         shapes.equal(kernel, "dy", dy.shape, shapes.broadcast(sizes[0], sizes[1], kernel), "the shape of y")
         d, (da, db) = shapes.elements(dy.shape), (memory.empty(shape, dtype) for shape in sizes)
-        self.backend.add_backward(*_axed(dy), d, self._scratch(kernel, d, *_axed(dy)), *_axed(da, db))
+        cast(Any, self.backend).add_backward(*_axed(dy), d, self._scratch(kernel, d, *_axed(dy)), *_axed(da, db))
         return da, db
 
     def subtract(self, a: Array, b: Array) -> Array:
@@ -2090,7 +2090,7 @@ class Kernels:
         sizes = [dy.shape if shape is None else tuple(map(int, shape)) for shape in (a_shape, b_shape)]
         shapes.equal(kernel, "dy", dy.shape, shapes.broadcast(sizes[0], sizes[1], kernel), "the shape of y")
         d, (da, db) = shapes.elements(dy.shape), (memory.empty(shape, dtype) for shape in sizes)
-        self.backend.subtract_backward(*_axed(dy), d, self._scratch(kernel, d, *_axed(dy)), *_axed(da, db))
+        cast(Any, self.backend).subtract_backward(*_axed(dy), d, self._scratch(kernel, d, *_axed(dy)), *_axed(da, db))
         return da, db
 
     def multiply(self, a: Array, b: Array) -> Array:
@@ -2137,7 +2137,9 @@ class Kernels:
         shapes.arrays(kernel, dy=dy, a=a, b=b)
         shapes.equal(kernel, "dy", dy.shape, shapes.broadcast(a.shape, b.shape, kernel), "the shape of y")
         d, da, db = shapes.elements(dy.shape), _like(a), _like(b)
-        self.backend.multiply_backward(*_axed(dy, a, b), d, self._scratch(kernel, d, *_axed(dy)), *_axed(da, db))
+        cast(Any, self.backend).multiply_backward(
+            *_axed(dy, a, b), d, self._scratch(kernel, d, *_axed(dy)), *_axed(da, db)
+        )
         return da, db
 
     def divide(self, a: Array, b: Array) -> Array:
@@ -2180,7 +2182,9 @@ class Kernels:
         shapes.arrays(kernel, dy=dy, a=a, b=b)
         shapes.equal(kernel, "dy", dy.shape, shapes.broadcast(a.shape, b.shape, kernel), "the shape of y")
         d, da, db = shapes.elements(dy.shape), _like(a), _like(b)
-        self.backend.divide_backward(*_axed(dy, a, b), d, self._scratch(kernel, d, *_axed(dy)), *_axed(da, db))
+        cast(Any, self.backend).divide_backward(
+            *_axed(dy, a, b), d, self._scratch(kernel, d, *_axed(dy)), *_axed(da, db)
+        )
         return da, db
 
     def mean(self, x: Array, axes: int | Sequence[int]) -> Array:
