@@ -54,16 +54,15 @@ class Assembly:
                 waiting += made[name].inputs
         nodes = {name: (node.layer, *node.inputs) for name, node in made.items() if name in wanted}
         arrays = {f"{name}.{key}": array for name in nodes for key, array in made[name].arrays.items()}
+        double = bool(arrays) and all(array.dtype == np.float64 for array in arrays.values())
+        dtype = np.dtype(np.float64 if double else np.float32)
+        with np.errstate(all="ignore"):
+            arrays = {name: np.asarray(array, dtype) for name, array in arrays.items()}
         for name, array in arrays.items():
             if not np.isfinite(array).all():
                 raise ModelFormatError(f"{name} is not finite")
-        double = bool(arrays) and all(array.dtype == np.float64 for array in arrays.values())
         architecture = Architecture(
-            ordered(nodes, output),
-            output,
-            self.input_shape,
-            np.dtype(np.float64 if double else np.float32),
-            normalisation=normalisation,
+            ordered(nodes, output), output, self.input_shape, dtype, normalisation=normalisation
         )
         model = Graph.of(architecture, backend, arrays)
         check_extent(model, MAX_SAMPLE)

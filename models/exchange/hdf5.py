@@ -1,8 +1,15 @@
-"""HDF5 files read with bounds: no link is followed to another file, and nothing is allocated on a file's word."""
+"""HDF5 files read with bounds: no link is followed to another file, and nothing is allocated on a file's word.
+
+The classic form, in which h5py and so Keras write, is read by `hdf5_classic`; the newer one, whose headers have
+checksums, by h5py.
+"""
 
 from __future__ import annotations
 
 import io
+import math
+import struct
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -13,13 +20,11 @@ from typing import Any
 import numpy as np
 
 from ..encoding import ModelFormatError, harmless, printable
-
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
-
+from .hdf5_classic import SIGNATURE, Array, Group, is_classic, root
 
 FAILURES = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, OSError),
-    *(RecursionError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error),
+    *(RecursionError, RuntimeError, TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error),
 )
 """What a file that is damaged, or lies, makes the libraries raise."""
 
@@ -46,24 +51,37 @@ def imported() -> Any:
 
 @contextmanager
 def opened(source: Path | bytes) -> Iterator[Any]:
-    """An HDF5 file, or the bytes of one, to read from. Raises what `imported` raises."""
-    given = io.BytesIO(source) if isinstance(source, bytes) else source
-    with imported().File(given, "r") as file:
-        yield file
+    """The outermost group of an HDF5 file, or of the bytes of one, to read from. Raises what `imported` raises."""
+    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+        start = file.read(16)
+        if start[:8] != SIGNATURE:
+            raise ModelFormatError("no HDF5 file")
+        if is_classic(start):
+            yield root(file)
+            return
+        file.seek(0)
+        with imported().File(file, "r") as group:
+            yield group
 
 
 def member(group: Any, path: str) -> Any:
     """What stands in a group under a path; None if nothing does. ModelFormatError where a link leads elsewhere."""
-    import h5py
-
     found = group
     for part in filter(None, path.split("/")):
-        if not isinstance(found, h5py.Group) or part not in found:
+        if not isinstance(found, (Group, _kind("Group"))) or part not in found:
             return None
-        if not isinstance(found.get(part, getlink=True), h5py.HardLink):
-            raise ModelFormatError(f"{path}: {part} is a link to elsewhere, which is not followed")
-        found = found[part]
+        if isinstance(found, Group):
+            found = found.child(part)
+        elif not isinstance(found.get(part, getlink=True), _kind("HardLink")):
+            raise ModelFormatError(f"{part} is a link to elsewhere, which is not followed")
+        else:
+            found = found[part]
     return found
+
+
+def _kind(name: str) -> Any:
+    """A class of h5py, of which nothing is an instance where it is not loaded."""
+    return getattr(sys.modules.get("h5py"), name, ())
 
 
 def texts(group: Any, name: str) -> list[str]:
@@ -95,18 +113,21 @@ class Reader:
 
     def array(self, group: Any, path: str) -> np.ndarray:
         """The array of numbers under a path; ModelFormatError for none, one in another file, or one too large."""
-        import h5py
-
         found = member(group, path)
-        if not isinstance(found, h5py.Dataset) or found.shape is None:
+        if not isinstance(found, (Array, _kind("Dataset"))) or found.shape is None:
             raise ModelFormatError(f"there is no array {path}")
-        if found.is_virtual or found.external:
+        if isinstance(found, _kind("Dataset")) and (found.is_virtual or found.external):
             raise ModelFormatError(f"{path} lies in another file, which is not read")
-        if found.dtype.kind not in "fiu":
+        if found.dtype is None or found.dtype.kind not in "fiu":
             raise ModelFormatError(f"{path} has dtype {found.dtype}, expected floats")
-        self._left -= found.size * max(found.dtype.itemsize, 4)
+        self._left -= math.prod(found.shape) * max(found.dtype.itemsize, 4)
         if self._left < 0:
             raise ModelFormatError(
                 f"its arrays take more than {self._max_bytes} bytes; load(..., max_bytes=) takes more"
             )
-        return np.asarray(found[()])
+        if not isinstance(found, Array):
+            return np.asarray(found[()])
+        try:
+            return found.read()
+        except ModelFormatError as error:
+            raise ModelFormatError(f"{path}: {error}") from None

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 from data.files import expanded
 from kernels import shapes
 
 from ..encoding import ModelFormatError, harmless
-from ..loading import load
+from ..loading import FOREIGN_BYTES, load
 from ..plan import BATCH, table
 from . import folding, formats
 from .folding import BatchSize
-from .onnx_file import OnnxFile, read_file
+from .keras_reader import survey
+from .onnx_file import OnnxFile, UnsupportedOperatorError, read_file
 from .onnx_operators import OPERATORS
 from .onnx_reader import Row, Walk
 from .views import View
@@ -45,6 +47,8 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     path = expanded(path)
     if not path.is_file():
         raise FileNotFoundError(f"no model at {path}")
+    if formats.kind_of(path) in (formats.KERAS, formats.HDF5):
+        return _keras(path)
     if formats.kind_of(path) != formats.ONNX:
         return Inspection(tuple(load(path, "numpy").summary().splitlines()), (), ())
     file = read_file(path)
@@ -64,6 +68,23 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     more = [f"{_counted(constant, 'node')} over constants alone, computed beforehand"] * bool(constant)
     more += [f"{_counted(idle, 'node')} that the first output does not need"] * bool(idle)
     return Inspection((*head, *more), rows, _reasons(walk))
+
+
+def _keras(path: Path) -> Inspection:
+    """A network of Keras: by layer the nodes that it becomes, or what stands against it."""
+    found = survey(path, FOREIGN_BYTES)
+    head = f"{path.name}: Keras {harmless(found.version)}, {_counted(len(found.layers), 'layer')}"
+    try:
+        model = load(path, "numpy")
+    except UnsupportedOperatorError as error:
+        rows = tuple((harmless(name), harmless(kind), "", "", reason) for name, kind, reason in found.layers)
+        return Inspection((head,), rows, (str(error),))
+    made = []
+    for name, kind, _ in found.layers:
+        nodes = [node for node in model.nodes if node.name == name or node.name.startswith(f"{name}/")]
+        output = shapes.text(model.node_shapes[nodes[-1].name]) if nodes else ""
+        made.append((harmless(name), harmless(kind), ", ".join(str(node.layer) for node in nodes), output, ""))
+    return Inspection((head, f"input {shapes.text((BATCH, *model.input_shape))}"), tuple(made), ())
 
 
 def _counted(count: int, what: str) -> str:

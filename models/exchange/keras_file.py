@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import zipfile
@@ -15,6 +16,7 @@ import numpy as np
 
 from ..encoding import ModelFormatError
 from . import hdf5
+from .hdf5_classic import SIGNATURE
 from .onnx_file import MAX_FILE_NODES
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
@@ -45,8 +47,8 @@ class File:
 @contextmanager
 def opened(path: Path, max_bytes: int) -> Iterator[File]:
     with open(path, "rb") as start:
-        signature = start.read(len(hdf5.SIGNATURE))
-    if signature == hdf5.SIGNATURE:
+        signature = start.read(len(SIGNATURE))
+    if signature == SIGNATURE:
         with hdf5.opened(path) as file:
             yield _whole_model(file, hdf5.Reader(max_bytes))
         return
@@ -117,16 +119,23 @@ def _whole_model(file: Any, reader: hdf5.Reader) -> File:
     if len(config) > MAX_CONFIG or group is None:
         raise ModelFormatError("no model_weights in it" if group is None else "its configuration is too long")
     model = json.loads(config)
-    held: dict[str, dict[str, np.ndarray]] = {}
-    for entry, place in placed(layers_of(model), ""):
-        leaves = list(leaves_of(entry, place, True, 0))
-        name = name_of(entry)
-        held |= _shared_out(leaves, name, hdf5.member(group, name), reader)
-    return File(model, version, lambda leaf: held[leaf.place])
+    groups = {name_of(each): list(leaves_of(each, place, True, 0)) for each, place in placed(layers_of(model), "")}
+    names = {leaf.place: name for name, leaves in groups.items() for leaf in leaves}
+
+    @functools.cache
+    def paths(name: str) -> dict[str, dict[str, str]]:
+        return _shared_out(groups[name], name, hdf5.member(group, name))
+
+    def arrays(leaf: Leaf) -> dict[str, np.ndarray]:
+        name = names[leaf.place]
+        found = paths(name)[leaf.place]
+        return {variable: reader.array(group, f"{name}/{path}") for variable, path in found.items()}
+
+    return File(model, version, arrays)
 
 
-def _shared_out(leaves: Sequence[Leaf], name: str, group: Any, reader: hdf5.Reader) -> dict[str, dict[str, np.ndarray]]:
-    """The arrays of one layer of the outermost model by the places of the layers in it, which the file does not name.
+def _shared_out(leaves: Sequence[Leaf], name: str, group: Any) -> dict[str, dict[str, str]]:
+    """The paths of the arrays of one layer of the outermost model, by the places of the layers that are in it.
 
     Keras writes what is trained first, then the rest, each in the order of the layers.
     """
@@ -136,12 +145,12 @@ def _shared_out(leaves: Sequence[Leaf], name: str, group: Any, reader: hdf5.Read
     if len(paths) != len(order):
         names = ", ".join(variable for _, variable in order)
         raise ModelFormatError(f"layer {name!r} has {len(paths)} arrays in the file, expected {len(order)} ({names})")
-    held: dict[str, dict[str, np.ndarray]] = {leaf.place: {} for leaf in leaves}
+    held: dict[str, dict[str, str]] = {leaf.place: {} for leaf in leaves}
     for (leaf, variable), path in zip(order, paths, strict=True):
         base = re.sub(r"(_\d+)?(:0)?$", "", path.rpartition("/")[2])
         if base in ALL_VARIABLES and base != variable and not {base, variable} <= {"kernel", "depthwise_kernel"}:
             raise ModelFormatError(f"layer {name!r}: {path} stands where {variable} is expected")
-        held[leaf.place][variable] = reader.array(group, path)
+        held[leaf.place][variable] = path
     return held
 
 
@@ -152,6 +161,9 @@ VARIABLES = {
     "Dense": ("kernel", "bias"),
     "Conv2D": ("kernel", "bias"),
     "Convolution2D": ("kernel", "bias"),
+    "Conv1D": ("kernel", "bias"),
+    "DepthwiseConv1D": ("depthwise_kernel", "bias"),
+    "SeparableConv1D": ("depthwise_kernel", "pointwise_kernel", "bias"),
     "DepthwiseConv2D": ("depthwise_kernel", "bias"),
     "SeparableConv2D": ("depthwise_kernel", "pointwise_kernel", "bias"),
     "Conv2DTranspose": ("kernel", "bias"),
@@ -228,6 +240,17 @@ def leaves_of(entry: Mapping[str, Any], place: str, trainable: bool, depth: int)
         raise ModelFormatError(f"models in models, more than {MAX_DEPTH} deep")
     for inner, where in placed(layers_of(entry), place):
         yield from leaves_of(inner, where, trainable, depth + 1)
+
+
+def named(entry: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
+    """The name and class of each layer that holds no others, those of inner models behind the model's name."""
+    if depth == MAX_DEPTH:
+        raise ModelFormatError(f"models in models, more than {MAX_DEPTH} deep")
+    for inner in layers_of(entry):
+        if inner["class_name"] in MODELS:
+            yield from named(inner, f"{prefix}{name_of(inner)}/", depth + 1)
+        else:
+            yield prefix + name_of(inner), inner["class_name"]
 
 
 def input_shape(model: Mapping[str, Any], depth: int = 0) -> tuple[int, ...]:

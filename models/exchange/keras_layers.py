@@ -159,6 +159,8 @@ class Network:
             return inputs[0]
         if kind == "TFOpLambda":  # an operator between layers, as TensorFlow's Keras 2 wrote it
             kind = OPERATORS.get(str(config.get("function")), kind)
+        if kind in FUNCTIONS:
+            return self.activation(name, FUNCTIONS[kind], inputs[0])
         write = WRITERS.get(kind)
         if write is None:
             raise Refusal(_unknown(kind))
@@ -216,6 +218,12 @@ class Network:
         for n, k, s, d in zip(self.shape(x)[:2], size, strides, dilation, strict=True):
             pads.append(max((-(-int(n) // s) - 1) * s + d * (k - 1) + 1 - int(n), 0))
         return "same" if any(total % 2 for total in pads) else _size([total // 2 for total in pads])
+
+
+def reason_against(kind: str) -> str:
+    """Why a class of layers cannot run here, "" for one that can."""
+    known = kind in WRITERS or kind in FUNCTIONS or kind in ("InputLayer", "TFOpLambda")
+    return "" if known else _unknown(kind).partition(";")[0]
 
 
 def _unknown(kind: str) -> str:
@@ -297,7 +305,21 @@ ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
 """Keras' functions, with the constants that they have when named alone: our layer and its settings."""
 
 WRITERS: dict[str, Callable[..., str]] = {}
-ACTIVATED = ("Dense", "Conv2D", "Convolution2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose")
+FUNCTIONS = {
+    "Relu": "relu",
+    "Sigmoid": "sigmoid",
+    "Tanh": "tanh",
+    "Silu": "silu",
+    "Softplus": "softplus",
+    "Exp": "exponential",
+}
+"""Functions of keras.ops between layers that are activations."""
+
+ACTIVATED = (
+    *("Dense", "Conv2D", "Convolution2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose"),
+    *("Conv1D", "DepthwiseConv1D", "SeparableConv1D"),
+)
+"""Layers that an activation may be an argument of."""
 
 
 def _writes(*kinds: str) -> Callable[[Callable[..., str]], Callable[..., str]]:
@@ -391,7 +413,7 @@ def _transposed(net: Network, at: Held, x: str) -> str:
     )
     told = at.config.get("output_padding")
     extra = (None, None) if told is None else _pair(told)
-    pads = [_cropped(at.config, k, s, d, e) for k, s, d, e in zip(size, strides, dilation, extra, strict=True)]
+    pads = [_transposed_pads(at.config, k, s, d, e) for k, s, d, e in zip(size, strides, dilation, extra, strict=True)]
     return net.add(
         at.name,
         "ConvTranspose2d",
@@ -407,7 +429,7 @@ def _transposed(net: Network, at: Held, x: str) -> str:
     )
 
 
-def _cropped(config: Config, size: int, stride: int, dilation: int, extra: int | None) -> tuple[int, int]:
+def _transposed_pads(config: Config, size: int, stride: int, dilation: int, extra: int | None) -> tuple[int, int]:
     """What a transposed convolution leaves away at both ends of an axis; less than nothing is added.
 
     Keras: "valid" gives (n − 1) stride + max(k, stride), "same" gives n stride, unless output_padding says otherwise.
@@ -529,6 +551,50 @@ def _upsampled(net: Network, at: Held, x: str) -> str:
     return net.add(at.name, "Upsample2d", x, factor=_size(at.config["size"]))
 
 
+@_writes("Cropping2D")
+def _cropped(net: Network, at: Held, x: str) -> str:
+    told = at.config["cropping"]
+    for axis, (before, after) in enumerate(map(_pair, told if isinstance(told, list) else [told] * 2)):
+        if before or after:
+            stop = net.shape(x)[axis] - after
+            name = f"{at.name}/{('rows', 'columns')[axis]}"
+            x = net.add(name, "Slice", x, axis=axis + 1, start=before, stop=stop)
+    return x
+
+
+# Rows are images of width 1 -------------------------------------------------------------------------------------------
+
+
+def _one_wide(write: Callable[..., str]) -> Callable[..., str]:
+    """What writes a layer over rows (T, C), from that over images."""
+
+    def rows(net: Network, at: Held, x: str) -> str:
+        length, channels = net.shape(x)
+        sizes = ("kernel_size", "strides", "pool_size", "dilation_rate")
+        listed = {key: at.config[key] for key in sizes if at.config.get(key) is not None}
+        wide = {key: [*(size if isinstance(size, list) else [size]), 1] for key, size in listed.items()}
+        arrays = {key: array[:, np.newaxis] if array.ndim == 3 else array for key, array in at.arrays.items()}
+        image = net.add(f"{at.name}/in", "Reshape", x, shape=(length, 1, channels))
+        y = write(net, Held(at.name, {**at.config, **wide}, arrays), image)
+        if len(net.shape(y)) == 1:
+            return y
+        return net.add(f"{at.name}/out", "Reshape", y, shape=(net.shape(y)[0], net.shape(y)[2]))
+
+    return rows
+
+
+_writes("Conv1D")(_one_wide(_conv2d))
+_writes("DepthwiseConv1D")(_one_wide(_depthwise))
+_writes("SeparableConv1D")(_one_wide(_separable))
+_writes("MaxPooling1D")(_one_wide(_maxpool))
+_writes("AveragePooling1D")(_one_wide(_avgpool))
+_writes("GlobalMaxPooling1D")(_one_wide(_global_maxpool))
+_writes("GlobalAveragePooling1D")(_one_wide(_global_avgpool))
+
+
+# Shapes ---------------------------------------------------------------------------------------------------------------
+
+
 @_writes("Flatten")
 def _flattened(net: Network, at: Held, x: str) -> str:
     return net.add(at.name, "Flatten", x)
@@ -596,8 +662,13 @@ def _prelu(net: Network, at: Held, x: str) -> str:
 
 @_writes("Softmax")
 def _softmax(net: Network, at: Held, x: str) -> str:
-    _last_axis(net, at.config, x)
-    return net.add(at.name, "Softmax", x)
+    rank = len(net.shape(x)) + 1
+    axes = at.config.get("axis", -1)
+    axis, *more = axes if isinstance(axes, list) else [axes]
+    if more or axis % rank == 0:
+        raise Refusal(f"works along {axes}, expected one axis of a sample")
+    settings = {} if axis % rank == rank - 1 else {"axis": axis % rank}
+    return net.add(at.name, "Softmax", x, **settings)
 
 
 @_writes("Dropout")

@@ -9,6 +9,7 @@ Nothing in a file is executed: a Lambda, or a class that is not Keras' own, is r
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..encoding import ModelFormatError
@@ -16,8 +17,10 @@ from ..graph import Graph
 from ..nodes import INPUT
 from . import hdf5
 from .assembly import Assembly
-from .keras_file import entry_of, input_shape, opened, takes_pixels
-from .keras_layers import Network
+from .keras_file import entry_of, input_shape, named, opened, takes_pixels
+from .keras_layers import Network, reason_against
+
+FAILED = "not a Keras model that can be read"
 
 PIXELS = (0.0, 1.0)
 """The normalisation that leaves pixels as they are."""
@@ -30,10 +33,25 @@ def read_keras(path: Path, backend: str | None, max_bytes: int) -> Graph:
     they are where it rescales them itself. Raises ModelFormatError for a file that is no whole model, and
     UnsupportedOperatorError, which is one, for a layer that has no counterpart here: both name the file, and the layer.
     """
-    with hdf5.failing_as(path, "not a Keras model that can be read"):
+    with hdf5.failing_as(path, FAILED):
         if (size := path.stat().st_size) > max_bytes:
             raise ModelFormatError(f"{size} bytes, expected at most {max_bytes}; load(..., max_bytes={size}) takes it")
         with opened(path, max_bytes) as file:
             assembly = Assembly(input_shape(file.model))
             outputs = Network(file, assembly).model(entry_of(file.model), "", (INPUT,), "", True, 0)
             return assembly.graph(outputs[0], backend, PIXELS if takes_pixels(file.model) else None)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a file tells of its network: who wrote it, each layer by name and class, and why one cannot run here."""
+
+    version: str
+    layers: tuple[tuple[str, str, str], ...]
+
+
+def survey(path: Path, max_bytes: int) -> Survey:
+    """The layers in a file, whether they can run here or not. Raises ModelFormatError for a damaged file."""
+    with hdf5.failing_as(path, FAILED), opened(path, max_bytes) as file:
+        layers = tuple((name, kind, reason_against(kind)) for name, kind in named(file.model))
+        return Survey(file.version, layers)

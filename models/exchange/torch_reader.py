@@ -160,6 +160,12 @@ class _Recorder:
         given = {name: tuple(value) if isinstance(value, list) else value for name, value in attributes.items()}
         self.nodes.append(FileNode(self.module(node), operator, inputs, (self._names[node],), given))
 
+    def step(self, node: Any, operator: str, *inputs: str, **attributes: Any) -> str:
+        """One node of a file on the way to the node's output; the name of its own."""
+        name = f"{node.name}.{len(self.nodes)}"
+        self.nodes.append(FileNode(self.module(node), operator, inputs, (name,), attributes))
+        return name
+
     def parts(self, node: Any, sizes: Sequence[int], x: Any, axis: int) -> None:
         """Parts of an axis, each an output."""
         self._parts[node] = names = [f"{node.name}.{i}" for i in range(len(sizes))]
@@ -264,6 +270,13 @@ def _softplus(to: _Recorder, node: Any, x: Any, beta: float = 1.0, threshold: fl
 @_writes("gelu")
 def _gelu(to: _Recorder, node: Any, x: Any, *, approximate: str = "none") -> None:
     to.put(node, "Gelu", to.read(x), approximate=approximate)
+
+
+@_writes("log_sigmoid")
+def _log_sigmoid(to: _Recorder, node: Any, x: Any) -> None:
+    """−softplus(−x)."""
+    minus = to.step(node, "Neg", to.read(x))
+    to.put(node, "Neg", to.step(node, "Softplus", minus))
 
 
 @_writes("hardsigmoid")
@@ -399,9 +412,7 @@ def _linear(to: _Recorder, node: Any, x: Any, weight: Any, bias: Any = None) -> 
     if not b:
         to.put(node, "MatMul", to.read(x), w)
         return
-    product = f"{node.name}.product"
-    to.nodes.append(FileNode(to.module(node), "MatMul", (to.read(x), w), (product,), {}))
-    to.put(node, "Add", product, b)
+    to.put(node, "Add", to.step(node, "MatMul", to.read(x), w), b)
 
 
 @_writes("matmul", "mm")
@@ -552,10 +563,11 @@ def _adaptive(to: _Recorder, node: Any, x: Any, size: Any) -> None:
     to.put(node, kind, to.read(x), kernel_shape=kernel, strides=kernel)
 
 
-@_writes("mean.dim")
+@_writes("mean.dim", "amax")
 def _mean(to: _Recorder, node: Any, x: Any, dim: Any, keepdim: bool = False, *, dtype: Any = None) -> None:
-    axes = list(range(len(_sizes(x)))) if dim is None else _pair(dim, 1)
-    to.put(node, "ReduceMean", to.read(x), axes=axes, keepdims=int(keepdim))
+    axes = _pair(dim, 1) if dim not in (None, []) else list(range(len(_sizes(x))))
+    kind = "ReduceMax" if "amax" in str(node.target) else "ReduceMean"
+    to.put(node, kind, to.read(x), axes=axes, keepdims=int(keepdim))
 
 
 # Shapes ---------------------------------------------------------------------------------------------------------------
@@ -566,6 +578,27 @@ def _reshape(to: _Recorder, node: Any, x: Any, *_: Any) -> None:
     first = _sizes(node)[0]
     shape = (-1 if isinstance(first, str) else first, *_fixed(node))
     to.put(node, "Reshape", to.read(x), to.constant(np.array(shape, np.int64)))
+
+
+@_writes("pixel_shuffle")
+def _pixel_shuffle(to: _Recorder, node: Any, x: Any, factor: int) -> None:
+    """(N, C r², H, W) to (N, C, H r, W r)."""
+    channels, height, width = _fixed(x)
+    split = np.array([-1, channels // factor**2, factor, factor, height, width], np.int64)
+    whole = np.array([-1, *_fixed(node)], np.int64)
+    parts = to.step(node, "Reshape", to.read(x), to.constant(split))
+    to.put(node, "Reshape", to.step(node, "Transpose", parts, perm=(0, 1, 4, 2, 5, 3)), to.constant(whole))
+
+
+@_writes("upsample_nearest2d")
+def _upsample(to: _Recorder, node: Any, x: Any, size: Any = None, *_: Any, **__: Any) -> None:
+    scales = [1.0, 1.0]
+    for held, made in zip(_fixed(x)[1:], _fixed(node)[1:], strict=True):
+        if made % held:
+            raise Refusal(f"makes {made} of {held}, expected a whole multiple")
+        scales.append(float(made // held))
+    given = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    to.put(node, "Resize", to.read(x), "", to.constant(np.array(scales, np.float32)), **given)
 
 
 @_writes("permute")

@@ -339,7 +339,7 @@ def load_state(model: Graph, path: Path, max_bytes: int) -> None:
 def check_no_program(path: Path) -> None:
     """Raise ModelFormatError for a TorchScript archive, which holds a program."""
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+        with failing_as(path, "a damaged archive"), zipfile.ZipFile(path) as archive:
             names = archive.namelist()
         if any(name.endswith("constants.pkl") or "/code/" in name for name in names):
             raise ModelFormatError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import sys
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 import models
 from kernels import Kernels
 from models import BatchNorm, Conv2d, Flatten, Graph, Linear, MaxPool2d, MeanNorm, ModelFormatError, ReLU, Sequential
-from models.exchange import UnsupportedOperatorError, save_keras_weights
+from models.exchange import UnsupportedOperatorError, inspect, save_keras_weights
 
 h5py = pytest.importorskip("h5py", reason="h5py is not installed: it reads and writes Keras' files")
 
@@ -221,6 +223,39 @@ def test_the_suffix_does_not_matter(tmp_path: Path) -> None:
     for generation in (2, 3):
         path = write(tmp_path, layers, (6, 4, 2), generation).rename(tmp_path / f"model-{generation}")
         np.testing.assert_allclose(models.load(path, "numpy").predict(IMAGES), answer(layers, IMAGES), rtol=1e-4)
+
+
+def test_both_forms_of_hdf5_are_read(tmp_path: Path, monkeypatch: Any) -> None:
+    """The classic one without h5py; the newer one needs it."""
+    layers = network()
+    classic = write(tmp_path, layers, (6, 4, 2), 2)
+    newer = tmp_path / "newer.h5"
+    with h5py.File(classic) as old, h5py.File(newer, "w", libver="latest") as new:
+        for name in old:
+            old.copy(name, new)
+        for name, value in old.attrs.items():
+            new.attrs[name] = value
+    np.testing.assert_allclose(models.load(newer, "numpy").predict(IMAGES), answer(layers, IMAGES), rtol=1e-4)
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    np.testing.assert_allclose(models.load(classic, "numpy").predict(IMAGES), answer(layers, IMAGES), rtol=1e-4)
+    with pytest.raises(ModelFormatError, match=r"newer.h5: .* need the package h5py: pip install"):
+        models.load(newer, "numpy")
+
+
+def test_a_group_of_many_layers(tmp_path: Path) -> None:
+    """So many that its names take a tree of several nodes, and more than one attribute."""
+    layers = [plain("Activation", f"a_long_name_for_an_activation_{i:04}", activation="linear") for i in range(300)]
+    layers[150] = dense("dense", 3, 2)
+    x = draw(4, 3)
+    path = write(tmp_path, layers, (3,), 2)
+    with h5py.File(path, "r+") as file:  # as Keras splits what is too long for one
+        names = file["model_weights"].attrs.pop("layer_names")
+        for index, part in enumerate(np.array_split(names, 2)):
+            file["model_weights"].attrs[f"layer_names{index}"] = part
+    expected = x @ layers[150][2]["kernel"] + layers[150][2]["bias"]
+    np.testing.assert_allclose(models.load(path, "numpy").predict(x), expected, rtol=1e-5, atol=1e-6)
+    built = Sequential([Linear(2)], (3,), "numpy")
+    np.testing.assert_allclose(models.load(path, into=built).predict(x), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_it_goes_on_training_and_is_saved(tmp_path: Path) -> None:
@@ -439,6 +474,18 @@ def test_what_cannot_run_here_is_named(tmp_path: Path, name: str) -> None:
             models.load(path, "numpy")
 
 
+def test_inspection_tells_of_every_layer(tmp_path: Path) -> None:
+    found = inspect(write(tmp_path, network(), (6, 4, 2), 3))
+    assert found.runs
+    assert found.head == ("m.keras: Keras 3.14.0, 7 layers", "input (N, 6, 4, 2)")
+    assert found.rows[1] == ("conv", "Conv2D", "Conv2d(4, 3, padding=1), ReLU()", "(N, 6, 4, 4)", "")
+    layers = [plain("LSTM", "one"), plain("Flatten", "flat"), plain("Lambda", "two")]
+    found = inspect(write(tmp_path, layers, (6, 4), 2))
+    assert not found.runs
+    assert [row[-1] for row in found.rows] == ["is not supported", "", "holds code, which is not executed"]
+    assert "layer 'one' (LSTM) is not supported" in found.reasons[0]
+
+
 def test_shared_weights_and_many_inputs_are_refused(tmp_path: Path) -> None:
     layers = [dense("twice", 4, 4)]
     reads = {"twice": [*called(3, "image"), *called(3, "twice")]}
@@ -521,6 +568,12 @@ def lying(group: Any) -> None:
     group.create_dataset("0", (1 << 20, 1 << 20), np.float32, chunks=(1024, 1024))  # four terabytes, none written
 
 
+def in_pieces(group: Any) -> None:
+    array = group["0"][()]
+    del group["0"]
+    group.create_dataset("0", data=array, chunks=(1, 1, 2, 4), compression="gzip")
+
+
 def elsewhere(group: Any) -> None:
     del group["0"]
     group.create_dataset("0", (3, 3, 2, 4), np.float32, external=[("raw.bin", 0, 288)])
@@ -540,7 +593,8 @@ def not_finite(group: Any) -> None:
     [
         (linked, "is a link to elsewhere, which is not followed"),
         (lying, "its arrays take more than"),
-        (elsewhere, "lies in another file, which is not read"),
+        (in_pieces, "it is stored in pieces, as Keras stores none"),
+        (elsewhere, "layers/conv2d/vars/0: it lies in another file, which is not read"),
         (words, "expected floats"),
         (not_finite, "conv.w is not finite"),
     ],
@@ -581,6 +635,29 @@ def test_archives_that_are_refused(tmp_path: Path) -> None:
             archive.writestr(name, content)
     with pytest.raises(ModelFormatError, match=r"config.json takes more than 16777216 bytes"):
         models.load(path, "numpy")
+
+
+def test_any_change_to_a_file_is_taken_or_refused(tmp_path: Path) -> None:
+    """The HDF5 library loops without end over some of these."""
+    rng = np.random.default_rng(1)
+    buffer = io.BytesIO()
+    layers = network()
+    with h5py.File(buffer, "w") as file:
+        put(file, layers)
+    whole = write(tmp_path, layers, (6, 4, 2), 2).read_bytes()
+    told = sequential(layers, (6, 4, 2), 3)
+    for generation, content in ((2, whole), (3, buffer.getvalue())):
+        for _ in range(60):
+            changed = bytearray(content)
+            for at in rng.integers(0, min(len(content), 6000), rng.integers(1, 4)):
+                changed[at : at + 4] = rng.integers(0, 256, 4, dtype=np.uint8).tobytes()
+            path = tmp_path / "changed"
+            if generation == 2:
+                path.write_bytes(changed)
+            else:
+                write_archive(path, told, layers, **{"model.weights.h5": bytes(changed)})
+            with contextlib.suppress(ModelFormatError):
+                models.load(path, "numpy")
 
 
 @pytest.mark.parametrize("generation", [2, 3])
