@@ -19,7 +19,7 @@ class Settings:
     """Fields that may be infinite."""
 
     def __post_init__(self) -> None:
-        kind = type(self)
+        kind: type = type(self)
         for name, setting in getattr(self, "__dataclass_fields__", {}).items():
             value = shapes.plain(getattr(self, name))
             object.__setattr__(self, name, value)

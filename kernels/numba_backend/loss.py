@@ -12,7 +12,7 @@ import numpy as np
 from ..interface import Input, Output, Scratch
 from ..shapes import ChannelDims
 from .compiler.jit import inline, kernel, prange, serial
-from .tiles.chunks import CHUNK, chunk, chunks, rows, run
+from .tiles.chunks import CHUNK, block_rows, chunk, chunks, rows, run
 from .tiles.elementary import exp
 
 __all__ = [
@@ -25,12 +25,6 @@ __all__ = [
     "softmax_cross_entropy",
     "softmax_cross_entropy_scratch",
 ]
-
-
-@inline
-def block_rows(x):
-    """Rows of a block: about a chunk's worth of elements."""
-    return max(1, CHUNK // x.shape[1])
 
 
 @serial

@@ -72,6 +72,12 @@ def distorted(names: dict[str, Any], printed: str) -> None:
     assert (names["distorted"] != names["train"].images[:64]).any()
 
 
+def onnx_in_and_out(names: dict[str, Any], printed: str) -> None:
+    assert names["shares"].sum(axis=1) == pytest.approx(1, rel=1e-5)
+    assert "Conv2d(8, 5)" in printed
+    assert printed.endswith("['N', 1, 28, 28]\n")
+
+
 def recipe(names: dict[str, Any], printed: str) -> None:
     assert float(printed) > 0.5
 
@@ -84,6 +90,7 @@ CHECKS: dict[str, Callable[[dict[str, Any], str], None]] = {
     "README.md": readme,
     "docs/command.md": recipe,
     "docs/data.md": distorted,
+    "docs/exchange.md": onnx_in_and_out,
     "docs/extend.md": twins,
     "docs/frameworks.md": exchanged,
     "docs/index.md": trained,
@@ -94,6 +101,7 @@ CHECKS: dict[str, Callable[[dict[str, Any], str], None]] = {
 """What the code of a page must have come to: given its names, and what it printed."""
 
 NEEDED = {
+    "docs/exchange.md": {"onnx": "ONNX's files need the extra onnx"},
     "docs/frameworks.md": {"h5py": "Keras' files need the extra keras", "torch": "PyTorch's need the extra torch"},
     "docs/pictures.md": {"matplotlib": "pictures need the extra plots"},
 }
@@ -126,7 +134,7 @@ def test_names_and_arguments_on_this_page_work_as_written(
 def test_shell_blocks_use_commands_and_options_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line for page in PAGES for _, block in blocks(page, "sh") for line in block.splitlines()]
     calls = [shlex.split(line, comments=True) for line in lines if line.startswith("twinkernels ")]
-    commands = {"list", "train", "evaluate", "predict", "draw", "profile", "report", "explore", "study"}
+    commands = {"list", "train", "evaluate", "predict", "draw", "profile", "report", "explore", "study", "inspect"}
     assert {call[1] for call in calls} == commands
     for call in calls:
         with pytest.raises(SystemExit) as end:

@@ -129,10 +129,10 @@ class Bytes:
 class _Separate:
     """What stands behind a `separate` function: its compiled variants, one a dtype, as symbols for other code."""
 
-    def __init__(self, function: FunctionType) -> None:
+    def __init__(self, function: FunctionType, strict: bool) -> None:
         self.name = f"{function.__module__}.{function.__qualname__}"
         self.signature = inspect.signature(function, eval_str=True)
-        self.dispatcher = _compiled(function)
+        self.dispatcher = _compiled(function, _STRICT if strict else FLAGS)
         _kernel_dispatchers.discard(id(self.dispatcher))  # no kernel of its own, to those who watch the messages
         self.symbols: dict[types.Type, str] = {}
         functions[function.__module__, function.__qualname__] = self
@@ -194,15 +194,18 @@ def _leaves(arguments: Iterable[types.Type]) -> Iterator[types.Type]:
             yield type_
 
 
-def separate(function: FunctionType) -> FunctionType:
+def separate(function: FunctionType | None = None, *, strict: bool = False) -> Any:
     """Decorator for a large helper, called from compiled code: compiled once a dtype, and linked by name.
 
     Numba otherwise optimises a function again in each of its callers, at three levels for every ``prange`` loop.
-    The arguments are declared: `Flat`, `Bytes`, int, bool, float or a NamedTuple of such. Nothing is returned.
+    The arguments are declared: `Flat`, `Bytes`, int, bool, float or a NamedTuple of such. Nothing is returned. `strict`
+    as for a `kernel`.
     """
+    if function is None:
+        return lambda decorated: separate(decorated, strict=strict)
     if DISABLED:
         return function
-    separate_ = _separate[function] = _Separate(function)
+    separate_ = _separate[function] = _Separate(function, strict)
 
     @type_callable(function)
     def _typer(context: Any) -> Callable[..., Any]:
