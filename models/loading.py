@@ -58,11 +58,11 @@ def load(
     path = expanded(path)
     if not path.is_file():
         raise FileNotFoundError(f"no model at {path}")
-    kernels.get(DEFAULT_BACKEND if backend is None else backend)  # a wrong name is no fault of the file
     kind = formats.kind_of(path)
     most = FOREIGN_BYTES if max_bytes is None else max_bytes
     if into is not None:
         return _into(into, backend, path, kind, most)
+    kernels.get(DEFAULT_BACKEND if backend is None else backend)  # a wrong name is no fault of the file
     if kind == formats.ONNX:
         from .exchange.onnx_reader import read_onnx
 

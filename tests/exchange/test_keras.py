@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import sys
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -407,6 +408,17 @@ ACTIVATIONS: dict[str, np.ndarray] = {
     "elu": np.where(X64 > 0, X64, np.expm1(X64)),
     "silu": X64 * SIGMOID,
     "swish": X64 * SIGMOID,
+    "relu6": np.clip(X64, 0, 6),
+    "selu": 1.05070098 * np.where(X64 > 0, X64, 1.67326324 * np.expm1(X64)),
+    "celu": np.where(X64 > 0, X64, np.expm1(X64)),
+    "gelu": X64 * (1 + np.vectorize(math.erf)(X64 / np.sqrt(2))) / 2,
+    "hard_silu": X64 * np.clip(X64 / 6 + 0.5, 0, 1),
+    "hard_swish": X64 * np.clip(X64 / 6 + 0.5, 0, 1),
+    "hard_sigmoid": np.clip(X64 / 6 + 0.5, 0, 1),
+    "hard_tanh": np.clip(X64, -1, 1),
+    "softsign": X64 / (1 + np.abs(X64)),
+    "exponential": np.exp(X64),
+    "mish": X64 * np.tanh(np.log1p(np.exp(X64))),
     "sigmoid": SIGMOID,
     "tanh": np.tanh(X64),
     "softplus": np.log1p(np.exp(X64)),
@@ -433,6 +445,30 @@ def test_an_activation_may_be_told_as_an_object(tmp_path: Path, told: Any) -> No
     layer = dense("dense", 12, 3, told)
     expected = np.maximum(X @ layer[2]["kernel"] + layer[2]["bias"], 0)
     np.testing.assert_allclose(one(tmp_path, layer, X), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_hard_sigmoid_changed_with_the_version(tmp_path: Path) -> None:
+    layer = plain("Activation", "act", activation="hard_sigmoid")
+    np.testing.assert_allclose(one(tmp_path, layer, X, 2), np.clip(0.2 * X64 + 0.5, 0, 1), rtol=1e-6)
+    np.testing.assert_allclose(one(tmp_path, layer, X, 3), np.clip(X64 / 6 + 0.5, 0, 1), rtol=1e-5)
+
+
+SLOPES = np.linspace(-0.5, 0.5, 12).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (plain("ReLU", "r", max_value=2.5, negative_slope=0.0, threshold=0.0), np.clip(X64, 0, 2.5)),
+        (plain("ReLU", "r", max_value=None, negative_slope=0.1, threshold=0), np.where(X64 > 0, X64, 0.1 * X64)),
+        (plain("ELU", "e", alpha=0.5), np.where(X64 > 0, X64, 0.5 * np.expm1(X64))),
+        (plain("ThresholdedReLU", "t", theta=2.5), np.where(X64 > 2.5, X64, 0)),
+        (("PReLU", {"name": "p", "shared_axes": None}, {"alpha": SLOPES}), np.where(X64 > 0, X64, SLOPES * X64)),
+    ],
+)
+def test_activations_that_are_layers(tmp_path: Path, layer: Layer, expected: np.ndarray) -> None:
+    for generation in (2, 3):
+        np.testing.assert_allclose(one(tmp_path, layer, X, generation), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_leaky_slopes_of_both_generations(tmp_path: Path) -> None:
