@@ -611,7 +611,8 @@ class Kernels:
         _same_shape("ema_update", running=running, value=value)
         shapes.writeable("ema_update", running=running)
         momentum = shapes.number("ema_update", "momentum", momentum)
-        self.backend.ema_update(*_axed(running, value), momentum)
+        running, value = _axed(running, value)
+        self.backend.ema_update(running, value, momentum)
 
     # Activations -------------------------------------------------------------------------------------------
 
@@ -1280,7 +1281,8 @@ class Kernels:
         rate = shapes.number("dropout", "rate", rate, 0.0, below=1.0)
         seed, step = shapes.counter("dropout", "seed", seed), shapes.counter("dropout", "step", step)
         y, mask = _like(x), memory.empty(x.shape, np.bool_)
-        self.backend.dropout(*_axed(x), rate, seed, step, *_axed(y, mask))
+        x_, y_, mask_ = _axed(x, y, mask)
+        self.backend.dropout(x_, rate, seed, step, y_, mask_)
         return y, mask
 
     def dropout_backward(self, dy: Array, mask: Array, rate: float = 0.5) -> Array:
@@ -1303,7 +1305,8 @@ class Kernels:
         shapes.mask("dropout_backward", mask, dy.shape)
         dx = _like(dy)
         rate = shapes.number("dropout_backward", "rate", rate, 0.0, below=1.0)
-        self.backend.dropout_backward(*_axed(dy, mask), rate, *_axed(dx))
+        dy_, mask_, dx_ = _axed(dy, mask, dx)
+        self.backend.dropout_backward(dy_, mask_, rate, dx_)
         return dx
 
     # Functions ---------------------------------------------------------------------------------------------

@@ -783,7 +783,7 @@ def _positive(kernel: str, name: str, tag: str, *shape: int, **options: float) -
 
     def input(draw: Draw) -> Array:
         x = np.exp(draw.rng.uniform(-20, 20, shape)).astype(np.float32).astype(draw.dtype)
-        x.flat[:4] = np.float32([1.0, 2e-38, 3e38, 0.999999])[: x.size]
+        x.flat[:4] = np.array([1.0, 2e-38, 3e38, 0.999999], np.float32)[: x.size]
         return x
 
     def backward(draw: Draw) -> Arguments:
