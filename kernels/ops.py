@@ -925,7 +925,8 @@ class Kernels:
         _same_shape("ema_update", running=running, value=value)
         shapes.writeable("ema_update", running=running)
         momentum = shapes.number("ema_update", "momentum", momentum)
-        cast(Any, self.backend).ema_update(*_axed(running, value), momentum)
+        running, value = _axed(running, value)
+        self.backend.ema_update(running, value, momentum)
 
     # Activations -------------------------------------------------------------------------------------------
 
@@ -1594,7 +1595,8 @@ class Kernels:
         rate = shapes.number("dropout", "rate", rate, 0.0, below=1.0)
         seed, step = shapes.counter("dropout", "seed", seed), shapes.counter("dropout", "step", step)
         y, mask = _like(x), memory.empty(x.shape, np.bool_)
-        cast(Any, self.backend).dropout(*_axed(x), rate, seed, step, *_axed(y, mask))
+        x_, y_, mask_ = _axed(x, y, mask)
+        self.backend.dropout(x_, rate, seed, step, y_, mask_)
         return y, mask
 
     def dropout_backward(self, dy: Array, mask: Array, rate: float = 0.5) -> Array:
@@ -1617,7 +1619,8 @@ class Kernels:
         shapes.mask("dropout_backward", mask, dy.shape)
         dx = _like(dy)
         rate = shapes.number("dropout_backward", "rate", rate, 0.0, below=1.0)
-        cast(Any, self.backend).dropout_backward(*_axed(dy, mask), rate, *_axed(dx))
+        dy_, mask_, dx_ = _axed(dy, mask, dx)
+        self.backend.dropout_backward(dy_, mask_, rate, dx_)
         return dx
 
     # Functions ---------------------------------------------------------------------------------------------
@@ -2049,7 +2052,8 @@ class Kernels:
         sizes = [dy.shape if shape is None else tuple(map(int, shape)) for shape in (a_shape, b_shape)]
         shapes.equal(kernel, "dy", dy.shape, shapes.broadcast(sizes[0], sizes[1], kernel), "the shape of y")
         d, (da, db) = shapes.elements(dy.shape), (memory.empty(shape, dtype) for shape in sizes)
-        cast(Any, self.backend).add_backward(*_axed(dy), d, self._scratch(kernel, d, *_axed(dy)), *_axed(da, db))
+        dy_, da_, db_ = _axed(dy, da, db)
+        self.backend.add_backward(dy_, d, self._scratch(kernel, d, dy_), da_, db_)
         return da, db
 
     def subtract(self, a: Array, b: Array) -> Array:
@@ -2090,7 +2094,8 @@ class Kernels:
         sizes = [dy.shape if shape is None else tuple(map(int, shape)) for shape in (a_shape, b_shape)]
         shapes.equal(kernel, "dy", dy.shape, shapes.broadcast(sizes[0], sizes[1], kernel), "the shape of y")
         d, (da, db) = shapes.elements(dy.shape), (memory.empty(shape, dtype) for shape in sizes)
-        cast(Any, self.backend).subtract_backward(*_axed(dy), d, self._scratch(kernel, d, *_axed(dy)), *_axed(da, db))
+        dy_, da_, db_ = _axed(dy, da, db)
+        self.backend.subtract_backward(dy_, d, self._scratch(kernel, d, dy_), da_, db_)
         return da, db
 
     def multiply(self, a: Array, b: Array) -> Array:
