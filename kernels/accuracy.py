@@ -157,6 +157,10 @@ def reduction_length(call: Call) -> int:
             length = d.kh * d.kw * d.c // d.groups
         case "conv2d_backward":
             length = max(n * d.oh * d.ow, d.kh * d.kw * d.f // d.groups)
+        case "convtranspose2d":
+            length = d.kh * d.kw * d.f // d.groups
+        case "convtranspose2d_backward":
+            length = max(n * d.h * d.w, d.kh * d.kw * d.c // d.groups)
         case "softmax_cross_entropy":
             length = n * d.channels
         case "mse":

@@ -8,9 +8,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import memory, shapes
+from . import memory, polynomials, shapes
 from .interface import Backend, FoldSize, Kernel, Program, Programs, ScratchSize, roles
-from .shapes import Pair, Shape, Sides
+from .shapes import Padding, Pair, Shape, Sides
 
 Array = np.ndarray
 
@@ -178,26 +178,28 @@ class Kernels:
         w: Array,
         b: Array | None = None,
         stride: Pair = 1,
-        padding: Pair = 0,
+        padding: Padding = 0,
         dilation: Pair = 1,
         groups: int = 1,
     ) -> Array:
         """Convolves images with filters as deep learning does: a cross-correlation, no filter is turned round.
 
         y[n, p, q, f] = b[f] + Σ x[n, p·stride − padding + i·dilation, q·stride − padding + j·dilation, c] w[i, j, c, f]
-        over a filter's rows i, columns j and channels c. Places outside x count as zero.
+        over a filter's rows i, columns j and channels c. Places outside x are no terms of the sum.
 
         Args:
             x: images (N, H, W, C).
             w: filters (KH, KW, C / groups, F).
             b: biases (F,), or None for none.
             stride: step of the window, an int or an (h, w) pair, at least 1.
-            padding: zeros added on each side, an int or an (h, w) pair, at least 0.
+            padding: places added around the images, an int or an (h, w) pair, ((top, bottom), (left, right)), each at
+                least 0; or "same" for ⌈H / stride⌉ by ⌈W / stride⌉ windows, an odd place at the end, or "same_lower",
+                at the beginning.
             dilation: distance between a filter's taps, an int or an (h, w) pair, at least 1.
             groups: number of groups, a divisor of C and F; filters of group g see the channels of group g alone.
 
         Returns:
-            y (N, OH, OW, F), with OH = ⌊(H + 2 padding − dilation (KH − 1) − 1) / stride⌋ + 1, and OW likewise.
+            y (N, OH, OW, F), with OH = ⌊(H + top + bottom − dilation (KH − 1) − 1) / stride⌋ + 1, and OW likewise.
 
         Raises:
             TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
@@ -223,7 +225,7 @@ class Kernels:
         x: Array,
         w: Array,
         stride: Pair = 1,
-        padding: Pair = 0,
+        padding: Padding = 0,
         dilation: Pair = 1,
         groups: int = 1,
     ) -> tuple[Array, Array, Array]:
@@ -236,7 +238,7 @@ class Kernels:
             x: the forward's images (N, H, W, C).
             w: the forward's filters (KH, KW, C / groups, F).
             stride: the forward's, an int or an (h, w) pair.
-            padding: the forward's, an int or an (h, w) pair.
+            padding: the forward's.
             dilation: the forward's, an int or an (h, w) pair.
             groups: the forward's.
 
@@ -255,28 +257,137 @@ class Kernels:
         self.backend.conv2d_backward(dy, x, w, d, self._scratch("conv2d_backward", d, x), dx, dw, db)
         return dx, dw, db
 
+    def convtranspose2d(
+        self,
+        x: Array,
+        w: Array,
+        b: Array | None = None,
+        stride: Pair = 1,
+        padding: Padding = 0,
+        output_padding: Pair = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+    ) -> Array:
+        """Spreads each pixel over a window: the gradient of `conv2d` by its input, as a layer of its own.
+
+        y[n, p·stride − padding + i·dilation, q·stride − padding + j·dilation, m] = b[m] + Σ x[n, p, q, c] w[i, j, m, c]
+        over everything that leads to one place of y; what would lie outside y is dropped. Zeiler et al. 2010.
+
+        Args:
+            x: images (N, H, W, C).
+            w: filters (KH, KW, M / groups, C), those of the convolution that leads from y to x.
+            b: biases (M,), or None for none.
+            stride: distance between neighbouring pixels' windows, an int or an (h, w) pair, at least 1.
+            padding: places taken off y's sides, an int or an (h, w) pair, ((top, bottom), (left, right)), each at
+                least 0.
+            output_padding: rows and columns added to y's end, an int or an (h, w) pair, at least 0 and less than stride
+                or dilation.
+            dilation: distance between a filter's taps, an int or an (h, w) pair, at least 1.
+            groups: number of groups, a divisor of C and M; outputs of group g see the channels of group g alone.
+
+        Returns:
+            y (N, OH, OW, M), with OH = (H − 1) stride − top − bottom + dilation (KH − 1) + output_padding + 1, and OW
+            likewise.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; w or b does not fit x and groups, or the
+                padding leaves nothing; stride, padding, output_padding, dilation or groups is out of range.
+
+        >>> import numpy as np
+        >>> import kernels
+        >>> x, w = np.ones((1, 2, 2, 1)), np.ones((3, 3, 1, 1))
+        >>> kernels.get("numpy").convtranspose2d(x, w, stride=2)[0, :, :, 0]
+        array([[1., 1., 2., 1., 1.],
+               [1., 1., 2., 1., 1.],
+               [2., 2., 4., 2., 2.],
+               [1., 1., 2., 1., 1.],
+               [1., 1., 2., 1., 1.]])
+        """
+        dtype = shapes.arrays("convtranspose2d", x=x, w=w, **_given(b=b))
+        d = shapes.convtranspose2d(x.shape, w.shape, _shape(b), stride, padding, output_padding, dilation, groups)
+        y = memory.empty((len(x), d.h, d.w, d.c), dtype)
+        self.backend.convtranspose2d(x, w, b, d, self._scratch("convtranspose2d", d, x), y)
+        return y
+
+    def convtranspose2d_backward(
+        self,
+        dy: Array,
+        x: Array,
+        w: Array,
+        stride: Pair = 1,
+        padding: Padding = 0,
+        output_padding: Pair = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+    ) -> tuple[Array, Array, Array]:
+        """Gradients of `convtranspose2d`: dx is the convolution of dy with w, dw and db sum over y's places.
+
+        The whole rule: `kernels.Backend.convtranspose2d_backward`.
+
+        Args:
+            dy: gradient of a scalar loss by y, (N, OH, OW, M).
+            x: the forward's images (N, H, W, C).
+            w: the forward's filters (KH, KW, M / groups, C).
+            stride: the forward's, an int or an (h, w) pair.
+            padding: the forward's.
+            output_padding: the forward's, an int or an (h, w) pair.
+            dilation: the forward's, an int or an (h, w) pair.
+            groups: the forward's.
+
+        Returns:
+            dx (N, H, W, C), dw (KH, KW, M / groups, C) and db (M,).
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; w does not fit x and groups, dy is not of y's
+                shape; stride, padding, output_padding, dilation or groups is out of range.
+        """
+        dtype = shapes.arrays("convtranspose2d_backward", dy=dy, x=x, w=w)
+        options = (stride, padding, output_padding, dilation, groups)
+        d = shapes.convtranspose2d(x.shape, w.shape, None, *options, "convtranspose2d_backward")
+        shapes.equal("convtranspose2d_backward", "dy", dy.shape, (len(x), d.h, d.w, d.c), "the shape of y")
+        dx, dw, db = _like(x), _like(w), memory.empty(d.c, dtype)
+        scratch = self._scratch("convtranspose2d_backward", d, x)
+        self.backend.convtranspose2d_backward(dy, x, w, d, scratch, dx, dw, db)
+        return dx, dw, db
+
     # Pooling -----------------------------------------------------------------------------------------------
 
-    def maxpool2d(self, x: Array, size: Pair = 2, stride: Pair | None = None, padding: Pair = 0) -> tuple[Array, Array]:
+    def maxpool2d(
+        self,
+        x: Array,
+        size: Pair = 2,
+        stride: Pair | None = None,
+        padding: Padding = 0,
+        dilation: Pair = 1,
+        ceil_mode: bool = False,
+    ) -> tuple[Array, Array]:
         """y = the largest value of each window, channel by channel.
 
         The first of equal maxima wins, a NaN beats every number, padding never wins. Windows that reach beyond the
-        padding are left out.
+        padding are left out, unless ceil_mode.
 
         Args:
             x: images (N, H, W, C).
             size: (KH, KW) of the window, an int or an (h, w) pair, at least 1.
             stride: step of the window, an int or an (h, w) pair, at least 1; None for the window's size.
-            padding: places added on each side, an int or an (h, w) pair, at least 0 and less than size.
+            padding: places added around the images, an int or an (h, w) pair, ((top, bottom), (left, right)), each at
+                least 0 and less than a window's height or width; or "same" for ⌈H / stride⌉ by ⌈W / stride⌉ windows, an
+                odd place at the end, or "same_lower", at the beginning.
+            dilation: distance between a window's places, an int or an (h, w) pair, at least 1.
+            ceil_mode: whether to round the number of windows up: one that reaches beyond the padding counts if it
+                begins before the image's end.
 
         Returns:
-            y (N, OH, OW, C), with OH = ⌊(H + 2 padding − KH) / stride⌋ + 1, and OW likewise; and argmax of the same
-            shape, each maximum's place i·KW + j in its window, uint8 for windows of up to 256 places, else int32.
+            y (N, OH, OW, C), with OH = ⌊(H + top + bottom − dilation (KH − 1) − 1) / stride⌋ + 1, and OW likewise; and
+            argmax of the same shape, each maximum's place i·KW + j in its window, uint8 for windows of up to 256
+            places, else int32, or int64 beyond 2³¹.
 
         Raises:
             TypeError: x is anything but a numpy array of float32 or float64.
             ValueError: x is not C-contiguous or has an empty axis; the window does not fit into the padded image; size,
-                stride or padding is out of range.
+                stride, padding or dilation is out of range.
 
         >>> import numpy as np
         >>> import kernels
@@ -289,7 +400,7 @@ class Kernels:
                [3, 3]], dtype=uint8)
         """
         dtype = shapes.arrays("maxpool2d", x=x)
-        d = shapes.pool2d(x.shape, size, stride, padding, "maxpool2d")
+        d = shapes.pool2d(x.shape, size, stride, padding, "maxpool2d", dilation, ceil_mode)
         y = memory.empty((len(x), d.oh, d.ow, d.c), dtype)
         argmax = memory.empty(y.shape, d.argmax_dtype)
         self.backend.maxpool2d(x, d, y, argmax)
@@ -302,7 +413,9 @@ class Kernels:
         x_shape: Shape,
         size: Pair = 2,
         stride: Pair | None = None,
-        padding: Pair = 0,
+        padding: Padding = 0,
+        dilation: Pair = 1,
+        ceil_mode: bool = False,
     ) -> Array:
         """Gradient of `maxpool2d`: each dy is added where its window's maximum was; zero elsewhere.
 
@@ -312,7 +425,9 @@ class Kernels:
             x_shape: (N, H, W, C) of the forward's images.
             size: the forward's, an int or an (h, w) pair.
             stride: the forward's, an int or an (h, w) pair; None for the window's size.
-            padding: the forward's, an int or an (h, w) pair.
+            padding: the forward's.
+            dilation: the forward's, an int or an (h, w) pair.
+            ceil_mode: the forward's.
 
         Returns:
             dx (N, H, W, C).
@@ -320,10 +435,12 @@ class Kernels:
         Raises:
             TypeError: dy is anything but a numpy array of float32 or float64.
             ValueError: dy is not C-contiguous or has an empty axis; dy, argmax and x_shape do not fit each other,
-                argmax holds places outside a window or in the padding; size, stride or padding is out of range.
+                argmax holds places outside a window or in the padding; size, stride, padding or dilation is out of
+                range.
         """
         dtype = shapes.arrays("maxpool2d_backward", dy=dy)
-        d = shapes.pool2d(tuple(x_shape), size, stride, padding, "maxpool2d_backward")
+        shapes.rank("maxpool2d_backward", "dy", dy.shape, 4, "samples, height, width, channels")
+        d = shapes.pool2d(tuple(x_shape), size, stride, padding, "maxpool2d_backward", dilation, ceil_mode)
         shape = (len(dy), d.oh, d.ow, d.c)
         shapes.equal("maxpool2d_backward", "x_shape", x_shape, (len(dy), d.h, d.w, d.c), f"dy {dy.shape}")
         shapes.equal("maxpool2d_backward", "dy", dy.shape, shape, "the shape of y")
@@ -337,30 +454,38 @@ class Kernels:
         x: Array,
         size: Pair = 2,
         stride: Pair | None = None,
-        padding: Pair = 0,
+        padding: Padding = 0,
         count_include_pad: bool = True,
+        dilation: Pair = 1,
+        ceil_mode: bool = False,
     ) -> Array:
         """y = the mean of each window, channel by channel; padding counts as zero.
 
-        Windows that reach beyond the padding are left out.
+        Windows that reach beyond the padding are left out, unless ceil_mode.
 
         Args:
             x: images (N, H, W, C).
             size: (KH, KW) of the window, an int or an (h, w) pair, at least 1.
             stride: step of the window, an int or an (h, w) pair, at least 1; None for the window's size.
-            padding: places added on each side, an int or an (h, w) pair, at least 0 and less than size.
-            count_include_pad: whether to divide by KH·KW everywhere; if not, by the number of a window's real pixels.
+            padding: places added around the images, an int or an (h, w) pair, ((top, bottom), (left, right)), each at
+                least 0 and less than a window's height or width; or "same" for ⌈H / stride⌉ by ⌈W / stride⌉ windows, an
+                odd place at the end, or "same_lower", at the beginning.
+            count_include_pad: whether to divide by the number of a window's places in the image and its padding, which
+                is KH·KW but where ceil_mode lets a window reach beyond; if not, by the number of its real pixels.
+            dilation: distance between a window's places, an int or an (h, w) pair, at least 1.
+            ceil_mode: whether to round the number of windows up: one that reaches beyond the padding counts if it
+                begins before the image's end.
 
         Returns:
-            y (N, OH, OW, C), with OH = ⌊(H + 2 padding − KH) / stride⌋ + 1, and OW likewise.
+            y (N, OH, OW, C), with OH = ⌊(H + top + bottom − dilation (KH − 1) − 1) / stride⌋ + 1, and OW likewise.
 
         Raises:
             TypeError: x is anything but a numpy array of float32 or float64.
             ValueError: x is not C-contiguous or has an empty axis; the window does not fit into the padded image; size,
-                stride or padding is out of range.
+                stride, padding or dilation is out of range.
         """
         dtype = shapes.arrays("avgpool2d", x=x)
-        d = shapes.pool2d(x.shape, size, stride, padding, "avgpool2d")
+        d = shapes.pool2d(x.shape, size, stride, padding, "avgpool2d", dilation, ceil_mode)
         y = memory.empty((len(x), d.oh, d.ow, d.c), dtype)
         self.backend.avgpool2d(x, d, bool(count_include_pad), y)
         return y
@@ -371,8 +496,10 @@ class Kernels:
         x_shape: Shape,
         size: Pair = 2,
         stride: Pair | None = None,
-        padding: Pair = 0,
+        padding: Padding = 0,
         count_include_pad: bool = True,
+        dilation: Pair = 1,
+        ceil_mode: bool = False,
     ) -> Array:
         """Gradient of `avgpool2d`: each dy, divided as in the forward, is added all over its window.
 
@@ -381,19 +508,22 @@ class Kernels:
             x_shape: (N, H, W, C) of the forward's images.
             size: the forward's, an int or an (h, w) pair.
             stride: the forward's, an int or an (h, w) pair; None for the window's size.
-            padding: the forward's, an int or an (h, w) pair.
+            padding: the forward's.
             count_include_pad: the forward's.
+            dilation: the forward's, an int or an (h, w) pair.
+            ceil_mode: the forward's.
 
         Returns:
             dx (N, H, W, C).
 
         Raises:
             TypeError: dy is anything but a numpy array of float32 or float64.
-            ValueError: dy is not C-contiguous or has an empty axis; dy and x_shape do not fit each other; size, stride
-                or padding is out of range.
+            ValueError: dy is not C-contiguous or has an empty axis; dy and x_shape do not fit each other; size, stride,
+                padding or dilation is out of range.
         """
         dtype = shapes.arrays("avgpool2d_backward", dy=dy)
-        d = shapes.pool2d(tuple(x_shape), size, stride, padding, "avgpool2d_backward")
+        shapes.rank("avgpool2d_backward", "dy", dy.shape, 4, "samples, height, width, channels")
+        d = shapes.pool2d(tuple(x_shape), size, stride, padding, "avgpool2d_backward", dilation, ceil_mode)
         shapes.equal("avgpool2d_backward", "x_shape", x_shape, (len(dy), d.h, d.w, d.c), f"dy {dy.shape}")
         shapes.equal("avgpool2d_backward", "dy", dy.shape, (len(dy), d.oh, d.ow, d.c), "the shape of y")
         dx = memory.empty((len(dy), d.h, d.w, d.c), dtype)
@@ -794,7 +924,8 @@ class Kernels:
         """
         _same_shape("ema_update", running=running, value=value)
         shapes.writeable("ema_update", running=running)
-        self.backend.ema_update(running, value, shapes.number("ema_update", "momentum", momentum))
+        momentum = shapes.number("ema_update", "momentum", momentum)
+        self.backend.ema_update(*_axed(running, value), momentum)
 
     # Activations -------------------------------------------------------------------------------------------
 
@@ -1062,6 +1193,384 @@ class Kernels:
         """
         return self._map_backward("softplus_backward", dy, x, y)
 
+    def clip(self, x: Array, low: float = -np.inf, high: float = np.inf) -> Array:
+        """y = min(max(x, low), high), element by element: ReLU6 with the bounds 0 and 6.
+
+        With low > high every number becomes high.
+
+        Args:
+            x: an array of any shape.
+            low: least value of y, a number or an infinity.
+            high: largest value of y, a number or an infinity.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; low or high is no number.
+        """
+        low = shapes.number("clip", "low", low, infinite=True)
+        high = shapes.number("clip", "high", high, infinite=True)
+        return self._map("clip", x, low, high)
+
+    def clip_backward(self, dy: Array, x: Array, y: Array, low: float = -np.inf, high: float = np.inf) -> Array:
+        """Gradient of `clip`: dx = 0 where x <= low or x >= high, else dy.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+            low: the forward's.
+            high: the forward's.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ; low or high is no number.
+        """
+        low = shapes.number("clip_backward", "low", low, infinite=True)
+        high = shapes.number("clip_backward", "high", high, infinite=True)
+        return self._map_backward("clip_backward", dy, x, y, low, high)
+
+    def hard_sigmoid(self, x: Array, alpha: float = 1 / 6, beta: float = 0.5) -> Array:
+        """y = max(0, min(1, alpha x + beta)), element by element.
+
+        The defaults are PyTorch's and `hard_swish`'s; ONNX's alpha is 0.2.
+
+        Args:
+            x: an array of any shape.
+            alpha: slope, a finite number.
+            beta: y at 0, a finite number.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; alpha or beta is not finite.
+        """
+        alpha = shapes.number("hard_sigmoid", "alpha", alpha)
+        beta = shapes.number("hard_sigmoid", "beta", beta)
+        return self._map("hard_sigmoid", x, alpha, beta)
+
+    def hard_sigmoid_backward(self, dy: Array, x: Array, y: Array, alpha: float = 1 / 6, beta: float = 0.5) -> Array:
+        """Gradient of `hard_sigmoid`: dx = 0 where y <= 0 or y >= 1, else alpha dy.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+            alpha: the forward's.
+            beta: the forward's.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ; alpha or beta is not
+                finite.
+        """
+        alpha = shapes.number("hard_sigmoid_backward", "alpha", alpha)
+        beta = shapes.number("hard_sigmoid_backward", "beta", beta)
+        return self._map_backward("hard_sigmoid_backward", dy, x, y, alpha, beta)
+
+    def hard_swish(self, x: Array) -> Array:
+        """y = x max(0, min(6, x + 3)) / 6, element by element. Howard et al. 2019.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("hard_swish", x)
+
+    def hard_swish_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `hard_swish`: dx = 0 where x <= −3, dy where x >= 3, else dy (x / 3 + 1 / 2).
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("hard_swish_backward", dy, x, y)
+
+    def mish(self, x: Array) -> Array:
+        """y = x tanh(log(1 + eˣ)), element by element; no x overflows. Misra 2019.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("mish", x)
+
+    def mish_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `mish`: dx = dy (t + x σ(x) (1 − t²)), with t = tanh(log(1 + eˣ)).
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("mish_backward", dy, x, y)
+
+    def selu(self, x: Array, alpha: float = polynomials.SELU_ALPHA, gamma: float = polynomials.SELU_GAMMA) -> Array:
+        """y = gamma x where x > 0, else gamma alpha (eˣ − 1), element by element. Klambauer et al. 2017.
+
+        The defaults are the paper's.
+
+        Args:
+            x: an array of any shape.
+            alpha: minus the limit of y / gamma far left of 0, a finite number.
+            gamma: slope right of 0, a finite number.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; alpha or gamma is not finite.
+        """
+        return self._map("selu", x, shapes.number("selu", "alpha", alpha), shapes.number("selu", "gamma", gamma))
+
+    def selu_backward(
+        self,
+        dy: Array,
+        x: Array,
+        y: Array,
+        alpha: float = polynomials.SELU_ALPHA,
+        gamma: float = polynomials.SELU_GAMMA,
+    ) -> Array:
+        """Gradient of `selu`: dx = gamma dy where x > 0, else dy (y + gamma alpha).
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+            alpha: the forward's.
+            gamma: the forward's.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ; alpha or gamma is not
+                finite.
+        """
+        alpha = shapes.number("selu_backward", "alpha", alpha)
+        gamma = shapes.number("selu_backward", "gamma", gamma)
+        return self._map_backward("selu_backward", dy, x, y, alpha, gamma)
+
+    def celu(self, x: Array, alpha: float = 1.0) -> Array:
+        """y = x where x > 0, else alpha (e^(x / alpha) − 1), element by element. Barron 2017.
+
+        Args:
+            x: an array of any shape.
+            alpha: minus the limit far left of 0, a finite number > 0.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; alpha is out of range.
+        """
+        return self._map("celu", x, shapes.number("celu", "alpha", alpha, 0.0, above=True))
+
+    def celu_backward(self, dy: Array, x: Array, y: Array, alpha: float = 1.0) -> Array:
+        """Gradient of `celu`: dx = dy where x > 0, else dy (1 + y / alpha).
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+            alpha: the forward's.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ; alpha is out of range.
+        """
+        alpha = shapes.number("celu_backward", "alpha", alpha, 0.0, above=True)
+        return self._map_backward("celu_backward", dy, x, y, alpha)
+
+    def gelu_tanh(self, x: Array) -> Array:
+        """y = x (1 + tanh u) / 2 with u = √(2/π) (x + 0.044715 x³), element by element.
+
+        An approximation of `gelu` that many networks were trained with. Hendrycks and Gimpel 2016.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("gelu_tanh", x)
+
+    def gelu_tanh_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `gelu_tanh`: dx = dy (s + 2 x s (1 − s) √(2/π) (1 + 3 · 0.044715 x²)), with s = (1 + tanh u) / 2.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("gelu_tanh_backward", dy, x, y)
+
+    def softsign(self, x: Array) -> Array:
+        """y = x / (1 + |x|), element by element.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("softsign", x)
+
+    def softsign_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `softsign`: dx = dy / (1 + |x|)².
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("softsign_backward", dy, x, y)
+
+    def thresholded_relu(self, x: Array, alpha: float = 1.0) -> Array:
+        """y = x where x > alpha, else 0, element by element. Konda et al. 2015.
+
+        Args:
+            x: an array of any shape.
+            alpha: the threshold, a finite number.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; alpha is not finite.
+        """
+        return self._map("thresholded_relu", x, shapes.number("thresholded_relu", "alpha", alpha))
+
+    def thresholded_relu_backward(self, dy: Array, x: Array, y: Array, alpha: float = 1.0) -> Array:
+        """Gradient of `thresholded_relu`: dx = dy where x > alpha or x is NaN, else 0.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+            alpha: the forward's.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ; alpha is not finite.
+        """
+        alpha = shapes.number("thresholded_relu_backward", "alpha", alpha)
+        return self._map_backward("thresholded_relu_backward", dy, x, y, alpha)
+
+    def prelu(self, x: Array, slope: Array) -> Array:
+        """y = x where x > 0, else slope x, by channel. He et al. 2015.
+
+        Args:
+            x: (N, ..., C).
+            slope: slopes left of 0, (C,), or (1,) for one that all channels share.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis, or x only one axis; slope is neither (C,) nor
+                (1,).
+        """
+        shapes.arrays("prelu", x=x, slope=slope)
+        shapes.prelu(x.shape, slope.shape)
+        y = _like(x)
+        self.backend.prelu(x, slope, y)
+        return y
+
+    def prelu_backward(self, dy: Array, x: Array, slope: Array) -> tuple[Array, Array]:
+        """Gradients of `prelu`: dx = dy where x > 0, else slope dy; dslope = Σ dy min(x, 0).
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input (N, ..., C).
+            slope: the forward's slopes, (C,) or (1,).
+
+        Returns:
+            dx of x's shape, and dslope of slope's, by channel or summed over all.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis, or x only one axis; dy is not of x's shape,
+                slope neither (C,) nor (1,).
+        """
+        kernel = "prelu_backward"
+        shapes.arrays(kernel, dy=dy, x=x, slope=slope)
+        shapes.equal(kernel, "dy", dy.shape, x.shape, "the shape of x")
+        d = shapes.prelu(x.shape, slope.shape, kernel)
+        dx, dslope = _like(x), _like(slope)
+        self.backend.prelu_backward(dy, x, slope, d, self._scratch(kernel, d, x), dx, dslope)
+        return dx, dslope
+
     def dropout(self, x: Array, rate: float = 0.5, seed: int = 0, step: int = 0) -> tuple[Array, Array]:
         """y = x / (1 − rate) where mask, else 0; each element is kept with probability 1 − rate.
 
@@ -1085,7 +1594,7 @@ class Kernels:
         rate = shapes.number("dropout", "rate", rate, 0.0, below=1.0)
         seed, step = shapes.counter("dropout", "seed", seed), shapes.counter("dropout", "step", step)
         y, mask = _like(x), memory.empty(x.shape, np.bool_)
-        self.backend.dropout(x, rate, seed, step, y, mask)
+        self.backend.dropout(*_axed(x), rate, seed, step, *_axed(y, mask))
         return y, mask
 
     def dropout_backward(self, dy: Array, mask: Array, rate: float = 0.5) -> Array:
@@ -1108,8 +1617,270 @@ class Kernels:
         shapes.mask("dropout_backward", mask, dy.shape)
         dx = _like(dy)
         rate = shapes.number("dropout_backward", "rate", rate, 0.0, below=1.0)
-        self.backend.dropout_backward(dy, mask, rate, dx)
+        self.backend.dropout_backward(*_axed(dy, mask), rate, *_axed(dx))
         return dx
+
+    # Functions ---------------------------------------------------------------------------------------------
+
+    def exp(self, x: Array) -> Array:
+        """y = eˣ, element by element; infinity beyond the largest number.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("exp", x)
+
+    def exp_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `exp`: dx = dy y.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("exp_backward", dy, x, y)
+
+    def log(self, x: Array) -> Array:
+        """y = log x, the natural logarithm, element by element; −∞ at 0, NaN below.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("log", x)
+
+    def log_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `log`: dx = dy / x.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("log_backward", dy, x, y)
+
+    def sqrt(self, x: Array) -> Array:
+        """y = √x, element by element; NaN below 0.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("sqrt", x)
+
+    def sqrt_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `sqrt`: dx = dy / (2 y).
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("sqrt_backward", dy, x, y)
+
+    def absolute(self, x: Array) -> Array:
+        """y = |x|, element by element.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("absolute", x)
+
+    def absolute_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `absolute`: dx = dy where x > 0, −dy where x < 0, 0 where x = 0.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("absolute_backward", dy, x, y)
+
+    def negative(self, x: Array) -> Array:
+        """y = −x, element by element.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("negative", x)
+
+    def negative_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `negative`: dx = −dy.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("negative_backward", dy, x, y)
+
+    def reciprocal(self, x: Array) -> Array:
+        """y = 1 / x, element by element; infinite at 0.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("reciprocal", x)
+
+    def reciprocal_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `reciprocal`: dx = −dy y².
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("reciprocal_backward", dy, x, y)
+
+    def power(self, x: Array, exponent: float) -> Array:
+        """y = x^exponent, element by element.
+
+        NaN where x < 0 and the exponent is no whole number, infinite at a pole; 1 everywhere for the exponent 0.
+
+        Args:
+            x: an array of any shape.
+            exponent: of every element, a finite number.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; exponent is not finite.
+        """
+        return self._map("power", x, shapes.number("power", "exponent", exponent))
+
+    def power_backward(self, dy: Array, x: Array, y: Array, exponent: float) -> Array:
+        """Gradient of `power`: dx = dy exponent x^(exponent − 1), 0 for the exponent 0.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+            exponent: the forward's.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ; exponent is not finite.
+        """
+        return self._map_backward("power_backward", dy, x, y, shapes.number("power_backward", "exponent", exponent))
+
+    def erf(self, x: Array) -> Array:
+        """y = 2/√π ∫₀ˣ e^(−t²) dt, the error function, element by element.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("erf", x)
+
+    def erf_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `erf`: dx = dy 2/√π e^(−x²).
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("erf_backward", dy, x, y)
 
     # Outputs and losses ------------------------------------------------------------------------------------
 
@@ -1124,8 +1895,9 @@ class Kernels:
 
         Raises:
             TypeError: x is anything but a numpy array of float32 or float64.
-            ValueError: x is not C-contiguous or has an empty axis.
+            ValueError: x is not C-contiguous, or has an empty axis or no axis.
         """
+        shapes.last_axis("softmax", x=x)
         return self._map("softmax", x)
 
     def softmax_backward(self, dy: Array, x: Array, y: Array) -> Array:
@@ -1141,8 +1913,9 @@ class Kernels:
 
         Raises:
             TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
-            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+            ValueError: an array is not C-contiguous, or has an empty axis or no axis; the shapes differ.
         """
+        shapes.last_axis("softmax_backward", dy=dy, x=x, y=y)
         return self._map_backward("softmax_backward", dy, x, y)
 
     def log_softmax(self, x: Array) -> Array:
@@ -1156,8 +1929,9 @@ class Kernels:
 
         Raises:
             TypeError: x is anything but a numpy array of float32 or float64.
-            ValueError: x is not C-contiguous or has an empty axis.
+            ValueError: x is not C-contiguous, or has an empty axis or no axis.
         """
+        shapes.last_axis("log_softmax", x=x)
         return self._map("log_softmax", x)
 
     def log_softmax_backward(self, dy: Array, x: Array, y: Array) -> Array:
@@ -1173,8 +1947,9 @@ class Kernels:
 
         Raises:
             TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
-            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+            ValueError: an array is not C-contiguous, or has an empty axis or no axis; the shapes differ.
         """
+        shapes.last_axis("log_softmax_backward", dy=dy, x=x, y=y)
         return self._map_backward("log_softmax_backward", dy, x, y)
 
     def softmax_cross_entropy(self, logits: Array, labels: Array, smoothing: float = 0.0) -> tuple[Array, Array]:
@@ -1274,7 +2049,7 @@ class Kernels:
         sizes = [dy.shape if shape is None else tuple(map(int, shape)) for shape in (a_shape, b_shape)]
         shapes.equal(kernel, "dy", dy.shape, shapes.broadcast(sizes[0], sizes[1], kernel), "the shape of y")
         d, (da, db) = shapes.elements(dy.shape), (memory.empty(shape, dtype) for shape in sizes)
-        self.backend.add_backward(dy, d, self._scratch(kernel, d, dy), da, db)
+        self.backend.add_backward(*_axed(dy), d, self._scratch(kernel, d, *_axed(dy)), *_axed(da, db))
         return da, db
 
     def subtract(self, a: Array, b: Array) -> Array:
@@ -1315,7 +2090,7 @@ class Kernels:
         sizes = [dy.shape if shape is None else tuple(map(int, shape)) for shape in (a_shape, b_shape)]
         shapes.equal(kernel, "dy", dy.shape, shapes.broadcast(sizes[0], sizes[1], kernel), "the shape of y")
         d, (da, db) = shapes.elements(dy.shape), (memory.empty(shape, dtype) for shape in sizes)
-        self.backend.subtract_backward(dy, d, self._scratch(kernel, d, dy), da, db)
+        self.backend.subtract_backward(*_axed(dy), d, self._scratch(kernel, d, *_axed(dy)), *_axed(da, db))
         return da, db
 
     def multiply(self, a: Array, b: Array) -> Array:
@@ -1362,7 +2137,7 @@ class Kernels:
         shapes.arrays(kernel, dy=dy, a=a, b=b)
         shapes.equal(kernel, "dy", dy.shape, shapes.broadcast(a.shape, b.shape, kernel), "the shape of y")
         d, da, db = shapes.elements(dy.shape), _like(a), _like(b)
-        self.backend.multiply_backward(dy, a, b, d, self._scratch(kernel, d, dy), da, db)
+        self.backend.multiply_backward(*_axed(dy, a, b), d, self._scratch(kernel, d, *_axed(dy)), *_axed(da, db))
         return da, db
 
     def divide(self, a: Array, b: Array) -> Array:
@@ -1405,7 +2180,7 @@ class Kernels:
         shapes.arrays(kernel, dy=dy, a=a, b=b)
         shapes.equal(kernel, "dy", dy.shape, shapes.broadcast(a.shape, b.shape, kernel), "the shape of y")
         d, da, db = shapes.elements(dy.shape), _like(a), _like(b)
-        self.backend.divide_backward(dy, a, b, d, self._scratch(kernel, d, dy), da, db)
+        self.backend.divide_backward(*_axed(dy, a, b), d, self._scratch(kernel, d, *_axed(dy)), *_axed(da, db))
         return da, db
 
     def mean(self, x: Array, axes: int | Sequence[int]) -> Array:
@@ -1494,9 +2269,10 @@ class Kernels:
 
         Raises:
             TypeError: dy is anything but a numpy array of float32 or float64.
-            ValueError: dy is not C-contiguous or has an empty axis; split is out of range.
+            ValueError: dy is not C-contiguous or has an empty axis, or only one axis; split is out of range.
         """
         dtype = shapes.arrays("concat_backward", dy=dy)
+        shapes.channels(dy.shape, "concat_backward", "dy")
         split = shapes.integer("concat_backward", "split", split, 1)
         if split >= dy.shape[-1]:
             raise ValueError(f"concat_backward: split is {split}, expected less than dy's {dy.shape[-1]} channels")
@@ -1804,6 +2580,7 @@ class Kernels:
         if v is None and momentum:
             raise ValueError(f"sgd: v is None, expected an array like p for momentum {momentum}")
         _state("sgd", p, g, **_given(v=v))
+        p, g, v = _axed(p, g, v)
         self.backend.sgd(p, g, v, rates[0], momentum, bool(nesterov), rates[1], bool(decoupled))
 
     def rmsprop(
@@ -1840,6 +2617,7 @@ class Kernels:
         rho = shapes.number("rmsprop", "rho", rho, 0.0, below=1.0)
         eps = shapes.number("rmsprop", "eps", eps, 0.0)
         _state("rmsprop", p, g, v=v)
+        p, g, v = _axed(p, g, v)
         self.backend.rmsprop(p, g, v, rates[0], rho, eps, rates[1], bool(decoupled))
 
     def adam(
@@ -1884,6 +2662,7 @@ class Kernels:
         beta2 = shapes.number("adam", "beta2", beta2, 0.0, below=1.0)
         eps = shapes.number("adam", "eps", eps, 0.0)
         _state("adam", p, g, m=m, v=v)
+        p, g, m, v = _axed(p, g, m, v)
         self.backend.adam(p, g, m, v, step, rates[0], beta1, beta2, eps, rates[1], bool(decoupled))
 
     def adamw(
@@ -1938,19 +2717,19 @@ class Kernels:
     def _broadcast(self, kernel: str, a: Array, b: Array) -> Array:
         dtype = shapes.arrays(kernel, a=a, b=b)
         y = memory.empty(tuple(map(int, shapes.broadcast(a.shape, b.shape, kernel))), dtype)
-        getattr(self.backend, kernel)(a, b, y)
+        getattr(self.backend, kernel)(*_axed(a, b, y))
         return y
 
     def _map(self, kernel: str, x: Array, *attributes: float) -> Array:
         shapes.arrays(kernel, x=x)
         y = _like(x)
-        getattr(self.backend, kernel)(x, *attributes, y)
+        getattr(self.backend, kernel)(*_axed(x), *attributes, *_axed(y))
         return y
 
     def _map_backward(self, kernel: str, dy: Array, x: Array, y: Array, *attributes: float) -> Array:
         _same_shape(kernel, dy=dy, x=x, y=y)
         dx = _like(x)
-        getattr(self.backend, kernel)(dy, x, y, *attributes, dx)
+        getattr(self.backend, kernel)(*_axed(dy, x, y), *attributes, *_axed(dx))
         return dx
 
 
@@ -1964,6 +2743,11 @@ def _given(**optional: Array | None) -> dict[str, Array]:
 
 def _like(array: Array) -> Array:
     return memory.empty(array.shape, array.dtype)
+
+
+def _axed(*arrays: Any) -> tuple[Any, ...]:
+    """Arrays without axes as views with one, which backends expect: NumPy makes numbers of results without any."""
+    return tuple(array.reshape(1) if array is not None and array.ndim == 0 else array for array in arrays)
 
 
 def _same_shape(kernel: str, **named: Array) -> np.dtype:

@@ -251,6 +251,87 @@ _case("conv2d", "nan-inf", "edge", _conv2d_nan)
 _case("conv2d_backward", "nan-inf", "edge", _conv2d_backward_nan)
 
 
+_conv2d("uneven-borders", "edge", (2, 6, 5, 3), (3, 3, 3, 4), padding=((0, 2), (1, 0)))
+_conv2d("end-border", "edge", (2, 5, 6, 1), (3, 3, 1, 5), padding=((0, 0), (0, 1)))
+_conv2d("same-stride", "edge", (2, 7, 6, 3), (3, 4, 3, 4), padding="same", stride=2)
+_conv2d("same-lower-depthwise", "edge", (2, 6, 5, 7), (2, 2, 1, 7), padding="same_lower", groups=7)
+_conv2d("far-stride", "edge", (2, 4, 5, 2), (3, 3, 2, 3), stride=10**9, padding=((10**9, 0), (1, 10**9)))
+_conv2d("far-dilation", "edge", (2, 4, 5, 3), (3, 3, 3, 2), dilation=10**9, padding=10**9)
+
+
+def _conv2d_border_nan(groups: int) -> Callable[[Draw], Arguments]:
+    """Filters that are not finite, some where the padding is."""
+
+    def build(draw: Draw) -> Arguments:
+        x, w = draw.normal(2, 4, 5, 2), draw.normal(3, 3, 2 // groups, 2)
+        w[0, 0, 0, 0], w[2, 1, -1, 1] = np.nan, np.inf
+        return {"x": x, "w": w, "padding": ((1, 2), (1, 0)), "groups": groups}
+
+    return build
+
+
+def _conv2d_backward_border_nan(groups: int) -> Callable[[Draw], Arguments]:
+    def build(draw: Draw) -> Arguments:
+        dy, x, w = draw.normal(2, 5, 4, 2), draw.normal(2, 4, 5, 2), draw.normal(3, 3, 2 // groups, 2)
+        dy[0, 0, 0, 0], dy[1, 4, 2, 1], w[0, 0, 0, 0] = np.nan, np.inf, np.nan
+        return {"dy": dy, "x": x, "w": w, "padding": ((1, 2), (1, 0)), "groups": groups}
+
+    return build
+
+
+for _name, _groups in ("nan-inf-at-the-border", 1), ("nan-inf-at-the-border-depthwise", 2):
+    _case("conv2d", _name, "edge", _conv2d_border_nan(_groups))
+    _case("conv2d_backward", _name, "edge", _conv2d_backward_border_nan(_groups))
+
+
+def _convtranspose2d(
+    name: str,
+    tag: str,
+    x_shape: tuple[int, int, int, int],
+    w_shape: tuple[int, int, int, int],
+    *,
+    bias: bool = True,
+    exact: bool = False,
+    special: tuple[float, ...] = (),
+    **options: Any,
+) -> None:
+    d = shapes.convtranspose2d(x_shape, w_shape, None, **options)
+    macs = x_shape[0] * d.macs
+
+    def values(draw: Draw, *shape: int) -> Array:
+        array = draw.integers(*shape) if exact else draw.normal(*shape)
+        array.flat[: len(special)] = special
+        return array
+
+    def forward(draw: Draw) -> Arguments:
+        x, w, b = values(draw, *x_shape), values(draw, *w_shape), draw.integers(d.c)
+        return {"x": x, "w": w, "b": b if bias else None, **options}
+
+    def backward(draw: Draw) -> Arguments:
+        dy = values(draw, x_shape[0], d.h, d.w, d.c)
+        return {"dy": dy, "x": values(draw, *x_shape), "w": values(draw, *w_shape), **options}
+
+    _case("convtranspose2d", name, tag, forward, macs)
+    _case("convtranspose2d_backward", name, tag, backward, 2 * macs)
+
+
+_convtranspose2d("small", "small", (2, 4, 5, 3), (3, 3, 4, 3))
+_convtranspose2d("stride", "small", (2, 3, 4, 3), (2, 2, 5, 3), stride=2)
+_convtranspose2d("one-channel", "edge", (2, 5, 4, 1), (3, 3, 1, 1), stride=2, padding=1, output_padding=1)
+_convtranspose2d("gaps", "edge", (2, 3, 3, 2), (2, 1, 3, 2), stride=3, output_padding=(2, 0))
+_convtranspose2d("dilation", "edge", (2, 4, 3, 2), (3, 2, 3, 2), dilation=(2, 3), stride=(1, 2), output_padding=(1, 2))
+_convtranspose2d("uneven-borders", "edge", (2, 5, 4, 3), (4, 3, 17, 3), stride=2, padding=((2, 1), (0, 2)))
+_convtranspose2d("groups", "edge", (2, 4, 4, 6), (3, 3, 2, 6), groups=3, stride=2, padding=1)
+_convtranspose2d("depthwise", "edge", (3, 4, 5, 7), (3, 3, 1, 7), groups=7, stride=2, padding=1, output_padding=1)
+_convtranspose2d("wide-padding", "edge", (2, 5, 5, 2), (2, 2, 3, 2), padding=2)
+_convtranspose2d("one-by-one", "edge", (3, 4, 5, 6), (1, 1, 10, 6))
+_convtranspose2d("one-sample", "edge", (1, 4, 4, 2), (3, 3, 3, 2))
+_convtranspose2d("no-bias", "edge", (2, 4, 4, 3), (3, 3, 4, 3), bias=False)
+_convtranspose2d("exact", "edge", (9, 5, 6, 5), (4, 4, 18, 5), exact=True, stride=2, padding=1)
+_convtranspose2d("nan-inf", "edge", (2, 4, 4, 2), (3, 3, 2, 2), special=(np.nan, np.inf), padding=1)
+_convtranspose2d("upsample-b64", "bench", (64, 7, 7, 32), (4, 4, 16, 32), stride=2, padding=1)
+
+
 # Pooling -----------------------------------------------------------------------------------------------------
 
 _EXTREMES = (np.nan, np.inf, -np.inf, 0.0, -0.0)
@@ -264,7 +345,8 @@ def _pool2d(
     values: str = "normal",
     **options: Any,
 ) -> None:
-    d = shapes.pool2d(x_shape, options.get("size", 2), options.get("stride"), options.get("padding", 0), "maxpool2d")
+    window = {"size": 2, "stride": None, "padding": 0} | options
+    d = shapes.pool2d(x_shape, kernel="maxpool2d", **window)
     dy_shape = (x_shape[0], d.oh, d.ow, d.c)
 
     def image(draw: Draw) -> Array:
@@ -290,7 +372,7 @@ def _pool2d(
     if values not in ("normal", "extremes"):  # equal and infinite values are a matter of the maximum alone
         return
     for suffix, more in ("", {}), ("-real-pixels", {"count_include_pad": False}):
-        if more and not options.get("padding"):
+        if more and d.inside:
             continue
         every = {**options, **more}
 
@@ -322,6 +404,17 @@ _pool2d("extremes-padding", "edge", (3, 7, 8, 4), values="extremes", size=3, str
 _pool2d("cnn-bn-pool1-b128", "bench", (128, 24, 24, 16))
 _pool2d("cnn-bn-pool2-b128", "bench", (128, 8, 8, 32))
 _pool2d("overlapping-b64", "bench", (64, 28, 28, 16), size=3, stride=2, padding=1)
+_pool2d("uneven-borders", "edge", (2, 6, 7, 3), size=3, stride=2, padding=((0, 2), (1, 0)))
+_pool2d("same", "edge", (2, 7, 6, 5), size=(2, 3), stride=2, padding="same")
+_pool2d("same-lower", "edge", (2, 7, 6, 5), size=(2, 3), stride=2, padding="same_lower")
+_pool2d("ceil", "edge", (2, 6, 8, 3), size=3, stride=2, ceil_mode=True)
+_pool2d("ceil-padding", "edge", (2, 6, 7, 18), size=(3, 4), stride=(2, 3), padding=1, ceil_mode=True)
+_pool2d("ceil-apart", "edge", (2, 5, 7, 2), size=2, stride=2, ceil_mode=True)
+_pool2d("ceil-beyond-the-image", "edge", (2, 2, 3, 2), size=(3, 4), stride=3, ceil_mode=True)
+_pool2d("dilation", "edge", (2, 8, 9, 3), size=(2, 3), stride=(2, 1), dilation=(3, 2))
+_pool2d("dilation-apart", "edge", (2, 9, 9, 2), size=2, dilation=2)
+_pool2d("dilation-ceil", "edge", (2, 6, 7, 17), size=3, stride=2, padding=((2, 1), (0, 3)), dilation=2, ceil_mode=True)
+_pool2d("dilation-extremes", "edge", (3, 7, 8, 4), values="extremes", size=2, stride=1, padding=1, dilation=2)
 
 
 # Normalisation -----------------------------------------------------------------------------------------------
@@ -753,6 +846,85 @@ _warp("mnist-field-b128", "bench", 128, 28, 28, 1, field=1.0)
 _warp("color-b64", "bench", 64, 32, 32, 3)
 
 
+# More activations, and functions ----------------------------------------------------------------------------------
+
+_MORE_ACTIVATIONS: dict[str, Arguments] = {
+    "clip": {"low": 0.0, "high": 6.0},
+    "hard_sigmoid": {"alpha": 0.2, "beta": 0.5},
+    "hard_swish": {},
+    "mish": {},
+    "selu": {},
+    "celu": {"alpha": 1.5},
+    "gelu_tanh": {},
+    "softsign": {},
+    "thresholded_relu": {"alpha": 0.7},
+    "exp": {},
+    "log": {},
+    "sqrt": {},
+    "absolute": {},
+    "negative": {},
+    "reciprocal": {},
+    "power": {"exponent": 3.0},
+    "erf": {},
+}
+_KNEES = (*_FARTHER, 3.0, -3.0, 6.0, -6.0, 2.5, -2.5, 0.5, 1.5)
+_GATED = ("hard_swish", "mish", "gelu_tanh")
+
+
+def _positive(kernel: str, name: str, tag: str, *shape: int, **options: float) -> None:
+    """`_activation` of positive numbers, from the smallest that are not denormal to nearly the largest."""
+
+    def input(draw: Draw) -> Array:
+        x = np.exp(draw.rng.uniform(-20, 20, shape)).astype(np.float32).astype(draw.dtype)
+        x.flat[:4] = np.float32([1.0, 2e-38, 3e38, 0.999999])[: x.size]
+        return x
+
+    def backward(draw: Draw) -> Arguments:
+        x = input(draw)
+        return {"dy": draw.normal(*shape), "x": x, "y": getattr(_numpy(), kernel)(x, **options), **options}
+
+    _case(kernel, name, tag, lambda draw: {"x": input(draw), **options})
+    _case(f"{kernel}_backward", name, tag, backward)
+
+
+for _kernel, _options in _MORE_ACTIVATIONS.items():
+    _activation(_kernel, "small", "small", 3, 5, 6, **_options)
+    _activation(_kernel, "odd", "edge", 3, 7, 17, **_options)
+    _activation(_kernel, "far", "edge", 7, 13, values=_KNEES, **_options)
+    _activation(_kernel, "nan", "edge", 4, 9, values=(np.nan, 0.0, -0.0), **_options)
+    _activation(_kernel, "infinite", "edge", 4, 9, values=(np.inf, *_PLATEAU), **_options)
+    _activation(_kernel, "cnn-bn-1-b128", "bench", 128, 24, 24, 16, **_options)
+    if _kernel not in _GATED:
+        _activation(_kernel, "minus-infinite", "edge", 4, 9, values=(-np.inf, *_PLATEAU), **_options)
+for _kernel in ("log", "sqrt", "reciprocal"):
+    _positive(_kernel, "positive", "edge", 5, 11)
+for _exponent in (0.0, 0.5, 2.0, -1.0, 1 / 3, -0.75):
+    _positive("power", f"positive-{_exponent:.3g}", "edge", 5, 11, exponent=_exponent)
+_activation("power", "even", "edge", 4, 9, values=(0.0, -0.0, np.inf, -np.inf, np.nan), exponent=2.0)
+_activation("power", "pole", "edge", 4, 9, values=(0.0, -0.0, np.inf, -np.inf, np.nan), exponent=-3.0)
+_activation("power", "fraction", "edge", 4, 9, values=(0.0, np.inf, np.nan), exponent=1.5)
+_activation("clip", "unbounded", "edge", 4, 9, values=(np.inf, -np.inf, np.nan), low=-np.inf, high=1.0)
+_activation("clip", "crossed", "edge", 4, 9, values=(np.inf, -np.inf), low=2.0, high=-1.0)
+
+
+def _prelu(name: str, tag: str, *shape: int, shared: bool = False, values: tuple[float, ...] = ()) -> None:
+    def build(draw: Draw) -> Arguments:
+        x = draw.special(*shape, values=values) if values else draw.normal(*shape)
+        return {"x": x, "slope": draw.normal(1 if shared else shape[-1], mean=0.25)}
+
+    _case("prelu", name, tag, build)
+    _case("prelu_backward", name, tag, lambda draw: {"dy": draw.normal(*shape), **build(draw)})
+
+
+_prelu("small", "small", 4, 5, 3)
+_prelu("shared", "small", 4, 5, 3, shared=True)
+_prelu("odd", "edge", 3, 7, 17)
+_prelu("one-value", "edge", 1, 1)
+_prelu("one-channel", "edge", 5, 3, 1)
+_prelu("far", "edge", 6, 13, values=_FARTHER)
+_prelu("nan-inf", "edge", 4, 9, values=(np.nan, np.inf, -np.inf))
+_prelu("cnn-bn-1-b128", "bench", 128, 24, 24, 16)
+_prelu("shared-b128", "bench", 128, 24, 24, 16, shared=True)
 # Arithmetic of two arrays ------------------------------------------------------------------------------------
 
 _ARITHMETIC = ("add", "subtract", "multiply", "divide")

@@ -33,3 +33,4 @@ from .norm import *
 from .optim import *
 from .pool import *
 from .shape import *
+from .unary import *

@@ -14,3 +14,4 @@ from .norm import *
 from .optim import *
 from .pool import *
 from .shape import *
+from .unary import *

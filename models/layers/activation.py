@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
 
-from kernels import shapes
+from kernels import polynomials, shapes
+from kernels.shapes import Shape
 
 from ..builder import PlanBuilder
+from ..init import Constant, Initialiser
 from ..plan import STEP, Value
-from .base import Layer, Lowered
+from .base import Layer, Lowered, Parameter, vector
 from .shape import check_axis, transposed
 
 __all__ = [
+    "CELU",
     "ELU",
     "GELU",
+    "SELU",
+    "Abs",
     "Activation",
+    "Clip",
     "Dropout",
+    "Erf",
+    "Exp",
+    "HardSigmoid",
+    "HardSwish",
     "LeakyReLU",
+    "Log",
     "LogSoftmax",
+    "Mish",
+    "Negative",
+    "PReLU",
+    "Power",
     "ReLU",
+    "ReLU6",
+    "Reciprocal",
     "SiLU",
     "Sigmoid",
     "Softmax",
     "Softplus",
+    "Softsign",
+    "Sqrt",
     "Tanh",
+    "ThresholdedReLU",
 ]
 
 
@@ -35,14 +56,18 @@ class Activation(Layer):
 
     kernel: str
 
+    def call(self) -> tuple[str, tuple[float, ...]]:
+        """The kernel and its attributes."""
+        return self.kernel, tuple(map(float, vars(self).values()))
+
     def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
         y = plan.like(x)
-        attributes = tuple(vars(self).values())
-        plan.call(self.kernel, x, *attributes, y)
+        kernel, attributes = self.call()
+        plan.call(kernel, x, *attributes, y)
 
         def backward(dy: Value) -> Value | None:
             dx = plan.gradient(x)
-            plan.call(f"{self.kernel}_backward", dy, x, y, *attributes, dx)
+            plan.call(f"{kernel}_backward", dy, x, y, *attributes, dx)
             return dx
 
         return y, backward
@@ -62,10 +87,6 @@ class LeakyReLU(Activation):
     negative_slope: float = 0.01
     kernel = "leaky_relu"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        shapes.number("LeakyReLU", "negative_slope", self.negative_slope)
-
 
 @dataclass(frozen=True)
 class ELU(Activation):
@@ -74,16 +95,20 @@ class ELU(Activation):
     alpha: float = 1.0
     kernel = "elu"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        shapes.number("ELU", "alpha", self.alpha)
-
 
 @dataclass(frozen=True)
 class GELU(Activation):
-    """y = x Φ(x), the exact form."""
+    """y = x Φ(x), the exact form; or its approximation by tanh, `approximate="tanh"`, as PyTorch and ONNX name them."""
 
-    kernel = "gelu"
+    approximate: str = "none"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.approximate not in ("none", "tanh"):
+            raise ValueError(f"GELU: approximate is {self.approximate!r}, expected 'none' or 'tanh'")
+
+    def call(self) -> tuple[str, tuple[float, ...]]:
+        return "gelu_tanh" if self.approximate == "tanh" else "gelu", ()
 
 
 @dataclass(frozen=True)
@@ -112,6 +137,173 @@ class Softplus(Activation):
     """y = log(1 + eˣ)."""
 
     kernel = "softplus"
+
+
+@dataclass(frozen=True)
+class Clip(Activation):
+    """y = min(max(x, low), high), either of which may be infinite; no gradient at or beyond the bounds."""
+
+    low: float = -np.inf
+    high: float = np.inf
+    kernel = "clip"
+    unbounded = ("low", "high")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.unbounded:
+            shapes.number("Clip", name, getattr(self, name), infinite=True)
+
+
+@dataclass(frozen=True)
+class ReLU6(Activation):
+    """y = min(max(x, 0), 6)."""
+
+    def call(self) -> tuple[str, tuple[float, ...]]:
+        return "clip", (0.0, 6.0)
+
+
+@dataclass(frozen=True)
+class HardSigmoid(Activation):
+    """y = max(0, min(1, alpha x + beta)). The defaults are PyTorch's; ONNX's alpha is 0.2."""
+
+    alpha: float = 1 / 6
+    beta: float = 0.5
+    kernel = "hard_sigmoid"
+
+
+@dataclass(frozen=True)
+class HardSwish(Activation):
+    """y = x max(0, min(6, x + 3)) / 6."""
+
+    kernel = "hard_swish"
+
+
+@dataclass(frozen=True)
+class Mish(Activation):
+    """y = x tanh(log(1 + eˣ))."""
+
+    kernel = "mish"
+
+
+@dataclass(frozen=True)
+class SELU(Activation):
+    """y = gamma x where x > 0, else gamma alpha (eˣ − 1)."""
+
+    alpha: float = polynomials.SELU_ALPHA
+    gamma: float = polynomials.SELU_GAMMA
+    kernel = "selu"
+
+
+@dataclass(frozen=True)
+class CELU(Activation):
+    """y = x where x > 0, else alpha (e^(x / alpha) − 1)."""
+
+    alpha: float = 1.0
+    kernel = "celu"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        shapes.number("CELU", "alpha", self.alpha, 0.0, above=True)
+
+
+@dataclass(frozen=True)
+class PReLU(Layer):
+    """y = x where x > 0, else slope x, with a trained slope a channel, (C,); or one for all, (1,), if `shared`."""
+
+    init: Initialiser = Constant(0.25)
+    shared: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.init, Initialiser):
+            raise TypeError(f"PReLU: init is {self.init!r}, expected a models.Initialiser such as Constant(0.25)")
+
+    def parameters(self, x: Shape) -> Mapping[str, Parameter]:
+        return {"slope": Parameter((1,) if self.shared else vector(x, self), self.init)}
+
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
+        d = shapes.prelu(x.shape, p.slope.shape, "PReLU")
+        y = plan.like(x)
+        plan.call("prelu", x, p.slope, y)
+
+        def backward(dy: Value) -> Value | None:
+            dx = plan.gradient(x)
+            plan.call("prelu_backward", dy, x, p.slope, d, dx, plan.gradient(p.slope))
+            return dx
+
+        return y, backward
+
+
+@dataclass(frozen=True)
+class Softsign(Activation):
+    """y = x / (1 + |x|)."""
+
+    kernel = "softsign"
+
+
+@dataclass(frozen=True)
+class ThresholdedReLU(Activation):
+    """y = x where x > alpha, else 0."""
+
+    alpha: float = 1.0
+    kernel = "thresholded_relu"
+
+
+@dataclass(frozen=True)
+class Exp(Activation):
+    """y = eˣ."""
+
+    kernel = "exp"
+
+
+@dataclass(frozen=True)
+class Log(Activation):
+    """y = log x, the natural logarithm."""
+
+    kernel = "log"
+
+
+@dataclass(frozen=True)
+class Sqrt(Activation):
+    """y = √x."""
+
+    kernel = "sqrt"
+
+
+@dataclass(frozen=True)
+class Abs(Activation):
+    """y = |x|."""
+
+    kernel = "absolute"
+
+
+@dataclass(frozen=True)
+class Negative(Activation):
+    """y = −x."""
+
+    kernel = "negative"
+
+
+@dataclass(frozen=True)
+class Reciprocal(Activation):
+    """y = 1 / x."""
+
+    kernel = "reciprocal"
+
+
+@dataclass(frozen=True)
+class Power(Activation):
+    """y = x^exponent."""
+
+    exponent: float
+    kernel = "power"
+
+
+@dataclass(frozen=True)
+class Erf(Activation):
+    """y = 2/√π ∫₀ˣ e^(−t²) dt, the error function."""
+
+    kernel = "erf"
 
 
 class AlongAxis(Activation):
@@ -159,7 +351,10 @@ class LogSoftmax(AlongAxis):
 
 @dataclass(frozen=True)
 class Dropout(Layer):
-    """In training each element is zero with probability `rate`, the others are divided by 1 − rate."""
+    """In training each element is zero with probability `rate`, the others are divided by 1 − rate.
+
+    Which ones follows from the model's seed, the layer, the step and the element's place in the batch.
+    """
 
     rate: float = 0.5
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -25,10 +26,11 @@ Lowered = tuple[Value, Backward | None]
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter or a running statistic of a layer: its shape and how it starts."""
+    """A parameter or a running statistic of a layer: its shape, how it starts, and the least that it can be."""
 
     shape: tuple[int, ...]
     init: Initialiser
+    least: float = -math.inf
 
 
 class Layer(Settings):

@@ -40,7 +40,7 @@ class BatchNorm(Layer):
     def statistics(self, x: Shape) -> Mapping[str, Parameter]:
         return {
             "running_mean": Parameter(vector(x, self), Zeros()),
-            "running_var": Parameter(vector(x, self), ONE),
+            "running_var": Parameter(vector(x, self), ONE, least=0.0),
         }
 
     def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:

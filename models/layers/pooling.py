@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 from kernels import shapes
-from kernels.shapes import Pair, Shape
+from kernels.shapes import Padding, Pair, Shape
 
 from ..builder import Backward, PlanBuilder
 from ..plan import BATCH, Value
@@ -19,27 +19,38 @@ __all__ = ["AvgPool2d", "GlobalAvgPool2d", "GlobalMaxPool2d", "MaxPool2d", "Mean
 
 @dataclass(frozen=True)
 class MaxPool2d(Layer):
-    """The maximum over windows of `size`; the stride defaults to the size."""
+    """The maximum over windows of `size`; the stride defaults to the size.
+
+    `padding` as Conv2d's. With ceil_mode the number of windows is rounded up: one that reaches beyond the padding
+    counts if it begins before the image's end.
+    """
 
     size: Pair = 2
     stride: Pair | None = None
-    padding: Pair = 0
+    padding: Padding = 0
+    dilation: Pair = field(default=1, kw_only=True)
+    ceil_mode: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_windows(self)
 
     def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
-        return _maxpool(plan, x, shapes.pool2d(x.shape, self.size, self.stride, self.padding, "MaxPool2d"))
+        return _maxpool(plan, x, _windows(self, x.shape))
 
 
 @dataclass(frozen=True)
 class AvgPool2d(Layer):
-    """The mean over windows of `size`; padding counts as zeros unless count_include_pad is False."""
+    """The mean over windows of `size`; padding counts as zeros unless count_include_pad is False.
+
+    The other settings as MaxPool2d's. What a window covers beyond the padding is never counted.
+    """
 
     size: Pair = 2
     stride: Pair | None = None
-    padding: Pair = 0
+    padding: Padding = 0
+    dilation: Pair = field(default=1, kw_only=True)
+    ceil_mode: bool = field(default=False, kw_only=True)
     count_include_pad: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -48,8 +59,7 @@ class AvgPool2d(Layer):
         shapes.flag("AvgPool2d", "count_include_pad", self.count_include_pad)
 
     def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
-        d = shapes.pool2d(x.shape, self.size, self.stride, self.padding, "AvgPool2d")
-        return _avgpool(plan, x, d, self.count_include_pad)
+        return _avgpool(plan, x, _windows(self, x.shape), self.count_include_pad)
 
 
 @dataclass(frozen=True)
@@ -73,9 +83,16 @@ class GlobalAvgPool2d(Layer):
 def _check_windows(layer: MaxPool2d | AvgPool2d) -> None:
     name = type(layer).__name__
     shapes.pair(name, "size", layer.size, 1)
-    shapes.pair(name, "padding", layer.padding, 0)
+    shapes.pair(name, "dilation", layer.dilation, 1)
+    shapes.sides(name, layer.padding)
+    shapes.flag(name, "ceil_mode", layer.ceil_mode)
     if layer.stride is not None:
         shapes.pair(name, "stride", layer.stride, 1)
+
+
+def _windows(layer: MaxPool2d | AvgPool2d, x: Shape) -> shapes.Pool2dDims:
+    name = type(layer).__name__
+    return shapes.pool2d(x, layer.size, layer.stride, layer.padding, name, layer.dilation, layer.ceil_mode)
 
 
 def _whole_map(x: Shape, layer: str) -> tuple[int, int]:

@@ -168,7 +168,7 @@ class Pad2d(Layer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        shapes.sides("Pad2d", "padding", self.padding)
+        shapes.pad_sides("Pad2d", "padding", self.padding)
         shapes.pad_mode("Pad2d", self.mode)
         shapes.number("Pad2d", "value", self.value)
 

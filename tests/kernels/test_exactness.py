@@ -17,6 +17,7 @@ from ..support import naive
 ORACLE = Kernels("naive", naive)
 
 PAIRS = st.tuples(st.integers(1, 3), st.integers(1, 3))
+BORDERS = st.tuples(*[st.tuples(st.integers(0, 3), st.integers(0, 3))] * 2)
 DTYPES = st.sampled_from([np.float32, np.float64])
 
 
@@ -37,12 +38,29 @@ def convolutions(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], dic
     w = (*draw(PAIRS), c // groups, f)
     options = {
         "stride": draw(PAIRS),
-        "padding": draw(st.tuples(st.integers(0, 3), st.integers(0, 3))),
+        "padding": draw(BORDERS | st.sampled_from(shapes.SAME)),
         "dilation": draw(PAIRS),
         "groups": groups,
     }
-    for size, kernel, padding, dilation in zip(x[1:3], w[:2], options["padding"], options["dilation"], strict=True):
-        assume(size + 2 * padding >= dilation * (kernel - 1) + 1)
+    if options["padding"] not in shapes.SAME:
+        for size, kernel, border, dilation in zip(x[1:3], w[:2], options["padding"], options["dilation"], strict=True):
+            assume(size + sum(border) >= dilation * (kernel - 1) + 1)
+    return x, w, options
+
+
+@st.composite
+def transposed(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]:
+    """Shapes of x and w, and the options of a transposed convolution."""
+    groups = draw(st.integers(1, 3))
+    c, outputs = groups * draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    x = (draw(st.integers(1, 3)), draw(st.integers(1, 5)), draw(st.integers(1, 5)), c)
+    w = (*draw(PAIRS), outputs, c)
+    stride, dilation, padding = draw(PAIRS), draw(PAIRS), draw(BORDERS)
+    more = tuple(draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True))
+    for axis in range(2):
+        size = (x[1 + axis] - 1) * stride[axis] + dilation[axis] * (w[axis] - 1) + 1 + more[axis]
+        assume(size > sum(padding[axis]))
+    options = {"stride": stride, "padding": padding, "output_padding": more, "dilation": dilation, "groups": groups}
     return x, w, options
 
 
@@ -51,9 +69,16 @@ def pools(draw: st.DrawFn) -> tuple[tuple[int, ...], dict[str, Any]]:
     """Shape of x and the options: any geometry that fits."""
     x = (draw(st.integers(1, 3)), draw(st.integers(1, 8)), draw(st.integers(1, 8)), draw(st.integers(1, 5)))
     size = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
-    padding = tuple(draw(st.integers(0, side - 1)) for side in size)
-    assume(all(n + 2 * p >= side for n, p, side in zip(x[1:3], padding, size, strict=True)))
-    return x, {"size": size, "stride": draw(st.none() | PAIRS), "padding": padding}
+    dilation = draw(st.just((1, 1)) | PAIRS)
+    most = [d * (side - 1) for d, side in zip(dilation, size, strict=True)]
+    padding = tuple(tuple(draw(st.integers(0, most[axis])) for _ in range(2)) for axis in range(2))
+    options = {"size": size, "stride": draw(st.none() | PAIRS), "padding": padding, "dilation": dilation}
+    options["ceil_mode"] = draw(st.booleans())
+    try:
+        shapes.pool2d(x, kernel="pool", **options)
+    except ValueError:
+        assume(False)
+    return x, options
 
 
 @given(geometry=convolutions(), bias=st.booleans(), dtype=DTYPES, seed=st.integers(0, 99))
@@ -74,6 +99,26 @@ def test_convolution_is_exact_and_adjoint(k: Kernels, geometry: Any, bias: bool,
     assert dot(np.ones_like(y), dy) == db.sum()
 
 
+@given(geometry=transposed(), bias=st.booleans(), dtype=DTYPES, seed=st.integers(0, 99))
+def test_transposed_convolution_is_exact_and_adjoint(
+    k: Kernels, geometry: Any, bias: bool, dtype: Any, seed: int
+) -> None:
+    x_shape, w_shape, options = geometry
+    rng = np.random.default_rng(seed)
+    x, w = whole(rng, dtype, *x_shape), whole(rng, dtype, *w_shape)
+    b = whole(rng, dtype, w_shape[2] * options["groups"]) if bias else None
+    y = k.convtranspose2d(x, w, b, **options)
+    np.testing.assert_array_equal(y, ORACLE.convtranspose2d(x, w, b, **options))
+    dy = whole(rng, dtype, *y.shape)
+    gradients = k.convtranspose2d_backward(dy, x, w, **options)
+    for got, expected in zip(gradients, ORACLE.convtranspose2d_backward(dy, x, w, **options), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    dx, dw, db = gradients
+    linear_part = y - b if bias else y
+    assert dot(linear_part, dy) == dot(x, dx) == dot(w, dw)
+    assert dot(np.ones_like(y), dy) == db.sum()
+
+
 @given(
     n=st.integers(1, 9),
     size=st.tuples(st.integers(5, 13), st.integers(5, 13)),
@@ -81,7 +126,7 @@ def test_convolution_is_exact_and_adjoint(k: Kernels, geometry: Any, bias: bool,
     channels=st.sampled_from([1, 2, 3, 8, 16, 19]),
     filters=st.sampled_from([1, 4, 10, 16, 17, 24, 33]),
     stride=st.integers(1, 2),
-    padding=st.integers(0, 2),
+    padding=BORDERS,
     dtype=DTYPES,
 )
 def test_larger_convolutions_equal_numpys_to_the_last_bit(
@@ -92,7 +137,7 @@ def test_larger_convolutions_equal_numpys_to_the_last_bit(
     channels: int,
     filters: int,
     stride: int,
-    padding: int,
+    padding: Any,
     dtype: Any,
 ) -> None:
     """Sizes that fill a block of rows, channels or filters and leave a rest; too large for scalar loops."""
@@ -110,6 +155,13 @@ def test_larger_convolutions_equal_numpys_to_the_last_bit(
     for got, expected in zip(gradients, definition.conv2d_backward(dy, x, w, stride, padding), strict=True):
         np.testing.assert_array_equal(got, expected)
     assert dot(y - b, dy) == dot(x, gradients[0]) == dot(w, gradients[1])
+    # The same convolution backwards. What its last windows do not reach is the transposed one's output padding.
+    sides = zip(size, kernel, padding, strict=True)
+    options = (stride, padding, tuple((length + sum(border) - side) % stride for length, side, border in sides))
+    np.testing.assert_array_equal(k.convtranspose2d(dy, w, None, *options), gradients[0])
+    dy_back, dw, _ = k.convtranspose2d_backward(x, dy, w, *options)
+    np.testing.assert_array_equal(dy_back, y - b)
+    np.testing.assert_array_equal(dw, gradients[1])
 
 
 @given(

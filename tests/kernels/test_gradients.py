@@ -59,6 +59,7 @@ def _contractions() -> Iterator[Differentiable]:
         "dilation": ((1, 6, 5, 1), (2, 2, 1, 3), {"dilation": (3, 2)}),
         "groups": ((2, 3, 3, 4), (2, 2, 2, 4), {"groups": 2}),
         "depthwise": ((1, 4, 4, 3), (3, 3, 1, 3), {"groups": 3, "padding": 1, "stride": 2}),
+        "uneven-borders": ((1, 4, 5, 2), (3, 2, 2, 2), {"padding": ((0, 2), (1, 0)), "stride": 2}),
     }
     for name, (x, w, options) in geometries.items():
         yield Differentiable(
@@ -70,12 +71,30 @@ def _contractions() -> Iterator[Differentiable]:
             ("x", "w", "b"),
         )
 
+    geometries = {
+        "plain": ((2, 3, 3, 2), (3, 2, 3, 2), {}),
+        "stride": ((1, 3, 4, 2), (2, 3, 2, 2), {"stride": 2, "padding": ((1, 0), (0, 1)), "output_padding": (1, 0)}),
+        "groups": ((2, 2, 3, 4), (2, 2, 3, 4), {"groups": 2, "dilation": 2}),
+        "depthwise": ((1, 3, 3, 3), (3, 3, 1, 3), {"groups": 3, "padding": 1, "stride": 2, "output_padding": 1}),
+    }
+    for name, (x, w, options) in geometries.items():
+        yield Differentiable(
+            f"convtranspose2d-{name}",
+            "convtranspose2d_backward",
+            {"x": values(*x), "w": values(*w, seed=1), "b": values(w[2] * options.get("groups", 1), seed=2)},
+            lambda k, x, w, b, o=options: k.convtranspose2d(x, w, b, **o),
+            lambda k, dy, x, w, b, o=options: k.convtranspose2d_backward(dy, x, w, **o),
+            ("x", "w", "b"),
+        )
+
 
 def _pools() -> Iterator[Differentiable]:
     geometries: dict[str, dict[str, Any]] = {
         "plain": {},
         "overlapping": {"size": 3, "stride": 2, "padding": 1},
         "gaps": {"size": (1, 2), "stride": (2, 3)},
+        "ceil": {"size": 3, "stride": 2, "padding": ((1, 0), (0, 0)), "ceil_mode": True},
+        "dilation": {"size": (2, 3), "stride": 1, "padding": (1, 0), "dilation": (3, 2)},
     }
     x = distinct(2, 5, 6, 2)
     for name, options in geometries.items():
@@ -171,11 +190,25 @@ def _sample_norms() -> Iterator[Differentiable]:
 
 def _activations() -> Iterator[Differentiable]:
     x = distinct(4, 13)
-    options: dict[str, dict[str, float]] = {"leaky_relu": {"negative_slope": 0.2}, "elu": {"alpha": 0.7}}
-    for kernel in ("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "softplus"):
-        own = options.get(kernel, {})
+    options: dict[str, dict[str, float]] = {
+        "leaky_relu": {"negative_slope": 0.2},
+        "elu": {"alpha": 0.7},
+        "clip": {"low": -1.02, "high": 1.51},
+        "hard_sigmoid": {"alpha": 0.31, "beta": 0.4},
+        "celu": {"alpha": 0.7},
+        "thresholded_relu": {"alpha": 0.52},
+        "power": {"exponent": 3.0},
+    }
+    positive: dict[str, dict[str, float]] = {"log": {}, "sqrt": {}, "power": {"exponent": -1.7}}
+    activations = ("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "softplus", "clip", "hard_sigmoid")
+    activations += ("hard_swish", "mish", "selu", "celu", "gelu_tanh", "softsign", "thresholded_relu")
+    functions = ("exp", "absolute", "negative", "power", "erf")
+    checks = [(name, x, options.get(name, {})) for name in (*activations, *functions)]
+    checks += [(name, np.abs(x) + 0.5, own) for name, own in positive.items()]
+    checks += [("reciprocal", x + np.copysign(0.5, x), {})]
+    for kernel, x, own in checks:
         yield Differentiable(
-            kernel,
+            f"{kernel}{own.get('exponent', '')}",
             f"{kernel}_backward",
             {"x": x},
             lambda k, x, name=kernel, o=own: getattr(k, name)(x, **o),
@@ -189,6 +222,16 @@ def _activations() -> Iterator[Differentiable]:
             lambda k, x, name=kernel: getattr(k, name)(x),
             lambda k, dy, x, name=kernel: getattr(k, f"{name}_backward")(dy, x, getattr(k, name)(x)),
         )
+    for shape in ((3, 4), (2, 3, 2, 2)):
+        for slopes in (shape[-1], 1):
+            yield Differentiable(
+                f"prelu-{len(shape)}d-{slopes}",
+                "prelu_backward",
+                {"x": distinct(*shape), "slope": values(slopes, seed=1)},
+                lambda k, x, slope: k.prelu(x, slope),
+                lambda k, dy, x, slope: k.prelu_backward(dy, x, slope),
+                ("x", "slope"),
+            )
     yield Differentiable(
         "dropout",
         "dropout_backward",

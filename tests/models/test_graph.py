@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -186,6 +188,39 @@ GRAPH_ERRORS: dict[str, tuple[dict[str, Any], str, type[Exception], str]] = {
         "node 'v' .*expected 4 axes",
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("name", "objection"),
+    [
+        ("", "expected a character at least"),
+        ("input", "expected another than 'input', which is the model's input"),
+        (3, "it is a int, expected a string"),
+        ("a" * 201, "it has 201 characters, expected at most 200"),
+        ("it's", 'it has the character "\'", expected printable ones other than a single quote'),
+        ("a\tb", r"it has the character '\t', expected printable ones"),
+        ("a/../b", "it has a part '..', which leads elsewhere"),
+    ],
+)
+def test_what_is_wrong_with_a_name_is_said(name: Any, objection: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"node name {name!r} is not allowed: {objection}")):
+        Graph({name: (ReLU(), "input")}, str(name), (4,), "numpy")
+
+
+def test_names_as_pytorchs_exporter_gives_them(tmp_path: Path) -> None:
+    """With a slash in front, dots and spaces: built, trained, listed, saved and loaded."""
+    first, second, last = "/layer1/layer1.0/conv1/Conv", "/layer1/layer1.0/relu/Relu", "/fc/Gemm output: 0 ä"
+    nodes = {first: (Conv2d(2, 1), "input"), second: (ReLU(), first), "/Flatten": (Flatten(), second)}
+    model = Graph({**nodes, last: (Linear(3), "/Flatten")}, last, (2, 2, 1), "numpy")
+    x = np.random.default_rng(0).standard_normal((4, 2, 2, 1)).astype(np.float32)
+    trainer = Trainer(model, SGD(0.1), batch_size=4)
+    trainer.step(x, np.array([0, 1, 2, 0]))
+    assert f"d{first}.w" in str(trainer.plan)
+    assert last in model.summary()
+    model.save(tmp_path / "m.safetensors")
+    again = models.load(tmp_path / "m.safetensors", "numpy")
+    assert [node.name for node in again.nodes] == [first, second, "/Flatten", last]
+    np.testing.assert_array_equal(again.predict(x), model.predict(x))
 
 
 @pytest.mark.parametrize("case", GRAPH_ERRORS)

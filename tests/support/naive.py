@@ -38,17 +38,17 @@ def quotient(a: float, b: float) -> float:
     return math.nan if a == 0.0 or math.isnan(a) else math.copysign(INF, a) * math.copysign(1.0, b)
 
 
-def exp(x: float) -> float:
+def exponential(x: float) -> float:
     """eˣ, infinity beyond the largest float."""
     return math.exp(x) if x < 709.0 or math.isnan(x) else INF
 
 
-def log(x: float) -> float:
-    """log x, minus infinity at 0."""
-    return math.log(x) if x != 0.0 else -INF
+def logarithm(x: float) -> float:
+    """log x, minus infinity at 0, NaN below."""
+    return math.log(x) if x > 0.0 else -INF if x == 0.0 else math.nan
 
 
-def power(a: float, b: float) -> float:
+def positive_power(a: float, b: float) -> float:
     """a ** b of a positive a; infinity beyond the largest float."""
     return exp(b * math.log(a)) if 0.0 < a < INF else float(np.float64(a) ** b)
 
@@ -130,18 +130,43 @@ def conv2d_backward(dy, x, w, d, scratch, dx, dw, db):
             _write_sums(out, terms)
 
 
+def convtranspose2d(x, w, b, d, scratch, y):
+    terms = {index: [b.item(index[-1])] if b is not None else [] for index in np.ndindex(y.shape)}
+    for p, q, c, i, j, m, h, v, output in _products(d):
+        for n in range(len(x)):
+            terms[n, h, v, output].append(x.item(n, p, q, c) * w.item(i, j, m, c))
+    _write_sums(y, terms)
+
+
+def convtranspose2d_backward(dy, x, w, d, scratch, dx, dw, db):
+    dx_terms, dw_terms, db_terms = {}, {}, {}
+    for p, q, c, i, j, m, h, v, output in _products(d):
+        for n in range(len(x)):
+            g = dy.item(n, h, v, output)
+            dx_terms.setdefault((n, p, q, c), []).append(g * w.item(i, j, m, c))
+            dw_terms.setdefault((i, j, m, c), []).append(g * x.item(n, p, q, c))
+    for n, h, v, output in np.ndindex(dy.shape):
+        db_terms.setdefault((output,), []).append(dy.item(n, h, v, output))
+    for out, terms in (dx, dx_terms), (dw, dw_terms), (db, db_terms):
+        if out is not None:
+            _write_sums(out, terms)
+
+
 # Pooling -------------------------------------------------------------------------------------------------------
 
 
+def _places(d, p: int, q: int) -> list[tuple[int, int, int]]:
+    """(position in the window, h, v) of every place that output (p, q) covers, in row-major order."""
+    return [
+        (i * d.kw + j, p * d.stride_h - d.pad_h + i * d.dilation_h, q * d.stride_w - d.pad_w + j * d.dilation_w)
+        for i in range(d.kh)
+        for j in range(d.kw)
+    ]
+
+
 def _window(d, p: int, q: int) -> list[tuple[int, int, int]]:
-    """(position in the window, h, v) of every real pixel that output (p, q) sees, in row-major order."""
-    pixels = []
-    for i in range(d.kh):
-        for j in range(d.kw):
-            h, v = p * d.stride_h - d.pad_h + i, q * d.stride_w - d.pad_w + j
-            if 0 <= h < d.h and 0 <= v < d.w:
-                pixels.append((i * d.kw + j, h, v))
-    return pixels
+    """Those of the places that are real pixels."""
+    return [(position, h, v) for position, h, v in _places(d, p, q) if 0 <= h < d.h and 0 <= v < d.w]
 
 
 def maxpool2d(x, d, y, argmax):
@@ -157,29 +182,28 @@ def maxpool2d(x, d, y, argmax):
 def maxpool2d_backward(dy, argmax, d, dx):
     terms = {}
     for n, p, q, c in np.ndindex(dy.shape):
-        h = p * d.stride_h - d.pad_h + argmax.item(n, p, q, c) // d.kw
-        v = q * d.stride_w - d.pad_w + argmax.item(n, p, q, c) % d.kw
+        _, h, v = _places(d, p, q)[argmax.item(n, p, q, c)]
         terms.setdefault((n, h, v, c), []).append(dy.item(n, p, q, c))
     _write_sums(dx, terms)
 
 
-def _divisor(d, count_include_pad: bool, pixels: list) -> int:
-    return d.kh * d.kw if count_include_pad else len(pixels)
+def _divisor(d, count_include_pad: bool, p: int, q: int) -> int:
+    if count_include_pad:
+        return sum(h < d.h + d.end_h and v < d.w + d.end_w for _, h, v in _places(d, p, q))
+    return len(_window(d, p, q))
 
 
 def avgpool2d(x, d, count_include_pad, y):
     for n, p, q, c in np.ndindex(y.shape):
-        pixels = _window(d, p, q)
-        values = [x.item(n, h, v, c) for _, h, v in pixels]
-        y[n, p, q, c] = total(values) / _divisor(d, count_include_pad, pixels)
+        values = [x.item(n, h, v, c) for _, h, v in _window(d, p, q)]
+        y[n, p, q, c] = total(values) / _divisor(d, count_include_pad, p, q)
 
 
 def avgpool2d_backward(dy, d, count_include_pad, dx):
     terms = {}
     for n, p, q, c in np.ndindex(dy.shape):
-        pixels = _window(d, p, q)
-        for _, h, v in pixels:
-            part = dy.item(n, p, q, c) / _divisor(d, count_include_pad, pixels)
+        part = dy.item(n, p, q, c) / _divisor(d, count_include_pad, p, q)
+        for _, h, v in _window(d, p, q):
             terms.setdefault((n, h, v, c), []).append(part)
     _write_sums(dx, terms)
 
@@ -350,7 +374,7 @@ def local_response_norm(x, size, alpha, beta, bias, d, y, scale):
         for c in range(d.channels):
             squares = [x.item(*row, k) * x.item(*row, k) for k in _window_of(c, size, d.channels)]
             scale[(*row, c)] = bias + alpha / size * total(squares)
-            y[(*row, c)] = x.item(*row, c) * power(scale.item(*row, c), -beta)
+            y[(*row, c)] = x.item(*row, c) * positive_power(scale.item(*row, c), -beta)
 
 
 def local_response_norm_backward(dy, x, scale, size, alpha, beta, d, scratch, dx):
@@ -358,9 +382,9 @@ def local_response_norm_backward(dy, x, scale, size, alpha, beta, d, scratch, dx
         terms = {(k,): [] for k in range(d.channels)}
         for c in range(d.channels):
             for k in _window_of(c, size, d.channels):
-                terms[k,].append(dy.item(*row, c) * x.item(*row, c) * power(scale.item(*row, c), -beta - 1.0))
+                terms[k,].append(dy.item(*row, c) * x.item(*row, c) * positive_power(scale.item(*row, c), -beta - 1.0))
         for k in range(d.channels):
-            own = dy.item(*row, k) * power(scale.item(*row, k), -beta)
+            own = dy.item(*row, k) * positive_power(scale.item(*row, k), -beta)
             dx[(*row, k)] = own - 2.0 * alpha * beta / size * x.item(*row, k) * total(terms[k,])
 
 
@@ -373,7 +397,7 @@ def ema_update(running, value, momentum):
 
 
 def _sigmoid(x: float) -> float:
-    return 1.0 / (1.0 + exp(-x))
+    return 1.0 / (1.0 + exponential(-x))
 
 
 def _distribution(x: float) -> float:
@@ -381,12 +405,12 @@ def _distribution(x: float) -> float:
 
 
 def _density(x: float) -> float:
-    return exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)
+    return exponential(-0.5 * x * x) / math.sqrt(2.0 * math.pi)
 
 
 def relu(x, y):
     for i in np.ndindex(x.shape):
-        y[i] = larger(x.item(i), 0.0)
+        y[i] = 0.0 if x.item(i) <= 0.0 else x.item(i)
 
 
 def relu_backward(dy, x, y, dx):
@@ -457,12 +481,137 @@ def tanh_backward(dy, x, y, dx):
 
 def softplus(x, y):
     for i in np.ndindex(x.shape):
-        y[i] = larger(x.item(i), 0.0) + math.log1p(exp(-abs(x.item(i))))
+        y[i] = larger(x.item(i), 0.0) + math.log1p(exponential(-abs(x.item(i))))
 
 
 def softplus_backward(dy, x, y, dx):
     for i in np.ndindex(x.shape):
         dx[i] = dy.item(i) * _sigmoid(x.item(i))
+
+
+def clip(x, low, high, y):
+    for i in np.ndindex(x.shape):
+        above = low if x.item(i) <= low else x.item(i)
+        y[i] = high if above > high else above
+
+
+def clip_backward(dy, x, y, low, high, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = 0.0 if x.item(i) <= low or x.item(i) >= high else dy.item(i)
+
+
+def hard_sigmoid(x, alpha, beta, y):
+    for i in np.ndindex(x.shape):
+        line = alpha * x.item(i) + beta
+        y[i] = 0.0 if line <= 0.0 else 1.0 if line >= 1.0 else line
+
+
+def hard_sigmoid_backward(dy, x, y, alpha, beta, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = 0.0 if y.item(i) <= 0.0 or y.item(i) >= 1.0 else alpha * dy.item(i)
+
+
+def hard_swish(x, y):
+    for i in np.ndindex(x.shape):
+        line = x.item(i) + 3.0
+        y[i] = x.item(i) * (0.0 if line <= 0.0 else 6.0 if line >= 6.0 else line) / 6.0
+
+
+def hard_swish_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        middle = dy.item(i) * (x.item(i) / 3.0 + 0.5)
+        dx[i] = 0.0 if x.item(i) <= -3.0 else dy.item(i) if x.item(i) >= 3.0 else middle
+
+
+def _tanh_softplus(x: float) -> float:
+    return math.tanh(larger(x, 0.0) + math.log1p(exponential(-abs(x))))
+
+
+def mish(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = x.item(i) * _tanh_softplus(x.item(i))
+
+
+def mish_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        t = _tanh_softplus(x.item(i))
+        dx[i] = dy.item(i) * (t + x.item(i) * _sigmoid(x.item(i)) * (1.0 - t * t))
+
+
+def selu(x, alpha, gamma, y):
+    for i in np.ndindex(x.shape):
+        y[i] = gamma * x.item(i) if x.item(i) > 0.0 else gamma * alpha * math.expm1(x.item(i))
+
+
+def selu_backward(dy, x, y, alpha, gamma, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = gamma * dy.item(i) if x.item(i) > 0.0 else dy.item(i) * (y.item(i) + gamma * alpha)
+
+
+def celu(x, alpha, y):
+    for i in np.ndindex(x.shape):
+        y[i] = x.item(i) if x.item(i) > 0.0 else alpha * math.expm1(x.item(i) / alpha)
+
+
+def celu_backward(dy, x, y, alpha, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = dy.item(i) if x.item(i) > 0.0 else dy.item(i) * (1.0 + y.item(i) / alpha)
+
+
+def _u(x: float) -> float:
+    return math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x)
+
+
+def gelu_tanh(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = x.item(i) * _sigmoid(2.0 * _u(x.item(i)))
+
+
+def gelu_tanh_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        v = x.item(i)
+        s, rest = _sigmoid(2.0 * _u(v)), _sigmoid(-2.0 * _u(v))
+        slope = math.sqrt(2.0 / math.pi) * (1.0 + 3.0 * 0.044715 * v * v)
+        dx[i] = dy.item(i) * (s + 2.0 * v * s * rest * slope)
+
+
+def softsign(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = x.item(i) / (1.0 + abs(x.item(i)))
+
+
+def softsign_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = dy.item(i) / (1.0 + abs(x.item(i))) / (1.0 + abs(x.item(i)))
+
+
+def thresholded_relu(x, alpha, y):
+    for i in np.ndindex(x.shape):
+        y[i] = 0.0 if x.item(i) <= alpha else x.item(i)
+
+
+def thresholded_relu_backward(dy, x, y, alpha, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = 0.0 if x.item(i) <= alpha else dy.item(i)
+
+
+def prelu(x, slope, y):
+    for row in rows(x):
+        for c in range(x.shape[-1]):
+            value = x.item(*row, c)
+            y[(*row, c)] = value if value > 0.0 else slope.item(c % slope.size) * value
+
+
+def prelu_backward(dy, x, slope, d, scratch, dx, dslope):
+    terms = [[] for _ in range(slope.size)]
+    for row in rows(x):
+        for c in range(x.shape[-1]):
+            value, gradient, which = x.item(*row, c), dy.item(*row, c), c % slope.size
+            terms[which].append(gradient * (0.0 if value > 0.0 else value))
+            if dx is not None:
+                dx[(*row, c)] = gradient if value > 0.0 else slope.item(which) * gradient
+    for c in range(slope.size):
+        dslope[c] = total(terms[c])
 
 
 def _mix(z: int) -> int:
@@ -484,6 +633,101 @@ def dropout_backward(dy, mask, rate, dx):
         dx[i] = dy.item(i) / (1.0 - rate) if mask.item(i) else 0.0
 
 
+# Functions -----------------------------------------------------------------------------------------------------
+
+
+def _power(x: float, exponent: float) -> float:
+    """x^exponent as IEEE 754 has it: no exception at a pole or out of the domain."""
+    odd = exponent % 2.0 == 1.0
+    try:
+        return math.pow(x, exponent)
+    except OverflowError:
+        return -INF if x < 0.0 and odd else INF
+    except ValueError:
+        return math.nan if x != 0.0 else math.copysign(INF, x) if odd else INF
+
+
+def exp(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = exponential(x.item(i))
+
+
+def exp_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = dy.item(i) * y.item(i)
+
+
+def log(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = logarithm(x.item(i))
+
+
+def log_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = divide(dy.item(i), x.item(i))
+
+
+def sqrt(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = math.nan if x.item(i) < 0.0 else math.sqrt(x.item(i))
+
+
+def sqrt_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = divide(dy.item(i), 2.0 * y.item(i))
+
+
+def absolute(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = abs(x.item(i))
+
+
+def absolute_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        value = x.item(i)
+        dx[i] = dy.item(i) * (value if math.isnan(value) else (value > 0.0) - (value < 0.0))
+
+
+def negative(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = -x.item(i)
+
+
+def negative_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = -dy.item(i)
+
+
+def reciprocal(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = divide(1.0, x.item(i))
+
+
+def reciprocal_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = -dy.item(i) * y.item(i) * y.item(i)
+
+
+def power(x, exponent, y):
+    for i in np.ndindex(x.shape):
+        y[i] = _power(x.item(i), exponent)
+
+
+def power_backward(dy, x, y, exponent, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = dy.item(i) * exponent * _power(x.item(i), exponent - 1.0) if exponent else 0.0
+
+
+def erf(x, y):
+    for i in np.ndindex(x.shape):
+        y[i] = math.erf(x.item(i))
+
+
+def erf_backward(dy, x, y, dx):
+    for i in np.ndindex(x.shape):
+        dx[i] = dy.item(i) * 2.0 / math.sqrt(math.pi) * exponential(-x.item(i) * x.item(i))
+
+
 # Softmax and losses --------------------------------------------------------------------------------------------
 
 
@@ -492,14 +736,14 @@ def _log_softmax(values: list[float]) -> list[float]:
     for value in values:
         top = larger(top, value)
         top = value if math.isnan(value) else top
-    log_sum = log(total([exp(value - top) for value in values]))
+    log_sum = logarithm(total([exponential(value - top) for value in values]))
     return [value - top - log_sum for value in values]
 
 
 def softmax(x, y):
     for row in rows(x):
         for c, log_y in enumerate(_log_softmax(x[row].tolist())):
-            y[(*row, c)] = exp(log_y)
+            y[(*row, c)] = exponential(log_y)
 
 
 def softmax_backward(dy, x, y, dx):
@@ -519,7 +763,7 @@ def log_softmax_backward(dy, x, y, dx):
     for row in rows(y):
         sum_dy = total(dy[row].tolist())
         for c in range(y.shape[-1]):
-            dx[(*row, c)] = dy.item(*row, c) - exp(y.item(*row, c)) * sum_dy
+            dx[(*row, c)] = dy.item(*row, c) - exponential(y.item(*row, c)) * sum_dy
 
 
 def softmax_cross_entropy(logits, labels, smoothing, d, scratch, loss, dlogits):
@@ -527,9 +771,12 @@ def softmax_cross_entropy(logits, labels, smoothing, d, scratch, loss, dlogits):
     losses = []
     for i in range(n):
         log_p = _log_softmax(logits[i].tolist())
+        label = labels.item(i)
         for c in range(classes):
-            target = (1.0 - smoothing) * (c == labels.item(i)) + smoothing / classes
-            dlogits[i, c] = (exp(log_p[c]) - target) / n
+            target = (1.0 - smoothing) * (c == label) + smoothing / classes
+            if not 0 <= label < classes:
+                target = math.nan
+            dlogits[i, c] = (exponential(log_p[c]) - target) / n
             if target:
                 losses.append(-target * log_p[c])
     loss[()] = total(losses) / n
