@@ -2242,25 +2242,28 @@ class Kernels:
 
     # Joining, cutting and moving ---------------------------------------------------------------------------
 
-    def concat(self, a: Array, b: Array) -> Array:
-        """y = a and b side by side along the last axis.
+    def concat(self, a: Array, b: Array, third: Array | None = None, fourth: Array | None = None) -> Array:
+        """y = two, three or four arrays side by side along the last axis.
 
         Args:
             a: (N, ..., A).
             b: (N, ..., B), of a's shape but for the last axis.
+            third: another of a's shape but for the last axis; None for none.
+            fourth: another of a's shape but for the last axis; None for none.
 
         Returns:
-            y (N, ..., A + B).
+            y (N, ..., A + B), or more in the last axis.
 
         Raises:
             TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
             ValueError: an array is not C-contiguous or has an empty axis, or only one axis; the shapes differ before
                 the last axis.
         """
-        dtype = shapes.arrays("concat", a=a, b=b)
-        shapes.concat(a.shape, b.shape)
-        y = memory.empty((*a.shape[:-1], a.shape[-1] + b.shape[-1]), dtype)
-        self.backend.concat(a, b, y)
+        parts = {"a": a, "b": b, **_given(third=third, fourth=fourth)}
+        dtype = shapes.arrays("concat", **parts)
+        shape = shapes.concat("concat", **{name: part.shape for name, part in parts.items()})
+        y = memory.empty(tuple(map(int, shape)), dtype)
+        self.backend.concat(a, b, third, fourth, y)
         return y
 
     def concat_backward(self, dy: Array, split: int) -> tuple[Array, Array]:
