@@ -31,7 +31,7 @@ import kernels
 from kernels.threads import available_cores
 from models.callbacks import Callback
 from models.encoding import encode
-from twinkernels import recipes
+from twinkernels import recipes, runs
 from twinkernels.recipes import RECIPES, Recipe
 
 from .kept import Run, told, write
@@ -107,9 +107,9 @@ def train(recipe: Recipe, source: str, backend: str, seed: int, threads: int) ->
     digits = data.load(source)
     few = data.Dataset(*(data.Split(split.images[:WARM_IMAGES], split.labels[:WARM_IMAGES]) for split in digits))
     for steps in WARM_STEPS:
-        recipes.run(recipe, few, backend=backend, iterations=steps)
+        runs.run(recipe, few, backend=backend, iterations=steps)
     watch = Stopwatch()
-    outcome = recipes.run(recipe, digits, backend=backend, seed=seed, callbacks=[watch])
+    outcome = runs.run(recipe, digits, backend=backend, seed=seed, callbacks=[watch])
     return outcome.test.accuracy, watch.seconds
 
 

@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import re
 import stat
 import zlib
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 20
 GZIP = b"\x1f\x8b"
-PART = ".part"  # how names of files end that are not yet whole
+_PART = re.compile(r"\..+\.[0-9a-f]{8}\.part", re.DOTALL)  # names of files that are not yet whole
 INFLATED = 1 << 26  # bytes that any gzip file may hold, MNIST's largest is 47 MB; a larger file may hold
 RATIO = 16  # times its own size: images shrink to a quarter or a tenth, deflate's limit is 1032
 
@@ -108,9 +109,9 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a path beside ``path`` to write to; if the body succeeds, flush the file to the disk and move it there.
 
     A reader sees the old file or the new one, whole, and after a power cut too. What fails leaves the old one, and what
-    is killed leaves a file whose name ends in PART.
+    is killed leaves a file beside it, `is_part` by its name.
     """
-    beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}{PART}")
+    beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
     try:
         yield beside
         with open(beside, "rb+") as file:
@@ -142,7 +143,13 @@ def sync_folder(path: Path) -> None:
             os.close(descriptor)
 
 
+def is_part(path: Path) -> bool:
+    """Whether a file is what a killed `replacing` left, by its name: no other writer makes such."""
+    return _PART.fullmatch(path.name) is not None
+
+
 def remove_parts(path: Path) -> None:
-    """Remove what writers that were killed left in a folder."""
-    for part in path.glob(f".*{PART}"):
-        part.unlink(missing_ok=True)
+    """Remove what writers that were killed left in a folder, if there is one."""
+    for part in path.glob(".*.part"):
+        if is_part(part):
+            part.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from data.files import expanded, remove_parts, sync_folder
 from kernels import shapes
 
 from .callbacks import Callback
-from .encoding import ModelFormatError, encode, printable
+from .encoding import ModelFormatError, encode, harmless, printable
 from .history import MAX_COUNT, MAX_EPOCHS, Epoch, History, Progress
 from .plan import state_name
 from .saving import DTYPES, describe, storable, write
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from .trainer import Trainer
 
 FORMAT = "twinkernels-run-1"
+_NAME = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,})\.safetensors")
 MAX_HEADER = 1 << 24
 """Bytes of a checkpoint beside its arrays: enough for the history of MAX_EPOCHS, 335 bytes each at most."""
 
@@ -50,7 +52,8 @@ class Checkpoints:
     """Where and how often a fit is kept: files step-00001234.safetensors in a folder, which is made when needed.
 
     One is written at the end of every epoch and, within an epoch, after every `every_steps` batches and once
-    `every_seconds` have passed since the last; None leaves that out. `keep` is how many of the newest stay.
+    `every_seconds` have passed since the last; None leaves that out. `keep` is how many of the newest stay. Files of
+    any other name, such as a copy called step-00001234-good.safetensors, are neither read nor removed.
     """
 
     folder: Path | str
@@ -67,8 +70,9 @@ class Checkpoints:
             shapes.number("Checkpoints", "every_seconds", self.every_seconds, 0.0)
 
     def files(self) -> list[Path]:
-        """The checkpoints that are there, newest first."""
-        found = (path for path in Path(self.folder).glob("step-*.safetensors") if not path.is_dir())
+        """The checkpoints that are there, newest first: files with the names that a fit gives, to the letter."""
+        entries = Path(self.folder).glob("step-*.safetensors")
+        found = (path for path in entries if _NAME.fullmatch(path.name) and not path.is_dir())
         return sorted(found, key=lambda path: (len(path.name), path.name), reverse=True)
 
 
@@ -116,7 +120,7 @@ class Checkpointer:
             raise ValueError(f"Trainer.fit: {epochs} epochs, expected at most {MAX_EPOCHS} with checkpoints")
         if not resume and checkpoints.files():
             raise FileExistsError(f"{self._folder} holds the checkpoints of a fit; expected a new folder, or resume")
-        remove_parts(self._folder)
+        self._begun = False
         self._trainer = trainer
         self._callbacks = callbacks
         self._total, self._per_epoch = total, per_epoch
@@ -157,11 +161,18 @@ class Checkpointer:
         return sys.maxsize if steps is None else steps - self._trainer.progress.done % steps
 
     def write(self) -> None:
-        """Write the fit's state, and remove the checkpoints that are too many; NonFiniteError instead of a bad one."""
+        """Write the fit's state, and remove the checkpoints that are too many.
+
+        Raises NonFiniteError instead of writing a bad one; OSError, also where the folder that was written to is gone:
+        it is not made twice.
+        """
         self._trainer.refuse_nonfinite()
-        if not self._folder.is_dir():
-            self._folder.mkdir(parents=True)
-            sync_folder(self._folder.parent)
+        if not self._begun:  # no sooner: a fit that another forestalls in this folder must not have touched it
+            if not self._folder.is_dir():
+                self._folder.mkdir(parents=True)
+                sync_folder(self._folder.parent)
+            remove_parts(self._folder)
+            self._begun = True
         state = self._state()
         contents = {
             "format": FORMAT,
@@ -176,6 +187,10 @@ class Checkpointer:
         path = self._folder / f"step-{self._trainer.progress.done:08}.safetensors"
         write(path, state.arrays, metadata)
         files = self._checkpoints.files()
+        if path not in files:
+            raise FileNotFoundError(
+                f"{path} was removed as soon as it was written: is another fit kept in this folder?"
+            )
         at = files.index(path)
         for other in [*files[:at], *files[at + self._checkpoints.keep :]]:  # later ones were passed over as damaged
             other.unlink(missing_ok=True)
@@ -218,7 +233,7 @@ class Checkpointer:
             try:
                 state = self._read(path)
             except ModelFormatError as error:
-                _log.warning("%s; trying the one before", error)
+                _log.warning("%s; trying the one before", harmless(str(error)))
             else:
                 self._apply(state)
                 return
@@ -282,7 +297,7 @@ class Checkpointer:
             then |= {"threads": now["threads"]}  # NumPy's sums alone depend on them
         changed = [f"{name} {_short(then.get(name))} (now {now[name]})" for name in now if then.get(name) != now[name]]
         if changed:
-            _log.warning("%s: written with %s: results may differ by rounding", path, ", ".join(changed))
+            _log.warning("%s: written with %s: results may differ by rounding", harmless(str(path)), ", ".join(changed))
 
     def _apply(self, state: State) -> None:
         trainer, numbers = self._trainer, state.numbers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
@@ -88,5 +89,5 @@ def printable(error: Exception) -> str:
 
 
 def harmless(text: str) -> str:
-    """Text without what could steer a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    """Text without what could steer a terminal, or what it could not be encoded for; spaces of any width stay."""
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else "?" for c in text)

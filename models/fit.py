@@ -104,7 +104,7 @@ class Fit:
 
         self._trainer = trainer
         self._x = np.ascontiguousarray(x, None if x.dtype == np.uint8 else model.dtype)
-        self._target = target
+        self._target = target.copy() if target.dtype.kind in "iu" else target  # a label that changes has been checked
         self._per_epoch, self._total = per_epoch, total
         self._merged = last_batch == "merge" and rest > 0 and whole > 0
         self._validation = validation

@@ -107,7 +107,8 @@ def _agree(one: Step, other: Step, *parameters: str) -> bool:
 
 
 def _side_by_side(d: Pool2dDims) -> bool:
-    return (d.stride_h, d.stride_w, d.pad_h, d.pad_w) == (d.kh, d.kw, 0, 0)
+    """Whether windows lie so, inside the image, none of them with gaps."""
+    return d.inside and (d.stride_h, d.stride_w, d.dilation_h, d.dilation_w) == (d.kh, d.kw, 1, 1)
 
 
 # Putting fused steps into a plan ---------------------------------------------------------------------------------

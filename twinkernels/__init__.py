@@ -9,11 +9,10 @@
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # typing is not imported here, since the command's first moments pass while it is
 if TYPE_CHECKING:
+    from types import ModuleType
+
     import data as data
     import kernels as kernels
     import models as models
@@ -25,6 +24,8 @@ _PACKAGES = ("data", "kernels", "models")
 
 def __getattr__(name: str) -> ModuleType:
     if name in _PACKAGES:
+        import importlib
+
         return importlib.import_module(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

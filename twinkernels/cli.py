@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +21,7 @@ from models.encoding import harmless
 from models.loading import load
 from models.nonfinite import NonFiniteError
 
-from . import __version__, plots, profile, recipes, runs, study, terminal
+from . import __version__, foreign, plots, precompile, profile, recipes, runs, streams, study, terminal
 from .classify import probabilities
 from .pages import explore, report
 from .pages.html import check_target
@@ -30,6 +32,9 @@ from .study.storage import DEFAULTS, load_optuna
 if TYPE_CHECKING:
     from models.graph import Graph
 
+BROKEN_PIPE = 141
+"""The status where nobody reads standard output any more, as a shell counts a program that this ends: 128 + SIGPIPE."""
+
 app = typer.Typer(
     name="twinkernels",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -39,7 +44,18 @@ app = typer.Typer(
 # What several commands take, in the same words ---------------------------------------------------------------
 
 Model = Annotated[
-    Path, typer.Argument(parser=expanded, metavar="MODEL", help="A model.safetensors, or the folder of a run.")
+    Path,
+    typer.Argument(
+        parser=expanded, metavar="MODEL", help="A model.safetensors, an .onnx file, or the folder of a run."
+    ),
+]
+Pixels = Annotated[
+    str | None,
+    typer.Option(
+        metavar="0..255|0..1|-1..1|MEAN,STD",
+        help="What a network of another program takes for pixels. If left out: as its file says, or else 0..1.",
+        show_default=False,
+    ),
 ]
 Data = Annotated[
     str | None,
@@ -158,7 +174,7 @@ def train(
             with _interruptible(resume):
                 outcome = runs.resume(resume, source, threads=threads, callbacks=[progress], **given)
             if not progress.began:
-                print(f"{resume} has ended, nothing to resume")
+                terminal.say(f"{resume} has ended, nothing to resume")
             out = resume
         else:
             if recipe is None:
@@ -167,8 +183,8 @@ def train(
             options = {name: value for name, value in given.items() if value is not None}
             with _interruptible(out):
                 outcome = runs.run(options.pop("recipe"), source, out=out, callbacks=[progress], **options)
-    print(f"test loss {outcome.test.loss:.4f} on {source}")
-    print(f"kept in {out}" if out else "model not kept: --out RUN keeps it")
+    terminal.say(f"test loss {outcome.test.loss:.4f} on {source}")
+    terminal.say(f"kept in {out}" if out else "model not kept: --out RUN keeps it")
     print(f"test accuracy {outcome.test.accuracy:.4f}")
 
 
@@ -186,14 +202,19 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    pixels: Pixels = None,
     threads: Threads = None,
 ) -> None:
     """Print a model's loss and accuracy on the test images, or on labelled images of your own."""
     _set_threads(threads)
     network = _load(model, backend)
     source = runs.own_data(model) if source is None else source
-    tested = network.evaluate(*data.load_test(source, *_image_size(network)))
-    print(f"test loss {tested.loss:.4f} on {source}")
+    images, labels = data.load_test(source, *_image_size(network))
+    images = images.reshape(len(images), *network.input_shape)
+    if takes := foreign.set_pixels(network, pixels, images, labels):
+        print(f"pixels taken as {takes}: --pixels says otherwise", file=sys.stderr)
+    tested = foreign.logits(network).evaluate(images, labels)
+    terminal.say(f"test loss {tested.loss:.4f} on {source}")
     print(f"test accuracy {tested.accuracy:.4f}")
 
 
@@ -207,6 +228,7 @@ def predict(
         ),
     ],
     backend: Backend = None,
+    pixels: Pixels = None,
     threads: Threads = None,
 ) -> None:
     """Print a line for each image: file, digit, probability; tabs between.
@@ -216,6 +238,8 @@ def predict(
     _set_threads(threads)
     network = _load(model, backend)
     size = _image_size(network)
+    if takes := foreign.set_pixels(network, pixels):
+        print(f"pixels taken as {takes}: --pixels says otherwise", file=sys.stderr)
     bad = False
     for path in images:
         try:
@@ -234,10 +258,31 @@ def predict(
                 bad = _complain(error)
         if read:
             names = [name for part, _ in read for name in part]
-            shares = probabilities(network, np.concatenate([pixels for _, pixels in read]))
+            together = np.concatenate([part for _, part in read])
+            shares = probabilities(network, together.reshape(len(together), *network.input_shape))
             for name, row in zip(names, shares, strict=True):
-                print(name, row.argmax(), f"{row.max():.4f}", sep="\t")
+                terminal.say(name, row.argmax(), f"{row.max():.4f}", sep="\t")
     if bad:
+        raise typer.Exit(1)
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(parser=expanded, metavar="FILE", help="A model's file, such as net.onnx.")],
+) -> None:
+    """Show what a network's file holds, node by node, what of it can run here, and what not and why.
+
+    The status is 1 where not all of it can.
+    """
+    from models.exchange import inspection
+
+    found = inspection.inspect(runs.model_file(file))
+    print("\n".join(found.head))
+    if found.rows:
+        terminal.print_table(inspection.HEADINGS, found.rows, wrapped=("becomes", "why not"))
+    for reason in found.reasons:
+        _complain(reason)
+    if not found.runs:
         raise typer.Exit(1)
 
 
@@ -251,6 +296,7 @@ def draw(
     ] = None,
     backend: Backend = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of 127.0.0.1; 0 takes any that is free.")] = 8028,
+    pixels: Pixels = None,
     threads: Threads = 1,  # one image is little to share
 ) -> None:
     """Serve a page on which you draw a digit and watch a network read it."""
@@ -263,7 +309,10 @@ def draw(
     _set_threads(threads)
     with server.listen(port) as listener:
         path = runs.model_file(model or SHIPPED)
-        reader = Reader(_load(path, backend))
+        network = _load(path, backend)
+        if takes := foreign.set_pixels(network, pixels):
+            print(f"pixels taken as {takes}: --pixels says otherwise", file=sys.stderr)
+        reader = Reader(network)
         print(f"http://{server.HOST}:{listener.getsockname()[1]}/ is open for drawing; Ctrl-C ends", flush=True)
         server.build(reader, listener, server.describe(path, reader)).run(sockets=[listener])
 
@@ -296,10 +345,51 @@ def profile_step(
     try:
         figure = measured.figure()
     except ValueError as error:
-        print(f"no picture: {error}")
+        terminal.say(f"no picture: {error}")
         return
-    figure.savefig(path, dpi=150)
-    print(f"picture in {path}")
+    content = io.BytesIO()
+    figure.savefig(content, dpi=150, format=path.suffix[1:] or None)
+    write_atomically(path, content.getvalue())
+    terminal.say(f"picture in {path}")
+
+
+@app.command("compile")
+def compile_kernels(
+    subjects: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RECIPE|RUN|MODEL]...", help="What will be trained, or read with.", show_default=False),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All recipes.")] = False,
+    pack: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LEVEL",
+            help="All recipes, in both dtypes, for processors of this level, such as x86-64-v3: a pack for a wheel.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=expanded, metavar="FOLDER", help="Where the pack goes: FOLDER/LEVEL.", show_default=False),
+    ] = None,
+    threads: Threads = None,
+) -> None:
+    """Compile kernels before anybody waits for them; they are kept for every later start on this machine."""
+    if (pack is None) != (out is None):
+        raise ValueError("--pack LEVEL and --out FOLDER belong together")
+    if bool(subjects) + everything + bool(pack) != 1:
+        raise ValueError("compile takes recipes, runs or models, or --all, or --pack LEVEL --out FOLDER")
+    _set_threads(threads)
+    with terminal.compiling() as told:
+        if pack is not None and out is not None:
+            count = precompile.write_pack(pack, out)
+            terminal.say(f"{count} files in {out / pack}")
+            return
+        names = list(recipes.RECIPES) if everything else subjects or []
+        precompile.compile_recipes(recipes.RECIPES[name] for name in names if name in recipes.RECIPES)
+        precompile.compile_models(_load(expanded(name), "numba") for name in names if name not in recipes.RECIPES)
+    if not told:
+        print("nothing to compile: all kernels are there")
 
 
 @app.command("report")
@@ -322,7 +412,7 @@ def report_run(
     path = run / "report.html" if out is None else out
     check_target(path)
     write_atomically(path, report.report(kept, source, profiled).encode())
-    print(f"report in {path}")
+    terminal.say(f"report in {path}")
 
 
 @app.command("explore")
@@ -345,10 +435,10 @@ def explore_data(
     try:
         check_target(path)
     except ValueError as error:
-        print(f"no page: {error}")
+        terminal.say(f"no page: {error}")
         return
     write_atomically(path, explore.explore(loaded, name).encode())
-    print(f"page in {path}")
+    terminal.say(f"page in {path}")
 
 
 @app.command(
@@ -404,7 +494,7 @@ def study_factors(
         )
     terminal.print_table(page.HEADINGS, page.rows(findings.effects), right=page.HEADINGS[3:5], wrapped=("factor",))
     written = page.write(findings, out)
-    print(f"{len(findings.outcomes):,} of {findings.total:,} trainings; table and pictures in {written}")
+    terminal.say(f"{len(findings.outcomes):,} of {findings.total:,} trainings; table and pictures in {written}")
 
 
 def _message(error: Exception) -> str:
@@ -421,20 +511,19 @@ def _complain(error: Exception | str) -> bool:
     return True
 
 
-class _Interrupted(BaseException):
-    """Ctrl-C, with more to say than that; typer makes a bare status of a KeyboardInterrupt."""
-
-
 @contextlib.contextmanager
 def _interruptible(out: Path | None) -> Iterator[None]:
     """Have Ctrl-C say how a run that is kept goes on."""
     try:
         yield
     except KeyboardInterrupt:
-        raise _Interrupted("interrupted" + (runs.how_to_go_on(out) if out else "")) from None
+        raise KeyboardInterrupt("interrupted" + (runs.how_to_go_on(out) if out else "")) from None
 
 
 def _image_size(network: Graph) -> tuple[int, int]:
+    side = math.isqrt(network.input_shape[0])
+    if network.input_shape == (side * side,):  # a row for each image
+        return side, side
     if len(network.input_shape) != 3 or network.input_shape[2] != 1:
         raise ValueError(f"the model takes inputs {network.input_shape}, expected grey images (H, W, 1)")
     return network.input_shape[0], network.input_shape[1]
@@ -453,27 +542,43 @@ def _load(path: Path, backend: str | None) -> Graph:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit: 0, or 2 after a user's mistake and 130 after Ctrl-C, each with one line on stderr; 1
-    where predict could not read all of its images.
+    where predict could not read all of its images, or not all of what inspect looks at can run.
 
     The library answers a mistake with a ValueError or an OSError that names it, so these are the user's here; so
     are a training whose numbers are no longer finite and a size that memory does not hold.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    message = ""
+    status, message = _outcome(given or ["--help"])
     try:
-        status = app(given or ["--help"], prog_name="twinkernels", standalone_mode=False) or 0
-    except typer.TyperException as error:
-        status, message = 2, error.format_message()
+        sys.stdout.flush()
     except OSError as error:
-        status, message = 2, _message(error)
-    except (ValueError, NonFiniteError, MemoryError) as error:
-        status, message = 2, str(error) or "out of memory"
-    except _Interrupted as error:
-        status, message = 130, str(error)
-    except KeyboardInterrupt:
-        status = 130
-    if status == 130:
-        message = message or "interrupted"
+        streams.discard()
+        status, message = (BROKEN_PIPE, "") if isinstance(error, BrokenPipeError) else (2, _message(error))
     if message:
-        _complain(message)
+        with contextlib.suppress(OSError):
+            _complain(message)
     sys.exit(status)
+
+
+def _outcome(arguments: Sequence[str]) -> tuple[int, str]:
+    """Run the command; its status, and what is to be said of it."""
+    try:
+        command = typer.main.get_command(app)
+        # Not by its own `main`, which knows no status but 1 for a broken pipe, and none of our messages for Ctrl-C.
+        with command.make_context("twinkernels", list(arguments)) as context:
+            command.invoke(context)
+    except typer.Exit as ended:
+        return ended.exit_code, ""
+    except SystemExit:  # how rich says that nobody reads what it prints
+        return BROKEN_PIPE, ""
+    except typer.TyperException as error:
+        return 2, error.format_message()
+    except BrokenPipeError as error:
+        return (BROKEN_PIPE, "") if error.filename == streams.STDOUT else (2, _message(error))
+    except OSError as error:
+        return 2, _message(error)
+    except (ValueError, NonFiniteError, MemoryError) as error:
+        return 2, str(error) or "out of memory"
+    except KeyboardInterrupt as interrupt:
+        return 130, str(interrupt) or "interrupted"
+    return 0, ""

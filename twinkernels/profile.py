@@ -19,6 +19,7 @@ from kernels import Kernels, accuracy
 from kernels.accuracy import Call, scales
 from kernels.interface import Scalar, roles
 from kernels.shapes import text
+from models.encoding import harmless
 from models.execute import Executor, filled
 from models.graph import Graph
 from models.loading import load
@@ -51,9 +52,10 @@ _ROUNDS = 3
 class Line:
     """One step of the plan: what it costs, how long each backend takes, and how far each is from the truth.
 
-    limit: the least seconds this machine could take. errors: the largest |result − truth| of an output in ulp, as
-    `kernels.accuracy` counts it, at least of the step's first input, since some gradients are sums that cancel; the
-    truth is computed in float64 from the same inputs. NumPy runs the steps that a fused step replaces.
+    limit: what the machine takes at its peak, or to copy as many bytes, the longer time (`Limits.seconds`); a step
+    whose arrays are still in a nearer cache than the copy's can be faster. errors: the largest |result − truth| of an
+    output in ulp, as `kernels.accuracy` counts it, at least of the step's first input, since some gradients are sums
+    that cancel; the truth is computed in float64 from the same inputs. NumPy runs the steps that a fused step replaces.
     """
 
     step: Step
@@ -252,8 +254,8 @@ def _subject(subject: str | os.PathLike[str] | Recipe | Graph, seed: int) -> tup
         )
     if path.is_dir():
         run = runs.read_run(path, "numpy")
-        return path.resolve().name, run.model, run.options.recipe
-    return runs.model_name(path), load(path, "numpy"), None
+        return harmless(path.resolve().name), run.model, run.options.recipe
+    return harmless(runs.model_name(path)), load(path, "numpy"), None
 
 
 def _filled(plan: Plan, trainer: Trainer, seed: int) -> Executor:

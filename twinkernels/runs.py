@@ -1,6 +1,8 @@
 """Runs: a recipe carried out, kept in a folder, resumed and read again.
 
-A run's folder holds config.json, history.jsonl (a line an epoch), checkpoints and, at the end, model.safetensors.
+A run's folder holds config.json, history.jsonl (a line an epoch), checkpoints and, at the end, model.safetensors. While
+it is trained in it holds a file `.lock` as well, by which it has one owner; a process that is killed leaves the file,
+and lets go of it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any, NamedTuple
 
 import data
 import kernels
-from data.files import PART, expanded, regular, remove_parts, sync_folder, write_atomically
+from data.files import expanded, is_part, regular, remove_parts, sync_folder, write_atomically
 from data.splits import Pair, as_dataset
 from kernels import shapes
 from models import losses, optimizers, schedules
@@ -34,9 +36,12 @@ from models.trainer import Trainer
 from models.zoo import build
 
 from . import recipes
+from .locks import HeldError, Lock, check_free
 from .recipes import Recipe
 
 CONFIG, HISTORY, MODEL = "config.json", "history.jsonl", "model.safetensors"
+LOCK = ".lock"
+WAIT = 1.0  # seconds for a lock: others hold one for a moment, to see whether it is held
 MAX_CONFIG = 1 << 20  # bytes
 MAX_RECORD = 1 << 10  # bytes of a line of history.jsonl
 MAX_HISTORY = 1 << 24  # bytes
@@ -87,7 +92,8 @@ def run(
     model.safetensors. checkpoint_steps, checkpoint_seconds: how often within an epoch, see `Checkpoints`.
 
     Raises ValueError for an unknown name and for data that does not fit the network, FileExistsError where `out`
-    is there already, and what `data.load` raises; all of it before training begins.
+    is there already, BlockingIOError where another process trains in it, and what `data.load` raises; all of it before
+    training begins. Raises FileNotFoundError where `out` is moved or deleted meanwhile.
     """
     source = as_source(source)
     chosen = recipes.get(recipe) if isinstance(recipe, str) else recipe
@@ -101,8 +107,10 @@ def run(
         checkpoint_seconds=checkpoint_seconds,
     )
     model = build(options.recipe.network, options.backend, seed)
-    folder = None if out is None else RunFolder(expanded(out), options)
-    return _train(model, options, source, callbacks, folder)
+    if out is None:
+        return _train(model, options, source, callbacks, None)
+    with RunFolder(expanded(out), options) as folder:
+        return _train(model, options, source, callbacks, folder)
 
 
 def resume(
@@ -119,8 +127,8 @@ def resume(
     source: the data set, where the run was handed a loaded one. callbacks: those of the run. recipe, given: options of
     `run`, and `threads`, that must be the run's own; None stands for any.
 
-    Raises FileNotFoundError where there is no run, ValueError for options that differ from the run's,
-    ModelFormatError for damaged files.
+    Raises FileNotFoundError where there is no run, and where it is moved or deleted meanwhile, ValueError for options
+    that differ from the run's, ModelFormatError for damaged files, BlockingIOError where another process trains in it.
     """
     path, source = expanded(path), None if source is None else as_source(source)
     if not (path / CONFIG).is_file():
@@ -140,13 +148,16 @@ def resume(
         raise ValueError(f"{path}: the run was handed its data; pass it as source")
     source = options.data if source is None else source
     assert source is not None
-    with _threads(options.threads):
-        if (path / MODEL).is_file():
-            model = load(path / MODEL, options.backend)
-            _, test = source if isinstance(source, data.Dataset) else data.load(source)
-            return Outcome(model, read_history(path), model.evaluate(test.images, test.labels))
-        model = build(options.recipe.network, options.backend, options.seed)
-        return _train(model, options, source, callbacks, RunFolder(path, options, resume=True))
+    with _threads(options.threads), contextlib.ExitStack() as held:
+        if not (path / MODEL).is_file():
+            folder = held.enter_context(RunFolder(path, options, resume=True))
+            folder.take()
+            if not (path / MODEL).is_file():  # another may just have ended it
+                model = build(options.recipe.network, options.backend, options.seed)
+                return _train(model, options, source, callbacks, folder)
+        model = load(path / MODEL, options.backend)
+        _, test = source if isinstance(source, data.Dataset) else data.load(source)
+        return Outcome(model, read_history(path), model.evaluate(test.images, test.labels))
 
 
 def as_source(source: Source) -> str | os.PathLike[str] | data.Dataset:
@@ -212,7 +223,10 @@ def _train(
         checkpoints=folder.checkpoints if folder else None,
         resume=folder is not None and folder.resume,
     )
-    return Outcome(model, history, model.evaluate(test.images, test.labels))
+    outcome = Outcome(model, history, model.evaluate(test.images, test.labels))
+    if folder:
+        folder.check_in_place()
+    return outcome
 
 
 def _changed(
@@ -326,10 +340,10 @@ def _bounded(path: Path, most: int) -> bytes:
 
 
 def _is_free(path: Path, missing: bool = True) -> bool:
-    """Whether a run can begin in a folder: nothing is in it but what a killed writer left."""
+    """Whether a run can begin in a folder: nothing is in it but what a killed process left."""
     if not path.exists():
         return missing
-    return path.is_dir() and all(entry.name.endswith(PART) for entry in path.iterdir())
+    return path.is_dir() and all(is_part(entry) or entry.name == LOCK for entry in path.iterdir())
 
 
 @dataclass(frozen=True)
@@ -406,26 +420,76 @@ def model_name(path: Path) -> str:
 
 
 class RunFolder(Callback):
-    """Keeps a run in a folder, which is made when training begins; every file appears whole or not at all."""
+    """Keeps a run in a folder, which is made when training begins; every file appears whole or not at all.
+
+    It is owned from `take` to the end of the `with` block. What ends well removes the lock's file, and what fails
+    leaves it: who waits for it in that moment would hold a file that is not there.
+    """
 
     def __init__(self, path: Path, options: Options, resume: bool = False) -> None:
-        if not resume and not _is_free(path):
-            raise FileExistsError(f"{path} exists already; expected a new folder for the run{how_to_go_on(path)}")
         self.path = path
         self.resume = resume
         self.checkpoints = Checkpoints(path / "checkpoints", options.checkpoint_steps, options.checkpoint_seconds)
         self._options = options
+        self._lock: Lock | None = None
+        if not resume:
+            self._check_new()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._lock is None:
+            return
+        ended = (self.path / MODEL).is_file() and self._lock.in_place()
+        self._lock.close()
+        if ended:
+            with contextlib.suppress(OSError):
+                self._lock.path.unlink()
+
+    def _check_new(self) -> None:
+        if not _is_free(self.path):
+            if self._lock is None:
+                with self._named():
+                    check_free(self.path / LOCK, WAIT)
+            raise FileExistsError(
+                f"{self.path} exists already; expected a new folder for the run{how_to_go_on(self.path)}"
+            )
+
+    def take(self) -> None:
+        """Own the folder, until the `with` block ends. Raises BlockingIOError where another process does."""
+        with self._named():
+            self._lock = Lock(self.path / LOCK, WAIT, named=True)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except HeldError as error:
+            raise BlockingIOError(f"{self.path}: {error.owner} trains in this folder") from None
+
+    def check_in_place(self) -> None:
+        """Raise FileNotFoundError if the folder is no longer the one that was taken."""
+        if self._lock is not None and not self._lock.in_place():
+            raise FileNotFoundError(f"{self.path}: the run's folder was moved or deleted while it was trained in")
 
     def on_fit_begin(self, trainer: Trainer, total_steps: int) -> None:
         if not self.path.is_dir():
-            self.path.mkdir(parents=True)
+            self.path.mkdir(parents=True, exist_ok=True)
             sync_folder(self.path.parent)
+        if not self.resume:
+            self.take()
+            self._check_new()
         remove_parts(self.path)
         if not self.resume:
             content = json.dumps(self._options.encoded(), indent=2) + "\n"
             write_atomically(self.path / CONFIG, content.encode())
 
+    def on_progress(self, trainer: Trainer) -> None:
+        self.check_in_place()
+
     def on_epoch_end(self, trainer: Trainer, epoch: Epoch) -> None:
+        self.check_in_place()
         lines = []
         for record in trainer.progress.history.epochs:
             finite = {k: None if v is None or not math.isfinite(v) else v for k, v in asdict(record).items()}
@@ -433,4 +497,5 @@ class RunFolder(Callback):
         write_atomically(self.path / HISTORY, "".join(lines).encode())
 
     def on_fit_end(self, trainer: Trainer) -> None:
+        self.check_in_place()
         trainer.model.save(self.path / MODEL)

@@ -6,11 +6,12 @@ import contextlib
 import shutil
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kernels.compiling import on_compile
 from models.callbacks import Callback
+from models.encoding import harmless
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -37,6 +38,11 @@ def bar() -> Progress:
     )
 
 
+def say(*parts: object, sep: str = " ", flush: bool = False) -> None:
+    """Print a line of texts that hold names of the user's: what could steer the terminal is shown as "?"."""
+    print(*(harmless(str(part)) for part in parts), sep=sep, flush=flush)
+
+
 def width() -> int | None:
     """Columns of the terminal that standard output is; None where it is none."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
@@ -58,6 +64,24 @@ def print_table(
     for row in rows:
         table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+@contextlib.contextmanager
+def compiling() -> Iterator[list[str]]:
+    """A bar for what is compiled within, and a line when it is done; gives the names of what was."""
+    names: list[str] = []
+    began = time.perf_counter()
+    with bar() as shown:
+        task = shown.add_task("compiling")
+
+        def tell(name: str, done: int, total: int) -> None:
+            names.append(name)
+            shown.update(task, description=f"compiling {name}", completed=done, total=total, refresh=True)
+
+        with on_compile(tell):
+            yield names
+    if names := [name for name in names if name]:
+        print(f"{len(names)} functions compiled in {time.perf_counter() - began:.0f} s")
 
 
 class TrainingProgress(Callback):
@@ -106,7 +130,7 @@ class TrainingProgress(Callback):
         self._bar.update(self._task, completed=trainer.progress.done)
 
     def on_epoch_end(self, trainer: Trainer, epoch: Epoch) -> None:
-        print(f"{epoch}  {self._source}", flush=True)
+        say(f"{epoch}  {self._source}", flush=True)
 
 
 class StudyProgress:

@@ -15,6 +15,7 @@ from ..builder import PlanBuilder
 from ..init import Constant, Initialiser
 from ..plan import STEP, Value
 from .base import Layer, Lowered, Parameter, vector
+from .shape import check_axis, transposed
 
 __all__ = [
     "CELU",
@@ -305,17 +306,46 @@ class Erf(Activation):
     kernel = "erf"
 
 
-@dataclass(frozen=True)
-class Softmax(Activation):
-    """y = eˣ / Σ eˣ over the last axis. Not before SoftmaxCrossEntropy, which holds its own."""
+class AlongAxis(Activation):
+    """A kernel over the last axis, along any other of a sample's."""
 
+    axis: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_axis(self, "axis", self.axis)
+
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
+        at = shapes.sample_axis(type(self).__name__, "axis", self.axis, len(x.shape))
+        last = (*(axis for axis in range(len(x.shape)) if axis != at), at)
+        turned, turn_back = transposed(plan, x, last)
+        z = plan.like(turned)
+        plan.call(self.kernel, turned, z)
+        y, turn = transposed(plan, z, tuple(last.index(axis) for axis in range(len(last))))
+
+        def backward(dy: Value) -> Value | None:
+            if not plan.wants(x):
+                return None
+            dx = plan.like(turned, "dx")
+            plan.call(f"{self.kernel}_backward", turn(dy), turned, z, dx)
+            return turn_back(dx)
+
+        return y, backward
+
+
+@dataclass(frozen=True)
+class Softmax(AlongAxis):
+    """y = eˣ / Σ eˣ along an axis, the last unless told. Not before SoftmaxCrossEntropy, which holds its own."""
+
+    axis: int = -1
     kernel = "softmax"
 
 
 @dataclass(frozen=True)
-class LogSoftmax(Activation):
-    """y = x − log Σ eˣ over the last axis."""
+class LogSoftmax(AlongAxis):
+    """y = x − log Σ eˣ along an axis, the last unless told."""
 
+    axis: int = -1
     kernel = "log_softmax"
 
 

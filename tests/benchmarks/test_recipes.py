@@ -12,7 +12,7 @@ import pytest
 import data
 from benchmarks import recipes as benchmark
 from data import strokes
-from twinkernels import recipes
+from twinkernels import recipes, runs
 from twinkernels.recipes import RECIPES
 
 MACHINE = {"cpu": "A CPU", "machine": "x86_64", "cores": 2, "threads": 2, "system": "Linux 6.1", "python": "3.11"}
@@ -131,7 +131,7 @@ def test_a_training_is_what_the_recipe_gives(backend, tmp_path, monkeypatch):
     monkeypatch.setattr(data, "load", lambda source: digits)
     recipe = replace(CNN, epochs=1, batch_size=64, validation=0.1)
     accuracy, seconds = benchmark.train(recipe, "here", backend, 3, 1)
-    assert accuracy == recipes.run(recipe, digits, backend=backend, seed=3).test.accuracy
+    assert accuracy == runs.run(recipe, digits, backend=backend, seed=3).test.accuracy
     assert seconds > 0
 
 

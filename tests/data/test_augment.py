@@ -16,7 +16,7 @@ import data
 import kernels
 import models
 from models import SGD, Trainer
-from twinkernels import recipes
+from twinkernels import recipes, runs
 
 SOME = data.Augment(rotation=15, translation=2, scale=0.1, shear=10, elastic_alpha=20)
 
@@ -259,7 +259,7 @@ def test_a_recipe_has_an_augmentation(digits: data.Split, tmp_path: Path) -> Non
     recipe = replace(recipes.RECIPES["mlp-512"], augment=SOME)
     dataset = data.Dataset(digits, digits)
     with_, without = (
-        recipes.run(r, dataset, backend="numpy", epochs=1, out=tmp_path / name)
+        runs.run(r, dataset, backend="numpy", epochs=1, out=tmp_path / name)
         for name, r in (("with", recipe), ("without", recipes.RECIPES["mlp-512"]))
     )
     assert with_.history.loss != without.history.loss

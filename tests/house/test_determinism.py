@@ -36,7 +36,7 @@ from models import (
     Sequential,
     Trainer,
 )
-from twinkernels import recipes
+from twinkernels import runs
 
 from ..support.budgets import terms
 from ..support.kill import digits
@@ -128,7 +128,7 @@ def test_a_run_sets_blas_to_the_threads_that_it_records(tmp_path: Path) -> None:
     kernels.set_threads(2)
     threadpoolctl.threadpool_limits(limits=1, user_api="blas")
     dataset = digits(60, 20)
-    recipes.run("mlp-512", dataset, backend="numpy", iterations=1, out=tmp_path / "run")
+    runs.run("mlp-512", dataset, backend="numpy", iterations=1, out=tmp_path / "run")
     assert json.loads((tmp_path / "run" / "config.json").read_text())["threads"] == 2
     pools = [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
     assert set(pools) == {2}

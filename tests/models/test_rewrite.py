@@ -224,6 +224,9 @@ REFUSED: dict[str, tuple[Plan, list[str]]] = {
     "relu read twice": (training(branching("relu")), []),
     "convolution read twice": (training(branching("conv")), POOL_FIRST),
     "padding": (training((*BLOCK[:3], MaxPool2d(2, padding=1))), []),
+    "padding at the end": (training((*BLOCK[:3], MaxPool2d(4, padding=((0, 2), (0, 2))))), []),
+    "windows beyond the map": (training((*BLOCK[:3], MaxPool2d(4, ceil_mode=True))), []),
+    "dilated windows": (training((*BLOCK[:3], MaxPool2d(2, dilation=2))), []),
     "overlapping windows": (training((*BLOCK[:3], MaxPool2d(3, stride=2))), []),
     "windows apart": (training((*BLOCK[:3], MaxPool2d(2, stride=3))), []),
     "window of more than 256": (training((BatchNorm(), ReLU(), MaxPool2d(17)), (17, 17, 2)), []),
@@ -290,6 +293,8 @@ def test_inference_leaves_out_what_it_cannot_fold() -> None:
     assert names(rewrite(grouped, REFERENCE)) == names(grouped)
     overlapping = inference(*BLOCK[:3], MaxPool2d(3, stride=1))
     assert names(rewrite(overlapping, REFERENCE)) == ["conv2d_folded", "maxpool2d"]
+    beyond = inference(*BLOCK[:3], MaxPool2d(4, ceil_mode=True))
+    assert names(rewrite(beyond, REFERENCE)) == ["conv2d_folded", "maxpool2d"]
     places = with_output(inference(*BLOCK), "3.argmax")
     assert names(rewrite(places, REFERENCE)) == ["conv2d_folded", "maxpool2d"]
     inside = with_output(inference(*BLOCK), "0.y")
@@ -656,6 +661,8 @@ CONVOLVED = [
     Case((Conv2d(7, 3, bias=False), *NORM, MaxPool2d(3)), (10, 9, 2), True),
     Case((Conv2d(8, 3, padding=1), *NORM, MaxPool2d(2)), (7, 7, 8), True),
     Case((Conv2d(3, (3, 2), stride=2, dilation=(1, 2), padding=1), *NORM, MaxPool2d((2, 3))), (13, 16, 5), True),
+    Case((Conv2d(5, 3, stride=2, padding="same"), *NORM, MaxPool2d(2, ceil_mode=True)), (8, 7, 3), True),
+    Case((Conv2d(4, (3, 4), padding=((0, 2), (1, 0))), *NORM, MaxPool2d(2)), (6, 7, 2), True),
     Case((Conv2d(17, 1), *NORM, MaxPool2d(2)), (5, 4, 9), True),
     Case((Conv2d(1, 3), *NORM, MaxPool2d(2)), (6, 6, 1), True),
 ]

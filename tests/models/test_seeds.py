@@ -18,7 +18,7 @@ import kernels
 import models
 from kernels import Kernels
 from models import SGD, Trainer
-from twinkernels import recipes
+from twinkernels import runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -97,5 +97,5 @@ def test_test_images_are_looked_at_once_after_the_last_epoch(monkeypatch: pytest
     monkeypatch.setattr(
         models.Graph, "evaluate", lambda self, x, *rest: (seen.append(len(x)), evaluate(self, x, *rest))[1]
     )
-    recipes.run("mlp-meannorm", data.Dataset(*splits), backend="numpy", epochs=3)
+    runs.run("mlp-meannorm", data.Dataset(*splits), backend="numpy", epochs=3)
     assert seen == [16, 16, 16, 40]

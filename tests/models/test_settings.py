@@ -153,8 +153,8 @@ def test_a_number_of_numpy_can_be_kept_in_a_checkpoint(tmp_path: Path) -> None:
         (lambda: Conv2d(1, 16, 5), r"Conv2d\(1, 16, 5\): expected Conv2d\(filters, size, .*in_channels follows"),
         (lambda: BatchNorm(16), r"BatchNorm\(16\): expected BatchNorm\(eps=, momentum=\); num_features follows"),
         (lambda: MeanNorm(16), "num_features follows"),
-        (lambda: MaxPool2d(2, 2, 1, 1), r"expected MaxPool2d\(size, stride, padding\)"),
-        (lambda: AvgPool2d(2, 2, 1, False), r"expected AvgPool2d\(size, stride, padding, count_include_pad=\)"),
+        (lambda: MaxPool2d(2, 2, 1, 1), r"expected MaxPool2d\(size, stride, padding, dilation=, ceil_mode=\)"),
+        (lambda: AvgPool2d(2, 2, 1, False), r"expected AvgPool2d\(size, stride, padding, dilation=, ceil_mode=, count"),
     ],
 )
 def test_what_follows_from_the_layer_before_is_not_taken(make: Callable[[], Any], words: str) -> None:

@@ -21,16 +21,13 @@ from data import strokes
 from kernels import compiling
 from twinkernels import cli, recipes, runs
 
+from ..support import processes
+from ..support.digits import write_folder
+
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """BLAS adds in another order on another number of threads, and some tests compare bits."""
-    before = kernels.get_threads()
-    kernels.set_threads(1)
-    yield
-    kernels.set_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +38,7 @@ def digits() -> data.Dataset:
 
 @pytest.fixture(scope="module")
 def folder(digits: data.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("digits")
-    for prefix, split in ("train", digits.train), ("t10k", digits.test):
-        data.write_idx(path / f"{prefix}-images-idx3-ubyte", split.images[..., 0])
-        data.write_idx(path / f"{prefix}-labels-idx1-ubyte", split.labels)
-    return path
+    return write_folder(tmp_path_factory.mktemp("digits"), digits)
 
 
 @pytest.fixture(scope="module")
@@ -56,19 +49,6 @@ def kept(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         cli.main(["train", "mlp-512", "--backend", "numpy", "--data", str(folder), "--epochs", "2", "--out", str(out)])
     assert end.value.code == 0
     return out
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]):
-    """Call the command; returns exit status, lines of standard output, lines of standard error."""
-
-    def call(*arguments: object) -> tuple[int, list[str], list[str]]:
-        with pytest.raises(SystemExit) as end:
-            cli.main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return int(end.value.code), out.splitlines(), err.splitlines()
-
-    return call
 
 
 def process(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
@@ -466,9 +446,7 @@ def test_an_unfinished_run_says_how_to_go_on(run, kept, folder, tmp_path, comman
 
 
 def test_data_that_does_not_fit_is_refused_before_training(run, digits, tmp_path):
-    for prefix, split in ("train", digits.train), ("t10k", digits.test):
-        data.write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", split.images[..., 0])
-        data.write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", split.labels + 10 * (prefix == "t10k"))
+    write_folder(tmp_path, data.Dataset(digits.train, data.Split(digits.test.images, digits.test.labels + 10)))
     status, out, err = run(*TRAIN, "--data", tmp_path, "--epochs", 1)
     assert (status, out, len(err)) == (2, [], 1)
     assert "labels" in err[0]
@@ -503,6 +481,91 @@ def test_interrupt_ends_with_status_130_and_one_line(folder, tmp_path, kept):
         _, err = child.communicate(timeout=60)
     goes_on = f"; twinkernels train --resume '{out}' goes on with it" if kept else ""
     assert (child.returncode, err) == (130, f"twinkernels: interrupted{goes_on}\n")
+
+
+def test_nothing_is_imported_before_interrupts_are_heard():
+    program = (
+        "import sys; before = {*sys.modules}; import twinkernels.__main__; print(*sorted({*sys.modules} - before))"
+    )
+    assert processes.run(program) == ["__future__ twinkernels twinkernels.__main__"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
+@pytest.mark.parametrize("module", ["twinkernels.streams", "numpy", "rich.progress"])
+def test_an_interrupt_while_the_program_is_imported_ends_with_one_line(module):
+    program = f"""
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupt())
+sys.argv[1:] = ["train", "mlp-512", "--backend", "numpy", "--iterations", "1"]
+from twinkernels.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "twinkernels: interrupted\n")
+
+
+CLOSED = "twinkernels: standard output is closed; > /dev/null throws away what is printed\n"
+FULL = "twinkernels: standard output: No space left on device\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no /dev and no sh")
+@pytest.mark.parametrize(
+    ("command", "status", "err"),
+    [
+        ("list >&-", 2, CLOSED),
+        ("train mlp-512 --backend numpy --iterations 1 >&-", 2, CLOSED),
+        ("list >/dev/full", 2, FULL),
+        ("--version >/dev/full", 2, FULL),
+        ("fly 2>&-", 2, ""),
+        ("fly <&-", 2, "twinkernels: No such command 'fly'.\n"),
+        ("list >/dev/null 2>&-", 0, ""),
+    ],
+)
+def test_closed_and_full_streams_end_without_a_traceback(command, status, err):
+    shell = ["sh", "-c", f'exec "$0" -m twinkernels {command}', sys.executable]
+    done = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", err)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no broken pipes")
+@pytest.mark.parametrize("command", [["list"], ["--help"], ["train", "mlp-512", "--backend", "numpy", "--epochs", "9"]])
+def test_output_that_nobody_reads_ends_quietly_with_status_141(folder, command):
+    if command[0] == "train":
+        command = [*command, "--data", str(folder)]
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "twinkernels", *command]
+    done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_names_are_printed_without_what_steers_a_terminal(run, digits, folder, tmp_path, monkeypatch):
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    odd, shown = "a\x1b[31m\t\n\u202e\udc80\u202fb", "a?[31m????\u202fb"
+    os.symlink(folder, odd)
+    status, printed, err = run(*TRAIN, "--data", odd, "--iterations", 1, "--out", f"run{odd}")
+    assert (status, err) == (0, [])
+    assert printed[-2] == f"kept in run{shown}"
+    assert printed[-3].endswith(f" on {shown}")
+    Image.fromarray(digits.test.images[0, ..., 0]).save(tmp_path / f"{odd}.png")
+    (tmp_path / f"{odd}2.png").write_bytes(b"")
+    status, printed, err = run("predict", f"run{odd}", f"{odd}.png", f"{odd}2.png")
+    assert status == 1
+    assert printed[0].startswith(f"{shown}.png\t")
+    assert len(err) == 1
+    assert err[0].startswith("twinkernels: a?[31m")
+    assert err[0].isprintable()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
@@ -562,7 +625,7 @@ def test_run_from_python_equals_the_command(digits, kept):
 def test_run_takes_pairs_as_other_libraries_hand_them_over(digits, tmp_path):
     pairs = tuple(tuple(half) for half in digits)
     expected = runs.run("mlp-512", digits, backend="numpy", iterations=2).test
-    assert recipes.run("mlp-512", pairs, backend="numpy", iterations=2, out=tmp_path / "run").test == expected
+    assert runs.run("mlp-512", pairs, backend="numpy", iterations=2, out=tmp_path / "run").test == expected
     assert runs.resume(tmp_path / "run", pairs).test == expected
     assert runs.run("mlp-512", data.Dataset(*pairs), backend="numpy", iterations=2).test == expected
     with pytest.raises(TypeError, match="source: train is a ndarray, expected a pair"):

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -293,6 +294,46 @@ def test_another_origin_is_refused(port: int) -> None:
         assert (status, answer["error"]) == (403, "another origin than this server's page"), origin
     for host in ("127.0.0.1", "localhost"):
         assert read(port, request(), origin=f"http://{host}:{port}")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "line", ["Origin: http://127.0.0.1:{}", "Host: 127.0.0.1:{}", "Content-Type: application/json"]
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_who_says_twice_where_it_comes_from_is_refused(port: int, line: str, first: bool) -> None:
+    name = line.partition(":")[0]
+    allowed, other = line.format(port), {"Content-Type": "Content-Type: text/plain"}.get(name, f"{name}: evil.example")
+    rest = [f"Host: 127.0.0.1:{port}"] * (name != "Host") + ["Content-Type: application/json"] * (name == "Origin")
+    lines = [allowed, other] if first else [other, allowed]
+    start = ["POST /read HTTP/1.1", *rest, "Connection: close", f"Content-Length: {len(request())}"]
+    answer = raw(port, "\r\n".join([*start, *lines, "", ""]).encode() + request())
+    expected = {"Origin": b"403", "Host": b"400", "Content-Type": b"415"}[name]
+    assert answer.split()[1] == expected
+
+
+def overflowing(layers: list[models.Layer]) -> models.Sequential:
+    model = models.Sequential(layers, (28, 28, 1), "numpy", normalisation=(0.0, 1.0))
+    model.set_parameters({name: np.full_like(array, 1e36) for name, array in model.parameters().items()})
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")
+@pytest.mark.parametrize("squashed", [False, True])
+def test_a_model_that_overflows_is_told(squashed: bool) -> None:
+    layers = [models.Flatten(), models.Linear(10), *([models.Dropout(0.5), models.Tanh()] if squashed else [])]
+    with pytest.raises(ValueError, match="the model's numbers overflow: its "):
+        Reader(overflowing(layers))
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")
+def test_a_drawing_by_which_the_model_overflows_is_answered(port: int, reader: Reader, monkeypatch: Any) -> None:
+    layers = [models.Flatten(), models.Linear(10)]
+    monkeypatch.setattr(reader, "model", overflowing(layers))
+    status, answer = read(port, request())
+    assert status == 400
+    assert answer["error"] == "the model's numbers overflow: its answers to 1 of 1 images are not finite"
+    monkeypatch.undo()
+    assert read(port, request())[0] == 200
 
 
 def raw(port: int, sent: bytes) -> bytes:

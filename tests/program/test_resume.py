@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-import data
 import kernels
 import models
 from kernels import Kernels
@@ -38,10 +38,13 @@ from models import (
     StepDecay,
     Trainer,
 )
-from twinkernels import cli, recipes, runs
+from twinkernels import locks, recipes, runs
 
+from ..support.digits import write_folder
 from ..support.kill import digits
 from ..support.processes import ROOT, Process
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((52, 4)), RNG.integers(0, 3, 52)
@@ -331,6 +334,48 @@ def test_folders_and_links_in_a_checkpoints_place_are_passed_over(tmp_path: Path
     assert names(checkpoints) == [42, 39, 36]
 
 
+def test_files_of_other_names_are_the_users(tmp_path: Path) -> None:
+    others = [
+        "step-00000008-good.safetensors",
+        "step-8.safetensors",
+        "step-000000008.safetensors",
+        "step-00000009.safetensors.bak",
+        "step-\u0660\u0660\u0660\u0660\u0660\u0660\u0660\u0668.safetensors",
+        ".notes.part",
+        ".step-00000009.safetensors.mine.part",
+    ]
+    for name in others:
+        (tmp_path / name).write_text(name)
+    whole, resumed = trainer(), trainer()
+    expected = outcome(whole, fit(whole))
+    checkpoints = killed(tmp_path, 20)
+    (tmp_path / "step-00000099-good.safetensors").write_bytes((tmp_path / "step-00000018.safetensors").read_bytes())
+    assert names(checkpoints) == [18, 15, 14]
+    assert outcome(resumed, fit(resumed, checkpoints=checkpoints, resume=True)) == expected
+    assert names(checkpoints) == [42, 39, 36]
+    assert [(tmp_path / name).read_text() for name in others] == others
+    assert Checkpoints(tmp_path).files() == checkpoints.files()
+    assert len(list(tmp_path.iterdir())) == len(others) + 1 + 3
+
+
+def test_a_checkpoint_that_another_removes_is_told(tmp_path: Path, monkeypatch: Any) -> None:
+    write = models.checkpoints.write
+    monkeypatch.setattr(models.checkpoints, "write", lambda path, *rest: (write(path, *rest), path.unlink()))
+    with pytest.raises(FileNotFoundError, match=r"step-00000003\.safetensors was removed as soon as it was written"):
+        fit(trainer(), checkpoints=Checkpoints(tmp_path, every_steps=3))
+
+
+def test_a_folder_of_checkpoints_is_not_made_twice(tmp_path: Path) -> None:
+    class Remove(Callback):
+        def on_step_end(self, trainer: Trainer, loss: float) -> None:
+            if trainer.progress.done == 4:
+                (tmp_path / "kept").rename(tmp_path / "moved")
+
+    with pytest.raises(FileNotFoundError, match=r"kept/step-00000006\.safetensors"):
+        fit(trainer(), Remove(), checkpoints=Checkpoints(tmp_path / "kept", every_steps=3))
+    assert [path.name for path in tmp_path.iterdir()] == ["moved"]
+
+
 def test_without_a_readable_checkpoint_nothing_is_started_over(tmp_path: Path, caplog: Any) -> None:
     checkpoints = killed(tmp_path, 20)
     for path in checkpoints.files():
@@ -437,32 +482,7 @@ def test_other_versions_or_threads_are_told(tmp_path: Path, caplog: Any, monkeyp
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("digits")
-    for prefix, split in zip(("train", "t10k"), digits(), strict=True):
-        data.write_idx(path / f"{prefix}-images-idx3-ubyte", split.images[..., 0])
-        data.write_idx(path / f"{prefix}-labels-idx1-ubyte", split.labels)
-    return path
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Any:
-    """Call the command; returns exit status, lines of standard output, lines of standard error."""
-
-    def call(*arguments: object) -> tuple[Any, list[str], list[str]]:
-        with pytest.raises(SystemExit) as end:
-            cli.main([str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        return end.value.code, out.splitlines(), err.splitlines()
-
-    return call
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = kernels.get_threads()
-    kernels.set_threads(1)
-    yield
-    kernels.set_threads(before)
+    return write_folder(tmp_path_factory.mktemp("digits"), digits())
 
 
 OPTIONS = ("mlp-512", "--backend", "numpy", "--epochs", "4", "--seed", "5", "--batch-size", "32")
@@ -503,7 +523,7 @@ def test_a_run_without_a_checkpoint_starts_over(run: Any, folder: Path, tmp_path
     run("train", *OPTIONS, "--data", folder, "--out", tmp_path / "whole")
     begun(folder, tmp_path / "a", 3)
     assert not (tmp_path / "a" / "checkpoints").exists()
-    (tmp_path / "a" / ".history.jsonl.7.part").write_bytes(b"half")
+    (tmp_path / "a" / ".history.jsonl.0123abcd.part").write_bytes(b"half")
     assert run("train", "--resume", tmp_path / "a")[0] == 0
     assert kept(tmp_path / "a") == kept(tmp_path / "whole")
     assert list(tmp_path.rglob("*.part")) == []
@@ -512,7 +532,7 @@ def test_a_run_without_a_checkpoint_starts_over(run: Any, folder: Path, tmp_path
 def test_a_run_that_had_not_begun_starts_by_its_recipe(run: Any, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "a"
     out.mkdir()
-    (out / ".config.json.7.part").write_bytes(b"{")
+    (out / ".config.json.0123abcd.part").write_bytes(b"{")
     status, _, err = run("train", "--resume", out)
     assert (status, len(err)) == (2, 1)
     assert "the run had not begun; expected its recipe" in err[0]
@@ -720,3 +740,122 @@ def test_numbers_that_are_not_finite_end_with_status_2_and_one_line(
     assert (status, len(err)) == (2, 1)
     assert err[0].startswith("twinkernels: training: loss is ")
     assert "first not finite is" in err[0]
+
+
+# One owner ---------------------------------------------------------------------------------------------------
+
+
+class During(Callback):
+    """Does something after an epoch, or, for None, after the last step."""
+
+    def __init__(self, epoch: int | None, do: Callable[[], Any]) -> None:
+        self.epoch, self.do, self.done = epoch, do, None
+
+    def on_epoch_end(self, trainer: Trainer, epoch: models.Epoch) -> None:
+        if epoch.epoch == self.epoch:
+            self.done = self.do()
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        if self.epoch is None:
+            self.done = self.do()
+
+
+@pytest.mark.parametrize("resumed", [False, True], ids=["new", "resumed"])
+@pytest.mark.parametrize("keep", ["--out", "--resume"])
+def test_a_run_has_one_owner(run: Any, folder: Path, tmp_path: Path, keep: str, resumed: bool) -> None:
+    runs.run("mlp-512", folder, backend="numpy", epochs=4, seed=5, batch_size=32, out=tmp_path / "whole")
+    out = tmp_path / "a"
+    other = During(2, lambda: run("train", *OPTIONS, "--data", folder, keep, out))
+    if resumed:
+        begun(folder, out, 12)
+        runs.resume(out, callbacks=[other])
+    else:
+        runs.run("mlp-512", folder, backend="numpy", epochs=4, seed=5, batch_size=32, out=out, callbacks=[other])
+    assert other.done == (2, [], [f"twinkernels: {out}: process {os.getpid()} trains in this folder"])
+    assert kept(out) == kept(tmp_path / "whole")
+    assert not (out / ".lock").exists()
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Every file but the lock's, which tells who held it last."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def test_of_two_that_begin_at_once_the_second_touches_nothing(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a"
+    options = {"backend": "numpy", "epochs": 2, "batch_size": 32, "out": out}
+
+    class Forestall(Callback):
+        """The other begins and ends its first epoch after this one has found the folder free."""
+
+        def on_fit_begin(self, trainer: Trainer, total_steps: int) -> None:
+            with pytest.raises(Killed):
+                runs.run("mlp-512", folder, seed=1, callbacks=[Kill(12)], **options)
+            self.files = contents(out)
+            (out / "checkpoints" / ".step-00000020.safetensors.0123abcd.part").write_bytes(b"half")
+
+    late = Forestall()
+    with pytest.raises(FileExistsError, match="exists already; expected a new folder for the run; twinkernels train"):
+        runs.run("mlp-512", folder, seed=2, callbacks=[late], **options)
+    assert json.loads((out / "config.json").read_text())["seed"] == 1
+    half = contents(out / "checkpoints").keys() - late.files.keys()
+    assert [path.name for path in half] == [".step-00000020.safetensors.0123abcd.part"]
+    assert contents(out).items() >= late.files.items()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows moves no folder with an open file in it")
+@pytest.mark.parametrize("epoch", [2, None], ids=["early", "at the end"])
+@pytest.mark.parametrize("how", ["moved", "deleted", "another in its place"])
+def test_a_run_that_is_moved_or_deleted_says_so(folder: Path, tmp_path: Path, how: str, epoch: int | None) -> None:
+    out = tmp_path / "a"
+
+    def away() -> None:
+        if how == "deleted":
+            shutil.rmtree(out)
+        else:
+            out.rename(tmp_path / "b")
+        if how == "another in its place":
+            begun(folder, out, 3)
+
+    with pytest.raises(FileNotFoundError, match="a: the run's folder was moved or deleted while it was trained in"):
+        runs.run("mlp-512", folder, backend="numpy", epochs=4, batch_size=32, out=out, callbacks=[During(epoch, away)])
+    if how == "another in its place":
+        assert {path.name for path in out.iterdir()} == {"config.json", ".lock"}
+    else:
+        assert not out.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork to leave a child with")
+def test_a_killed_process_holds_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    program = f"""
+import os, sys
+from pathlib import Path
+from twinkernels.locks import Lock
+lock = Lock(Path({str(path)!r}), named=True)
+if os.fork():
+    print(os.getpid(), flush=True)
+sys.stdin.read()
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, text=True, **pipes) as child:
+        assert child.stdout is not None
+        assert int(child.stdout.readline()) == child.pid
+        with pytest.raises(locks.HeldError, match=f"held by process {child.pid}"):
+            locks.Lock(path)
+        child.kill()
+        child.wait()
+        locks.Lock(path).close()  # though a child of its own lives on, until its input is closed
+    with locks.Lock(path, named=True) as ours:
+        assert ours.in_place()
+        with pytest.raises(locks.HeldError, match=f"held by process {os.getpid()}"):
+            locks.check_free(path)
+    locks.check_free(path)
+    locks.check_free(tmp_path / "nowhere")
+    assert [entry.name for entry in tmp_path.iterdir()] == [".lock"]
+
+
+def test_what_cannot_be_locked_is_told(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_text("not a lock" * 100)
+    with pytest.raises(OSError, match=r"\.lock cannot be locked \(file is not a database\)"):
+        locks.Lock(tmp_path / ".lock")

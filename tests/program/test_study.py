@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -23,6 +25,7 @@ from twinkernels.study.factors import BASELINE, CHOICES, FACTORS, Factor, Level,
 from twinkernels.study.storage import NAME
 from twinkernels.study.trials import Outcome, Trial
 
+from ..support.digits import write_folder
 from ..support.processes import ROOT
 
 optuna = pytest.importorskip("optuna", reason="a study needs the extra study")
@@ -296,11 +299,7 @@ def test_pictures_show_every_level_and_seed():
 @pytest.fixture
 def run(digits, tmp_path, monkeypatch, capsys):
     """Call the command on a folder of images; exit status, lines of standard output, lines of standard error."""
-    folder = tmp_path / "digits"
-    folder.mkdir()
-    for prefix, split in ("train", digits.train), ("t10k", digits.test):
-        data.write_idx(folder / f"{prefix}-images-idx3-ubyte", split.images[..., 0])
-        data.write_idx(folder / f"{prefix}-labels-idx1-ubyte", split.labels)
+    write_folder(tmp_path / "digits", digits)
     monkeypatch.chdir(tmp_path)
     given = "study --factor smoothing --backend numpy --epochs 1 --images 64 --batch-size 32 --seeds 2 --data digits"
 
@@ -374,6 +373,27 @@ def test_mistakes_end_in_one_line_and_leave_nothing(run, tmp_path, wrong, words)
     assert (status, out, len(err)) == (2, [], 1)
     assert all(word in err[0] for word in words)
     assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize("trials", [None, 1])
+def test_a_full_disk_ends_in_one_line_of_ours(run, tmp_path, monkeypatch, trials):
+    """At the making of the tables, and between two trials."""
+    connect, pages = sqlite3.connect, 4
+    if trials:
+        assert run("--trials", str(trials))[0] == 0
+        with contextlib.closing(connect("study/study.db")) as connection:
+            pages = connection.execute("PRAGMA page_count").fetchone()[0]
+
+    def small(path, **options):
+        connection = connect(path, **options)
+        if Path(path).name == "study.db":
+            connection.execute(f"PRAGMA max_page_count = {pages}")
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", small)
+    status, out, err = run("--seeds", "40") if trials else run()
+    assert (status, err) == (2, ["twinkernels: study/study.db: the study cannot be kept (database or disk is full)"])
+    assert not any("trainings" in line for line in out)
 
 
 @pytest.mark.parametrize("missing", ["optuna", "matplotlib"])

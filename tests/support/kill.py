@@ -27,7 +27,7 @@ import kernels
 from data import strokes
 from models import Adam, BatchNorm, Conv2d, Dropout, EarlyStopping, Flatten, Linear, MaxPool2d, OneCycle, ReLU
 from models.zoo import NETWORKS
-from twinkernels import recipes
+from twinkernels import runs
 from twinkernels.recipes import Recipe
 
 from .processes import ROOT
@@ -72,9 +72,9 @@ def train(out: Path, backend: str, dataset: data.Dataset) -> None:
     callbacks = [EarlyStopping(patience=3)]
     options: dict[str, Any] = {"backend": backend, "seed": 3, "checkpoint_steps": CHECKPOINT_STEPS}
     if out.exists():
-        recipes.resume(out, dataset, recipe=RECIPE, callbacks=callbacks, **options)
+        runs.resume(out, dataset, recipe=RECIPE, callbacks=callbacks, **options)
     else:
-        recipes.run(RECIPE, dataset, out=out, callbacks=callbacks, **options)
+        runs.run(RECIPE, dataset, out=out, callbacks=callbacks, **options)
 
 
 def outcome(run: Path) -> tuple[bytes, list[dict[str, Any]]]:

@@ -12,7 +12,7 @@ import numpy as np
 import data
 import kernels
 from models.graph import Graph
-from models.layers import Activation, BatchNorm, Conv2d, Linear, MeanNorm
+from models.layers import Activation, BatchNorm, Conv2d, ConvTranspose2d, Linear, MeanNorm
 from models.nodes import Node
 
 from ..classify import probabilities
@@ -49,7 +49,10 @@ class Reader:
         self.read(np.full(model.input_shape[:2], 255, np.uint8))  # so that nobody waits for a compiler later
 
     def read(self, ink: np.ndarray) -> Reading:
-        """Read ink (H, W) uint8 of any size, 255 on 0. Raises ValueError where there is none."""
+        """Read ink (H, W) uint8 of any size, 255 on 0.
+
+        Raises ValueError where there is none, and where the model's numbers are not finite.
+        """
         image = data.frame(ink, *self.model.input_shape[:2])
         x = image[np.newaxis, ..., np.newaxis]
         return Reading(
@@ -69,7 +72,7 @@ def front(model: Graph) -> Graph:
         if chain:
             goes_on = node.inputs == (chain[-1].name,) and isinstance(node.layer, BatchNorm | MeanNorm | Activation)
         else:
-            goes_on = isinstance(node.layer, Conv2d | Linear)
+            goes_on = isinstance(node.layer, Conv2d | ConvTranspose2d | Linear)
         if goes_on:
             chain.append(node)
     if not chain:
@@ -83,6 +86,8 @@ def _maps(responses: np.ndarray) -> np.ndarray:
         width = math.ceil(math.sqrt(responses.size))
         height = -(-responses.size // width)
         responses = np.pad(responses, (0, width * height - responses.size)).reshape(height, width, 1)
+    if not np.isfinite(responses).all():
+        raise ValueError("the model's numbers overflow: its first layer's responses are not finite")
     positive = np.clip(responses, 0, None)
     return np.moveaxis(positive / (positive.max() or 1), -1, 0)
 

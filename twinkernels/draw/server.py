@@ -7,7 +7,7 @@
 
 What is refused is answered {"error": why}. Another page that is open in the same browser could send requests here,
 and, by pointing a name of its own at 127.0.0.1, even read the answers; so a request has to name this host and port,
-and to come from this origin if it says where it comes from.
+and to come from this origin if it says where it comes from. Who says it twice is refused.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def application(reader: Reader, port: int, about: dict[str, Any]) -> Starlette:
 
     # Not in a thread: one drawing is read at a time, so that none is timed while others compute.
     async def read(request: Request) -> JSONResponse:
-        if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+        if [kind.partition(";")[0] for kind in request.headers.getlist("content-type")] != ["application/json"]:
             raise HTTPException(415, "the body is not application/json")
         body = await _body(request)
         try:
@@ -155,9 +155,10 @@ class _OwnPageOnly:
 
         headers = Headers(scope=scope)
         answer: ASGIApp = self._app
-        if headers.get("host") not in self._hosts:
+        hosts, origins = headers.getlist("host"), headers.getlist("origin")  # all of them: only one is let in
+        if len(hosts) != 1 or hosts[0] not in self._hosts:
             answer = JSONResponse({"error": "another host than this server"}, 403)
-        elif headers.get("origin") not in {None, *self._origins}:
+        elif len(origins) > 1 or not self._origins.issuperset(origins):
             answer = JSONResponse({"error": "another origin than this server's page"}, 403)
         await answer(scope, receive, guarded)
 

@@ -173,8 +173,9 @@ def speed(run: Run) -> str:
     caption = (
         f"A training step of {size} images by layer, with Numba on {measured.threads} threads of the machine that made "
         f"this page: {measured.whole['numba'] * 1e3:,.1f} ms, with NumPy {measured.whole['numpy'] * 1e3:,.1f} ms. "
-        "The mark is the least time in which the machine could compute the layer and move its arrays; the last column, "
-        "how much longer NumPy takes."
+        "The mark is how long the machine needs for the layer's arithmetic at its peak, or for copying as many bytes, "
+        "whichever is longer. A layer can be faster, above 100 % of this limit, where its arrays are still in a nearer "
+        "cache than the copy's. The last column is how much longer NumPy takes."
     )
     return page.section("Speed", page.picture(plots.layer_times(measured), caption))
 

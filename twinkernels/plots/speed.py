@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 @picture
 def layer_times(profile: Profile) -> Figure:
-    """Where a training step's time goes: each layer's forward and backward, and the least time the machine allows.
+    """Where a training step's time goes: each layer's forward and backward, and the machine's limit as a mark.
 
-    Numba's times; the factor tells how much longer NumPy takes.
+    Numba's times; the factor tells how much longer NumPy takes. The limit is that of `profile.Line`, which a layer can
+    pass whose arrays are still in a cache.
     """
     layers = by_layer(profile)
     slowest = max(sum(line.seconds["numba"] for line in lines) for lines in layers.values())
@@ -75,8 +76,8 @@ def step_times(profile: Profile) -> Figure:
     """A training step: its contractions under the machine's limit, and every step's time on both backends.
 
     A contraction has the same number in both, its place in the listing. Rates by operations a byte are Williams,
-    Waterman and Patterson's roofline of 2009: what no step exceeds is the least of the machine's arithmetic and of its
-    memory, which depends on how much is in use.
+    Waterman and Patterson's roofline of 2009: the least of what the machine's arithmetic allows and its memory, which
+    depends on how much is in use.
     """
     upper, lower = 3.7, 0.7 + 0.3 * len(profile.lines)
     figure = blank(WIDTH, upper + lower)

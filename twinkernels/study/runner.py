@@ -19,7 +19,7 @@ from ..runs import Source, as_source, source_name
 from . import trials
 from .effects import Effect, effects
 from .factors import FACTORS, Factor
-from .storage import Storage, load_optuna
+from .storage import Storage
 from .trials import Outcome, Trial
 
 SEEDS = 5
@@ -68,7 +68,8 @@ def run(
     among them, that it was made with: None stands for these, or for the DEFAULTS.
     watch: called with the trials done, all of them, and a line that tells of a trial just done.
 
-    Raises ValueError for options that do not fit, and what `data.load` raises; all of it before training begins.
+    Raises ValueError for options that do not fit, and what `data.load` raises, all of it before training begins;
+    OSError where the storage cannot be read or written.
     """
     chosen = tuple(_named(name) for name in (FACTORS if factors is None else factors))
     shapes.integer("study", "seeds", seeds, 1)
@@ -116,8 +117,6 @@ def run(
             if watch:
                 how = "  diverged" if outcome.diverged else ""
                 watch(len(outcomes) + 1, len(wanted), f"{trial}  accuracy {outcome.accuracy:.4f}{how}")
-    except load_optuna().exceptions.OptunaError as error:
-        raise OSError(f"{storage}: the study cannot be kept ({error})") from error
     finally:
         kept.close()
 

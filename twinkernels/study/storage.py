@@ -9,15 +9,17 @@ dead one, and misses a process that dies before its first beat.)
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from models.graph import DEFAULT_BACKEND
 
+from ..locks import HeldError, Lock
 from .factors import CHOICES
 from .trials import Outcome, Trial
 
@@ -37,29 +39,6 @@ WAIT = 600.0
 """Seconds for a lock that others hold for a moment at a time."""
 
 
-class _Lock:
-    """A file that one process holds at a time, and lets go however it ends; sqlite3.OperationalError if it is held."""
-
-    def __init__(self, path: Path, seconds: float = 0.0) -> None:
-        self._connection = sqlite3.connect(path, timeout=seconds, isolation_level=None)
-        try:
-            self._connection.execute("PRAGMA journal_mode = MEMORY")  # no second file beside it
-            self._connection.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError:
-            self._connection.close()
-            raise
-
-    def close(self) -> None:
-        """Let go."""
-        self._connection.close()
-
-    def __enter__(self) -> _Lock:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-
 class Storage:
     """The trials of a study in a file, which is made if there is none; for several processes at once.
 
@@ -67,7 +46,7 @@ class Storage:
     the options before anything is written, to raise what is wrong with them.
 
     Raises ValueError where Optuna is missing, for a file that is no storage, and for options that are not those that it
-    was made with.
+    was made with; this and every method OSError where the file cannot be read or written.
     """
 
     def __init__(self, path: Path, given: Mapping[str, Any], check: Callable[[Mapping[str, Any]], None]) -> None:
@@ -81,16 +60,19 @@ class Storage:
             path.parent.mkdir(parents=True, exist_ok=True)
         self._id = uuid.uuid4().hex
         with self._alone():  # tables cannot be made by two at once
-            self._storage = _open(path)
+            with _told(path):
+                self._storage = _open(path)
             try:
-                self._study, kept = self._own_study()
+                with _told(path):
+                    self._study, kept = self._own_study()
                 self.options = _settled(given, kept, path)
                 check(self.options)
-                self._storage.set_study_user_attr(self._study, OPTIONS, self.options)
+                with _told(path):
+                    self._storage.set_study_user_attr(self._study, OPTIONS, self.options)
             except BaseException:
                 self._dispose()
                 raise
-            self._worker = _Lock(self._worker_file(self._id))
+            self._worker = Lock(self._worker_file(self._id))
 
     def close(self) -> None:
         """Let go of the file; a trial that was taken and is not done is free again."""
@@ -103,7 +85,7 @@ class Storage:
 
         wanted: trials by their keys.
         """
-        with self._alone():
+        with self._alone(), _told(self.path):
             self._bury()
             taken = {_key(kept) for kept in self._kept() if kept.state != self._states.FAIL}
             free = next((key for key in wanted if key not in taken), None)
@@ -113,17 +95,18 @@ class Storage:
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """Keep what a trial came to."""
-        with self._alone():
+        with self._alone(), _told(self.path):
             self._storage.set_trial_user_attr(number, DIVERGED, outcome.diverged)
             self._storage.set_trial_state_values(number, self._states.COMPLETE, [outcome.accuracy])
 
     def outcomes(self, wanted: Mapping[str, Trial]) -> dict[Trial, Outcome]:
         """What those of the wanted trials that are done came to."""
-        return {
-            wanted[key]: Outcome(kept.values[0], kept.user_attrs.get(DIVERGED, False))
-            for kept in self._kept()
-            if kept.state == self._states.COMPLETE and (key := _key(kept)) in wanted
-        }
+        with _told(self.path):
+            return {
+                wanted[key]: Outcome(kept.values[0], kept.user_attrs.get(DIVERGED, False))
+                for kept in self._kept()
+                if kept.state == self._states.COMPLETE and (key := _key(kept)) in wanted
+            }
 
     def _own_study(self) -> tuple[int, Any]:
         """Its id, and the options that it was made with."""
@@ -159,20 +142,24 @@ class Storage:
     def _bury(self) -> None:
         """Have those trials fail whose processes are dead, and remove what these left."""
         for path in self.path.parent.iterdir():
-            if path.name.startswith(self._worker_file("").name) and path != self._worker_file(self._id):
-                with contextlib.suppress(sqlite3.OperationalError):
-                    _Lock(path).close()
+            if self._is_worker(path) and path != self._worker_file(self._id):
+                with contextlib.suppress(HeldError):
+                    Lock(path).close()
                     path.unlink(missing_ok=True)
         for kept in self._kept():
             if kept.state == self._states.RUNNING and not self._worker_file(kept.user_attrs[WORKER]).exists():
                 number = self._storage.get_trial_id_from_study_id_trial_number(self._study, kept.number)
                 self._storage.set_trial_state_values(number, self._states.FAIL)
 
-    def _alone(self) -> _Lock:
-        return _Lock(self.path.with_name(f"{self.path.name}.lock"), WAIT)
+    def _alone(self) -> Lock:
+        return Lock(self.path.with_name(f"{self.path.name}.lock"), WAIT)
 
     def _worker_file(self, worker: str) -> Path:
         return self.path.with_name(f"{self.path.name}.worker-{worker}")
+
+    def _is_worker(self, path: Path) -> bool:
+        prefix, _, worker = path.name.rpartition("-")
+        return f"{prefix}-" == self._worker_file("").name and re.fullmatch("[0-9a-f]{32}", worker) is not None
 
     def _dispose(self) -> None:
         self._storage.remove_session()
@@ -211,7 +198,29 @@ def _open(path: Path) -> Any:
         # By a connection of our own, since a path may hold what means something in a URL.
         return optuna.storages.RDBStorage("sqlite:///study.db", engine_kwargs={"creator": connect})
     except (optuna.exceptions.OptunaError, SQLAlchemyError, RuntimeError) as error:
+        if reason := _sqlite(error):
+            if reason.sqlite_errorcode not in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                raise  # the disk's fault, not the file's
+            error = reason
         raise ValueError(f"{path} is no storage of Optuna's ({error})") from error
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Errors of the database in one line of ours: SQLAlchemy's tell of statements, Optuna's of none."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (load_optuna().exceptions.OptunaError, SQLAlchemyError, sqlite3.Error) as error:
+        raise OSError(f"{path}: the study cannot be kept ({_sqlite(error) or error})") from error
+
+
+def _sqlite(error: BaseException | None) -> sqlite3.Error | None:
+    """SQLite's error that others were raised for."""
+    while error is not None and not isinstance(error, sqlite3.Error):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _settled(given: Mapping[str, Any], kept: Mapping[str, Any] | None, path: Path) -> dict[str, Any]:
