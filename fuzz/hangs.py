@@ -2,8 +2,8 @@
 
 `fork`: children of a process whose other thread predicts, each of which has to predict as well. `signal`: a handler
 that predicts wherever it interrupts a prediction. `write`: threads that predict while another writes parameters, and
-see all of one kind or all of the other. Exit status 1 for an answer that is not what it should be, and for a case that takes
-much longer than its rounds, which is a hang.
+see all of one kind or all of the other. Exit status 1 for an answer that is not what it should be, and for a case that
+takes much longer than its rounds, which is a hang.
 """
 
 from __future__ import annotations

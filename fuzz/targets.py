@@ -342,7 +342,7 @@ def _hdf5_seeds() -> list[bytes]:
     ]
     names = ("block", "relu", "sum", "flat", "head")
     reads = (["image"], ["block"], ["block", "relu"], ["sum"], ["flat"])
-    layers = [
+    layers: list[dict[str, Any]] = [
         {"class_name": "InputLayer", "config": {"name": "image", "batch_input_shape": [None, 3, 3, 1]}},
         {"class_name": "Sequential", "config": {"name": "block", "layers": inner}},
         {"class_name": "Activation", "config": {"name": "relu", "activation": "relu"}},

@@ -1098,6 +1098,20 @@ _upsample2d("one-value", "edge", (1, 1, 1, 1), (2, 2))
 _upsample2d("double-b16", "bench", (16, 14, 14, 64), 2)
 
 
+def _concat_many(name: str, tag: str, *shape: int, widths: tuple[int, ...]) -> None:
+    def build(draw: Draw) -> Arguments:
+        return {
+            part: draw.normal(*shape, width) for part, width in zip(("a", "b", "third", "fourth"), widths, strict=False)
+        }
+
+    _case("concat", name, tag, build)
+
+
+_concat_many("three", "small", 3, 4, widths=(5, 2, 3))
+_concat_many("four", "small", 2, 3, 4, widths=(1, 17, 2, 5))
+_concat_many("inception-b16", "bench", 16, 28, 28, widths=(64, 128, 32, 32))
+
+
 # Normalisation of single samples -----------------------------------------------------------------------------
 
 
