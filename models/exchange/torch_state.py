@@ -404,6 +404,7 @@ def _torch_state(path: Path) -> dict[str, np.ndarray]:
 
 def array_of(tensor: Any) -> np.ndarray:
     """A tensor as an array; types that NumPy has not become float32."""
-    tensor = tensor.detach().to_dense() if tensor.is_sparse else tensor.detach()
+    tensor = tensor.detach().cpu()
+    tensor = tensor.to_dense() if tensor.is_sparse else tensor
     array: np.ndarray = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
     return array

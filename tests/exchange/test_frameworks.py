@@ -248,7 +248,7 @@ def test_a_module_answers_here_as_there(torch: Any, build: Callable[[Any], Any])
 
 
 def test_a_module_stays_what_it_is_for_training(torch: Any) -> None:
-    model = from_torch(convolutional(torch).eval(), images(2, 6, 4), "numpy")
+    model = from_torch(convolutional(torch).eval(), images(2, 6, 4).astype(np.float64), "numpy")
     layers = {node.name: node.layer for node in model.nodes}
     assert layers["bn"] == BatchNorm(momentum=0.2)
     assert layers["drop"] == Dropout(0.3)
@@ -286,6 +286,9 @@ def test_what_of_a_module_cannot_run_here_is_named(torch: Any) -> None:
     layer = nn.Linear(3, 3)
     with pytest.raises(UnsupportedOperatorError, match=r"node '1', .*, shares '\d.weight' with another operator"):
         from_torch(nn.Sequential(layer, layer), x)
+
+    with pytest.raises(TypeError, match=r"module is a function, expected a torch\.nn\.Module"):
+        from_torch(lambda x: x, x)
 
     class Fickle(nn.Module):  # type: ignore[misc, name-defined]
         def forward(self, x: Any) -> Any:
