@@ -27,7 +27,7 @@ OPSET = 21
 def from_torch(module: Any, example: Any, backend: str | None = None) -> Graph:
     """The network that a module computes, with its weights: same predictions, any batch size, trainable.
 
-    example: one batch such as the module takes, a tensor or an array (N, C, H, W); of its numbers nothing matters. Images
+    example: one batch such as the module takes, a tensor or an array (N, C, H, W); its numbers do not matter. Images
     go into the model as (N, H, W, C), and nodes are called as the modules. The module is not changed, nor is its mode.
     Raises UnsupportedOperatorError, by operator and module, for what has no counterpart here; ModelFormatError where
     torch.export cannot record the module, and where torch is not there; TypeError for what is no module.
