@@ -79,7 +79,8 @@ def _weights(rng: np.random.Generator, shape: tuple[int, ...], operator: str, at
     if len(shape) < 2:
         return (0.1 * rng.standard_normal(shape)).astype(np.float32)
     fan_in = int(np.prod(shape[1:]))
-    return (rng.standard_normal(shape) * np.sqrt(2 / fan_in)).astype(np.float32)
+    drawn: np.ndarray = (rng.standard_normal(shape) * np.sqrt(2 / fan_in)).astype(np.float32)
+    return drawn
 
 
 # The contestants -------------------------------------------------------------------------------------------------

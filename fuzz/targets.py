@@ -342,7 +342,7 @@ def _hdf5_seeds() -> list[bytes]:
     ]
     names = ("block", "relu", "sum", "flat", "head")
     reads = (["image"], ["block"], ["block", "relu"], ["sum"], ["flat"])
-    layers = [
+    layers: list[dict[str, Any]] = [
         {"class_name": "InputLayer", "config": {"name": "image", "batch_input_shape": [None, 3, 3, 1]}},
         {"class_name": "Sequential", "config": {"name": "block", "layers": inner}},
         {"class_name": "Activation", "config": {"name": "relu", "activation": "relu"}},
@@ -353,7 +353,7 @@ def _hdf5_seeds() -> list[bytes]:
     for layer, read in zip(layers, ([], *reads), strict=True):
         layer["inbound_nodes"] = [[[name, 0, 0, {}] for name in read]] * bool(read)
     told = {"name": "m", "layers": layers, "input_layers": [["image", 0, 0]], "output_layers": [["head", 0, 0]]}
-    arrays = {
+    arrays: dict[str, dict[str, tuple[int, ...]]] = {
         "block": {"c/kernel:0": (2, 2, 1, 2), "c/bias:0": (2,), **{f"b/{name}:0": (2,) for name in ("gamma", "beta")}},
         "head": {"head/kernel:0": (8, 2)},
     }

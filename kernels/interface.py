@@ -656,8 +656,8 @@ class Backend(Protocol):
     # Joining, cutting and moving ---------------------------------------------------------------------------
 
     @staticmethod
-    def concat(a: Input, b: Input, y: Output) -> None:
-        """y = a and b side by side along the last axis."""
+    def concat(a: Input, b: Input, third: Input | None, fourth: Input | None, y: Output) -> None:
+        """y = two, three or four arrays side by side along the last axis; None stands for no array."""
 
     @staticmethod
     def concat_backward(dy: Input, da: Output, db: Output) -> None:

@@ -925,7 +925,8 @@ class Kernels:
         _same_shape("ema_update", running=running, value=value)
         shapes.writeable("ema_update", running=running)
         momentum = shapes.number("ema_update", "momentum", momentum)
-        self.backend.ema_update(*_axed(running, value), momentum)
+        running, value = _axed(running, value)
+        self.backend.ema_update(running, value, momentum)
 
     # Activations -------------------------------------------------------------------------------------------
 
@@ -1594,7 +1595,8 @@ class Kernels:
         rate = shapes.number("dropout", "rate", rate, 0.0, below=1.0)
         seed, step = shapes.counter("dropout", "seed", seed), shapes.counter("dropout", "step", step)
         y, mask = _like(x), memory.empty(x.shape, np.bool_)
-        self.backend.dropout(*_axed(x), rate, seed, step, *_axed(y, mask))
+        x_, y_, mask_ = _axed(x, y, mask)
+        self.backend.dropout(x_, rate, seed, step, y_, mask_)
         return y, mask
 
     def dropout_backward(self, dy: Array, mask: Array, rate: float = 0.5) -> Array:
@@ -1617,7 +1619,8 @@ class Kernels:
         shapes.mask("dropout_backward", mask, dy.shape)
         dx = _like(dy)
         rate = shapes.number("dropout_backward", "rate", rate, 0.0, below=1.0)
-        self.backend.dropout_backward(*_axed(dy, mask), rate, *_axed(dx))
+        dy_, mask_, dx_ = _axed(dy, mask, dx)
+        self.backend.dropout_backward(dy_, mask_, rate, dx_)
         return dx
 
     # Functions ---------------------------------------------------------------------------------------------
@@ -2049,7 +2052,8 @@ class Kernels:
         sizes = [dy.shape if shape is None else tuple(map(int, shape)) for shape in (a_shape, b_shape)]
         shapes.equal(kernel, "dy", dy.shape, shapes.broadcast(sizes[0], sizes[1], kernel), "the shape of y")
         d, (da, db) = shapes.elements(dy.shape), (memory.empty(shape, dtype) for shape in sizes)
-        self.backend.add_backward(*_axed(dy), d, self._scratch(kernel, d, *_axed(dy)), *_axed(da, db))
+        dy_, da_, db_ = _axed(dy, da, db)
+        self.backend.add_backward(dy_, d, self._scratch(kernel, d, dy_), da_, db_)
         return da, db
 
     def subtract(self, a: Array, b: Array) -> Array:
@@ -2090,7 +2094,8 @@ class Kernels:
         sizes = [dy.shape if shape is None else tuple(map(int, shape)) for shape in (a_shape, b_shape)]
         shapes.equal(kernel, "dy", dy.shape, shapes.broadcast(sizes[0], sizes[1], kernel), "the shape of y")
         d, (da, db) = shapes.elements(dy.shape), (memory.empty(shape, dtype) for shape in sizes)
-        self.backend.subtract_backward(*_axed(dy), d, self._scratch(kernel, d, *_axed(dy)), *_axed(da, db))
+        dy_, da_, db_ = _axed(dy, da, db)
+        self.backend.subtract_backward(dy_, d, self._scratch(kernel, d, dy_), da_, db_)
         return da, db
 
     def multiply(self, a: Array, b: Array) -> Array:
@@ -2137,7 +2142,9 @@ class Kernels:
         shapes.arrays(kernel, dy=dy, a=a, b=b)
         shapes.equal(kernel, "dy", dy.shape, shapes.broadcast(a.shape, b.shape, kernel), "the shape of y")
         d, da, db = shapes.elements(dy.shape), _like(a), _like(b)
-        self.backend.multiply_backward(*_axed(dy, a, b), d, self._scratch(kernel, d, *_axed(dy)), *_axed(da, db))
+        cast(Any, self.backend).multiply_backward(
+            *_axed(dy, a, b), d, self._scratch(kernel, d, *_axed(dy)), *_axed(da, db)
+        )
         return da, db
 
     def divide(self, a: Array, b: Array) -> Array:
@@ -2180,7 +2187,9 @@ class Kernels:
         shapes.arrays(kernel, dy=dy, a=a, b=b)
         shapes.equal(kernel, "dy", dy.shape, shapes.broadcast(a.shape, b.shape, kernel), "the shape of y")
         d, da, db = shapes.elements(dy.shape), _like(a), _like(b)
-        self.backend.divide_backward(*_axed(dy, a, b), d, self._scratch(kernel, d, *_axed(dy)), *_axed(da, db))
+        cast(Any, self.backend).divide_backward(
+            *_axed(dy, a, b), d, self._scratch(kernel, d, *_axed(dy)), *_axed(da, db)
+        )
         return da, db
 
     def mean(self, x: Array, axes: int | Sequence[int]) -> Array:
@@ -2233,25 +2242,28 @@ class Kernels:
 
     # Joining, cutting and moving ---------------------------------------------------------------------------
 
-    def concat(self, a: Array, b: Array) -> Array:
-        """y = a and b side by side along the last axis.
+    def concat(self, a: Array, b: Array, third: Array | None = None, fourth: Array | None = None) -> Array:
+        """y = two, three or four arrays side by side along the last axis.
 
         Args:
             a: (N, ..., A).
             b: (N, ..., B), of a's shape but for the last axis.
+            third: another of a's shape but for the last axis; None for none.
+            fourth: another of a's shape but for the last axis; None for none.
 
         Returns:
-            y (N, ..., A + B).
+            y (N, ..., A + B), or more in the last axis.
 
         Raises:
             TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
             ValueError: an array is not C-contiguous or has an empty axis, or only one axis; the shapes differ before
                 the last axis.
         """
-        dtype = shapes.arrays("concat", a=a, b=b)
-        shapes.concat(a.shape, b.shape)
-        y = memory.empty((*a.shape[:-1], a.shape[-1] + b.shape[-1]), dtype)
-        self.backend.concat(a, b, y)
+        parts = {"a": a, "b": b, **_given(third=third, fourth=fourth)}
+        dtype = shapes.arrays("concat", **parts)
+        shape = shapes.concat("concat", **{name: part.shape for name, part in parts.items()})
+        y = memory.empty(tuple(map(int, shape)), dtype)
+        self.backend.concat(a, b, third, fourth, y)
         return y
 
     def concat_backward(self, dy: Array, split: int) -> tuple[Array, Array]:

@@ -764,10 +764,13 @@ def layers(x: Shape, normalised: Shape, kernel: str) -> ChannelDims:
     return ChannelDims(_product(x[1:-count]), _product(normalised))
 
 
-def concat(a: Shape, b: Shape, kernel: str = "concat") -> Shape:
-    """Shape of a and b joined along the last axis."""
-    if len(a) < 2 or a[:-1] != b[:-1]:
-        raise ValueError(
-            f"{kernel}: a has shape {text(a)}, b has {text(b)}; expected equal shapes but for the last axis"
-        )
-    return (*a[:-1], int(a[-1]) + int(b[-1]))
+def concat(kernel: str, **parts: Shape) -> Shape:
+    """Shape of arrays joined along the last axis."""
+    (first, a), *others = parts.items()
+    for name, part in others:
+        if len(a) < 2 or a[:-1] != part[:-1]:
+            raise ValueError(
+                f"{kernel}: {first} has shape {text(a)}, {name} has {text(part)}; "
+                "expected equal shapes but for the last axis"
+            )
+    return (*a[:-1], sum(int(part[-1]) for part in parts.values()))

@@ -74,9 +74,9 @@ class PlanBuilder:
     def call(self, kernel: str | Kernel, *arguments: Any) -> None:
         """Append a step; the arguments stand in the contract's order, without scratch.
 
-        Raises ValueError for an unknown kernel and for shapes or dims that do not fit it. Raises TypeError for
-        arguments too few or too many, for any that is no value of the plan where the kernel reads or writes an array,
-        and for other kinds and dtypes than the kernel's.
+        Raises ValueError for an unknown kernel, and for shapes or dims that do not fit; TypeError for arguments too few
+        or too many, for any that is no value of the plan where the kernel reads or writes an array, and for other kinds
+        and dtypes than the kernel's.
         """
         arguments = tuple(map(plain, arguments))
         _check(kernel, arguments)

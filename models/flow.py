@@ -21,10 +21,14 @@ def check_flow(plan: Plan, kept: Collection[str], layers: Mapping[str, object] =
     """
     inputs = {value.origin for value in plan.inputs.values()}
     written: dict[Value, tuple[Step, str]] = {}
+    own: dict[str, Value] = {}
     for step in (*plan.constants, *plan.steps):
         for name, value in step.inputs.items():
             if not (value.origin in written or value.origin in inputs or value.origin.name in kept):
                 raise ValueError(f"{_at(step, layers)}: {name} is {value.name}, which nothing has written before")
+        for name, value in (step.inputs | step.outputs).items():
+            if value.origin.name in kept and own.setdefault(value.origin.name, value.origin) is not value.origin:
+                raise ValueError(f"{_at(step, layers)}: {name} is another {value.name} than the model's own")
         _check_argmax(step, written, layers)
         for name, value in step.outputs.items():
             if value.origin in inputs:

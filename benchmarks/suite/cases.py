@@ -876,7 +876,7 @@ def _positive(kernel: str, name: str, tag: str, *shape: int, **options: float) -
 
     def input(draw: Draw) -> Array:
         x = np.exp(draw.rng.uniform(-20, 20, shape)).astype(np.float32).astype(draw.dtype)
-        x.flat[:4] = np.float32([1.0, 2e-38, 3e38, 0.999999])[: x.size]
+        x.flat[:4] = np.array([1.0, 2e-38, 3e38, 0.999999], np.float32)[: x.size]
         return x
 
     def backward(draw: Draw) -> Arguments:
@@ -1096,6 +1096,20 @@ _upsample2d("one-channel", "edge", (2, 3, 5, 1), (2, 4))
 _upsample2d("once", "edge", (2, 3, 2, 3), 1)
 _upsample2d("one-value", "edge", (1, 1, 1, 1), (2, 2))
 _upsample2d("double-b16", "bench", (16, 14, 14, 64), 2)
+
+
+def _concat_many(name: str, tag: str, *shape: int, widths: tuple[int, ...]) -> None:
+    def build(draw: Draw) -> Arguments:
+        return {
+            part: draw.normal(*shape, width) for part, width in zip(("a", "b", "third", "fourth"), widths, strict=False)
+        }
+
+    _case("concat", name, tag, build)
+
+
+_concat_many("three", "small", 3, 4, widths=(5, 2, 3))
+_concat_many("four", "small", 2, 3, 4, widths=(1, 17, 2, 5))
+_concat_many("inception-b16", "bench", 16, 28, 28, widths=(64, 128, 32, 32))
 
 
 # Normalisation of single samples -----------------------------------------------------------------------------

@@ -14,9 +14,9 @@ from ..interface import SPLITMIX64, Input, Output, Scratch
 from ..polynomials import GELU_CUBIC, TAIL_LIMIT_32, TAIL_LIMIT_64
 from ..shapes import ChannelDims
 from .compiler.jit import Flat, disjoint, exact, inline, kernel, prange, separate
-from .norm import bounds, fold, joined, parts, period, span, spread
 from .tiles import elementary
 from .tiles.chunks import CHUNK, chunk, chunks, elementwise, run
+from .tiles.strips import bounds, fold, joined, parts, period, span, spread
 from .tiles.tile import flat
 
 __all__ = [

@@ -25,14 +25,22 @@ __all__ = [
 ]
 
 
-@kernel
-def _concat(a, b, y):
-    for row in prange(y.shape[0]):
-        left, right, ys = a[row], b[row], y[row]
-        for i in range(left.size):
-            ys[i] = left[i]
-        for i in range(right.size):
-            ys[left.size + i] = right[i]
+@inline
+def copy_to(y, at, x, start, size):
+    """y[at:] = x[start:], of so many elements; where y's next ones begin."""
+    for i in range(size):
+        y[at + i] = x[start + i]
+    return at + size
+
+
+@kernel(optional={"third": 2, "fourth": 2})
+def _concat(a, b, third, fourth, y):
+    for n in prange(y.shape[0]):
+        row = int64(n)
+        at = copy_to(flat(y), row * y.shape[1], flat(a), row * a.shape[1], a.shape[1])
+        at = copy_to(flat(y), at, flat(b), row * b.shape[1], b.shape[1])
+        at = copy_to(flat(y), at, flat(third), row * third.shape[1], third.shape[1])
+        copy_to(flat(y), at, flat(fourth), row * fourth.shape[1], fourth.shape[1])
 
 
 @kernel
@@ -45,8 +53,9 @@ def _concat_backward(dy, da, db):
             right[i] = dys[left.size + i]
 
 
-def concat(a: Input, b: Input, y: Output) -> None:
-    run(_concat, y.size, rows(a), rows(b), rows(y))
+def concat(a: Input, b: Input, third: Input | None, fourth: Input | None, y: Output) -> None:
+    parts = (part if part is None else rows(part) for part in (a, b, third, fourth))
+    run(_concat, y.size, *parts, rows(y))
 
 
 def concat_backward(dy: Input, da: Output, db: Output) -> None:
@@ -139,13 +148,6 @@ def fill(y, at, size, value):
     """y[at:] = value, of so many elements."""
     for i in range(size):
         y[at + i] = value
-
-
-@inline
-def copy_to(y, at, x, start, size):
-    """y[at:] = x[start:], of so many elements."""
-    for i in range(size):
-        y[at + i] = x[start + i]
 
 
 @inline

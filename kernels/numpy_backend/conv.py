@@ -206,9 +206,9 @@ def _in_columns(d: Conv2dDims, factor: np.ndarray) -> bool:
 
 
 def _compact(d: Conv2dDims) -> bool:
-    """Whether a padded copy of x is no larger than the columns: that of a far stride or dilation is mostly padding."""
+    """Whether a padded copy of x is no larger than x and columns: that of a far stride or dilation is all padding."""
     h, w = _extent(d)
-    return not _padded(d) or (h <= d.oh * d.kh and w <= d.ow * d.kw)
+    return not _padded(d) or (h <= d.h + d.oh * d.kh and w <= d.w + d.ow * d.kw)
 
 
 def _padded(d: Conv2dDims) -> bool:

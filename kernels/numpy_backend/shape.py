@@ -20,8 +20,8 @@ __all__ = [
 ]
 
 
-def concat(a: Input, b: Input, y: Output) -> None:
-    np.concatenate((a, b), axis=-1, out=y)
+def concat(a: Input, b: Input, third: Input | None, fourth: Input | None, y: Output) -> None:
+    np.concatenate([part for part in (a, b, third, fourth) if part is not None], axis=-1, out=y)
 
 
 def concat_backward(dy: Input, da: Output, db: Output) -> None:

@@ -793,12 +793,26 @@ def _pool(call: Call) -> Tensor:
         "AvgPool2d" if average else "MaxPool2d",
         _plain(windows.size),
         None if windows.stride == windows.size else _plain(windows.stride),
-        windows.padding,
+        _needed_padding(windows, net.shape(x)),
         **_unless(1, dilation=_plain(windows.dilation)),
         **_unless(False, ceil_mode=bool(call.get("ceil_mode", 0))),
         **_unless(True, count_include_pad=counts_padding),
     )
     return net.as_image(call.add(layer, x), view.rank)
+
+
+def _needed_padding(windows: _Windows, image: tuple[int, ...]) -> Any:
+    """The padding, without what no window reaches, where a window would lie in it as a whole.
+
+    PyTorch's exporter wrote ceil mode so before ONNX had it.
+    """
+    around = []
+    for at, (before, after) in enumerate(_both_sides(windows.padding)):
+        reach = windows.dilation[at] * (windows.size[at] - 1) + 1
+        count = (image[at] + before + after - reach) // windows.stride[at] + 1
+        needed = (count - 1) * windows.stride[at] + reach - image[at] - before
+        around.append((before, max(0, needed) if after >= windows.size[at] else after))
+    return _plain_padding((around[0], around[1]))
 
 
 @operator("GlobalAveragePool", "GlobalMaxPool")

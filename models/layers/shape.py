@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -72,6 +73,10 @@ class Transpose(Layer):
         return transposed(plan, x, (0, *self.axes))
 
 
+MOST = 4
+"""Inputs of the kernel `concat`."""
+
+
 @dataclass(frozen=True)
 class Concat(Layer):
     """Two or more inputs side by side along an axis (from 1, or from −1 backwards); the channels' unless told."""
@@ -86,9 +91,6 @@ class Concat(Layer):
     def lower(self, plan: PlanBuilder, p: SimpleNamespace, *x: Value) -> Lowered:
         first = x[0].shape
         at = shapes.sample_axis("Concat", "axis", self.axis, len(first))
-        # Seen with all that lies behind the axis as one, it is the last axis that is joined.
-        joined = [self._rows(plan, x[0], at)]
-        size = int(first[at])
         for other in x[1:]:
             of = other.shape
             if len(of) != len(first) or (*of[:at], *of[at + 1 :]) != (*first[:at], *first[at + 1 :]):
@@ -96,28 +98,31 @@ class Concat(Layer):
                     f"Concat: {other.name} has shape {shapes.text(of)}, {x[0].name} has {shapes.text(first)}; "
                     f"expected equal shapes but for axis {at}"
                 )
-            part = self._rows(plan, other, at)
-            y = plan.value("y", shapes.concat(joined[-1].shape, part.shape, "Concat"))
-            plan.call("concat", joined[-1], part, y)
-            joined.append(y)
-            size += int(of[at])
+        # Seen with all that lies behind the axis as one, it is the last axis that is joined.
+        parts = [viewed(plan, part, (*part.shape[:at], math.prod(map(int, part.shape[at:])))) for part in x]
+        ends = list(itertools.accumulate(int(part.shape[at]) for part in x))
+        shape = (*first[:at], ends[-1], *first[at + 1 :])
 
         def backward(dy: Value) -> tuple[Value | None, ...]:
-            dy = viewed(plan, dy, joined[-1].shape)
-            gradients: list[Value | None] = []
-            for before, last in zip(joined[-2::-1], x[:0:-1], strict=True):
-                # The kernel fills both parts, so a part that nobody needs has an array all the same.
-                d_before = plan.like(before, "dleft")
-                d_last = plan.value("dright", self._rows(plan, last, at).shape)
-                plan.call("concat_backward", dy, d_before, d_last)
-                gradients.append(viewed(plan, d_last, last.shape))
-                dy = d_before
-            return (viewed(plan, dy, first), *reversed(gradients))
+            gradients = tuple(map(plan.gradient, x))
+            for part, dx, end in zip(x, gradients, ends, strict=True):
+                if dx:
+                    plan.call("slice", dy, shapes.slice(shape, at, end - int(part.shape[at]), end), dx)
+            return gradients
 
-        return viewed(plan, joined[-1], (*first[:at], size, *first[at + 1 :])), backward
+        return viewed(plan, self._joined(plan, parts), shape), backward
 
-    def _rows(self, plan: PlanBuilder, x: Value, at: int) -> Value:
-        return viewed(plan, x, (*x.shape[:at], math.prod(int(size) for size in x.shape[at:])))
+    def _joined(self, plan: PlanBuilder, parts: Sequence[Value]) -> Value:
+        """The parts along their last axis: in as few turns as a kernel of four inputs allows."""
+        if len(parts) == 1:
+            return parts[0]
+        if len(parts) > MOST:
+            ends = [len(parts) * turn // MOST for turn in range(MOST + 1)]
+            parts = [self._joined(plan, parts[start:end]) for start, end in itertools.pairwise(ends)]
+        shape = shapes.concat("Concat", **{f"x{at}": part.shape for at, part in enumerate(parts)})
+        y = plan.value("y", shape)
+        plan.call("concat", *parts, *(None,) * (MOST - len(parts)), y)
+        return y
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,8 @@ def test_names_and_arguments_on_this_page_work_as_written(
 def test_shell_blocks_use_commands_and_options_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line for page in PAGES for _, block in blocks(page, "sh") for line in block.splitlines()]
     calls = [shlex.split(line, comments=True) for line in lines if line.startswith("twinkernels ")]
-    commands = {"list", "train", "evaluate", "predict", "draw", "profile", "report", "explore", "study", "inspect"}
+    commands = {"list", "train", "evaluate", "predict", "draw", "profile", "report", "explore", "study"}
+    commands |= {"compile", "inspect"}
     assert {call[1] for call in calls} == commands
     for call in calls:
         with pytest.raises(SystemExit) as end:

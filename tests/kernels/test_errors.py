@@ -286,6 +286,7 @@ VALUE_ERRORS: BadCalls = [
         "local_response_norm_backward: scale has shape (2, 4)",
     ),
     (lambda k: k.concat(a(2, 3), a(3, 3)), "concat: a has shape (2, 3), b has (3, 3)"),
+    (lambda k: k.concat(a(2, 3), a(2, 3), fourth=a(3, 3)), "concat: a has shape (2, 3), fourth has (3, 3)"),
     (lambda k: k.concat_backward(a(2, 3), 3), "concat_backward: split is 3"),
     (lambda k: k.concat_backward(a(2, 3), 0), "concat_backward: split is 0"),
     # Optimizers

@@ -226,6 +226,15 @@ def test_a_product_of_one_input_with_itself_is_its_square(k: Kernels) -> None:
     assert gradcheck(graph, loss=MeanSquaredError()).error < 1e-7
 
 
+def test_many_inputs_are_joined_in_order_and_in_few_turns(k: Kernels) -> None:
+    nodes: dict[str, Any] = {f"{i}": (Affine(), "input") for i in range(9)}
+    graph = Graph({**nodes, "join": (Concat(), *nodes)}, "join", (2, 3), k.name, dtype=np.float64)
+    graph.set_parameters({f"{i}.beta": np.full(3, float(i)) for i in range(9)})
+    assert [step.name for step in graph.plan.steps].count("concat") == 5  # of two, two, two and three, and of those
+    np.testing.assert_array_equal(graph.predict(np.zeros((1, 2, 3)))[0, 1], np.repeat(np.arange(9.0), 3))
+    assert gradcheck(graph, loss=MeanSquaredError()).error < 1e-7
+
+
 def test_what_moves_nothing_in_memory_writes_no_step() -> None:
     layers = [Reshape((1, 12, 1)), Transpose((2, 3, 1)), Reshape((3, 4)), Flatten()]
     assert Sequential(layers, (3, 4), "numpy").plan.steps == ()

@@ -873,9 +873,11 @@ def mean_backward(dy, d, dx):
 # Joining, cutting and moving -----------------------------------------------------------------------------------
 
 
-def concat(a, b, y):
-    for *row, c in np.ndindex(y.shape):
-        y[(*row, c)] = a.item(*row, c) if c < a.shape[-1] else b.item(*row, c - a.shape[-1])
+def concat(a, b, third, fourth, y):
+    for row in rows(y):
+        values = [value for part in (a, b, third, fourth) if part is not None for value in part[row].tolist()]
+        for c, value in enumerate(values):
+            y[(*row, c)] = value
 
 
 def concat_backward(dy, da, db):

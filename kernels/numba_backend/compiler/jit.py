@@ -382,7 +382,7 @@ def recording(arrays: Sequence[np.ndarray] | None = None) -> Iterator[list[Call]
     """The calls of kernels that this Python thread makes within: noted, not carried out.
 
     arrays: if given, only calls on parts of these are noted. A recording within another, as of a signal handler, leaves
-    it as it was.
+    that as it was.
     """
     calls: list[Call] = []
     before = _recording.active, _recording.calls, _recording.arrays

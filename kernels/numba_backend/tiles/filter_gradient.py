@@ -73,10 +73,10 @@ def extent(d):
 def needs_padding(d):
     """Whether a copy of each image with its border of zeros is faster than taps clipped one channel count at a time.
 
-    That of a far stride or dilation is mostly border. And it serves finite dy alone: the border is no term of a sum.
+    That of a far stride or dilation is all border. And it serves finite dy alone: the border is no term of a sum.
     """
     h, w = extent(d)
-    compact = h <= d.oh * d.kh and w <= d.ow * d.kw
+    compact = h <= d.h + d.oh * d.kh and w <= d.w + d.ow * d.kw
     return h + w > d.h + d.w and compact and d.groups == 1 and d.dilation_w == 1 and d.c < 8
 
 
