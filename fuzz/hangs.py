@@ -1,9 +1,9 @@
 """The command `python -m fuzz.hangs`: predictions beside forks, in signal handlers, and beside new parameters.
 
 `fork`: children of a process whose other thread predicts, each of which has to predict as well. `signal`: a handler
-that predicts wherever it interrupts a prediction. `write`: threads that predict while another writes parameters, and see
-all of one kind or all of the other. Exit status 1 for an answer that is not what it should be, and for a case that takes
-much longer than its rounds, which is a hang.
+that predicts wherever it interrupts a prediction. `write`: threads that predict while another writes parameters, and
+see all of one kind or all of the other. Exit status 1 for an answer that is not what it should be, and for a case that
+takes much longer than its rounds, which is a hang.
 """
 
 from __future__ import annotations
