@@ -28,15 +28,16 @@ Make = Callable[[Digit, Digit, np.random.Generator], np.ndarray]
 """A picture of a digit, or of two, or of none."""
 
 VALUES = {
-    "FAINT": (30, 40, 50, 60, 70),
+    "FAINT": (35, 50, 65),
     "GRAIN": (4, 6, 9),
     "DARKEST": (0.3, 0.4, 0.5),
-    "REACH": (3 / 32, 4 / 32, 5 / 32, 6 / 32),
-    "CONTRAST": (3.5, 4.0, 4.5, 5.0, 5.5),
+    "SHADOW": (0.05, 0.1, 0.2),
+    "REACH": (4 / 32, 5 / 32, 6 / 32),
+    "CONTRAST": (4.0, 4.5, 5.0),
     "SPECK": (1 / 100, 1 / 50, 1 / 25),
     "SMALL": (1 / 12, 1 / 6, 1 / 3),
     "NEAR": (1 / 10, 1 / 5, 2 / 5),
-    "HIGH": (0.25, 0.3, 0.35, 0.4, 0.5),
+    "HIGH": (0.25, 0.35, 0.45),
     "WIDE": (1.6, 2.0, 2.5),
 }
 
