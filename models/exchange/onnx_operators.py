@@ -1062,8 +1062,7 @@ def _taken(call: Call, view: View, axis: int, start: int, stop: int, step: int =
         raise Refusal(f"takes nothing of an axis ({start}:{stop}:{step})")
     order = net.orders(view)
     own = order.index(axis)
-    settings = {**_unless(1, step=step), **_unless(view.rank - 1, axis=own)}
-    layer = call.layer("Slice", start, None if stop < 0 else stop, **settings)
+    layer = call.layer("Slice", axis=own, start=start, stop=None if stop < 0 else stop, **_unless(1, step=step))
     return _in_file_order(net, call.add(layer, net.in_order(view, order)), order)
 
 
