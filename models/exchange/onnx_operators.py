@@ -635,6 +635,8 @@ def _product(call: Call, view: View, w: np.ndarray, bias: np.ndarray | None) -> 
     net = call.net
     while w.ndim > 2 and w.shape[0] == 1:
         w = w[0]
+    if w.ndim > 2 and bias is None:
+        return _products(call, view, w)
     if w.ndim == 1:
         product = _product(call, view, w[:, np.newaxis], bias)
         return replace(product, axes=product.axes[:-1])
@@ -664,6 +666,28 @@ def _product(call: Call, view: View, w: np.ndarray, bias: np.ndarray | None) -> 
     layer = call.layer("Conv2d", w.shape[1], 1, bias=bias is not None)
     node = call.add(layer, x, w=w.reshape(1, 1, *w.shape), **arrays)
     return View(node, (*rest, *outputs), (*view.axes[:-1], outputs))
+
+
+def _products(call: Call, view: View, w: np.ndarray) -> View:
+    """The last axis times w (B, ..., K, M), another matrix at each place of some axes: a convolution in as many groups.
+
+    The axes of w before its last two are those of the tensor before its last two, from behind.
+    """
+    net = call.net
+    *places, k, m = w.shape
+    lead = view.axes[: view.rank - 2]
+    own = lead[len(lead) - len(places) :]
+    if len(places) > len(lead) or [extent(axis) for axis in own] != places or BATCH in flat([*own, *view.axes[-2:]]):
+        raise Refusal(f"multiplies a tensor of {net.sizes(view)} with one of shape {w.shape}")
+    if extent(view.axes[-1]) != k:
+        raise Refusal(f"multiplies {extent(view.axes[-1])} inputs with weights of shape {w.shape}")
+    apart = tuple(atom for atom in flat([*lead[: len(lead) - len(places)], view.axes[-2]]) if atom is not BATCH)
+    x = net.arranged(view, [apart, (), flat([*own, view.axes[-1]])])
+    groups, outputs = math.prod(places), axis_of(m)
+    layer = call.layer("Conv2d", groups * m, 1, bias=False, groups=groups)
+    spread = w.reshape(groups, k, m).transpose(1, 0, 2).reshape(1, 1, k, groups * m)
+    node = call.add(layer, x, w=spread)
+    return View(node, (*apart, *flat(own), *outputs), (*view.axes[:-1], outputs))
 
 
 def _rows(w: np.ndarray, axis: Axis, memory: Axis) -> np.ndarray:
