@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,17 @@ FAINT = 50  # brightness up to which a pixel counts as paper when the ink's box 
 GRAIN = 6  # the deviation of the paper's brightness that needs no smoothing
 LARGEST = 1024  # pixels of a side; larger pictures are shrunk
 DARKEST = 0.4  # of the light around it, which paper keeps in a shadow; what keeps less is ink
+PLACES = 32  # of a side, at which the paper's brightness is sought
+REACH = 5 / 32  # of a side: ink is narrower than twice that, where strokes run together as well
+SHADOW = 0.1  # of the light, by which it differs at least where a shadow's edge has to be found
 CELLS = 256  # of a side, in which marks are told apart
+SPECK = 1 / 50  # of the largest mark's area, below which a mark is left out, wherever it is
+SMALL = 1 / 6  # of that area, below which a mark is left out that is further from it than
+NEAR = 1 / 5  # of its size
+HIGH = 0.35  # of all marks' height: a mark beside the largest that is higher is another digit
+WIDE = 2  # times as wide as high are the marks of more than one digit
+CONTRAST = 4.5  # deviations between ink and paper; noise that is nothing else, cut in the middle, has 3 to 4.2
+CLEAN = 8  # levels that the ground of a picture that needs no work may differ from black or white: a ripple of JPEG
 
 
 def frame(ink: NDArray[Any], height: int = 28, width: int = 28) -> NDArray[np.uint8]:
@@ -38,10 +49,29 @@ def frame(ink: NDArray[Any], height: int = 28, width: int = 28) -> NDArray[np.ui
     return framed
 
 
+def taken(picture: NDArray[np.uint8], height: int = 28, width: int = 28) -> NDArray[np.uint8]:
+    """A grey picture (H, W) of one digit as ink (height, width): bright on a dark ground, as networks are given it.
+
+    A picture of that size is taken as it is, as its negative where it shows dark ink on paper, if the median of its
+    edge is black or white to CLEAN levels and no line runs along it. Of any other, the digit is framed (`digit_in`).
+
+    Raises ValueError where there is no ink, or more than one digit: of a picture that is taken as it is, `is_pair`.
+    """
+    if picture.shape == (height, width):
+        ink = picture if is_board(picture) else 255 - picture
+        if ink.max() <= FAINT:
+            raise ValueError("no ink in the picture")
+        if np.median(edge(ink)) <= CLEAN and not has_lines(ink):
+            if is_pair(ink):
+                raise ValueError("more than one digit in the picture")
+            return ink
+    return digit_in(picture, height, width)
+
+
 def digit_in(picture: NDArray[np.uint8], height: int = 28, width: int = 28) -> NDArray[np.uint8]:
     """The digit in a grey picture (H, W), framed (height, width): `frame` of the `one_digit` in the picture's `ink_of`.
 
-    Raises ValueError where there is no ink, or more than one digit.
+    Raises ValueError where there is no ink, or more than one digit, or nothing but noise.
     """
     return frame(one_digit(ink_of(picture)), height, width)
 
@@ -54,6 +84,9 @@ def ink_of(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     - Grain: medians of three pixels are taken down and across until its deviation is at most GRAIN, at most three
       times. What stays within three deviations of the paper is paper.
     - The strongest ink becomes 255, unless it is as faint as FAINT: that is no ink.
+
+    Raises ValueError where ink and paper, parted half-way between them, differ by less than CONTRAST of the deviations
+    within them (the root of their mean square): that is one kind of grain.
 
     A picture with a side above LARGEST is halved, thirded, ... first, so that a photograph needs little memory.
     """
@@ -69,6 +102,11 @@ def ink_of(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         grain = 1.4826 * np.median(np.abs(ground - level))
         if grain <= GRAIN:
             break
+    inked = ink > (level + ink.max()) / 2
+    if inked.any():
+        written, paper = ink[inked], ink[~inked]
+        if written.mean() - paper.mean() < CONTRAST * np.sqrt((written.var() + paper.var()) / 2):
+            raise ValueError("no ink in the picture that stands out from its grain")
     ink -= level + 3 * grain
     if ink.max() > FAINT:
         ink *= 255 / ink.max()
@@ -80,11 +118,18 @@ def is_board(picture: NDArray[np.uint8]) -> bool:
     """Whether a grey picture (H, W) shows bright ink on a dark board, not dark ink on bright paper.
 
     The paper is what there is more of, above or below the middle of the darkest and the brightest level. Where that is
-    close, since the digit fills its picture or half of it lies in a shadow, its edge decides.
+    close, since the digit fills its picture or half of it lies in a shadow, the edge decides: ink seldom lies there, so
+    that the darkest or the brightest level is ink's if it alone is missing; otherwise by its median.
     """
-    middle = (int(picture.min()) + int(picture.max())) / 2
-    bright = (picture >= middle).mean()
-    return bool((np.median(edge(picture)) <= middle) if 0.35 < bright < 0.65 else bright < 0.5)
+    low, high = int(picture.min()), int(picture.max())
+    middle = (low + high) / 2
+    above = (picture >= middle).mean()
+    if not 0.35 < above < 0.65:
+        return bool(above < 0.5)
+    dark, bright = np.quantile(edge(picture), (0.1, 0.9))
+    if abs((dark - low) - (high - bright)) > (high - low) / 4:
+        return bool(dark - low < high - bright)
+    return bool(np.median(edge(picture)) <= middle)
 
 
 def edge(picture: NDArray[Any]) -> NDArray[Any]:
@@ -95,6 +140,37 @@ def edge(picture: NDArray[Any]) -> NDArray[Any]:
 def has_lines(ink: NDArray[np.uint8]) -> bool:
     """Whether nine tenths of an outermost row or column of the ink (H, W) are brighter than FAINT."""
     return any((side > FAINT).mean() > 0.9 for side in (ink[0], ink[-1], ink[:, 0], ink[:, -1]))
+
+
+def is_pair(ink: NDArray[np.uint8]) -> bool:
+    """Whether ink (H, W) is plainly that of two digits, parted by an empty column or row.
+
+    Side by side: each at least 0.6 as high as both together, the smaller with at least half the other's area. One
+    below the other: each at least 10/28 of the picture high, the smaller with at least a quarter of the other's area.
+    None of MNIST's 60,000 training digits is such a pair, in however many pieces it was written, and none of 12,000
+    strokes; of pairs of them in 28 x 28 that do not touch, 0.88 side by side and 1.00 one below the other are.
+    """
+    inked = ink > FAINT
+    beside = _parts(inked), 0.6 * _extent(inked), 1 / 2
+    below = (tuple(part.T for part in parts) for parts in _parts(inked.T)), len(ink) * 10 / 28, 1 / 4
+    for pairs, height, share in beside, below:
+        for parts in pairs:
+            areas = [np.count_nonzero(part) for part in parts]
+            if min(areas) >= share * max(areas) and min(_extent(part) for part in parts) >= height:
+                return True
+    return False
+
+
+def _parts(inked: NDArray[np.bool]) -> Iterator[tuple[NDArray[np.bool], ...]]:
+    """Ink (H, W) parted at each of its empty columns."""
+    for gap in np.flatnonzero(~inked.any(axis=0)):
+        yield inked[:, :gap], inked[:, gap:]
+
+
+def _extent(inked: NDArray[np.bool]) -> int:
+    """From the first row with ink to the last, both counted; 0 without ink."""
+    at = np.flatnonzero(inked.any(axis=1))
+    return int(at[-1] - at[0]) + 1 if len(at) else 0
 
 
 def one_digit(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -136,14 +212,14 @@ def one_digit(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
     kept = [
         mark
         for mark in marks
-        if mark.area >= main.area / 6 or (mark.area >= main.area / 50 and mark.distance(main) <= size / 5)
+        if mark.area >= SMALL * main.area or (mark.area >= SPECK * main.area and mark.distance(main) <= NEAR * size)
     ]
     if sum(mark.area for mark in marks) > 2 * sum(mark.area for mark in kept):
         raise ValueError("the picture is full of marks")
     cells = np.concatenate([mark.cells for mark in kept])
     height, width = np.ptp(cells, axis=0) + 1
     beside = (mark for mark in kept if mark.distance(main) > 0)
-    if any(mark.height > 0.35 * height for mark in beside) or width > 2 * height:
+    if any(mark.height > HIGH * height for mark in beside) or width > WIDE * height:
         raise ValueError("more than one digit in the picture")
     mask = np.zeros(inked.shape, bool)
     mask[tuple(cells.T)] = True
@@ -154,24 +230,16 @@ def one_digit(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class _Mark:
-    """Cells (N, 2) that hang together, and how many of the picture's four edges they touch."""
+    """Cells (N, 2) that hang together, how many of the picture's four edges they touch, and their box's corners."""
 
     cells: NDArray[np.intp]
     edges: int
+    first: NDArray[np.intp]
+    last: NDArray[np.intp]
 
     @property
     def area(self) -> int:
         return len(self.cells)
-
-    @property
-    def first(self) -> NDArray[np.intp]:
-        corner: NDArray[np.intp] = self.cells.min(axis=0)
-        return corner
-
-    @property
-    def last(self) -> NDArray[np.intp]:
-        corner: NDArray[np.intp] = self.cells.max(axis=0)
-        return corner
 
     @property
     def height(self) -> int:
@@ -206,37 +274,59 @@ def _lines(inked: NDArray[np.bool]) -> NDArray[np.bool]:
 
 
 def _marks(inked: NDArray[np.bool]) -> list[_Mark]:
-    """What hangs together in a picture (H, W), corners included."""
-    length = inked.shape[1] + 1  # of a row and a cell without ink, so that nothing hangs together around the edge
-    left = set(np.flatnonzero(np.pad(inked, ((0, 0), (0, 1)))).tolist())
+    """What hangs together in a picture (H, W), corners included: runs of a row, joined to those of the row above."""
+    steps = np.diff(np.pad(inked, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    rows, starts = np.nonzero(steps == 1)
+    ends = np.nonzero(steps == -1)[1]
+    mark = list(range(len(rows)))  # of each run; the first run that it is joined to, or itself
+
+    def first(run: int) -> int:
+        while mark[run] != run:
+            mark[run] = run = mark[mark[run]]
+        return run
+
+    bounds = np.searchsorted(rows, np.arange(inked.shape[0] + 1)).tolist()
+    left, right = starts.tolist(), ends.tolist()
+    for above, row, below in zip(bounds, bounds[1:], bounds[2:], strict=False):
+        up, down = above, row
+        while up < row and down < below:
+            if left[up] <= right[down] and left[down] <= right[up]:
+                one, other = first(up), first(down)
+                mark[max(one, other)] = min(one, other)
+            if right[up] < right[down]:
+                up += 1
+            else:
+                down += 1
+    runs = np.array([first(run) for run in range(len(mark))], np.intp)
+    of_cell = np.repeat(runs, ends - starts)
+    order = np.argsort(of_cell, kind="stable")
+    cells = np.argwhere(inked)[order]
     marks = []
-    while left:
-        found = [left.pop()]
-        for at in found:  # grows while it is gone through
-            near = left.intersection(at + down + across for down in (-length, 0, length) for across in (-1, 0, 1))
-            left -= near
-            found.extend(near)
-        cells = np.stack(np.divmod(np.array(found), length), axis=1)
-        edges = np.concatenate([cells.min(axis=0) == 0, cells.max(axis=0) == np.subtract(inked.shape, 1)])
-        marks.append(_Mark(cells, int(edges.sum())))
+    for found in np.split(cells, np.flatnonzero(np.diff(of_cell[order])) + 1) if len(cells) else ():
+        low, high = found.min(axis=0), found.max(axis=0)
+        edges = np.concatenate([low == 0, high == np.subtract(inked.shape, 1)])
+        marks.append(_Mark(found, int(edges.sum()), low, high))
     return marks
 
 
 def _paper(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     """The brightness of bright paper at each pixel of a picture (H, W), as if nothing were written on it.
 
-    Sought in at most 32 x 32 cells, each the mean of its pixels. What is darker than all around it within six cells is
-    ink, and filled. A quadratic surface through what is left, fitted three times to the cells that are near it, takes
-    away what varies slowly: a lamp's shading, which would look like ink where it is darkest, at an edge. What stays
-    after filling in the cells divided by it is a shadow, with an edge of its own.
+    Sought in at most PLACES x PLACES cells, each the mean of its pixels. What is darker than all around it within REACH
+    is ink, and filled. A quadratic surface through what is left, fitted three times to the cells that are near it,
+    takes away what varies slowly: a lamp's shading, which would look like ink where it is darkest, at an edge. What
+    stays after filling in the cells divided by it is a shadow, with an edge of its own; where there is one, the pixels
+    are filled as well, whose edge is as sharp as the shadow's and does not look like a line of ink.
     """
-    cell = max(*grey.shape, 32) / 32
-    matrices = [_means(size, max(round(size / cell), 1)).astype(np.float32) for size in grey.shape]
-    cells = matrices[0] @ grey @ matrices[1].T
+    cell = max(*grey.shape, PLACES) / PLACES
+    counts = [max(round(size / cell), 1) for size in grey.shape]
+    cells = _cells(_cells(grey, counts[0]).T, counts[1]).T
     surface = _surface(cells)
-    filled = _filled(cells / surface).clip(DARKEST) * surface
-    down, across = (_between(*matrix.shape).astype(np.float32) for matrix in matrices)
-    paper: NDArray[np.float32] = down @ filled.astype(np.float32) @ across.T
+    light = _filled(cells / surface).clip(DARKEST)
+    filled = (light * surface).astype(np.float32)
+    paper = _between(_between(filled, grey.shape[0]).T, grey.shape[1]).T
+    if np.ptp(light) > SHADOW:
+        paper = np.minimum(paper, _filled(grey))
     return np.maximum(paper, 1)
 
 
@@ -256,17 +346,23 @@ def _surface(cells: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _filled(cells: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The cells (H, W) with what is darker than its surroundings within six cells filled: a closing, 13 x 13."""
-    for axis in (0, 1):
-        cells = _windows(cells, axis, -np.inf).max(axis=-1)
-    for axis in (0, 1):
-        cells = _windows(cells, axis, np.inf).min(axis=-1)
+    """The cells (H, W) with what is darker than all around it within REACH of their longer side filled: a closing."""
+    reach = round(REACH * max(cells.shape))
+    for most in np.maximum, np.minimum:
+        cells = _window(_window(cells, most, reach).T, most, reach).T
     return cells
 
 
-def _windows(cells: NDArray[np.float64], axis: int, beyond: float) -> NDArray[np.float64]:
-    widths = [(6, 6) if at == axis else (0, 0) for at in (0, 1)]
-    return np.lib.stride_tricks.sliding_window_view(np.pad(cells, widths, constant_values=beyond), 13, axis=axis)
+def _window(cells: NDArray[np.float64], most: np.ufunc, reach: int) -> NDArray[np.float64]:
+    """The maximum, or what `most` is, of each cell and `reach` of those above and below it."""
+    done = 0
+    while done < reach:
+        step = min(2 * done + 1, reach - done)  # windows that meet
+        wider = cells.copy()
+        most(wider[step:], cells[:-step], out=wider[step:])
+        most(wider[:-step], cells[step:], out=wider[:-step])
+        cells, done = wider, done + step
+    return cells
 
 
 def _median_of_three(grey: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -303,11 +399,25 @@ def _means(size: int, count: int) -> NDArray[np.float64]:
     return covered.clip(0) * (count / size)
 
 
-def _between(count: int, size: int) -> NDArray[np.float64]:
-    """The matrix (size, count) that takes the levels of ``count`` equal parts to those of ``size`` pixels, linearly."""
-    at = ((np.arange(size) + 0.5) * count / size - 0.5).clip(0, count - 1)
-    weights: NDArray[np.float64] = (1 - np.abs(at[:, np.newaxis] - np.arange(count))).clip(0)
-    return weights
+def _cells(grey: NDArray[np.floating], count: int) -> NDArray[np.float64]:
+    """The means (count, W) over equal parts of a picture's height. As `_means`, without the product: BLAS's threads
+    take longer to start."""
+    at = np.linspace(0, len(grey), count + 1)
+    whole = np.minimum(at.astype(np.intp), len(grey) - 1)
+    sums = np.zeros((len(grey) + 1, grey.shape[1]))
+    np.cumsum(grey, axis=0, out=sums[1:])
+    sums = sums[whole] + (at - whole)[:, np.newaxis] * grey[whole]
+    means: NDArray[np.float64] = np.diff(sums, axis=0) * (count / len(grey))
+    return means
+
+
+def _between(cells: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """The levels of ``size`` rows between those of equal parts (N, W), linearly."""
+    at = ((np.arange(size) + 0.5) * len(cells) / size - 0.5).clip(0, len(cells) - 1)
+    low = np.minimum(at.astype(np.intp), max(len(cells) - 2, 0))
+    share = (at - low).astype(np.float32)[:, np.newaxis]
+    levels: NDArray[np.float32] = (1 - share) * cells[low] + share * cells[np.minimum(low + 1, len(cells) - 1)]
+    return levels
 
 
 def _start(profile: NDArray[np.float64], room: int) -> int:

@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 from data.csv import read_csv
 from data.errors import DataFormatError, DataNotFoundError
 from data.files import GZIP, expanded, regular
-from data.frame import FAINT, digit_in, edge, has_lines, is_board
+from data.frame import taken
 from data.idx import read_idx
 from data.pictures import read_picture
 from data.splits import Split
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
-CLEAN = 8  # levels that the ground of a picture that needs no work may differ from black or white: a ripple of JPEG
 OTHER_PICTURES = (".heic", ".heif", ".avif", ".tif", ".tiff", ".svg", ".jp2", ".pgm", ".ppm", ".raw", ".dng")
 """Kinds that are not read: a folder that holds one is refused, since nobody would see that it was left out."""
 
@@ -142,12 +141,6 @@ def _stack(files: list[Path], height: int, width: int) -> NDArray[np.uint8]:
 def _image(path: Path, height: int, width: int) -> NDArray[np.uint8]:
     picture = read_picture(path)
     try:
-        if picture.shape == (height, width):
-            ink = picture if is_board(picture) else 255 - picture
-            if ink.max() <= FAINT:
-                raise ValueError("no ink in the picture")
-            if np.median(edge(ink)) <= CLEAN and not has_lines(ink):
-                return ink
-        return digit_in(picture, height, width)
+        return taken(picture, height, width)
     except ValueError as error:
         raise DataFormatError(f"{path}: {error}") from None

@@ -693,6 +693,8 @@ def slice_bounds(kernel: str, start: int | None, stop: int | None, step: int) ->
 
 def permutation(kernel: str, axes: Sequence[int], ndim: int) -> tuple[int, ...]:
     """`axes` as an order of all axes of an array."""
+    if ndim == 0:
+        raise ValueError(f"{kernel}: x has no axes, expected one at least")
     order = tuple(axes) if isinstance(axes, Sequence) and not isinstance(axes, str) else None
     if order is None or not all(_is_int(axis) for axis in order) or sorted(order) != list(range(ndim)):
         raise ValueError(f"{kernel}: axes is {axes!r}, expected the numbers 0 to {ndim - 1}, each once")

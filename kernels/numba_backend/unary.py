@@ -9,9 +9,9 @@ import numpy as np
 from ..interface import Input, Output
 from .compiler.jit import Flat, inline, kernel, prange, separate, serial
 from .loss import exponentiate
-from .tiles.strips import bounds
 from .tiles import elementary
 from .tiles.chunks import CHUNK, chunks, run
+from .tiles.strips import bounds
 from .tiles.tile import flat
 
 __all__ = [

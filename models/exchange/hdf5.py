@@ -45,7 +45,7 @@ def imported() -> Any:
     try:
         import h5py
     except ImportError:
-        raise ModelFormatError("Keras' files need the package h5py: pip install 'twinkernels[keras]'") from None
+        raise ModelFormatError("this needs the package h5py: pip install 'twinkernels[keras]'") from None
     return h5py
 
 

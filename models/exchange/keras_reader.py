@@ -1,4 +1,4 @@
-"""Networks from Keras' files: `.keras` (Keras 3) and whole models in `.h5` (Keras 2), by h5py alone, without Keras.
+"""Networks from Keras' files: `.keras` (Keras 3) and whole models in `.h5` (Keras 2), without Keras.
 
 Keras is NHWC as we are, so weights keep their order. What differs is turned at this edge: BatchNormalization's momentum
 is the weight of the old statistic there and of the new one here, a depthwise kernel is (KH, KW, C, M) there and a

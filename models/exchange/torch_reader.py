@@ -27,17 +27,21 @@ OPSET = 21
 def from_torch(module: Any, example: Any, backend: str | None = None) -> Graph:
     """The network that a module computes, with its weights: same predictions, any batch size, trainable.
 
-    example: one batch such as the module takes, a tensor or an array (N, C, H, W); its numbers do not matter. Images go
-    into the model as (N, H, W, C), and nodes are called as the modules. The module is not changed, in its mode neither.
+    example: one batch such as the module takes, a tensor or an array (N, C, H, W); its numbers do not matter. Images
+    go into the model as (N, H, W, C), and nodes are called as the modules. The module is not changed, nor is its mode.
     Raises UnsupportedOperatorError, by operator and module, for what has no counterpart here; ModelFormatError where
-    torch.export cannot record the module, and where torch is not there.
+    torch.export cannot record the module, and where torch is not there; TypeError for what is no module.
     """
     torch = imported()
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"from_torch: module is a {type(module).__name__}, expected a torch.nn.Module")
     x = example if isinstance(example, torch.Tensor) else torch.from_numpy(np.array(example))
     if x.ndim < 2:
         raise ValueError(f"from_torch: example has shape {tuple(x.shape)}, expected a batch of samples")
     # Of a batch of one, the record would hold that there is one sample.
     x = torch.cat([x[:1], x[:1]])
+    for parameter in module.parameters():
+        x = x.to(parameter.device, parameter.dtype if x.is_floating_point() else x.dtype)
     modes = {each: each.training for each in module.modules()}
     name = type(module).__name__
     try:

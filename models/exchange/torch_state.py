@@ -172,7 +172,7 @@ def matched(model: Graph, state: State, in_order: bool = True) -> dict[str, np.n
             array = state.get(f"{prefix}.{slot.theirs}" if prefix else slot.theirs)
             if array is None:  # BatchNorm2d(affine=False) leaves the identity out
                 array = np.full(slot.shape, float(slot.theirs == "weight"))
-            arrays[f"{name}.{slot.ours}"] = slot.read(array)
+            arrays[f"{name}.{slot.ours}"] = slot.read(array.reshape(slot.shape))
     return arrays
 
 
@@ -258,9 +258,14 @@ class Wanted:
         for key, shape in held.items():
             if key not in module and key not in free:
                 found.append(f"{before}{key} is not in the file, and {self.told} has it")
-            elif key in module and module[key] != shape:
+            elif key in module and not _alike(module[key], shape):
                 found.append(f"{before}{key} has shape {module[key]}, expected {shape} for {self.told}")
         return found
+
+
+def _alike(theirs: tuple[int, ...], ours: tuple[int, ...]) -> bool:
+    """Whether an array is one of a layer's: a linear layer over rows of channels is a convolution of one pixel here."""
+    return theirs == ours or (len(ours) == 4 and theirs == ours[:2] and ours[2:] == (1, 1))
 
 
 def wanted(model: Graph) -> dict[str, Wanted]:
@@ -292,7 +297,7 @@ def state_of(model: Graph, like: Mapping[str, Any] | None = None) -> dict[str, n
     nodes = {prefix: name for name, prefix in paired(layers, shapes, True).items()}
     parts = {name: name.rpartition(".")[::2] for name in shapes}
     return {
-        name: np.zeros(shapes[name], np.int64) if key == UNREAD else named[nodes[prefix], key]
+        name: np.zeros(shapes[name], np.int64) if key == UNREAD else named[nodes[prefix], key].reshape(shapes[name])
         for name, (prefix, key) in parts.items()
     }
 
@@ -399,6 +404,7 @@ def _torch_state(path: Path) -> dict[str, np.ndarray]:
 
 def array_of(tensor: Any) -> np.ndarray:
     """A tensor as an array; types that NumPy has not become float32."""
-    tensor = tensor.detach().to_dense() if tensor.is_sparse else tensor.detach()
+    tensor = tensor.detach().cpu()
+    tensor = tensor.to_dense() if tensor.is_sparse else tensor
     array: np.ndarray = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
     return array

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from PIL import Image
 
 import data
 from data import strokes
-from data.frame import ink_of, one_digit
+from data.frame import ink_of, is_pair, one_digit, taken
+
+frame = importlib.import_module("data.frame")  # the module, beside which `data` has a function of its name
 
 
 def centre(image: np.ndarray) -> list[float]:
@@ -364,6 +367,80 @@ def test_what_is_no_digit_is_refused_and_named(digit: np.ndarray, tmp_path: Path
         page[100:230:12, 10:230:12] = page[101:230:12, 10:230:12] = page[100:230:12, 11:230:12] = 0
     with pytest.raises(data.DataFormatError, match=rf"page\.png: .*{words}"):
         read(page, tmp_path)
+
+
+def halves(turned: bool) -> np.ndarray:
+    """Two digits in an even picture of 28 x 28, side by side or one below the other."""
+    images, made = strokes.generate(2, seed=8)[0], np.zeros((28, 28), np.uint8)
+    for start, half in zip((1, 15), images, strict=True):
+        made[4:24, start : start + 12] = data.frame(half.T if turned else half, 28, 17)[4:24, 3:15]
+    return made.T if turned else made
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("paper", [0, 255])
+def test_two_digits_in_an_even_picture_of_the_networks_size_are_refused(
+    tmp_path: Path, turned: bool, paper: int
+) -> None:
+    with pytest.raises(data.DataFormatError, match=r"page\.png: more than one digit in the picture"):
+        read(np.abs(paper - halves(turned).astype(float)), tmp_path)
+
+
+def test_a_digit_in_pieces_is_no_pair() -> None:
+    for image in strokes.generate(500, seed=2)[0]:
+        assert not is_pair(image)
+    four = np.zeros((28, 28), np.uint8)
+    four[4:15, 8:11] = four[13:15, 8:15] = four[4:24, 17:19] = 255  # its strokes apart
+    assert not is_pair(four)
+
+
+@pytest.mark.parametrize("size", [28, 56, 112, 280])
+@pytest.mark.parametrize("kind", ["uniform", "normal", "squares"])
+def test_noise_alone_is_refused(size: int, kind: str) -> None:
+    rng = np.random.default_rng(size)
+    for _ in range(3):
+        noise = rng.normal(128, 40, (size, size)) if kind == "normal" else rng.uniform(0, 255, (size, size))
+        if kind == "squares":
+            noise = noise[: size // 4, : size // 4].repeat(4, axis=0).repeat(4, axis=1)
+        with pytest.raises(ValueError, match=r"no ink|full of marks|more than one"):
+            taken(np.rint(noise).clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize(("light", "most"), [(170, 3), (120, 5)])
+def test_a_shadows_sharp_edge_through_the_digit_does_not_matter(
+    digit: np.ndarray, tmp_path: Path, turns: int, light: float, most: float
+) -> None:
+    page = page_of(digit)
+    np.rot90(page, turns)[:, 50:] *= light / 255
+    assert off(read(page, tmp_path), digit) < most
+
+
+def test_marks_are_what_hangs_together() -> None:
+    inked = np.array([[1, 1, 0, 0, 1], [0, 0, 1, 0, 0], [0, 0, 0, 0, 0], [1, 0, 1, 0, 1], [1, 1, 1, 0, 1]], bool)
+    found = sorted((mark.cells.tolist(), mark.edges, mark.height, mark.width) for mark in frame._marks(inked))
+    assert found == [
+        ([[0, 0], [0, 1], [1, 2]], 2, 2, 3),
+        ([[0, 4]], 2, 1, 1),
+        ([[3, 0], [3, 2], [4, 0], [4, 1], [4, 2]], 2, 2, 3),
+        ([[3, 4], [4, 4]], 2, 2, 1),
+    ]
+    assert frame._marks(np.zeros((3, 3), bool)) == []
+
+
+def test_the_papers_cells_are_means_and_their_levels_lie_between() -> None:
+    grey = np.random.default_rng(0).uniform(0, 255, (57, 33)).astype(np.float32)
+    np.testing.assert_allclose(frame._cells(grey, 16), frame._means(57, 16) @ grey, rtol=1e-5)
+    cells = np.random.default_rng(1).uniform(0, 1, (32, 20))
+    filled = frame._filled(cells)
+    reach = round(frame.REACH * 32)
+    padded = np.pad(cells, 2 * reach, constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * reach + 1,) * 2).max(axis=(2, 3))
+    inside = np.where(np.pad(np.ones(cells.shape, bool), reach), windows, np.inf)
+    expected = np.lib.stride_tricks.sliding_window_view(inside, (2 * reach + 1,) * 2).min(axis=(2, 3))
+    np.testing.assert_array_equal(filled, expected)
+    ramp = frame._between(np.arange(4, dtype=np.float32)[:, np.newaxis], 8)[:, 0]
+    np.testing.assert_allclose(ramp, [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3])
 
 
 @pytest.mark.skipif(not os.environ.get("TWINKERNELS_DATA"), reason="TWINKERNELS_DATA does not say where MNIST is")

@@ -184,7 +184,43 @@ def perceptron(torch: Any) -> Any:
     return Net()
 
 
-MODULES: list[Callable[[Any], Any]] = [convolutional, residual, perceptron]
+def shuffled(torch: Any) -> Any:
+    """ShuffleNet's: half of the maps convolved, joined with the rest, mixed; then squeeze and excitation."""
+    nn = torch.nn
+
+    class Net(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.act = nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.Hardswish()
+            self.stem, self.gate = nn.Conv2d(2, 8, 1), nn.Linear(8, 8)
+
+        def forward(self, x: Any) -> Any:
+            left, right = self.stem(x).chunk(2, dim=1)
+            x = torch.cat([left, self.act(self.conv(right))], dim=1)
+            n, c, h, w = x.shape
+            x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+            return (x * torch.sigmoid(self.gate(x.mean((2, 3))))[:, :, None, None]).flatten(1)
+
+    return Net()
+
+
+def tokens(torch: Any) -> Any:
+    """What works on rows of channels, as transformers do."""
+    nn = torch.nn
+
+    class Net(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.fc, self.up = nn.LayerNorm(4), nn.Linear(4, 6), nn.ConvTranspose2d(2, 4, 3, 2, 1, 1)
+
+        def forward(self, x: Any) -> Any:
+            x = nn.functional.pad(self.up(x), (1, 0, 0, 2))
+            return self.fc(self.norm(x.flatten(2).transpose(1, 2))).mean(dim=1)
+
+    return Net()
+
+
+MODULES: list[Callable[[Any], Any]] = [convolutional, residual, perceptron, shuffled, tokens]
 
 
 def disturbed(torch: Any, build: Callable[[Any], Any]) -> Any:
@@ -212,7 +248,7 @@ def test_a_module_answers_here_as_there(torch: Any, build: Callable[[Any], Any])
 
 
 def test_a_module_stays_what_it_is_for_training(torch: Any) -> None:
-    model = from_torch(convolutional(torch).eval(), images(2, 6, 4), "numpy")
+    model = from_torch(convolutional(torch).eval(), images(2, 6, 4).astype(np.float64), "numpy")
     layers = {node.name: node.layer for node in model.nodes}
     assert layers["bn"] == BatchNorm(momentum=0.2)
     assert layers["drop"] == Dropout(0.3)
@@ -250,6 +286,9 @@ def test_what_of_a_module_cannot_run_here_is_named(torch: Any) -> None:
     layer = nn.Linear(3, 3)
     with pytest.raises(UnsupportedOperatorError, match=r"node '1', .*, shares '\d.weight' with another operator"):
         from_torch(nn.Sequential(layer, layer), x)
+
+    with pytest.raises(TypeError, match=r"module is a function, expected a torch\.nn\.Module"):
+        from_torch(lambda x: x, x)
 
     class Fickle(nn.Module):  # type: ignore[misc, name-defined]
         def forward(self, x: Any) -> Any:
@@ -334,6 +373,62 @@ def test_networks_of_keras_answer_here_as_there(keras: Any, tmp_path: Path) -> N
     for name in ("m.keras", "m.h5"):
         model.save(tmp_path / name)
         close(models.load(tmp_path / name, "numpy").predict(data), expected, 1e-5)
+
+
+def squeezed(parts: Any, x: Any) -> Any:
+    """Squeeze and excitation: maps weighted by what a small network makes of their means."""
+    gate = parts.Dense(4, activation="sigmoid")(parts.GlobalAveragePooling2D()(x))
+    return parts.Multiply()([x, parts.Reshape((1, 1, 4))(gate)])
+
+
+def twice(parts: Any, x: Any) -> Any:
+    """A layer without weights may be used more than once."""
+    relu = parts.ReLU()
+    return parts.Subtract()([relu(x), relu(parts.Dense(4)(x))])
+
+
+LAYERS: dict[str, Callable[[Any, Any], Any]] = {
+    "same": lambda parts, x: parts.Conv2D(5, (3, 2), strides=2, padding="same")(x),
+    "dilated": lambda parts, x: parts.Conv2D(6, 3, groups=2, dilation_rate=2, padding="same")(x),
+    "separable": lambda parts, x: parts.SeparableConv2D(6, 2, padding="same", depth_multiplier=2)(x),
+    "transposed": lambda parts, x: parts.Conv2DTranspose(5, (3, 2), strides=2, padding="valid")(x),
+    "transposed, no gaps": lambda parts, x: parts.Conv2DTranspose(5, 2, strides=3, padding="valid")(x),
+    "pool": lambda parts, x: parts.MaxPooling2D((3, 2), strides=2, padding="same")(x),
+    "pad": lambda parts, x: parts.ZeroPadding2D(((1, 2), (0, 3)))(x),
+    "crop": lambda parts, x: parts.Cropping2D(((1, 2), (0, 3)))(x),
+    "upsample": lambda parts, x: parts.UpSampling2D((2, 3))(x),
+    "layer norm": lambda parts, x: parts.LayerNormalization()(x),
+    "layer norm of maps": lambda parts, x: parts.LayerNormalization(axis=[1, 2, 3])(x),
+    "group norm": lambda parts, x: parts.GroupNormalization(2)(x),
+    "rescaling": lambda parts, x: parts.Rescaling(1 / 255, offset=-0.5)(x),
+    "normalization": lambda parts, x: parts.Normalization(mean=[1.0, 2, 3, 4], variance=[1.0, 2, 3, 4])(x),
+    "reshape": lambda parts, x: parts.Reshape((7, -1))(parts.Flatten()(x)),
+    "permute": lambda parts, x: parts.Permute((3, 1, 2))(x),
+    "dense over rows": lambda parts, x: parts.Dense(5)(parts.Reshape((63, 4))(x)),
+    "rows": lambda parts, x: parts.MaxPooling1D(2)(parts.Conv1D(5, 3, strides=2)(parts.Reshape((63, 4))(x))),
+    "squeeze and excitation": squeezed,
+    "prelu": lambda parts, x: parts.PReLU(shared_axes=[1, 2])(x),
+    "softmax of rows": lambda parts, x: parts.Softmax(axis=1)(x),
+    "arithmetic": lambda parts, x: (x * 2.0 + 1.0) / 4.0 - parts.ReLU()(1.0 - x),
+    "joined rows": lambda parts, x: parts.Concatenate(axis=1)([x, parts.Average()([x, parts.ReLU()(x)])]),
+    "one layer twice": lambda parts, x: (lambda relu: parts.Subtract()([relu(x), relu(parts.Dense(4)(x))]))(
+        parts.ReLU()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_of_keras_answer_here_as_there(keras: Any, tmp_path: Path, name: str) -> None:
+    keras.utils.set_random_seed(0)
+    image = keras.Input((9, 7, 4))
+    model = keras.Model(image, LAYERS[name](keras.layers, image))
+    for weight in model.weights:
+        weight.assign(weight + keras.random.uniform(weight.shape, 0.1, 0.4))
+    x = images(9, 7, 4)
+    expected = model.predict(x, verbose=0)
+    for suffix in ("keras", "h5"):
+        model.save(tmp_path / f"m.{suffix}")
+        close(models.load(tmp_path / f"m.{suffix}", "numpy").predict(x), expected, 1e-5)
 
 
 def test_importing_exchange_loads_no_framework() -> None:

@@ -239,7 +239,7 @@ def test_both_forms_of_hdf5_are_read(tmp_path: Path, monkeypatch: Any) -> None:
     np.testing.assert_allclose(models.load(newer, "numpy").predict(IMAGES), answer(layers, IMAGES), rtol=1e-4)
     monkeypatch.setitem(sys.modules, "h5py", None)
     np.testing.assert_allclose(models.load(classic, "numpy").predict(IMAGES), answer(layers, IMAGES), rtol=1e-4)
-    with pytest.raises(ModelFormatError, match=r"newer.h5: .* need the package h5py: pip install"):
+    with pytest.raises(ModelFormatError, match=r"newer.h5: .*needs the package h5py: pip install"):
         models.load(newer, "numpy")
 
 

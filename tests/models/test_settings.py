@@ -184,9 +184,9 @@ def test_every_field_is_checked_where_the_layer_is_made(make: Callable[[], Any],
 
 
 REQUIRED: dict[str, Any] = {
-    **dict.fromkeys(("outputs", "filters", "size", "every", "steps"), 3),
+    **dict.fromkeys(("outputs", "filters", "size", "every", "steps", "groups", "padding", "axis"), 3),
     **dict.fromkeys(("rate", "learning_rate", "exponent", "value", "std"), 0.5),
-    "milestones": (1, 2),
+    **dict.fromkeys(("milestones", "axes", "shape"), (1, 2)),
     "folder": "nowhere",
 }
 EXPORTED = [value for value in (getattr(models, name) for name in models.__all__) if isinstance(value, type)]

@@ -664,7 +664,7 @@ def log(x, y):
 
 def log_backward(dy, x, y, dx):
     for i in np.ndindex(x.shape):
-        dx[i] = divide(dy.item(i), x.item(i))
+        dx[i] = quotient(dy.item(i), x.item(i))
 
 
 def sqrt(x, y):
@@ -674,7 +674,7 @@ def sqrt(x, y):
 
 def sqrt_backward(dy, x, y, dx):
     for i in np.ndindex(x.shape):
-        dx[i] = divide(dy.item(i), 2.0 * y.item(i))
+        dx[i] = quotient(dy.item(i), 2.0 * y.item(i))
 
 
 def absolute(x, y):
@@ -700,7 +700,7 @@ def negative_backward(dy, x, y, dx):
 
 def reciprocal(x, y):
     for i in np.ndindex(x.shape):
-        y[i] = divide(1.0, x.item(i))
+        y[i] = quotient(1.0, x.item(i))
 
 
 def reciprocal_backward(dy, x, y, dx):
