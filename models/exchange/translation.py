@@ -111,6 +111,10 @@ class Translation:
         """Whether what is translated now is all that will ever read a node's output."""
         return node in self.made and self.remaining[node] == 1 and not self._read[node]
 
+    def read(self, node: str) -> int:
+        """How many nodes read a node's output."""
+        return self._read[node]
+
     # Layouts -----------------------------------------------------------------------------------------------
 
     def sizes(self, view: View) -> list[int | BatchSize]:
