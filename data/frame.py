@@ -345,15 +345,16 @@ def _surface(cells: NDArray[np.float64]) -> NDArray[np.float64]:
     return surface
 
 
-def _filled(cells: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The cells (H, W) with what is darker than all around it within REACH of their longer side filled: a closing."""
-    reach = round(REACH * max(cells.shape))
+def _filled(cells: NDArray[Any]) -> NDArray[Any]:
+    """Cells (H, W) with what is darker than all around it within REACH of their longer side, or of PLACES where that is
+    longer, filled: a closing."""
+    reach = round(REACH * max(*cells.shape, PLACES))
     for most in np.maximum, np.minimum:
         cells = _window(_window(cells, most, reach).T, most, reach).T
     return cells
 
 
-def _window(cells: NDArray[np.float64], most: np.ufunc, reach: int) -> NDArray[np.float64]:
+def _window(cells: NDArray[Any], most: np.ufunc, reach: int) -> NDArray[Any]:
     """The maximum, or what `most` is, of each cell and `reach` of those above and below it."""
     done = 0
     while done < reach:
