@@ -187,8 +187,8 @@ def one_digit(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
     Raises ValueError where no mark of 6 pixels is left, or nothing but lines; where more than one digit is: a mark
     beside the largest is more than 0.35 as high as all together (5's hat at most 0.27), or they are more than twice as
-    wide as high; and where the specks together are larger than what is left. Of 2,000 MNIST digits, on pages of
-    112 x 112, four are refused: three with a stripe beside them, and a 6 in pieces.
+    wide as high; and where the specks together are larger than what is left. Of MNIST's first 2,000
+    training digits, on pages of 112 x 112, one is refused: a 9 with a stripe beside it.
     """
     cell = max(-(-max(ink.shape) // CELLS), 1)
     inked = _shrunk(ink > FAINT, cell) > 0
