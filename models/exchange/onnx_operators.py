@@ -931,7 +931,8 @@ def _spread(array: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
 
 def _absorbed(made: Made, scale: np.ndarray | None, shift: np.ndarray | None) -> bool:
     """Whether a layer took scale and shift by channel into its own arrays."""
-    layer, arrays = made.layer, made.arrays
+    layer: Any = made.layer
+    arrays = made.arrays
     if isinstance(layer, layers.BatchNorm) or (isinstance(layer, layers.Affine) and layer.shape is None):
         weight, bias = "gamma", "beta"
     elif isinstance(layer, (layers.Linear, layers.Conv2d)):
@@ -940,7 +941,7 @@ def _absorbed(made: Made, scale: np.ndarray | None, shift: np.ndarray | None) ->
         return False
     if scale is not None:
         if weight not in arrays:
-            made.layer, arrays[weight] = replace(layer, scale=True), np.ones_like(scale)
+            layer, arrays[weight] = replace(layer, scale=True), np.ones_like(scale)
         arrays[weight] = arrays[weight] * scale
         if bias in arrays:
             arrays[bias] = arrays[bias] * scale
@@ -948,7 +949,8 @@ def _absorbed(made: Made, scale: np.ndarray | None, shift: np.ndarray | None) ->
         if bias in arrays:
             arrays[bias] = arrays[bias] + shift
         else:
-            made.layer, arrays[bias] = replace(made.layer, bias=True), shift
+            layer, arrays[bias] = replace(layer, bias=True), shift
+    made.layer = layer
     return True
 
 
@@ -958,7 +960,10 @@ def _is_affine(made: Made | None, scale: float | None, shift: float | None) -> b
         return False
     for key, number in (("gamma", scale), ("beta", shift)):
         array = made.arrays.get(key)
-        if (array is None) != (number is None) or (array is not None and not np.allclose(array, number, 1e-6, 0)):
+        if array is None or number is None:
+            if array is not None or number is not None:
+                return False
+        elif not np.allclose(array, number, 1e-6, 0):
             return False
     return True
 
