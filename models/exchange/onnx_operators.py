@@ -647,12 +647,13 @@ def _product(call: Call, view: View, w: np.ndarray, bias: np.ndarray | None) -> 
     arrays = {} if bias is None else {"b": bias}
     outputs = axis_of(w.shape[1])
     if not rest:
-        x = net.arranged(view, [view.memory])
-        w = _rows(w, inputs, view.memory)
+        order = view.memory if net.renumbers(inputs, view) else inputs
+        x = net.arranged(view, [order])
+        w = _rows(w, inputs, order)
         node = call.add(call.layer("Linear", w.shape[1], bias=bias is not None), x, w=w, **arrays)
         return View(node, outputs, (*view.axes[:-1], outputs))
     tail = view.memory[len(view.memory) - len(inputs) :]
-    if set(tail) == set(inputs):
+    if set(tail) == set(inputs) and not net.exact:
         w = _rows(w, inputs, tail)
     else:
         tail = inputs
@@ -686,7 +687,8 @@ def _channels(call: Call, view: View) -> tuple[View, Callable[[np.ndarray], np.n
     if BATCH in axis or view.rank < 2:
         raise Refusal(f"takes a tensor of {net.sizes(view)}")
     tail = net.own_axes(view)[-1] if net.shape(view.node) else ()
-    if set(tail) != set(axis) or net.shape(view.node)[-1] != extent(axis):
+    other = tail != axis if net.exact else set(tail) != set(axis)
+    if other or net.shape(view.node)[-1] != extent(axis):
         order = CHANNELS_LAST.get(view.rank, (0, *range(2, view.rank), 1))
         groups = net.groups(view, order)
         view, tail = replace(view, node=net.arranged(view, groups), memory=flat(groups)), axis
@@ -887,7 +889,7 @@ def _affine(call: Call, view: View, scale: np.ndarray | None, shift: np.ndarray 
     vectors = [None if each is None else _by_channel(each, shape) for each in (scale, shift)]
     made = net.made.get(view.node)
     by_channel = all((given is None) == (vector is None) for given, vector in zip((scale, shift), vectors, strict=True))
-    if by_channel and made is not None and net.sole(view.node) and _absorbed(made, *vectors):
+    if by_channel and made is not None and net.sole(view.node) and not net.exact and _absorbed(made, *vectors):
         return view
     given = {name: each for name, each in (("gamma", scale), ("beta", shift)) if each is not None}
     size = shape[-1:] if by_channel else np.broadcast_shapes(*(each.shape for each in given.values()))
