@@ -49,7 +49,7 @@ def page(digit: Digit, scale: int = 4, paper: float = 255, ink: float = 0) -> np
 def lined(digit: Digit, other: Digit, rng: np.random.Generator) -> np.ndarray:
     made = page(digit)
     for side in rng.permutation(4)[: rng.integers(2, 4)]:
-        np.rot90(made, side)[:3] = 0
+        np.rot90(made, int(side))[:3] = 0
     return made
 
 
@@ -60,7 +60,7 @@ def shaded(darkest: float) -> Make:
 def shadowed(darkest: float) -> Make:
     def make(digit: Digit, other: Digit, rng: np.random.Generator) -> np.ndarray:
         made = page(digit)
-        np.rot90(made, rng.integers(4))[:, rng.integers(40, 73) :] *= darkest / 255
+        np.rot90(made, int(rng.integers(4)))[:, rng.integers(40, 73) :] *= darkest / 255
         return made
 
     return make
@@ -72,7 +72,7 @@ def grained(deviation: float, scale: int = 4) -> Make:
 
 def specked(digit: Digit, other: Digit, rng: np.random.Generator) -> np.ndarray:
     made = page(digit)
-    np.rot90(made, rng.integers(4))[1:9, 1:9] = 20
+    np.rot90(made, int(rng.integers(4)))[1:9, 1:9] = 20
     return made
 
 
@@ -91,7 +91,8 @@ def tight(digit: Digit) -> Digit:
     """A digit of 20 rows, without empty columns beside it."""
     rows, columns = (np.flatnonzero(digit.any(axis=axis)) for axis in (1, 0))
     cut = digit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return np.rint(frame._means(cut.shape[0], 20) @ cut).astype(np.uint8)
+    rows_of_20: np.ndarray = np.rint(frame._means(cut.shape[0], 20) @ cut).astype(np.uint8)
+    return rows_of_20
 
 
 def halves(turned: bool) -> Make:
@@ -154,7 +155,7 @@ def measure(network: Graph, digits: data.Split, makes: dict[str, Make]) -> dict[
         spent = time.perf_counter() - began
         right = 0
         if taken:
-            right = np.count_nonzero(network.predict(np.stack(taken)[..., np.newaxis]).argmax(axis=1) == labels)
+            right = int(np.count_nonzero(network.predict(np.stack(taken)[..., np.newaxis]).argmax(axis=1) == labels))
         found[name] = right / len(made), 1 - len(taken) / len(made), 1e3 * spent / len(made)
     return found
 
@@ -182,9 +183,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         chosen = getattr(frame, name)
         for value in values:
             setattr(frame, name, value)
-            right = np.mean([shares[0] for shares in measure(network, digits, READ).values()])
-            refused = np.mean([shares[1] for shares in measure(network, digits, REFUSED).values()])
-            print(f"{name:9} {value:6.3g}{'*' if value == chosen else ' '} {right:27.4f} {refused:29.4f}", flush=True)
+            digits_right = np.mean([shares[0] for shares in measure(network, digits, READ).values()])
+            others_refused = np.mean([shares[1] for shares in measure(network, digits, REFUSED).values()])
+            print(
+                f"{name:9} {value:6.3g}{'*' if value == chosen else ' '} {digits_right:27.4f} {others_refused:29.4f}",
+                flush=True,
+            )
         setattr(frame, name, chosen)
 
 

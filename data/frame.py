@@ -187,8 +187,8 @@ def one_digit(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
     Raises ValueError where no mark of 6 pixels is left, or nothing but lines; where more than one digit is: a mark
     beside the largest is more than 0.35 as high as all together (5's hat at most 0.27), or they are more than twice as
-    wide as high; and where the specks together are larger than what is left. Of 2,000 MNIST digits, on pages of
-    112 x 112, four are refused: three with a stripe beside them, and a 6 in pieces.
+    wide as high; and where the specks together are larger than what is left. Of MNIST's first 2,000
+    training digits, on pages of 112 x 112, one is refused: a 9 with a stripe beside it.
     """
     cell = max(-(-max(ink.shape) // CELLS), 1)
     inked = _shrunk(ink > FAINT, cell) > 0
@@ -345,15 +345,16 @@ def _surface(cells: NDArray[np.float64]) -> NDArray[np.float64]:
     return surface
 
 
-def _filled(cells: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The cells (H, W) with what is darker than all around it within REACH of their longer side filled: a closing."""
-    reach = round(REACH * max(cells.shape))
+def _filled(cells: NDArray[Any]) -> NDArray[Any]:
+    """Cells (H, W) with what is darker than all around it within REACH of their longer side, or of PLACES where that is
+    longer, filled: a closing."""
+    reach = round(REACH * max(*cells.shape, PLACES))
     for most in np.maximum, np.minimum:
         cells = _window(_window(cells, most, reach).T, most, reach).T
     return cells
 
 
-def _window(cells: NDArray[np.float64], most: np.ufunc, reach: int) -> NDArray[np.float64]:
+def _window(cells: NDArray[Any], most: np.ufunc, reach: int) -> NDArray[Any]:
     """The maximum, or what `most` is, of each cell and `reach` of those above and below it."""
     done = 0
     while done < reach:

@@ -24,14 +24,13 @@ def read_images(path: str | os.PathLike[str], height: int = 28, width: int = 28)
     """The images in a file or folder: a name for each, and (N, height, width, 1) uint8, bright ink on a dark ground.
 
     - An IDX file (N, H, W) or (H, W) or a CSV file, plain or .gz, is taken as it is.
-    - A picture of that size is taken as it is, as its negative where it shows dark ink on paper, if the median of its
-      edge is black or white to CLEAN levels and no line runs along it. Of any other, the ink of its one digit is
-      framed as MNIST's digits are; see `data.frame`.
+    - A picture of that size on an even ground is taken as it is, bright on dark. Of any other, the ink of its one digit
+      is framed as MNIST's digits are; see `data.frame.taken`.
     - A folder's pictures (those that end in one of PICTURES), its subfolders' included, in the order of their names.
 
     Raises DataNotFoundError for a folder without pictures, DataFormatError for a file that is damaged or of another
-    kind, for a picture without ink, with more than one digit or with marks all over, for a folder with a picture of a
-    kind that is not read, and OSError for a file that cannot be read.
+    kind, for a picture without ink, of noise, with more than one digit or with marks all over, for a folder with a
+    picture of a kind that is not read, and OSError for a file that cannot be read.
     """
     path = expanded(path)
     if path.is_dir():

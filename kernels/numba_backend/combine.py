@@ -12,7 +12,20 @@ from ..interface import Input, Output, Scratch
 from ..shapes import AxisDims, BroadcastDims
 from .compiler.jit import inline, kernel, prange
 from .tiles.chunks import CHUNK, run
-from .tiles.strided import ADD, DIVIDE, MULTIPLY, SUBTRACT, Axes, combine, copy, merged, moved, repeated, steps
+from .tiles.strided import (
+    ADD,
+    DIVIDE,
+    MULTIPLY,
+    SUBTRACT,
+    Axes,
+    combine,
+    combine_equal,
+    copy,
+    merged,
+    moved,
+    repeated,
+    steps,
+)
 from .tiles.strips import add_up, add_up_products, joined, parts, period, span
 from .tiles.tile import flat, given
 
@@ -54,8 +67,14 @@ def divide(a: Input, b: Input, y: Output) -> None:
 
 
 def _arithmetic(operation: int, a: np.ndarray, b: np.ndarray, y: np.ndarray) -> None:
+    if a.size == b.size == y.size:
+        run(combine_equal, y.size, operation, a.reshape(-1), b.reshape(-1), y.reshape(-1))
+        return
     sizes, a_steps, b_steps = merged(y.shape, repeated(a.shape, y.shape), repeated(b.shape, y.shape))
-    run(combine, y.size, operation, a.reshape(-1), a_steps, b.reshape(-1), b_steps, sizes, y.reshape(-1))
+    left, right = (a.reshape(-1), a_steps), (b.reshape(-1), b_steps)
+    if operation in (ADD, MULTIPLY) and a_steps[-1] == 0:
+        left, right = right, left
+    run(combine, y.size, operation, *left, *right, sizes, y.reshape(-1))
 
 
 # Sums over an axis ------------------------------------------------------------------------------------------------

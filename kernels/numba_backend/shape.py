@@ -9,7 +9,7 @@ from ..interface import Input, Output
 from ..shapes import PAD_MODES, Pad2dDims, SliceDims, Upsample2dDims
 from .compiler.jit import inline, kernel, prange
 from .tiles.chunks import chunk, chunks, clear, rows, run
-from .tiles.strided import Axes, copy, moved, steps
+from .tiles.strided import Axes, copy, moved, steps, turn, turns
 from .tiles.tile import flat
 
 __all__ = [
@@ -92,7 +92,11 @@ def _zero(x):
 
 def transpose(x: Input, axes: tuple[int, ...], y: Output) -> None:
     own = steps(x.shape)
-    _move(x, 0, tuple(own[axis] for axis in axes), y.shape, y, 0, steps(y.shape))
+    sizes, x_steps, y_steps = moved(y.shape, tuple(own[axis] for axis in axes), steps(y.shape))
+    if turns(x_steps, y_steps):
+        run(turn, y.size, x.reshape(-1), x_steps, sizes, y.reshape(-1), y_steps)
+    else:
+        run(copy, y.size, x.reshape(-1), 0, x_steps, sizes, 1, y.reshape(-1), 0, y_steps)
 
 
 def upsample2d(x: Input, d: Upsample2dDims, y: Output) -> None:

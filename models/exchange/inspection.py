@@ -60,14 +60,28 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     )
     try:
         walk = Walk(file, survey=True)
+        reasons = _reasons(walk)
     except ModelFormatError as error:
         return Inspection(head, _unread(file), (str(error),))
+    if reasons and (whole := _as_a_whole(file)) is not None:
+        walk, reasons = whole, ()
+        head = (*head, "its first axis is no batch: one sample is the whole input")
     rows = tuple(_row(walk, row) for row in walk.rows if not _folded(row))
     constant = sum(_folded(row) for row in walk.rows)
     idle = len(file.nodes) - len(walk.rows)
     more = [f"{_counted(constant, 'node')} over constants alone, computed beforehand"] * bool(constant)
     more += [f"{_counted(idle, 'node')} that the first output does not need"] * bool(idle)
-    return Inspection((*head, *more), rows, _reasons(walk))
+    return Inspection((*head, *more), rows, reasons)
+
+
+def _as_a_whole(file: OnnxFile) -> Walk | None:
+    """The network on one sample that is the file's whole input; None where it cannot run so either."""
+    try:
+        walk = Walk(file, whole=True)
+        walk.graph("numpy")
+    except ModelFormatError:
+        return None
+    return walk
 
 
 def _keras(path: Path) -> Inspection:

@@ -19,7 +19,7 @@ from ..layers import Layer
 from . import folding, layout
 from .folding import BatchSize, Refusal
 from .onnx_file import FileNode
-from .translation import CHANNELS_LAST, Translation, layer_class
+from .translation import CHANNELS_LAST, Made, Translation, layer_class
 from .views import BATCH, Axis, View, axis_of, extent, flat, fresh, transposed
 
 Tensor = View | np.ndarray
@@ -239,10 +239,14 @@ def _prelu(call: Call) -> Tensor:
         slope = slope.reshape(-1, *(1,) * (view.rank - 2))
     if (last := _by_channel(call.net.operand(slope, view), call.net.shape(view.node))) is not None:
         return replace(view, node=call.add(call.layer("PReLU"), view.node, slope=last))
-    view, in_order = _channels(call, view)
     vector = np.moveaxis(slope.reshape((1,) * (view.rank - slope.ndim) + slope.shape), 1, -1)
     if vector.size != vector.shape[-1] or vector.shape[-1] != extent(view.axes[1]):
-        raise Refusal(f"has slopes of shape {slope.shape}, expected one, or one a channel")
+        # A slope for every place: max(x, 0) + slope min(x, 0).
+        high = call.elementwise(layers.ReLU(), view)
+        return _joined(
+            call, "Add", [high, _affine(call, call.elementwise(call.layer("Clip", high=0.0), view), slope, None)]
+        )
+    view, in_order = _channels(call, view)
     return replace(view, node=call.add(call.layer("PReLU"), view.node, slope=in_order(vector.reshape(-1))))
 
 
@@ -635,6 +639,8 @@ def _product(call: Call, view: View, w: np.ndarray, bias: np.ndarray | None) -> 
     net = call.net
     while w.ndim > 2 and w.shape[0] == 1:
         w = w[0]
+    if w.ndim > 2 and bias is None:
+        return _products(call, view, w)
     if w.ndim == 1:
         product = _product(call, view, w[:, np.newaxis], bias)
         return replace(product, axes=product.axes[:-1])
@@ -665,6 +671,28 @@ def _product(call: Call, view: View, w: np.ndarray, bias: np.ndarray | None) -> 
     layer = call.layer("Conv2d", w.shape[1], 1, bias=bias is not None)
     node = call.add(layer, x, w=w.reshape(1, 1, *w.shape), **arrays)
     return View(node, (*rest, *outputs), (*view.axes[:-1], outputs))
+
+
+def _products(call: Call, view: View, w: np.ndarray) -> View:
+    """The last axis times w (B, ..., K, M), another matrix at each place of some axes: a convolution in as many groups.
+
+    The axes of w before its last two are those of the tensor before its last two, from behind.
+    """
+    net = call.net
+    *places, k, m = w.shape
+    lead = view.axes[: view.rank - 2]
+    own = lead[len(lead) - len(places) :]
+    if len(places) > len(lead) or [extent(axis) for axis in own] != places or BATCH in flat([*own, *view.axes[-2:]]):
+        raise Refusal(f"multiplies a tensor of {net.sizes(view)} with one of shape {w.shape}")
+    if extent(view.axes[-1]) != k:
+        raise Refusal(f"multiplies {extent(view.axes[-1])} inputs with weights of shape {w.shape}")
+    apart = tuple(atom for atom in flat([*lead[: len(lead) - len(places)], view.axes[-2]]) if atom is not BATCH)
+    x = net.arranged(view, [apart, (), flat([*own, view.axes[-1]])])
+    groups, outputs = math.prod(places), axis_of(m)
+    layer = call.layer("Conv2d", groups * m, 1, bias=False, groups=groups)
+    spread = w.reshape(groups, k, m).transpose(1, 0, 2).reshape(1, 1, k, groups * m)
+    node = call.add(layer, x, w=spread)
+    return View(node, (*apart, *flat(own), *outputs), (*view.axes[:-1], outputs))
 
 
 def _rows(w: np.ndarray, axis: Axis, memory: Axis) -> np.ndarray:
@@ -787,8 +815,6 @@ def _pool(call: Call) -> Tensor:
     if call.ints("kernel_shape") is None:
         raise Refusal("lacks kernel_shape")
     windows = _windows(call, net.shape(x), axes, ())
-    if call.get("storage_order", 0):
-        raise Refusal("numbers places by column")
     average = call.node.operator == "AveragePool"
     counts_padding = not average or not windows.padding or bool(call.get("count_include_pad", 0))
     layer = call.layer(
@@ -889,8 +915,10 @@ def _affine(call: Call, view: View, scale: np.ndarray | None, shift: np.ndarray 
     vectors = [None if each is None else _by_channel(each, shape) for each in (scale, shift)]
     made = net.made.get(view.node)
     by_channel = all((given is None) == (vector is None) for given, vector in zip((scale, shift), vectors, strict=True))
-    if by_channel and made is not None and net.sole(view.node) and not net.exact and _absorbed(made, *vectors):
-        return view
+    mergeable = by_channel and not net.exact
+    if mergeable and made is not None and net.sole(view.node) and _absorbed(made, *vectors):
+        # What was multiplied by two and then by a half has come to nothing.
+        return replace(view, node=made.inputs[0]) if _is_affine(made, 1.0, None) else view
     given = {name: each for name, each in (("gamma", scale), ("beta", shift)) if each is not None}
     size = shape[-1:] if by_channel else np.broadcast_shapes(*(each.shape for each in given.values()))
     settings = {"scale": scale is not None, "bias": shift is not None, "shape": None if by_channel else tuple(size)}
@@ -904,16 +932,18 @@ def _spread(array: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     return np.broadcast_to(array.reshape(array.shape[array.ndim - len(size) :]), size)
 
 
-def _absorbed(made: Any, scale: np.ndarray | None, shift: np.ndarray | None) -> bool:
+def _absorbed(made: Made, scale: np.ndarray | None, shift: np.ndarray | None) -> bool:
     """Whether a layer took scale and shift by channel into its own arrays."""
     layer, arrays = made.layer, made.arrays
-    if isinstance(layer, layers.BatchNorm):
+    if isinstance(layer, layers.BatchNorm) or (isinstance(layer, layers.Affine) and layer.shape is None):
         weight, bias = "gamma", "beta"
     elif isinstance(layer, (layers.Linear, layers.Conv2d)):
         weight, bias = "w", "b"
     else:
         return False
     if scale is not None:
+        if weight not in arrays:
+            made.layer, arrays[weight] = replace(layer, scale=True), np.ones_like(scale)
         arrays[weight] = arrays[weight] * scale
         if bias in arrays:
             arrays[bias] = arrays[bias] * scale
@@ -921,7 +951,18 @@ def _absorbed(made: Any, scale: np.ndarray | None, shift: np.ndarray | None) -> 
         if bias in arrays:
             arrays[bias] = arrays[bias] + shift
         else:
-            made.layer, arrays[bias] = replace(layer, bias=True), shift
+            made.layer, arrays[bias] = replace(made.layer, bias=True), shift
+    return True
+
+
+def _is_affine(made: Made | None, scale: float | None, shift: float | None) -> bool:
+    """Whether a node multiplies everything by one number and adds another; None stands for none."""
+    if made is None or not isinstance(made.layer, layers.Affine):
+        return False
+    for key, number in (("gamma", scale), ("beta", shift)):
+        array = made.arrays.get(key)
+        if (array is None) != (number is None) or (array is not None and not np.allclose(array, number, 1e-6, 0)):
+            return False
     return True
 
 
@@ -983,10 +1024,10 @@ def _gated(call: Call, x: View, gate: View) -> View | None:
     """x times a function of x that is a layer as a whole; None where it is none."""
     net = call.net
     made = net.made.get(gate.node)
-    if made is None or made.inputs != (x.node,) or not net.sole(gate.node):
+    if made is None or not net.sole(gate.node) or (gate.memory, gate.axes) != (x.memory, x.axes):
         return None
-    if (gate.memory, gate.axes) != (x.memory, x.axes):
-        return None
+    if made.inputs != (x.node,):
+        return _written_out(call, x, gate)
     if isinstance(made.layer, layers.Sigmoid):
         made.layer = layers.SiLU()
         return gate
@@ -994,6 +1035,27 @@ def _gated(call: Call, x: View, gate: View) -> View | None:
         made.layer = call.layer("HardSwish")
         return gate
     return None
+
+
+def _written_out(call: Call, x: View, gate: View) -> View | None:
+    """GELU and HardSwish as versions without an operator for them spell them out; None for anything else."""
+    net = call.net
+    chain: list[Made] = []
+    node = gate.node
+    while len(chain) < 3 and node in net.made and net.made[node].inputs and (not chain or net.read(node) == 1):
+        chain.append(net.made[node])
+        node = chain[-1].inputs[0]
+    if len(chain) < 3:
+        return None
+    first, second, third = chain
+    erf = isinstance(second.layer, layers.Erf) and _is_affine(first, None, 1.0) and _is_affine(third, 0.5**0.5, None)
+    if erf and node == x.node:  # x (1 + erf(x / √2)) is twice the function
+        return _affine(call, call.elementwise(layers.GELU(), x), np.full(1, 2, np.float32), None)
+    half = net.made.get(x.node)
+    if erf and _is_affine(half, 0.5, None) and half is not None and half.inputs == (node,) and net.sole(x.node):
+        return call.elementwise(layers.GELU(), replace(x, node=node))
+    clip = second.layer == layers.Clip(0.0, 6.0) and _is_affine(first, 1 / 6, None) and _is_affine(third, None, 3.0)
+    return call.elementwise(layers.HardSwish(), x) if clip and node == x.node else None
 
 
 def _joined(call: Call, name: str, views: list[View]) -> View:
@@ -1099,7 +1161,7 @@ def _gather(call: Call) -> Tensor:
         raise Refusal("picks samples of the batch")
     size = extent(view.axes[axis])
     picked = [index + size if index < 0 else index for index in folding.integers(at)]
-    if not picked or at.ndim > 1 or min(picked) < 0 or max(picked) >= size:
+    if not picked or min(picked) < 0 or max(picked) >= size:
         raise Refusal(f"picks {picked[:8]} of an axis of {size}")
     starts = [place for place in range(len(picked)) if place == 0 or picked[place] != picked[place - 1] + 1]
     runs = [picked[start:end] for start, end in itertools.pairwise([*starts, len(picked)])]
@@ -1107,7 +1169,10 @@ def _gather(call: Call) -> Tensor:
         raise Refusal(f"picks {len(runs)} parts of an axis, expected at most {MAX_RUNS}")
     parts = [_taken(call, view, axis, run[0], run[-1] + 1) for run in runs]
     part = parts[0] if len(parts) == 1 else _side_by_side(call, parts, axis)
-    return part if at.ndim else replace(part, axes=part.axes[:axis] + part.axes[axis + 1 :])
+    if at.ndim == 1:
+        return part
+    sizes = call.net.sizes(part)
+    return call.net.reshape(part, [*sizes[:axis], *at.shape, *sizes[axis + 1 :]])
 
 
 MAX_RUNS = 64

@@ -121,6 +121,10 @@ class Translation:
         first = next((at for at in range(len(axis)) if axis[at:] + axis[:at] == view.memory), 0)
         return len(shape) == 3 and extent(axis[:first]) == shape[-1]
 
+    def read(self, node: str) -> int:
+        """How many nodes read a node's output."""
+        return self._read[node]
+
     # Layouts -----------------------------------------------------------------------------------------------
 
     def sizes(self, view: View) -> list[int | BatchSize]:

@@ -159,6 +159,51 @@ def test_constants_behind_a_layer_become_part_of_it(tmp_path: Path) -> None:
     assert [str(each.layer) for each in network.nodes] == ["Conv2d(3, 3)", "GlobalAvgPool2d()", "Linear(4)"]
 
 
+NUMBERS = {
+    "root": np.array(2**0.5, np.float32),
+    "one": np.ones(1, np.float32),
+    "half": np.array([0.5], np.float32),
+    "three": np.array(3, np.float32),
+    "zero": np.array(0, np.float32),
+    "six": np.array(6, np.float32),
+}
+ERF = [node("Div", ["x", "root"], ["a"]), node("Erf", ["a"], ["b"]), node("Add", ["b", "one"], ["c"])]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "layer"),
+    [
+        ([*ERF, node("Mul", ["x", "c"], ["d"]), node("Mul", ["d", "half"], ["y"])], "GELU()"),
+        ([*ERF, node("Mul", ["x", "half"], ["h"]), node("Mul", ["h", "c"], ["y"])], "GELU()"),
+        (
+            [
+                node("Add", ["x", "three"], ["a"]),
+                node("Clip", ["a", "zero", "six"], ["b"]),
+                node("Div", ["b", "six"], ["c"]),
+                node("Mul", ["x", "c"], ["y"]),
+            ],
+            "HardSwish()",
+        ),
+        ([node("Sigmoid", ["x"], ["a"]), node("Mul", ["a", "x"], ["y"])], "SiLU()"),
+        (
+            [node("Div", ["x", "six"], ["a"]), node("Sub", ["a", "half"], ["b"]), node("Mul", ["b", "three"], ["y"])],
+            "Affine()",
+        ),
+    ],
+    ids=["gelu", "gelu, halved first", "hard swish", "silu", "one affine of three"],
+)
+def test_a_function_that_is_written_out_is_one_layer(tmp_path: Path, nodes: list[Any], layer: str) -> None:
+    model = written(path := tmp_path / "net.onnx", nodes, ["N", 4], NUMBERS)
+    network = check(path, model, 3 * floats(5, 4))
+    assert [str(each.layer) for each in network.nodes] == [layer]
+
+
+def test_what_is_read_twice_stays_as_it_is(tmp_path: Path) -> None:
+    nodes = [*ERF, node("Mul", ["x", "c"], ["d"]), node("Add", ["d", "b"], ["y"])]
+    model = written(path := tmp_path / "net.onnx", nodes, ["N", 4], NUMBERS)
+    assert len(check(path, model, 3 * floats(5, 4)).nodes) > 3
+
+
 def test_a_linear_layer_over_places_is_a_convolution_of_size_1(tmp_path: Path) -> None:
     model = written(
         path := tmp_path / "net.onnx",

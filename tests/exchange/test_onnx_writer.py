@@ -50,7 +50,7 @@ def filled(model: Graph) -> Graph:
 def elsewhere(content: Any, x: np.ndarray) -> np.ndarray | None:
     """What another program answers; None where none that is installed can be asked.
 
-    The reference evaluator's LRN forgets the last channel, and its ConvTranspose takes no groups.
+    The reference evaluator's LRN counts channels by samples, and its ConvTranspose takes no groups.
     """
     if not {"LRN", "ConvTranspose"} & {each.op_type for each in content.graph.node}:
         with np.errstate(over="ignore"):  # of its sigmoid

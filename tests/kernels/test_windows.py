@@ -164,6 +164,19 @@ def test_work_follows_what_exists_in_a_pool(k: Kernels, size: tuple[int, int], d
     assert dx.sum() == pytest.approx(y.size)
 
 
+def test_what_has_no_room_is_said_by_its_shape(k: Kernels) -> None:
+    x, w = np.ones((1, 4, 4, 1)), np.ones((3, 3, 1, 1))
+    for call in (
+        lambda: k.convtranspose2d(x, w, stride=FAR),
+        lambda: k.conv2d(x, w, padding=FAR),
+        lambda: k.maxpool2d(x, FAR, 1, FAR - 1),
+    ):
+        with pytest.raises(
+            MemoryError, match=r"^Unable to allocate .* GiB for an array with shape \(1, \d{10}, \d{10}, 1\)"
+        ):
+            call()
+
+
 def test_positions_are_counted_in_the_smallest_type_that_holds_them() -> None:
     for size, dtype in (16, np.uint8), (17, np.int32), (2**15, np.int32), (2**16, np.int64):
         d = shapes.pool2d((1, 4, 4, 1), size, None, size - 1, "maxpool2d")

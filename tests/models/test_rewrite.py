@@ -13,7 +13,7 @@ import pytest
 
 import kernels
 import models
-from kernels import Kernels, accuracy, memory
+from kernels import InPlace, Input, Kernel, Kernels, accuracy, memory
 from models import (
     SGD,
     Add,
@@ -269,20 +269,27 @@ def test_training_keeps_off_where_a_result_could_differ(case: str) -> None:
         assert plan.steps == plain.steps
 
 
+def nudge(running: InPlace, value: Input) -> None:
+    """Changes one array by another of whatever shape."""
+
+
+NUDGE = Kernel(nudge)
+
+
 def test_a_step_that_has_to_run_between_keeps_a_block_apart() -> None:
     """A step that reads the block's dgamma and writes the convolution's weights before its backward reads those."""
     plain = rewrite(training(BLOCK), REFERENCE, ["pool_first"])
     block, convolution = (step for step in plain.steps if step.phase == "backward")
-    between = Step("ema_update", (convolution.named["w"], block.named["dgamma"], 0.1), "backward")
+    between = Step(NUDGE, (convolution.named["w"], block.named["dgamma"]), "backward")
     at = plain.steps.index(convolution)
     torn = replace(plain, steps=(*plain.steps[:at], between, *plain.steps[at:]))
     assert rewrite(torn, REFERENCE).steps == torn.steps
 
     kept = Value("kept", (4,))
-    before = Step("ema_update", (convolution.named["w"], convolution.named["x"], 0.1), "backward")
-    reads = Step("ema_update", (kept, block.named["dgamma"], 0.1), "backward")
+    before = Step(NUDGE, (convolution.named["w"], convolution.named["x"]), "backward")
+    reads = Step(NUDGE, (kept, block.named["dgamma"]), "backward")
     follows = Step("relu", (kept, Value("bent", (4,))), "backward")
-    overwrites = Step("ema_update", (block.named["gamma"], convolution.named["x"], 0.1), "backward")
+    overwrites = Step(NUDGE, (block.named["gamma"], convolution.named["x"]), "backward")
     loose = replace(plain, steps=(*plain.steps[:at], reads, follows, before, overwrites, *plain.steps[at:]))
     first, fused_step, *rest = rewrite(loose, REFERENCE).steps[-8:-3]
     assert (first, fused_step.name, rest) == (before, STATISTICS[1], [reads, follows, overwrites])

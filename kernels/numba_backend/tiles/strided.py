@@ -15,7 +15,7 @@ from numpy import int64
 
 from ...shapes import MAX_AXES
 from ..compiler.jit import Flat, inline, kernel, prange, separate, strict
-from .chunks import CHUNK
+from .chunks import CHUNK, chunk, chunks
 from .tile import LANES, TileShape, flat, lanes, tile_load, tile_store, tile_transpose
 
 Axes = tuple[int, ...]
@@ -134,29 +134,25 @@ def unzip_lines(x, block, ways, y):
 
 @separate
 def shuffle_block(x: Flat, block: Copy, y: Flat) -> None:
-    """y = x of one block in which two, three, four or eight lines or columns are dealt out."""
+    """y = x of one block in which two, three or four lines or columns are dealt out."""
     if block.target_line == 2:
         zip_lines(x, block, 2, y)
     elif block.target_line == 3:
         zip_lines(x, block, 3, y)
     elif block.target_line == 4:
         zip_lines(x, block, 4, y)
-    elif block.target_line == 8:
-        zip_lines(x, block, 8, y)
     elif block.source_column == 2:
         unzip_lines(x, block, 2, y)
     elif block.source_column == 3:
         unzip_lines(x, block, 3, y)
-    elif block.source_column == 4:
-        unzip_lines(x, block, 4, y)
     else:
-        unzip_lines(x, block, 8, y)
+        unzip_lines(x, block, 4, y)
 
 
 @inline
 def few(ways):
     """Whether `shuffle_block` knows the number."""
-    return 2 <= ways <= 4 or ways == 8
+    return 2 <= ways <= 4
 
 
 @inline
@@ -223,6 +219,15 @@ def copy_block(x: Flat, block: Copy, divisor: int, y: Flat) -> None:
                     y[target + i * block.target_column] = x[source + i * block.source_column] * scale
 
 
+@inline
+def block_at(row, count, column, columns, source, x_steps, sizes, target, y_steps):
+    """The block of so many lines and columns that begins in a row and column."""
+    x_at = source + place(row, sizes, x_steps) + column * x_steps[AXES - 1]
+    y_at = target + place(row, sizes, y_steps) + column * y_steps[AXES - 1]
+    from_ = x_at, x_steps[AXES - 2], x_steps[AXES - 1]
+    return Copy(count, columns, *from_, y_at, y_steps[AXES - 2], y_steps[AXES - 1])
+
+
 @kernel
 def copy(x, source, x_steps, sizes, divisor, y, target, y_steps):
     """y = x / divisor over axes of these sizes; source and target are where the first elements lie."""
@@ -232,18 +237,30 @@ def copy(x, source, x_steps, sizes, divisor, y, target, y_steps):
         row, last, column, columns = piece(item, sizes, rows, height, width)
         while row < last:
             count = min(lines - row % lines, last - row)
-            x_at = source + place(row, sizes, x_steps) + column * x_steps[AXES - 1]
-            y_at = target + place(row, sizes, y_steps) + column * y_steps[AXES - 1]
-            from_ = x_at, x_steps[AXES - 2], x_steps[AXES - 1]
-            to = y_at, y_steps[AXES - 2], y_steps[AXES - 1]
-            block = Copy(count, columns, *from_, *to)
-            turned = divisor == 1 and block.source_line == 1 and block.target_column == 1
-            if turned and dealt(block):
+            block = block_at(row, count, column, columns, source, x_steps, sizes, target, y_steps)
+            copy_block(flat(x), block, divisor, flat(y))
+            row += count
+
+
+def turns(x_steps: Axes, y_steps: Axes) -> bool:
+    """Whether `turn` may take the place of `copy`: lines lie side by side in x, columns in y."""
+    return (x_steps[-2], y_steps[-1]) == (1, 1)
+
+
+@kernel
+def turn(x, x_steps, sizes, y, y_steps):
+    """y = x over axes of these sizes, of which `turns` is true."""
+    rows, height, width = cut(sizes, True)
+    lines = sizes[AXES - 2]
+    for item in prange(pieces(sizes, rows, height, width)):
+        row, last, column, columns = piece(item, sizes, rows, height, width)
+        while row < last:
+            count = min(lines - row % lines, last - row)
+            block = block_at(row, count, column, columns, 0, x_steps, sizes, 0, y_steps)
+            if dealt(block):
                 shuffle_block(flat(x), block, flat(y))
-            elif turned:
-                turn_block(flat(x), block, flat(y))
             else:
-                copy_block(flat(x), block, divisor, flat(y))
+                turn_block(flat(x), block, flat(y))
             row += count
 
 
@@ -287,33 +304,62 @@ def over(left, right):
 
 @strict
 def by_line(function, a, b, block, y):
-    """y = function(a, b) of one block; columns lie side by side, or are one element that is repeated."""
+    """y = function(a, b) of one block: a's columns lie side by side, and b's as well or are one that is repeated."""
     for line in range(block.lines):
         at, left, right = block.at + line * block.apart, block.a + line * block.a_line, block.b + line * block.b_line
-        if block.a_column == block.b_column:
+        if block.b_column == 1:
             for i in range(block.columns):
                 y[at + i] = function(a[left + i], b[right + i])
-        elif block.a_column == 1:
+        else:
             value = b[right]
             for i in range(block.columns):
                 y[at + i] = function(a[left + i], value)
-        else:
-            value = a[left]
-            for i in range(block.columns):
-                y[at + i] = function(value, b[right + i])
+
+
+@strict
+def by_value(function, a, b, block, y):
+    """y = function(a, b) of one block, where each line has one value of a."""
+    for line in range(block.lines):
+        at, right = block.at + line * block.apart, block.b + line * block.b_line
+        value = a[block.a + line * block.a_line]
+        for i in range(block.columns):
+            y[at + i] = function(value, b[right + i])
 
 
 @separate(strict=True)
 def combine_block(operation: int, a: Flat, b: Flat, block: Operands, y: Flat) -> None:
-    """y = a operation b of one block."""
+    """y = a operation b of one block. Of sums and products it is b that may be repeated along a line."""
     if operation == ADD:
         by_line(plus, a, b, block, y)
-    elif operation == SUBTRACT:
-        by_line(minus, a, b, block, y)
     elif operation == MULTIPLY:
         by_line(times, a, b, block, y)
-    else:
+    elif operation == SUBTRACT and block.a_column == 1:
+        by_line(minus, a, b, block, y)
+    elif operation == SUBTRACT:
+        by_value(minus, a, b, block, y)
+    elif block.a_column == 1:
         by_line(over, a, b, block, y)
+    else:
+        by_value(over, a, b, block, y)
+
+
+@kernel(strict=True)
+def combine_equal(operation, a, b, y):
+    """y = a operation b, of arrays of one shape."""
+    for c in prange(chunks(y)):
+        left, right, ys = chunk(a, c), chunk(b, c), chunk(y, c)
+        if operation == ADD:
+            for i in range(ys.size):
+                ys[i] = left[i] + right[i]
+        elif operation == SUBTRACT:
+            for i in range(ys.size):
+                ys[i] = left[i] - right[i]
+        elif operation == MULTIPLY:
+            for i in range(ys.size):
+                ys[i] = left[i] * right[i]
+        else:
+            for i in range(ys.size):
+                ys[i] = left[i] / right[i]
 
 
 @kernel(strict=True)
