@@ -76,7 +76,8 @@ def paged(shape: tuple[int, ...] | int, dtype: Any) -> np.ndarray:
             raise OSError(ctypes.get_errno(), "mprotect")
     whole = np.frombuffer(pages, np.uint8)
     whole[page : page + room] = 0xA5
-    return whole[page + room - size : page + room].view(dtype).reshape(shape)
+    array: np.ndarray = whole[page + room - size : page + room].view(dtype).reshape(shape)
+    return array
 
 
 class Canaries:
@@ -92,7 +93,8 @@ class Canaries:
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         block = np.full(size + 2 * self.MARGIN, self.BYTE, np.uint8)
         self._blocks.append((block, size))
-        return block[self.MARGIN : self.MARGIN + size].view(dtype).reshape(shape)
+        array: np.ndarray = block[self.MARGIN : self.MARGIN + size].view(dtype).reshape(shape)
+        return array
 
     def intact(self) -> bool:
         """Whether nothing was written beside the arrays made so far, which are then forgotten."""
@@ -248,6 +250,7 @@ class Slip(Layer):
         if self.at != -1:
             return lowered
         y, backward = lowered
+        written: Any = backward
         wrong = plan.like(x[0], "wrong")
         kind = chance.choice(("y", "backward", "none", "dy", "many", "other"))
         slipping.slip = f"hands back {kind}"
@@ -262,7 +265,7 @@ class Slip(Layer):
                 return y, lambda dy: dy
             case "many":
                 return y, lambda dy: (dy,) * 3
-        return y, lambda dy: (wrong, backward(dy))[0]
+        return y, lambda dy: (wrong, written(dy))[0]
 
     def __str__(self) -> str:
         return f"Slip({self.inner})"
@@ -277,7 +280,7 @@ _POOLS = (MaxPool2d(2), AvgPool2d(2), MaxPool2d(2, stride=1), AvgPool2d(2, count
 
 def _layers(chance: random.Random) -> Iterator[Layer]:
     """Layers in a row, for images of 8 by 7 with 2 channels, up to three outputs."""
-    size = (8, 7)
+    size: tuple[int, ...] = (8, 7)
     for _ in range(chance.randrange(3)):
         window = chance.randrange(1, min(size) + 1) if min(size) < 4 else chance.randrange(1, 4)
         padding, stride = chance.randrange(2), chance.randrange(1, 3)
