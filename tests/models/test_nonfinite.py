@@ -177,10 +177,11 @@ class Eager(Layer):
     def lower(self, plan: Any, p: SimpleNamespace, *x: Any) -> Any:
         if not plan.training:
             return x[0], None
-        plan.call("ema_update", p.mean, plan.like(p.mean), 0.5)
-        y = plan.like(x[0])
-        plan.call("meannorm_inference", x[0], plan.like(p.mean), p.mean, y)
-        plan.call("ema_update", p.mean, plan.like(p.mean), 0.5)
+        y, other = plan.like(x[0]), plan.like(p.mean, "other")
+        plan.call("relu", p.mean, other)
+        plan.call("ema_update", p.mean, other, 0.5)
+        plan.call("meannorm_inference", x[0], other, p.mean, y)
+        plan.call("ema_update", p.mean, other, 0.5)
         return y, lambda dy: dy
 
 
