@@ -29,8 +29,8 @@ def read_images(path: str | os.PathLike[str], height: int = 28, width: int = 28)
     - A folder's pictures (those that end in one of PICTURES), its subfolders' included, in the order of their names.
 
     Raises DataNotFoundError for a folder without pictures, DataFormatError for a file that is damaged or of another
-    kind, for a picture without ink, of noise, with more than one digit or with marks all over, for a folder with a picture of a
-    kind that is not read, and OSError for a file that cannot be read.
+    kind, for a picture without ink, of noise, with more than one digit or with marks all over, for a folder with a
+    picture of a kind that is not read, and OSError for a file that cannot be read.
     """
     path = expanded(path)
     if path.is_dir():
