@@ -27,6 +27,10 @@ import models
 from data import csv, idx, pictures
 from data.files import plain
 from models import checkpoints, encoding
+from models.exchange import onnx_writer
+from models.exchange.keras_reader import read_keras
+from models.exchange.onnx_operators import OPERATORS
+from models.exchange.onnx_reader import read_onnx
 from twinkernels import recipes, runs
 
 SAMPLE_LIMIT = 1 << 16  # numbers: an accepted model this small must also predict
@@ -80,11 +84,34 @@ def _picture(content: bytes) -> None:
 
 def _model(content: bytes) -> None:
     model = models.load(_file(content), backend="numpy")
+    _predicts(model)
+
+
+def _predicts(model: models.Graph) -> None:
+    """A model that was taken is sound, and answers where it is small."""
     for array in (model.parameters() | model.statistics()).values():
         assert np.isfinite(array).all()
     if sum(np.prod(value.sized(1), dtype=float) for value in model.plan.values()) <= SAMPLE_LIMIT:
         with np.errstate(all="ignore"):
             model.predict(np.zeros((1, *model.input_shape), np.float32 if model.normalisation is None else np.uint8))
+
+
+def _onnx(content: bytes) -> None:
+    try:
+        model = read_onnx(_file(content), "numpy", max_bytes=1 << 26)
+    except models.ModelFormatError as error:
+        # What is refused is named; where it lies would make every refusal another.
+        raise models.ModelFormatError(str(error).partition(": ")[2]) from None
+    _predicts(model)
+
+
+def _hdf5(content: bytes) -> None:
+    """A whole model of Keras 2; what Keras 3 packs into its archives is read by the same file."""
+    try:
+        model = read_keras(_file(content), "numpy", 1 << 26)
+    except models.ModelFormatError as error:
+        raise models.ModelFormatError(str(error).partition(": ")[2]) from None
+    _predicts(model)
 
 
 def _architecture(content: bytes) -> None:
@@ -182,6 +209,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "csv_gz": _csv_gz,
     "picture": _picture,
     "model": _model,
+    "onnx": _onnx,
+    "hdf5": _hdf5,
     "architecture": _architecture,
     "checkpoint": _checkpoint,
     "state": _state,
@@ -263,6 +292,84 @@ def _model_seeds() -> list[bytes]:
             model.save(Path(folder) / "model")
             contents.append((Path(folder) / "model").read_bytes())
     return contents
+
+
+@cache
+def _onnx_seeds() -> list[bytes]:
+    """What this package writes, and a network that works out the shape of its rows."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    contents = [onnx_writer.content(model, layout) for model in _networks() for layout in onnx_writer.LAYOUTS]
+    rng = np.random.default_rng(0)
+    constants = {
+        "w": rng.random((2, 1, 3, 3), np.float32),
+        "m": rng.random((8, 3), np.float32),
+        "first": np.array([0]),
+        "rest": np.array([-1]),
+        "half": np.array(0.5, np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], auto_pad="SAME_UPPER", strides=[2, 2]),
+        helper.make_node("Mul", ["c", "half"], ["d"]),
+        helper.make_node("Transpose", ["d"], ["t"], perm=[0, 2, 3, 1]),
+        helper.make_node("Shape", ["t"], ["sizes"]),
+        helper.make_node("Gather", ["sizes", "first"], ["n"]),
+        helper.make_node("Concat", ["n", "rest"], ["s"], axis=0),
+        helper.make_node("Reshape", ["t", "s"], ["r"]),
+        helper.make_node("MatMul", ["r", "m"], ["l"]),
+        helper.make_node("Softmax", ["l"], ["y"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 1, 4, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    return [*contents, bytes(model.SerializeToString())]
+
+
+@cache
+def _hdf5_seeds() -> list[bytes]:
+    """A model with what a file of Keras 2 can hold: a model in it, statistics, a join."""
+    import h5py
+
+    rng = np.random.default_rng(0)
+    inner = [
+        {"class_name": "Conv2D", "config": {"name": "c", "filters": 2, "kernel_size": [2, 2], "padding": "valid"}},
+        {"class_name": "BatchNormalization", "config": {"name": "b", "axis": 3, "momentum": 0.9, "epsilon": 0.001}},
+    ]
+    names = ("block", "relu", "sum", "flat", "head")
+    reads = (["image"], ["block"], ["block", "relu"], ["sum"], ["flat"])
+    layers: list[dict[str, Any]] = [
+        {"class_name": "InputLayer", "config": {"name": "image", "batch_input_shape": [None, 3, 3, 1]}},
+        {"class_name": "Sequential", "config": {"name": "block", "layers": inner}},
+        {"class_name": "Activation", "config": {"name": "relu", "activation": "relu"}},
+        {"class_name": "Add", "config": {"name": "sum"}},
+        {"class_name": "Flatten", "config": {"name": "flat"}},
+        {"class_name": "Dense", "config": {"name": "head", "units": 2, "activation": "softmax", "use_bias": False}},
+    ]
+    for layer, read in zip(layers, ([], *reads), strict=True):
+        layer["inbound_nodes"] = [[[name, 0, 0, {}] for name in read]] * bool(read)
+    told = {"name": "m", "layers": layers, "input_layers": [["image", 0, 0]], "output_layers": [["head", 0, 0]]}
+    arrays: dict[str, dict[str, tuple[int, ...]]] = {
+        "block": {"c/kernel:0": (2, 2, 1, 2), "c/bias:0": (2,), **{f"b/{name}:0": (2,) for name in ("gamma", "beta")}},
+        "head": {"head/kernel:0": (8, 2)},
+    }
+    arrays["block"] |= {f"b/moving_{name}:0": (2,) for name in ("mean", "variance")}
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file.attrs["keras_version"] = "2.3.1"
+        file.attrs["model_config"] = json.dumps({"class_name": "Model", "config": told})
+        group = file.create_group("model_weights")
+        group.attrs["layer_names"] = [name.encode() for name in names]
+        for name in names:
+            held = group.create_group(name)
+            held.attrs["weight_names"] = [path.encode() for path in arrays.get(name, {})]
+            for path, shape in arrays.get(name, {}).items():
+                held[path] = rng.random(shape, np.float32)
+    return [buffer.getvalue()]
 
 
 @cache
@@ -351,6 +458,8 @@ _SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "csv_gz": lambda: [gzip.compress(content, mtime=0) for content in _csv_seeds()],
     "picture": _picture_seeds,
     "model": _model_seeds,
+    "onnx": _onnx_seeds,
+    "hdf5": _hdf5_seeds,
     "architecture": _architecture_seeds,
     "checkpoint": _checkpoint_seeds,
     "state": _state_seeds,
@@ -367,6 +476,11 @@ WORDS = {
         *_VALUES,
         *b'"Sequential" "Graph" "input" "size" "stride" "padding" "groups" "outputs" "init" "gain" "bias"'.split(),
     ],
+    "onnx": [
+        *(name.encode() for name in sorted(OPERATORS)),
+        *b"pads strides dilations group axis perm kernel_shape auto_pad SAME_LOWER epsilon alpha location data".split(),
+    ],
+    "hdf5": [b"HEAP", b"SNOD", b"TREE", b"GCOL", b"\xff" * 8, b"kernel:0", b'"Dense"', b'"layers"', b'"inbound_nodes"'],
     "state": [*_VALUES, *b'"options" "numbers" "progress" "history" "callbacks" "samples" "done" "numpy"'.split()],
     "config": [*_VALUES, *(f'"{name}"'.encode() for name in runs.KNOWN), b'"recipe"', b'"numpy"', b'"type"'],
     "history": [*_VALUES, b"\n", b'"epoch"', b'"loss"'],

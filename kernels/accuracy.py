@@ -157,6 +157,10 @@ def reduction_length(call: Call) -> int:
             length = d.kh * d.kw * d.c // d.groups
         case "conv2d_backward":
             length = max(n * d.oh * d.ow, d.kh * d.kw * d.f // d.groups)
+        case "convtranspose2d":
+            length = d.kh * d.kw * d.f // d.groups
+        case "convtranspose2d_backward":
+            length = max(n * d.h * d.w, d.kh * d.kw * d.c // d.groups)
         case "softmax_cross_entropy":
             length = n * d.channels
         case "mse":
@@ -165,6 +169,22 @@ def reduction_length(call: Call) -> int:
             length = (2 * len(arguments["weights"]) - 1) ** 2
         case "warp":
             length = 4
+        case "mean":
+            length = d.size
+        case "slice" | "slice_backward" | "pad2d" | "mean_backward" | "upsample2d":
+            length = 1
+        case "pad2d_backward":
+            length = (1 + d.oh // d.h) * (1 + d.ow // d.w)
+        case "upsample2d_backward":
+            length = d.factor_h * d.factor_w
+        case "layernorm" | "layernorm_backward":
+            length = max(n * d.positions, d.channels)
+        case "groupnorm" | "groupnorm_backward":
+            length = max(n * d.positions, d.positions * d.channels // d.groups)
+        case "local_response_norm" | "local_response_norm_backward":
+            length = arguments["size"]
+        case "add_backward" | "subtract_backward" | "multiply_backward" | "divide_backward":
+            length = max(arguments["dy"].size // array.size for array in call.arrays("output").values())
         case str(name) if d is not None:
             length = d.kh * d.kw if "pool" in name else n * d.positions
         case name:

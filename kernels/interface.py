@@ -9,12 +9,14 @@ nothing.
   None: then nobody wants them, and nothing is spent on them.
 * Arrays are C-contiguous and share one dtype, float32 or float64, labels and indices (int64), masks (bool) and argmax
   aside.
-  No axis is empty. The facade in `ops` and the plan in `models` see to it; backends check nothing.
+  They have an axis at least, losses aside, and none is empty. The facade in `ops` and the plan in `models` see to it;
+  backends check nothing.
 * `scratch` is the backend's private workspace, a flat array of the common dtype, undefined on entry. A kernel
   with scratch has dims `d`, and its backend has the kernel's `ScratchSize`.
 * Shapes: images are NHWC, convolution weights (KH, KW, C / groups, F), linear weights (K, M). The last axis is
   the channels', the first the batch's. `...` stands for any number of axes between.
-* NaN and infinities in an input reach every output that the formula makes depend on it.
+* NaN and infinities in an input reach every output that the formula makes depend on it. Elementwise kernels give a
+  zero the sign that IEEE 754 gives the formula; tanh, erf and eˣ − 1 of a zero are that zero.
 * Gradients are of one scalar loss: `dy` is its gradient by y. A `_backward` needs its named arguments only.
 """
 
@@ -29,7 +31,19 @@ from typing import Annotated, Any, Protocol, Self, Union, get_args, get_origin, 
 
 import numpy as np
 
-from .shapes import ChannelDims, Conv2dDims, ImageDims, LinearDims, Pool2dDims
+from .shapes import (
+    AxisDims,
+    BroadcastDims,
+    ChannelDims,
+    Conv2dDims,
+    GroupDims,
+    ImageDims,
+    LinearDims,
+    Pad2dDims,
+    Pool2dDims,
+    SliceDims,
+    Upsample2dDims,
+)
 
 Input = Annotated[np.ndarray, "input"]
 Output = Annotated[np.ndarray, "output"]
@@ -67,9 +81,10 @@ class Backend(Protocol):
     def conv2d(x: Input, w: Input, b: Input | None, d: Conv2dDims, scratch: Scratch, y: Output) -> None:
         """y[n, p, q, f] = b[f] + Σ x[n, p·stride − pad + i·dilation, q·stride − pad + j·dilation, c] w[i, j, c, f].
 
-        x (N, H, W, C), w (KH, KW, C / groups, F), b (F,) or None, y (N, OH, OW, F). Places outside x count as
-        zero. With groups, filters f of group g see that group's channels c alone. A cross-correlation, as in
-        every deep-learning library.
+        x (N, H, W, C), w (KH, KW, C / groups, F), b (F,) or None, y (N, OH, OW, F). The sum goes over the taps whose
+        place lies inside x: padding contributes nothing, whatever w holds. pad is d's pad_h and pad_w, the places above
+        and to the left; those below and to the right follow from OH and OW. With groups, filters f of group g see
+        that group's channels c alone. A cross-correlation, as in every deep-learning library.
         """
 
     @staticmethod
@@ -83,7 +98,34 @@ class Backend(Protocol):
         dw: Output,
         db: Output | None,
     ) -> None:
-        """Gradients of `conv2d`: dx by its adjoint, dw[i, j, c, f] = Σ x[n, .., .., c] dy[n, p, q, f], db = Σ dy."""
+        """Gradients of `conv2d`: dx by its adjoint, dw[i, j, c, f] = Σ x[n, .., .., c] dy[n, p, q, f], db = Σ dy.
+
+        Both sums have the terms of the forward: none where a tap lies outside x.
+        """
+
+    @staticmethod
+    def convtranspose2d(x: Input, w: Input, b: Input | None, d: Conv2dDims, scratch: Scratch, y: Output) -> None:
+        """y[n, p·stride − pad + i·dilation, q·stride − pad + j·dilation, m] = b[m] + Σ x[n, p, q, c] w[i, j, m, c].
+
+        x (N, H, W, C), w (KH, KW, M / groups, C), b (M,) or None, y (N, OH, OW, M). The sum goes over all p, q, i, j
+        and c that lead to the place; what would lie outside y is dropped. It is the gradient by the input of the
+        convolution with these filters from y's shape to x's, whose geometry d is: y is d's (h, w, c), x its
+        (oh, ow, f). With groups, outputs m of group g see that group's channels c alone. Zeiler et al. 2010.
+        """
+
+    @staticmethod
+    def convtranspose2d_backward(
+        dy: Input,
+        x: Input,
+        w: Input,
+        d: Conv2dDims,
+        scratch: Scratch,
+        dx: Output | None,
+        dw: Output,
+        db: Output | None,
+    ) -> None:
+        """Gradients of `convtranspose2d`: dx = `conv2d` of dy by w, dw[i, j, m, c] = Σ dy[n, .., .., m] x[n, p, q, c],
+        db = Σ dy."""
 
     # Pooling -----------------------------------------------------------------------------------------------
 
@@ -91,7 +133,8 @@ class Backend(Protocol):
     def maxpool2d(x: Input, d: Pool2dDims, y: Output, argmax: Output) -> None:
         """y = maximum over each window; argmax (N, OH, OW, C) = its position i·KW + j in the window.
 
-        The first maximum in row-major order wins; the first NaN beats every number; padding never wins.
+        Position (i, j) of window (p, q) lies at (p·stride − pad + i·dilation, q·stride − pad + j·dilation). The first
+        maximum in row-major order wins; the first NaN beats every number; padding never wins.
         argmax has dtype `d.argmax_dtype`.
         """
 
@@ -101,7 +144,11 @@ class Backend(Protocol):
 
     @staticmethod
     def avgpool2d(x: Input, d: Pool2dDims, count_include_pad: bool, y: Output) -> None:
-        """y = sum over each window, divided by KH·KW, or by its real pixels alone if not count_include_pad."""
+        """y = sum over each window's real pixels, divided by how many they are, or by its places if count_include_pad.
+
+        Those are the places in the image and in the padding, of end_h rows below it and end_w columns to the right:
+        KH·KW but in windows that reach beyond, which ceil_mode makes.
+        """
 
     @staticmethod
     def avgpool2d_backward(dy: Input, d: Pool2dDims, count_include_pad: bool, dx: Output) -> None:
@@ -187,6 +234,95 @@ class Backend(Protocol):
         """The mean is a constant: dx = dy, dbeta = Σ dy."""
 
     @staticmethod
+    def layernorm(
+        x: Input, gamma: Input, beta: Input, eps: float, d: ChannelDims, y: Output, mean: Output, inv_std: Output
+    ) -> None:
+        """y = gamma (x − mean) inv_std + beta, statistics over the channels of each position of each sample.
+
+        x, y hold (N, positions, channels) elements, gamma and beta (channels,), mean and inv_std (N, positions).
+        inv_std = 1 / √(biased variance + eps). Ba, Kiros and Hinton 2016.
+        """
+
+    @staticmethod
+    def layernorm_backward(
+        dy: Input,
+        x: Input,
+        gamma: Input,
+        mean: Input,
+        inv_std: Input,
+        d: ChannelDims,
+        scratch: Scratch,
+        dx: Output | None,
+        dgamma: Output,
+        dbeta: Output,
+    ) -> None:
+        """With x̂ = (x − mean) inv_std, g = gamma dy, and means over the channels of a position:
+
+        dbeta = Σ dy, dgamma = Σ dy x̂, dx = inv_std (g − mean(g) − x̂ mean(g x̂)).
+        """
+
+    @staticmethod
+    def groupnorm(
+        x: Input,
+        gamma: Input,
+        beta: Input,
+        eps: float,
+        d: GroupDims,
+        scratch: Scratch,
+        y: Output,
+        mean: Output,
+        inv_std: Output,
+    ) -> None:
+        """y = gamma (x − mean) inv_std + beta by channel, statistics over each sample's groups of channels.
+
+        x, y (N, ..., C), gamma and beta (C,), mean and inv_std (N, groups). A group is C / groups channels that lie
+        side by side, at all positions. inv_std = 1 / √(biased variance + eps). Wu and He 2018.
+        """
+
+    @staticmethod
+    def groupnorm_backward(
+        dy: Input,
+        x: Input,
+        gamma: Input,
+        mean: Input,
+        inv_std: Input,
+        d: GroupDims,
+        scratch: Scratch,
+        dx: Output | None,
+        dgamma: Output,
+        dbeta: Output,
+    ) -> None:
+        """With x̂ = (x − mean) inv_std, g = gamma dy, and means over a sample's group:
+
+        dbeta = Σ dy, dgamma = Σ dy x̂, dx = inv_std (g − mean(g) − x̂ mean(g x̂)).
+        """
+
+    @staticmethod
+    def local_response_norm(
+        x: Input, size: int, alpha: float, beta: float, bias: float, d: ChannelDims, y: Output, scale: Output
+    ) -> None:
+        """scale[c] = bias + alpha / size · Σ x[k]² over c − ⌊(size − 1) / 2⌋ <= k <= c + ⌊size / 2⌋; y = x scale^−beta.
+
+        x, y, scale (N, ..., C); channels that are not there count as zero. Krizhevsky et al. 2012.
+        """
+
+    @staticmethod
+    def local_response_norm_backward(
+        dy: Input,
+        x: Input,
+        scale: Input,
+        size: int,
+        alpha: float,
+        beta: float,
+        d: ChannelDims,
+        scratch: Scratch,
+        dx: Output,
+    ) -> None:
+        """dx[k] = dy[k] scale[k]^−beta − 2 alpha beta / size · x[k] Σ dy[c] x[c] scale[c]^(−beta − 1), over the c that
+        have k in their window.
+        """
+
+    @staticmethod
     def ema_update(running: InPlace, value: Input, momentum: float) -> None:
         """running += momentum (value − running): momentum is the weight of the new value."""
 
@@ -194,7 +330,7 @@ class Backend(Protocol):
 
     @staticmethod
     def relu(x: Input, y: Output) -> None:
-        """y = max(x, 0); NaN stays NaN."""
+        """y = x where x > 0, else +0; NaN stays NaN."""
 
     @staticmethod
     def relu_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
@@ -257,6 +393,94 @@ class Backend(Protocol):
         """dx = dy σ(x)."""
 
     @staticmethod
+    def clip(x: Input, low: float, high: float, y: Output) -> None:
+        """y = min(max(x, low), high): low where x <= low, else x; then high where that is > high. NaN stays NaN.
+
+        Either bound may be infinite; with low > high all numbers become high.
+        """
+
+    @staticmethod
+    def clip_backward(dy: Input, x: Input, y: Input, low: float, high: float, dx: Output) -> None:
+        """dx = 0 where x <= low or x >= high, else dy: at the bounds as `relu` and ReLU6 have it."""
+
+    @staticmethod
+    def hard_sigmoid(x: Input, alpha: float, beta: float, y: Output) -> None:
+        """y = max(0, min(1, alpha x + beta)); NaN stays NaN."""
+
+    @staticmethod
+    def hard_sigmoid_backward(dy: Input, x: Input, y: Input, alpha: float, beta: float, dx: Output) -> None:
+        """dx = 0 where y <= 0 or y >= 1, else alpha dy."""
+
+    @staticmethod
+    def hard_swish(x: Input, y: Output) -> None:
+        """y = x max(0, min(6, x + 3)) / 6. Howard et al. 2019."""
+
+    @staticmethod
+    def hard_swish_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = 0 where x <= −3, dy where x >= 3, else dy (x / 3 + 1 / 2)."""
+
+    @staticmethod
+    def mish(x: Input, y: Output) -> None:
+        """y = x tanh(log(1 + eˣ)), without overflow. Misra 2019."""
+
+    @staticmethod
+    def mish_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = dy (t + x σ(x) (1 − t²)), t = tanh(log(1 + eˣ))."""
+
+    @staticmethod
+    def selu(x: Input, alpha: float, gamma: float, y: Output) -> None:
+        """y = gamma x where x > 0, else gamma alpha (eˣ − 1). Klambauer et al. 2017."""
+
+    @staticmethod
+    def selu_backward(dy: Input, x: Input, y: Input, alpha: float, gamma: float, dx: Output) -> None:
+        """dx = gamma dy where x > 0, else dy (y + gamma alpha)."""
+
+    @staticmethod
+    def celu(x: Input, alpha: float, y: Output) -> None:
+        """y = x where x > 0, else alpha (e^(x / alpha) − 1), alpha > 0. Barron 2017."""
+
+    @staticmethod
+    def celu_backward(dy: Input, x: Input, y: Input, alpha: float, dx: Output) -> None:
+        """dx = dy where x > 0, else dy (1 + y / alpha)."""
+
+    @staticmethod
+    def gelu_tanh(x: Input, y: Output) -> None:
+        """y = x (1 + tanh u) / 2 with u = √(2/π) (x + 0.044715 x³): `gelu`, approximated. Hendrycks and Gimpel 2016."""
+
+    @staticmethod
+    def gelu_tanh_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = dy (s + 2 x s (1 − s) √(2/π) (1 + 3 · 0.044715 x²)), s = (1 + tanh u) / 2 = σ(2u)."""
+
+    @staticmethod
+    def softsign(x: Input, y: Output) -> None:
+        """y = x / (1 + |x|)."""
+
+    @staticmethod
+    def softsign_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = dy / (1 + |x|)²."""
+
+    @staticmethod
+    def thresholded_relu(x: Input, alpha: float, y: Output) -> None:
+        """y = 0 where x <= alpha, else x; NaN stays NaN. Konda et al. 2015."""
+
+    @staticmethod
+    def thresholded_relu_backward(dy: Input, x: Input, y: Input, alpha: float, dx: Output) -> None:
+        """dx = 0 where x <= alpha, else dy."""
+
+    @staticmethod
+    def prelu(x: Input, slope: Input, y: Output) -> None:
+        """y = x where x > 0, else slope x. x (N, ..., C), slope (C,), or (1,) for all channels. He et al. 2015."""
+
+    @staticmethod
+    def prelu_backward(
+        dy: Input, x: Input, slope: Input, d: ChannelDims, scratch: Scratch, dx: Output | None, dslope: Output
+    ) -> None:
+        """dx = dy where x > 0, else slope dy; dslope = Σ dy min(x, 0), by channel or over all.
+
+        `d` has as many channels as there are slopes.
+        """
+
+    @staticmethod
     def dropout(x: Input, rate: float, seed: int, step: int, y: Output, mask: Output) -> None:
         """y = x / (1 − rate) where mask, else 0; each element is kept with probability 1 − rate.
 
@@ -269,6 +493,73 @@ class Backend(Protocol):
     @staticmethod
     def dropout_backward(dy: Input, mask: Input, rate: float, dx: Output) -> None:
         """dx = dy / (1 − rate) where mask, else 0."""
+
+    # Functions, elementwise, any shape ---------------------------------------------------------------------
+    # Outside of a function's domain y is what IEEE 754 says: NaN, or the infinity of a pole. No warning is given.
+
+    @staticmethod
+    def exp(x: Input, y: Output) -> None:
+        """y = eˣ."""
+
+    @staticmethod
+    def exp_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = dy y."""
+
+    @staticmethod
+    def log(x: Input, y: Output) -> None:
+        """y = log x, the natural logarithm."""
+
+    @staticmethod
+    def log_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = dy / x."""
+
+    @staticmethod
+    def sqrt(x: Input, y: Output) -> None:
+        """y = √x."""
+
+    @staticmethod
+    def sqrt_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = dy / (2 y)."""
+
+    @staticmethod
+    def absolute(x: Input, y: Output) -> None:
+        """y = |x|."""
+
+    @staticmethod
+    def absolute_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = dy where x > 0, −dy where x < 0, 0 where x = 0; NaN where x is."""
+
+    @staticmethod
+    def negative(x: Input, y: Output) -> None:
+        """y = −x."""
+
+    @staticmethod
+    def negative_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = −dy."""
+
+    @staticmethod
+    def reciprocal(x: Input, y: Output) -> None:
+        """y = 1 / x."""
+
+    @staticmethod
+    def reciprocal_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = −dy y²."""
+
+    @staticmethod
+    def power(x: Input, exponent: float, y: Output) -> None:
+        """y = x^exponent: NaN where x < 0 and the exponent is no whole number, 1 everywhere for the exponent 0."""
+
+    @staticmethod
+    def power_backward(dy: Input, x: Input, y: Input, exponent: float, dx: Output) -> None:
+        """dx = dy exponent x^(exponent − 1), and 0 for the exponent 0."""
+
+    @staticmethod
+    def erf(x: Input, y: Output) -> None:
+        """y = 2/√π ∫₀ˣ e^(−t²) dt, the error function."""
+
+    @staticmethod
+    def erf_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+        """dx = dy 2/√π e^(−x²)."""
 
     # Outputs and losses ------------------------------------------------------------------------------------
 
@@ -301,7 +592,8 @@ class Backend(Protocol):
         """loss = −mean over the batch of Σ_c t_c log softmax(logits)_c, and its gradient (softmax − t) / N.
 
         logits (N, C), labels (N,) int64 in [0, C), loss (). The target t is (1 − smoothing) onehot + smoothing / C:
-        Szegedy et al. 2016.
+        Szegedy et al. 2016. A label outside of [0, C) is no error here, where labels may change under a plan that runs:
+        its row of the gradient is NaN, and so is the loss.
         """
 
     @staticmethod
@@ -310,23 +602,101 @@ class Backend(Protocol):
     ) -> None:
         """loss = mean of (prediction − target)² over all elements, dprediction = 2 (prediction − target) / elements."""
 
-    # Joining branches --------------------------------------------------------------------------------------
+    # Arithmetic of two arrays ------------------------------------------------------------------------------
+    # Shapes broadcast as NumPy's do: aligned at the last axis, and an axis of size 1, or one that is not there, is
+    # repeated. An array's gradient is summed over the places where it was repeated.
 
     @staticmethod
     def add(a: Input, b: Input, y: Output) -> None:
-        """y = a + b."""
+        """y = a + b, broadcast."""
 
     @staticmethod
-    def add_backward(dy: Input, da: Output, db: Output) -> None:
-        """da = dy, db = dy."""
+    def add_backward(dy: Input, d: BroadcastDims, scratch: Scratch, da: Output | None, db: Output | None) -> None:
+        """da = Σ dy, db = Σ dy."""
 
     @staticmethod
-    def concat(a: Input, b: Input, y: Output) -> None:
-        """y = a and b side by side along the last axis."""
+    def subtract(a: Input, b: Input, y: Output) -> None:
+        """y = a − b, broadcast."""
+
+    @staticmethod
+    def subtract_backward(dy: Input, d: BroadcastDims, scratch: Scratch, da: Output | None, db: Output | None) -> None:
+        """da = Σ dy, db = −Σ dy."""
+
+    @staticmethod
+    def multiply(a: Input, b: Input, y: Output) -> None:
+        """y = a b, broadcast."""
+
+    @staticmethod
+    def multiply_backward(
+        dy: Input, a: Input, b: Input, d: BroadcastDims, scratch: Scratch, da: Output | None, db: Output | None
+    ) -> None:
+        """da = Σ dy b, db = Σ dy a."""
+
+    @staticmethod
+    def divide(a: Input, b: Input, y: Output) -> None:
+        """y = a / b, broadcast; infinite or NaN where b is zero, as floats have it."""
+
+    @staticmethod
+    def divide_backward(
+        dy: Input, a: Input, b: Input, d: BroadcastDims, scratch: Scratch, da: Output | None, db: Output | None
+    ) -> None:
+        """da = Σ dy / b, db = −(Σ dy a) / b / b."""
+
+    @staticmethod
+    def mean(x: Input, d: AxisDims, y: Output) -> None:
+        """y = the mean of x over one axis, or over some that lie side by side.
+
+        x holds (N, before, size, after) elements, y (N, before, after).
+        """
+
+    @staticmethod
+    def mean_backward(dy: Input, d: AxisDims, dx: Output) -> None:
+        """dx = dy / size at every place of the axis."""
+
+    # Joining, cutting and moving ---------------------------------------------------------------------------
+
+    @staticmethod
+    def concat(a: Input, b: Input, third: Input | None, fourth: Input | None, y: Output) -> None:
+        """y = two, three or four arrays side by side along the last axis; None stands for no array."""
 
     @staticmethod
     def concat_backward(dy: Input, da: Output, db: Output) -> None:
         """da, db = the two parts of dy along the last axis."""
+
+    @staticmethod
+    def slice(x: Input, d: SliceDims, y: Output) -> None:
+        """y[n, i, k, j] = x[n, i, start + k·step, j] for k < kept.
+
+        x holds (N, before, size, after) elements, y (N, before, kept, after). step may be negative, not 0.
+        """
+
+    @staticmethod
+    def slice_backward(dy: Input, d: SliceDims, dx: Output) -> None:
+        """dx = dy at the places that y was taken from, zero elsewhere."""
+
+    @staticmethod
+    def transpose(x: Input, axes: tuple[int, ...], y: Output) -> None:
+        """y = x with its axes in another order: axis i of y is axis axes[i] of x."""
+
+    @staticmethod
+    def pad2d(x: Input, d: Pad2dDims, mode: str, value: float, y: Output) -> None:
+        """y[n, p, q, c] = x[n, p − top, q − left, c].
+
+        Places outside x: mode "constant" has the value there, "edge" the nearest pixel, "reflect" the one as far inside
+        the outermost pixel. A negative padding crops.
+        """
+
+    @staticmethod
+    def pad2d_backward(dy: Input, d: Pad2dDims, mode: str, dx: Output) -> None:
+        """dx = each dy added at the pixel that it was taken from."""
+
+    @staticmethod
+    def upsample2d(x: Input, d: Upsample2dDims, y: Output) -> None:
+        """y[n, p, q, c] = x[n, ⌊p / factor_h⌋, ⌊q / factor_w⌋, c]: every pixel factor_h · factor_w times."""
+
+    @staticmethod
+    def upsample2d_backward(dy: Input, d: Upsample2dDims, dx: Output) -> None:
+        """dx = the sum of dy over a pixel's copies."""
 
     # Augmentation ------------------------------------------------------------------------------------------
 
@@ -620,11 +990,15 @@ class Kernel:
 
     Both are fill functions with the same parameters, annotated with `Input`, `Output`, `InPlace`, `Scratch` or plain
     types. With a `scratch` parameter they have dims `d`, and scratch(backend, d, n) gives the elements it needs.
+
+    shapes: the arrays' axes, in the words of `kernels.rules`, such as "x (N, ..., C), gain (C), y (N, ..., C)". A plan
+    then holds every call to them when it is made; without them a kernel has to look at its arrays itself.
     """
 
     numpy: Callable[..., None]
     numba: Callable[..., None] | None = None
     scratch: Callable[[str, Any, int], int] | None = None
+    shapes: str = ""
 
     @property
     def name(self) -> str:
@@ -684,7 +1058,7 @@ def roles(kernel: str | Kernel) -> dict[str, str]:
 
     kernel: a name of `Backend`, `Fused` or `Batches`, else ValueError; or a kernel written elsewhere.
     """
-    function = kernel.numpy if isinstance(kernel, Kernel) else _declaration(kernel)
+    function = declaration(kernel)
     hints = get_type_hints(function, include_extras=True)
     return {name: _role(hints.get(name)) for name in inspect.signature(function).parameters}
 
@@ -697,7 +1071,10 @@ def _role(hint: object) -> str:
     return "attribute"
 
 
-def _declaration(kernel: str) -> Callable[..., None]:
+def declaration(kernel: str | Kernel) -> Callable[..., None]:
+    """The function whose signature is the kernel's; errors as `roles` has them."""
+    if isinstance(kernel, Kernel):
+        return kernel.numpy
     if not isinstance(kernel, str):
         raise TypeError(f"kernel is a {type(kernel).__name__}, expected a name or a kernels.Kernel")
     known: dict[str, Callable[..., None]] = {

@@ -11,11 +11,18 @@ ALIGNMENT = 64
 
 
 def empty(shape: tuple[int, ...] | int, dtype: DTypeLike) -> np.ndarray:
-    """An uninitialised C-contiguous array whose first element lies on a 64-byte boundary."""
+    """An uninitialised C-contiguous array whose first element lies on a 64-byte boundary.
+
+    Raises MemoryError where there is no room for it, be it in memory or, which NumPy calls a ValueError, in addresses.
+    """
     shape = (shape,) if isinstance(shape, int) else shape
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
-    raw = np.empty(size + ALIGNMENT, np.uint8)
+    try:
+        raw = np.empty(size + ALIGNMENT, np.uint8)
+    except (MemoryError, ValueError):
+        message = f"Unable to allocate {size / 2**30:.3g} GiB for an array with shape {shape} and data type {dtype}"
+        raise MemoryError(message) from None
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + size].view(dtype).reshape(shape)
 

@@ -8,9 +8,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import memory, shapes
+from . import memory, polynomials, shapes
 from .interface import Backend, FoldSize, Kernel, Program, Programs, ScratchSize, roles
-from .shapes import Pair, Shape
+from .shapes import Padding, Pair, Shape, Sides
 
 Array = np.ndarray
 
@@ -178,26 +178,28 @@ class Kernels:
         w: Array,
         b: Array | None = None,
         stride: Pair = 1,
-        padding: Pair = 0,
+        padding: Padding = 0,
         dilation: Pair = 1,
         groups: int = 1,
     ) -> Array:
         """Convolves images with filters as deep learning does: a cross-correlation, no filter is turned round.
 
         y[n, p, q, f] = b[f] + Σ x[n, p·stride − padding + i·dilation, q·stride − padding + j·dilation, c] w[i, j, c, f]
-        over a filter's rows i, columns j and channels c. Places outside x count as zero.
+        over a filter's rows i, columns j and channels c. Places outside x are no terms of the sum.
 
         Args:
             x: images (N, H, W, C).
             w: filters (KH, KW, C / groups, F).
             b: biases (F,), or None for none.
             stride: step of the window, an int or an (h, w) pair, at least 1.
-            padding: zeros added on each side, an int or an (h, w) pair, at least 0.
+            padding: places added around the images, an int or an (h, w) pair, ((top, bottom), (left, right)), each at
+                least 0; or "same" for ⌈H / stride⌉ by ⌈W / stride⌉ windows, an odd place at the end, or "same_lower",
+                at the beginning.
             dilation: distance between a filter's taps, an int or an (h, w) pair, at least 1.
             groups: number of groups, a divisor of C and F; filters of group g see the channels of group g alone.
 
         Returns:
-            y (N, OH, OW, F), with OH = ⌊(H + 2 padding − dilation (KH − 1) − 1) / stride⌋ + 1, and OW likewise.
+            y (N, OH, OW, F), with OH = ⌊(H + top + bottom − dilation (KH − 1) − 1) / stride⌋ + 1, and OW likewise.
 
         Raises:
             TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
@@ -223,7 +225,7 @@ class Kernels:
         x: Array,
         w: Array,
         stride: Pair = 1,
-        padding: Pair = 0,
+        padding: Padding = 0,
         dilation: Pair = 1,
         groups: int = 1,
     ) -> tuple[Array, Array, Array]:
@@ -236,7 +238,7 @@ class Kernels:
             x: the forward's images (N, H, W, C).
             w: the forward's filters (KH, KW, C / groups, F).
             stride: the forward's, an int or an (h, w) pair.
-            padding: the forward's, an int or an (h, w) pair.
+            padding: the forward's.
             dilation: the forward's, an int or an (h, w) pair.
             groups: the forward's.
 
@@ -255,28 +257,137 @@ class Kernels:
         self.backend.conv2d_backward(dy, x, w, d, self._scratch("conv2d_backward", d, x), dx, dw, db)
         return dx, dw, db
 
+    def convtranspose2d(
+        self,
+        x: Array,
+        w: Array,
+        b: Array | None = None,
+        stride: Pair = 1,
+        padding: Padding = 0,
+        output_padding: Pair = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+    ) -> Array:
+        """Spreads each pixel over a window: the gradient of `conv2d` by its input, as a layer of its own.
+
+        y[n, p·stride − padding + i·dilation, q·stride − padding + j·dilation, m] = b[m] + Σ x[n, p, q, c] w[i, j, m, c]
+        over everything that leads to one place of y; what would lie outside y is dropped. Zeiler et al. 2010.
+
+        Args:
+            x: images (N, H, W, C).
+            w: filters (KH, KW, M / groups, C), those of the convolution that leads from y to x.
+            b: biases (M,), or None for none.
+            stride: distance between neighbouring pixels' windows, an int or an (h, w) pair, at least 1.
+            padding: places taken off y's sides, an int or an (h, w) pair, ((top, bottom), (left, right)), each at
+                least 0.
+            output_padding: rows and columns added to y's end, an int or an (h, w) pair, at least 0 and less than stride
+                or dilation.
+            dilation: distance between a filter's taps, an int or an (h, w) pair, at least 1.
+            groups: number of groups, a divisor of C and M; outputs of group g see the channels of group g alone.
+
+        Returns:
+            y (N, OH, OW, M), with OH = (H − 1) stride − top − bottom + dilation (KH − 1) + output_padding + 1, and OW
+            likewise.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; w or b does not fit x and groups, or the
+                padding leaves nothing; stride, padding, output_padding, dilation or groups is out of range.
+
+        >>> import numpy as np
+        >>> import kernels
+        >>> x, w = np.ones((1, 2, 2, 1)), np.ones((3, 3, 1, 1))
+        >>> kernels.get("numpy").convtranspose2d(x, w, stride=2)[0, :, :, 0]
+        array([[1., 1., 2., 1., 1.],
+               [1., 1., 2., 1., 1.],
+               [2., 2., 4., 2., 2.],
+               [1., 1., 2., 1., 1.],
+               [1., 1., 2., 1., 1.]])
+        """
+        dtype = shapes.arrays("convtranspose2d", x=x, w=w, **_given(b=b))
+        d = shapes.convtranspose2d(x.shape, w.shape, _shape(b), stride, padding, output_padding, dilation, groups)
+        y = memory.empty((len(x), d.h, d.w, d.c), dtype)
+        self.backend.convtranspose2d(x, w, b, d, self._scratch("convtranspose2d", d, x), y)
+        return y
+
+    def convtranspose2d_backward(
+        self,
+        dy: Array,
+        x: Array,
+        w: Array,
+        stride: Pair = 1,
+        padding: Padding = 0,
+        output_padding: Pair = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+    ) -> tuple[Array, Array, Array]:
+        """Gradients of `convtranspose2d`: dx is the convolution of dy with w, dw and db sum over y's places.
+
+        The whole rule: `kernels.Backend.convtranspose2d_backward`.
+
+        Args:
+            dy: gradient of a scalar loss by y, (N, OH, OW, M).
+            x: the forward's images (N, H, W, C).
+            w: the forward's filters (KH, KW, M / groups, C).
+            stride: the forward's, an int or an (h, w) pair.
+            padding: the forward's.
+            output_padding: the forward's, an int or an (h, w) pair.
+            dilation: the forward's, an int or an (h, w) pair.
+            groups: the forward's.
+
+        Returns:
+            dx (N, H, W, C), dw (KH, KW, M / groups, C) and db (M,).
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; w does not fit x and groups, dy is not of y's
+                shape; stride, padding, output_padding, dilation or groups is out of range.
+        """
+        dtype = shapes.arrays("convtranspose2d_backward", dy=dy, x=x, w=w)
+        options = (stride, padding, output_padding, dilation, groups)
+        d = shapes.convtranspose2d(x.shape, w.shape, None, *options, "convtranspose2d_backward")
+        shapes.equal("convtranspose2d_backward", "dy", dy.shape, (len(x), d.h, d.w, d.c), "the shape of y")
+        dx, dw, db = _like(x), _like(w), memory.empty(d.c, dtype)
+        scratch = self._scratch("convtranspose2d_backward", d, x)
+        self.backend.convtranspose2d_backward(dy, x, w, d, scratch, dx, dw, db)
+        return dx, dw, db
+
     # Pooling -----------------------------------------------------------------------------------------------
 
-    def maxpool2d(self, x: Array, size: Pair = 2, stride: Pair | None = None, padding: Pair = 0) -> tuple[Array, Array]:
+    def maxpool2d(
+        self,
+        x: Array,
+        size: Pair = 2,
+        stride: Pair | None = None,
+        padding: Padding = 0,
+        dilation: Pair = 1,
+        ceil_mode: bool = False,
+    ) -> tuple[Array, Array]:
         """y = the largest value of each window, channel by channel.
 
         The first of equal maxima wins, a NaN beats every number, padding never wins. Windows that reach beyond the
-        padding are left out.
+        padding are left out, unless ceil_mode.
 
         Args:
             x: images (N, H, W, C).
             size: (KH, KW) of the window, an int or an (h, w) pair, at least 1.
             stride: step of the window, an int or an (h, w) pair, at least 1; None for the window's size.
-            padding: places added on each side, an int or an (h, w) pair, at least 0 and less than size.
+            padding: places added around the images, an int or an (h, w) pair, ((top, bottom), (left, right)), each at
+                least 0 and less than a window's height or width; or "same" for ⌈H / stride⌉ by ⌈W / stride⌉ windows, an
+                odd place at the end, or "same_lower", at the beginning.
+            dilation: distance between a window's places, an int or an (h, w) pair, at least 1.
+            ceil_mode: whether to round the number of windows up: one that reaches beyond the padding counts if it
+                begins before the image's end.
 
         Returns:
-            y (N, OH, OW, C), with OH = ⌊(H + 2 padding − KH) / stride⌋ + 1, and OW likewise; and argmax of the same
-            shape, each maximum's place i·KW + j in its window, uint8 for windows of up to 256 places, else int32.
+            y (N, OH, OW, C), with OH = ⌊(H + top + bottom − dilation (KH − 1) − 1) / stride⌋ + 1, and OW likewise; and
+            argmax of the same shape, each maximum's place i·KW + j in its window, uint8 for windows of up to 256
+            places, else int32, or int64 beyond 2³¹.
 
         Raises:
             TypeError: x is anything but a numpy array of float32 or float64.
             ValueError: x is not C-contiguous or has an empty axis; the window does not fit into the padded image; size,
-                stride or padding is out of range.
+                stride, padding or dilation is out of range.
 
         >>> import numpy as np
         >>> import kernels
@@ -289,7 +400,7 @@ class Kernels:
                [3, 3]], dtype=uint8)
         """
         dtype = shapes.arrays("maxpool2d", x=x)
-        d = shapes.pool2d(x.shape, size, stride, padding, "maxpool2d")
+        d = shapes.pool2d(x.shape, size, stride, padding, "maxpool2d", dilation, ceil_mode)
         y = memory.empty((len(x), d.oh, d.ow, d.c), dtype)
         argmax = memory.empty(y.shape, d.argmax_dtype)
         self.backend.maxpool2d(x, d, y, argmax)
@@ -302,7 +413,9 @@ class Kernels:
         x_shape: Shape,
         size: Pair = 2,
         stride: Pair | None = None,
-        padding: Pair = 0,
+        padding: Padding = 0,
+        dilation: Pair = 1,
+        ceil_mode: bool = False,
     ) -> Array:
         """Gradient of `maxpool2d`: each dy is added where its window's maximum was; zero elsewhere.
 
@@ -312,7 +425,9 @@ class Kernels:
             x_shape: (N, H, W, C) of the forward's images.
             size: the forward's, an int or an (h, w) pair.
             stride: the forward's, an int or an (h, w) pair; None for the window's size.
-            padding: the forward's, an int or an (h, w) pair.
+            padding: the forward's.
+            dilation: the forward's, an int or an (h, w) pair.
+            ceil_mode: the forward's.
 
         Returns:
             dx (N, H, W, C).
@@ -320,10 +435,12 @@ class Kernels:
         Raises:
             TypeError: dy is anything but a numpy array of float32 or float64.
             ValueError: dy is not C-contiguous or has an empty axis; dy, argmax and x_shape do not fit each other,
-                argmax holds places outside a window or in the padding; size, stride or padding is out of range.
+                argmax holds places outside a window or in the padding; size, stride, padding or dilation is out of
+                range.
         """
         dtype = shapes.arrays("maxpool2d_backward", dy=dy)
-        d = shapes.pool2d(tuple(x_shape), size, stride, padding, "maxpool2d_backward")
+        shapes.rank("maxpool2d_backward", "dy", dy.shape, 4, "samples, height, width, channels")
+        d = shapes.pool2d(tuple(x_shape), size, stride, padding, "maxpool2d_backward", dilation, ceil_mode)
         shape = (len(dy), d.oh, d.ow, d.c)
         shapes.equal("maxpool2d_backward", "x_shape", x_shape, (len(dy), d.h, d.w, d.c), f"dy {dy.shape}")
         shapes.equal("maxpool2d_backward", "dy", dy.shape, shape, "the shape of y")
@@ -337,30 +454,38 @@ class Kernels:
         x: Array,
         size: Pair = 2,
         stride: Pair | None = None,
-        padding: Pair = 0,
+        padding: Padding = 0,
         count_include_pad: bool = True,
+        dilation: Pair = 1,
+        ceil_mode: bool = False,
     ) -> Array:
         """y = the mean of each window, channel by channel; padding counts as zero.
 
-        Windows that reach beyond the padding are left out.
+        Windows that reach beyond the padding are left out, unless ceil_mode.
 
         Args:
             x: images (N, H, W, C).
             size: (KH, KW) of the window, an int or an (h, w) pair, at least 1.
             stride: step of the window, an int or an (h, w) pair, at least 1; None for the window's size.
-            padding: places added on each side, an int or an (h, w) pair, at least 0 and less than size.
-            count_include_pad: whether to divide by KH·KW everywhere; if not, by the number of a window's real pixels.
+            padding: places added around the images, an int or an (h, w) pair, ((top, bottom), (left, right)), each at
+                least 0 and less than a window's height or width; or "same" for ⌈H / stride⌉ by ⌈W / stride⌉ windows, an
+                odd place at the end, or "same_lower", at the beginning.
+            count_include_pad: whether to divide by the number of a window's places in the image and its padding, which
+                is KH·KW but where ceil_mode lets a window reach beyond; if not, by the number of its real pixels.
+            dilation: distance between a window's places, an int or an (h, w) pair, at least 1.
+            ceil_mode: whether to round the number of windows up: one that reaches beyond the padding counts if it
+                begins before the image's end.
 
         Returns:
-            y (N, OH, OW, C), with OH = ⌊(H + 2 padding − KH) / stride⌋ + 1, and OW likewise.
+            y (N, OH, OW, C), with OH = ⌊(H + top + bottom − dilation (KH − 1) − 1) / stride⌋ + 1, and OW likewise.
 
         Raises:
             TypeError: x is anything but a numpy array of float32 or float64.
             ValueError: x is not C-contiguous or has an empty axis; the window does not fit into the padded image; size,
-                stride or padding is out of range.
+                stride, padding or dilation is out of range.
         """
         dtype = shapes.arrays("avgpool2d", x=x)
-        d = shapes.pool2d(x.shape, size, stride, padding, "avgpool2d")
+        d = shapes.pool2d(x.shape, size, stride, padding, "avgpool2d", dilation, ceil_mode)
         y = memory.empty((len(x), d.oh, d.ow, d.c), dtype)
         self.backend.avgpool2d(x, d, bool(count_include_pad), y)
         return y
@@ -371,8 +496,10 @@ class Kernels:
         x_shape: Shape,
         size: Pair = 2,
         stride: Pair | None = None,
-        padding: Pair = 0,
+        padding: Padding = 0,
         count_include_pad: bool = True,
+        dilation: Pair = 1,
+        ceil_mode: bool = False,
     ) -> Array:
         """Gradient of `avgpool2d`: each dy, divided as in the forward, is added all over its window.
 
@@ -381,19 +508,22 @@ class Kernels:
             x_shape: (N, H, W, C) of the forward's images.
             size: the forward's, an int or an (h, w) pair.
             stride: the forward's, an int or an (h, w) pair; None for the window's size.
-            padding: the forward's, an int or an (h, w) pair.
+            padding: the forward's.
             count_include_pad: the forward's.
+            dilation: the forward's, an int or an (h, w) pair.
+            ceil_mode: the forward's.
 
         Returns:
             dx (N, H, W, C).
 
         Raises:
             TypeError: dy is anything but a numpy array of float32 or float64.
-            ValueError: dy is not C-contiguous or has an empty axis; dy and x_shape do not fit each other; size, stride
-                or padding is out of range.
+            ValueError: dy is not C-contiguous or has an empty axis; dy and x_shape do not fit each other; size, stride,
+                padding or dilation is out of range.
         """
         dtype = shapes.arrays("avgpool2d_backward", dy=dy)
-        d = shapes.pool2d(tuple(x_shape), size, stride, padding, "avgpool2d_backward")
+        shapes.rank("avgpool2d_backward", "dy", dy.shape, 4, "samples, height, width, channels")
+        d = shapes.pool2d(tuple(x_shape), size, stride, padding, "avgpool2d_backward", dilation, ceil_mode)
         shapes.equal("avgpool2d_backward", "x_shape", x_shape, (len(dy), d.h, d.w, d.c), f"dy {dy.shape}")
         shapes.equal("avgpool2d_backward", "dy", dy.shape, (len(dy), d.oh, d.ow, d.c), "the shape of y")
         dx = memory.empty((len(dy), d.h, d.w, d.c), dtype)
@@ -593,6 +723,192 @@ class Kernels:
         getattr(self.backend, kernel)(dy, d, self._scratch(kernel, d, dy), dx, dbeta)
         return dx, dbeta
 
+    def layernorm(self, x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> tuple[Array, Array, Array]:
+        """y = gamma (x − mean) inv_std + beta, each sample's statistics over the last axes, which are gamma's.
+
+        inv_std = 1 / √(biased variance + eps). Ba, Kiros and Hinton 2016.
+
+        Args:
+            x: (N, ...).
+            gamma: scale, of the shape of x's last axes: all those that are normalised over.
+            beta: shift, of gamma's shape.
+            eps: added to the variance, at least 0.
+
+        Returns:
+            y of x's shape; mean and inv_std of the shape of x's first axes.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; gamma's shape is not that of last axes of x,
+                beta's is not gamma's; eps is negative or not finite.
+        """
+        dtype = shapes.arrays("layernorm", x=x, gamma=gamma, beta=beta)
+        d = shapes.layers(x.shape, gamma.shape, "layernorm")
+        shapes.equal("layernorm", "beta", beta.shape, gamma.shape, "the shape of gamma")
+        eps = shapes.number("layernorm", "eps", eps, 0.0)
+        y, mean, inv_std = _like(x), *(memory.empty(x.shape[: x.ndim - gamma.ndim], dtype) for _ in range(2))
+        self.backend.layernorm(x, gamma, beta, eps, d, y, mean, inv_std)
+        return y, mean, inv_std
+
+    def layernorm_backward(
+        self, dy: Array, x: Array, gamma: Array, mean: Array, inv_std: Array
+    ) -> tuple[Array, Array, Array]:
+        """Gradients of `layernorm`, through mean and variance as well.
+
+        The whole rule: `kernels.Backend.layernorm_backward`.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            gamma: the forward's scale.
+            mean: the mean that the forward returned.
+            inv_std: the inverse deviation that the forward returned.
+
+        Returns:
+            dx of x's shape, dgamma and dbeta of gamma's.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes do not fit each other.
+        """
+        kernel = "layernorm_backward"
+        shapes.arrays(kernel, dy=dy, x=x, gamma=gamma, mean=mean, inv_std=inv_std)
+        d = shapes.layers(x.shape, gamma.shape, kernel)
+        shapes.equal(kernel, "dy", dy.shape, x.shape, "the shape of x")
+        for name, statistic in (("mean", mean), ("inv_std", inv_std)):
+            shapes.equal(kernel, name, statistic.shape, x.shape[: x.ndim - gamma.ndim], f"x {shapes.text(x.shape)}")
+        dx, dgamma, dbeta = _like(x), _like(gamma), _like(gamma)
+        scratch = self._scratch(kernel, d, x)
+        self.backend.layernorm_backward(dy, x, gamma, mean, inv_std, d, scratch, dx, dgamma, dbeta)
+        return dx, dgamma, dbeta
+
+    def groupnorm(
+        self, x: Array, gamma: Array, beta: Array, groups: int, eps: float = 1e-5
+    ) -> tuple[Array, Array, Array]:
+        """y = gamma (x − mean) inv_std + beta by channel, statistics over each sample's groups of channels.
+
+        A group is C / groups channels that lie side by side, at all positions; as many groups as channels make it
+        instance normalisation. inv_std = 1 / √(biased variance + eps). Wu and He 2018.
+
+        Args:
+            x: (N, ..., C).
+            gamma: scale (C,).
+            beta: shift (C,).
+            groups: a divisor of C.
+            eps: added to the variance, at least 0.
+
+        Returns:
+            y of x's shape; mean and inv_std, each (N, groups).
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis, x only one; gamma or beta is not (C,), groups
+                no divisor of C; eps is negative or not finite.
+        """
+        d = _group_vectors("groupnorm", groups, x, gamma=gamma, beta=beta)
+        eps = shapes.number("groupnorm", "eps", eps, 0.0)
+        y, mean, inv_std = _like(x), *(memory.empty((len(x), d.groups), x.dtype) for _ in range(2))
+        self.backend.groupnorm(x, gamma, beta, eps, d, self._scratch("groupnorm", d, x), y, mean, inv_std)
+        return y, mean, inv_std
+
+    def groupnorm_backward(
+        self, dy: Array, x: Array, gamma: Array, mean: Array, inv_std: Array
+    ) -> tuple[Array, Array, Array]:
+        """Gradients of `groupnorm`, through mean and variance as well.
+
+        The whole rule: `kernels.Backend.groupnorm_backward`.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input (N, ..., C).
+            gamma: the forward's scale (C,).
+            mean: the mean (N, groups) that the forward returned.
+            inv_std: the inverse deviation (N, groups) that the forward returned.
+
+        Returns:
+            dx of x's shape, dgamma (C,) and dbeta (C,).
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes do not fit each other.
+        """
+        kernel = "groupnorm_backward"
+        shapes.arrays(kernel, mean=mean)
+        shapes.rank(kernel, "mean", mean.shape, 2, "samples, groups")
+        d = _group_vectors(kernel, mean.shape[1], x, dy=dy, gamma=gamma)
+        shapes.arrays(kernel, x=x, mean=mean, inv_std=inv_std)
+        for name, statistic in (("mean", mean), ("inv_std", inv_std)):
+            shapes.equal(kernel, name, statistic.shape, (len(x), d.groups), f"x {shapes.text(x.shape)}")
+        dx, dgamma, dbeta = _like(x), _like(gamma), _like(gamma)
+        scratch = self._scratch(kernel, d, x)
+        self.backend.groupnorm_backward(dy, x, gamma, mean, inv_std, d, scratch, dx, dgamma, dbeta)
+        return dx, dgamma, dbeta
+
+    def local_response_norm(
+        self, x: Array, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
+    ) -> tuple[Array, Array]:
+        """y = x scale^−beta, scale = bias + alpha / size · Σ x² over size channels around each.
+
+        Of an even size one channel more lies after than before; channels that are not there count as zero. Krizhevsky
+        et al. 2012.
+
+        Args:
+            x: (N, ..., C).
+            size: channels that are summed up, an int of at least 1.
+            alpha: weight of their squares' mean, a finite number.
+            beta: the exponent, a finite number.
+            bias: a number above 0.
+
+        Returns:
+            y and scale, two arrays of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis, or only one axis; a number is out of range or not
+                finite.
+        """
+        kernel = "local_response_norm"
+        shapes.arrays(kernel, x=x)
+        d = shapes.channels(x.shape, kernel)
+        size = shapes.integer(kernel, "size", size, 1)
+        alpha, beta = shapes.number(kernel, "alpha", alpha), shapes.number(kernel, "beta", beta)
+        bias = shapes.number(kernel, "bias", bias, 0.0, above=True)
+        y, scale = _like(x), _like(x)
+        self.backend.local_response_norm(x, size, alpha, beta, bias, d, y, scale)
+        return y, scale
+
+    def local_response_norm_backward(
+        self, dy: Array, x: Array, scale: Array, size: int, alpha: float = 1e-4, beta: float = 0.75
+    ) -> Array:
+        """Gradient of `local_response_norm`, through a channel's own value and through its part in others' scales.
+
+        The whole rule: `kernels.Backend.local_response_norm_backward`.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input (N, ..., C).
+            scale: the scale, of x's shape, that the forward returned.
+            size: the forward's.
+            alpha: the forward's.
+            beta: the forward's.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis, or only one axis; the shapes differ; a number
+                is out of range or not finite.
+        """
+        kernel = "local_response_norm_backward"
+        _same_shape(kernel, dy=dy, x=x, scale=scale)
+        d = shapes.channels(x.shape, kernel)
+        size = shapes.integer(kernel, "size", size, 1)
+        alpha, beta = shapes.number(kernel, "alpha", alpha), shapes.number(kernel, "beta", beta)
+        dx = _like(x)
+        self.backend.local_response_norm_backward(dy, x, scale, size, alpha, beta, d, self._scratch(kernel, d, x), dx)
+        return dx
+
     def ema_update(self, running: Array, value: Array, momentum: float) -> None:
         """running += momentum (value − running), in place: an exponential moving average.
 
@@ -608,7 +924,9 @@ class Kernels:
         """
         _same_shape("ema_update", running=running, value=value)
         shapes.writeable("ema_update", running=running)
-        self.backend.ema_update(running, value, shapes.number("ema_update", "momentum", momentum))
+        momentum = shapes.number("ema_update", "momentum", momentum)
+        running, value = _axed(running, value)
+        self.backend.ema_update(running, value, momentum)
 
     # Activations -------------------------------------------------------------------------------------------
 
@@ -876,6 +1194,384 @@ class Kernels:
         """
         return self._map_backward("softplus_backward", dy, x, y)
 
+    def clip(self, x: Array, low: float = -np.inf, high: float = np.inf) -> Array:
+        """y = min(max(x, low), high), element by element: ReLU6 with the bounds 0 and 6.
+
+        With low > high every number becomes high.
+
+        Args:
+            x: an array of any shape.
+            low: least value of y, a number or an infinity.
+            high: largest value of y, a number or an infinity.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; low or high is no number.
+        """
+        low = shapes.number("clip", "low", low, infinite=True)
+        high = shapes.number("clip", "high", high, infinite=True)
+        return self._map("clip", x, low, high)
+
+    def clip_backward(self, dy: Array, x: Array, y: Array, low: float = -np.inf, high: float = np.inf) -> Array:
+        """Gradient of `clip`: dx = 0 where x <= low or x >= high, else dy.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+            low: the forward's.
+            high: the forward's.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ; low or high is no number.
+        """
+        low = shapes.number("clip_backward", "low", low, infinite=True)
+        high = shapes.number("clip_backward", "high", high, infinite=True)
+        return self._map_backward("clip_backward", dy, x, y, low, high)
+
+    def hard_sigmoid(self, x: Array, alpha: float = 1 / 6, beta: float = 0.5) -> Array:
+        """y = max(0, min(1, alpha x + beta)), element by element.
+
+        The defaults are PyTorch's and `hard_swish`'s; ONNX's alpha is 0.2.
+
+        Args:
+            x: an array of any shape.
+            alpha: slope, a finite number.
+            beta: y at 0, a finite number.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; alpha or beta is not finite.
+        """
+        alpha = shapes.number("hard_sigmoid", "alpha", alpha)
+        beta = shapes.number("hard_sigmoid", "beta", beta)
+        return self._map("hard_sigmoid", x, alpha, beta)
+
+    def hard_sigmoid_backward(self, dy: Array, x: Array, y: Array, alpha: float = 1 / 6, beta: float = 0.5) -> Array:
+        """Gradient of `hard_sigmoid`: dx = 0 where y <= 0 or y >= 1, else alpha dy.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+            alpha: the forward's.
+            beta: the forward's.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ; alpha or beta is not
+                finite.
+        """
+        alpha = shapes.number("hard_sigmoid_backward", "alpha", alpha)
+        beta = shapes.number("hard_sigmoid_backward", "beta", beta)
+        return self._map_backward("hard_sigmoid_backward", dy, x, y, alpha, beta)
+
+    def hard_swish(self, x: Array) -> Array:
+        """y = x max(0, min(6, x + 3)) / 6, element by element. Howard et al. 2019.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("hard_swish", x)
+
+    def hard_swish_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `hard_swish`: dx = 0 where x <= −3, dy where x >= 3, else dy (x / 3 + 1 / 2).
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("hard_swish_backward", dy, x, y)
+
+    def mish(self, x: Array) -> Array:
+        """y = x tanh(log(1 + eˣ)), element by element; no x overflows. Misra 2019.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("mish", x)
+
+    def mish_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `mish`: dx = dy (t + x σ(x) (1 − t²)), with t = tanh(log(1 + eˣ)).
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("mish_backward", dy, x, y)
+
+    def selu(self, x: Array, alpha: float = polynomials.SELU_ALPHA, gamma: float = polynomials.SELU_GAMMA) -> Array:
+        """y = gamma x where x > 0, else gamma alpha (eˣ − 1), element by element. Klambauer et al. 2017.
+
+        The defaults are the paper's.
+
+        Args:
+            x: an array of any shape.
+            alpha: minus the limit of y / gamma far left of 0, a finite number.
+            gamma: slope right of 0, a finite number.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; alpha or gamma is not finite.
+        """
+        return self._map("selu", x, shapes.number("selu", "alpha", alpha), shapes.number("selu", "gamma", gamma))
+
+    def selu_backward(
+        self,
+        dy: Array,
+        x: Array,
+        y: Array,
+        alpha: float = polynomials.SELU_ALPHA,
+        gamma: float = polynomials.SELU_GAMMA,
+    ) -> Array:
+        """Gradient of `selu`: dx = gamma dy where x > 0, else dy (y + gamma alpha).
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+            alpha: the forward's.
+            gamma: the forward's.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ; alpha or gamma is not
+                finite.
+        """
+        alpha = shapes.number("selu_backward", "alpha", alpha)
+        gamma = shapes.number("selu_backward", "gamma", gamma)
+        return self._map_backward("selu_backward", dy, x, y, alpha, gamma)
+
+    def celu(self, x: Array, alpha: float = 1.0) -> Array:
+        """y = x where x > 0, else alpha (e^(x / alpha) − 1), element by element. Barron 2017.
+
+        Args:
+            x: an array of any shape.
+            alpha: minus the limit far left of 0, a finite number > 0.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; alpha is out of range.
+        """
+        return self._map("celu", x, shapes.number("celu", "alpha", alpha, 0.0, above=True))
+
+    def celu_backward(self, dy: Array, x: Array, y: Array, alpha: float = 1.0) -> Array:
+        """Gradient of `celu`: dx = dy where x > 0, else dy (1 + y / alpha).
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+            alpha: the forward's.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ; alpha is out of range.
+        """
+        alpha = shapes.number("celu_backward", "alpha", alpha, 0.0, above=True)
+        return self._map_backward("celu_backward", dy, x, y, alpha)
+
+    def gelu_tanh(self, x: Array) -> Array:
+        """y = x (1 + tanh u) / 2 with u = √(2/π) (x + 0.044715 x³), element by element.
+
+        An approximation of `gelu` that many networks were trained with. Hendrycks and Gimpel 2016.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("gelu_tanh", x)
+
+    def gelu_tanh_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `gelu_tanh`: dx = dy (s + 2 x s (1 − s) √(2/π) (1 + 3 · 0.044715 x²)), with s = (1 + tanh u) / 2.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("gelu_tanh_backward", dy, x, y)
+
+    def softsign(self, x: Array) -> Array:
+        """y = x / (1 + |x|), element by element.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("softsign", x)
+
+    def softsign_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `softsign`: dx = dy / (1 + |x|)².
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("softsign_backward", dy, x, y)
+
+    def thresholded_relu(self, x: Array, alpha: float = 1.0) -> Array:
+        """y = x where x > alpha, else 0, element by element. Konda et al. 2015.
+
+        Args:
+            x: an array of any shape.
+            alpha: the threshold, a finite number.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; alpha is not finite.
+        """
+        return self._map("thresholded_relu", x, shapes.number("thresholded_relu", "alpha", alpha))
+
+    def thresholded_relu_backward(self, dy: Array, x: Array, y: Array, alpha: float = 1.0) -> Array:
+        """Gradient of `thresholded_relu`: dx = dy where x > alpha or x is NaN, else 0.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+            alpha: the forward's.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ; alpha is not finite.
+        """
+        alpha = shapes.number("thresholded_relu_backward", "alpha", alpha)
+        return self._map_backward("thresholded_relu_backward", dy, x, y, alpha)
+
+    def prelu(self, x: Array, slope: Array) -> Array:
+        """y = x where x > 0, else slope x, by channel. He et al. 2015.
+
+        Args:
+            x: (N, ..., C).
+            slope: slopes left of 0, (C,), or (1,) for one that all channels share.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis, or x only one axis; slope is neither (C,) nor
+                (1,).
+        """
+        shapes.arrays("prelu", x=x, slope=slope)
+        shapes.prelu(x.shape, slope.shape)
+        y = _like(x)
+        self.backend.prelu(x, slope, y)
+        return y
+
+    def prelu_backward(self, dy: Array, x: Array, slope: Array) -> tuple[Array, Array]:
+        """Gradients of `prelu`: dx = dy where x > 0, else slope dy; dslope = Σ dy min(x, 0).
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input (N, ..., C).
+            slope: the forward's slopes, (C,) or (1,).
+
+        Returns:
+            dx of x's shape, and dslope of slope's, by channel or summed over all.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis, or x only one axis; dy is not of x's shape,
+                slope neither (C,) nor (1,).
+        """
+        kernel = "prelu_backward"
+        shapes.arrays(kernel, dy=dy, x=x, slope=slope)
+        shapes.equal(kernel, "dy", dy.shape, x.shape, "the shape of x")
+        d = shapes.prelu(x.shape, slope.shape, kernel)
+        dx, dslope = _like(x), _like(slope)
+        self.backend.prelu_backward(dy, x, slope, d, self._scratch(kernel, d, x), dx, dslope)
+        return dx, dslope
+
     def dropout(self, x: Array, rate: float = 0.5, seed: int = 0, step: int = 0) -> tuple[Array, Array]:
         """y = x / (1 − rate) where mask, else 0; each element is kept with probability 1 − rate.
 
@@ -899,7 +1595,8 @@ class Kernels:
         rate = shapes.number("dropout", "rate", rate, 0.0, below=1.0)
         seed, step = shapes.counter("dropout", "seed", seed), shapes.counter("dropout", "step", step)
         y, mask = _like(x), memory.empty(x.shape, np.bool_)
-        self.backend.dropout(x, rate, seed, step, y, mask)
+        x_, y_, mask_ = _axed(x, y, mask)
+        self.backend.dropout(x_, rate, seed, step, y_, mask_)
         return y, mask
 
     def dropout_backward(self, dy: Array, mask: Array, rate: float = 0.5) -> Array:
@@ -922,8 +1619,271 @@ class Kernels:
         shapes.mask("dropout_backward", mask, dy.shape)
         dx = _like(dy)
         rate = shapes.number("dropout_backward", "rate", rate, 0.0, below=1.0)
-        self.backend.dropout_backward(dy, mask, rate, dx)
+        dy_, mask_, dx_ = _axed(dy, mask, dx)
+        self.backend.dropout_backward(dy_, mask_, rate, dx_)
         return dx
+
+    # Functions ---------------------------------------------------------------------------------------------
+
+    def exp(self, x: Array) -> Array:
+        """y = eˣ, element by element; infinity beyond the largest number.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("exp", x)
+
+    def exp_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `exp`: dx = dy y.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("exp_backward", dy, x, y)
+
+    def log(self, x: Array) -> Array:
+        """y = log x, the natural logarithm, element by element; −∞ at 0, NaN below.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("log", x)
+
+    def log_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `log`: dx = dy / x.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("log_backward", dy, x, y)
+
+    def sqrt(self, x: Array) -> Array:
+        """y = √x, element by element; NaN below 0.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("sqrt", x)
+
+    def sqrt_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `sqrt`: dx = dy / (2 y).
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("sqrt_backward", dy, x, y)
+
+    def absolute(self, x: Array) -> Array:
+        """y = |x|, element by element.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("absolute", x)
+
+    def absolute_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `absolute`: dx = dy where x > 0, −dy where x < 0, 0 where x = 0.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("absolute_backward", dy, x, y)
+
+    def negative(self, x: Array) -> Array:
+        """y = −x, element by element.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("negative", x)
+
+    def negative_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `negative`: dx = −dy.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("negative_backward", dy, x, y)
+
+    def reciprocal(self, x: Array) -> Array:
+        """y = 1 / x, element by element; infinite at 0.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("reciprocal", x)
+
+    def reciprocal_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `reciprocal`: dx = −dy y².
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("reciprocal_backward", dy, x, y)
+
+    def power(self, x: Array, exponent: float) -> Array:
+        """y = x^exponent, element by element.
+
+        NaN where x < 0 and the exponent is no whole number, infinite at a pole; 1 everywhere for the exponent 0.
+
+        Args:
+            x: an array of any shape.
+            exponent: of every element, a finite number.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; exponent is not finite.
+        """
+        return self._map("power", x, shapes.number("power", "exponent", exponent))
+
+    def power_backward(self, dy: Array, x: Array, y: Array, exponent: float) -> Array:
+        """Gradient of `power`: dx = dy exponent x^(exponent − 1), 0 for the exponent 0.
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+            exponent: the forward's.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ; exponent is not finite.
+        """
+        return self._map_backward("power_backward", dy, x, y, shapes.number("power_backward", "exponent", exponent))
+
+    def erf(self, x: Array) -> Array:
+        """y = 2/√π ∫₀ˣ e^(−t²) dt, the error function, element by element.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("erf", x)
+
+    def erf_backward(self, dy: Array, x: Array, y: Array) -> Array:
+        """Gradient of `erf`: dx = dy 2/√π e^(−x²).
+
+        Args:
+            dy: gradient of a scalar loss by y, of x's shape.
+            x: the forward's input.
+            y: the forward's output.
+
+        Returns:
+            dx of x's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+        """
+        return self._map_backward("erf_backward", dy, x, y)
 
     # Outputs and losses ------------------------------------------------------------------------------------
 
@@ -938,8 +1898,9 @@ class Kernels:
 
         Raises:
             TypeError: x is anything but a numpy array of float32 or float64.
-            ValueError: x is not C-contiguous or has an empty axis.
+            ValueError: x is not C-contiguous, or has an empty axis or no axis.
         """
+        shapes.last_axis("softmax", x=x)
         return self._map("softmax", x)
 
     def softmax_backward(self, dy: Array, x: Array, y: Array) -> Array:
@@ -955,8 +1916,9 @@ class Kernels:
 
         Raises:
             TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
-            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+            ValueError: an array is not C-contiguous, or has an empty axis or no axis; the shapes differ.
         """
+        shapes.last_axis("softmax_backward", dy=dy, x=x, y=y)
         return self._map_backward("softmax_backward", dy, x, y)
 
     def log_softmax(self, x: Array) -> Array:
@@ -970,8 +1932,9 @@ class Kernels:
 
         Raises:
             TypeError: x is anything but a numpy array of float32 or float64.
-            ValueError: x is not C-contiguous or has an empty axis.
+            ValueError: x is not C-contiguous, or has an empty axis or no axis.
         """
+        shapes.last_axis("log_softmax", x=x)
         return self._map("log_softmax", x)
 
     def log_softmax_backward(self, dy: Array, x: Array, y: Array) -> Array:
@@ -987,8 +1950,9 @@ class Kernels:
 
         Raises:
             TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
-            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+            ValueError: an array is not C-contiguous, or has an empty axis or no axis; the shapes differ.
         """
+        shapes.last_axis("log_softmax_backward", dy=dy, x=x, y=y)
         return self._map_backward("log_softmax_backward", dy, x, y)
 
     def softmax_cross_entropy(self, logits: Array, labels: Array, smoothing: float = 0.0) -> tuple[Array, Array]:
@@ -1048,64 +2012,258 @@ class Kernels:
         self.backend.mse(prediction, target, d, self._scratch("mse", d, prediction), loss, dprediction)
         return loss, dprediction
 
-    # Joining branches --------------------------------------------------------------------------------------
+    # Arithmetic of two arrays ------------------------------------------------------------------------------
 
     def add(self, a: Array, b: Array) -> Array:
-        """y = a + b, element by element.
+        """y = a + b, element by element; axes of size 1, and those that are not there, are repeated.
 
         Args:
-            a: an array of any shape.
-            b: of a's shape; nothing is broadcast.
+            a: an array of any shape, of up to eight axes.
+            b: of a shape that fits a's: seen from the last axis on, sizes are equal or 1.
 
         Returns:
-            y of a's shape.
+            y of both shapes' larger sizes.
 
         Raises:
             TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
-            ValueError: an array is not C-contiguous or has an empty axis; the shapes differ.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes do not fit, or have too many axes.
         """
-        _same_shape("add", a=a, b=b)
-        y = _like(a)
-        self.backend.add(a, b, y)
-        return y
+        return self._broadcast("add", a, b)
 
-    def add_backward(self, dy: Array) -> tuple[Array, Array]:
-        """Gradients of `add`: da = dy, db = dy.
+    def add_backward(
+        self, dy: Array, a_shape: Shape | None = None, b_shape: Shape | None = None
+    ) -> tuple[Array, Array]:
+        """Gradients of `add`: da = dy, db = dy, summed over the places where an array was repeated.
 
         Args:
-            dy: gradient of a scalar loss by y, of any shape.
+            dy: gradient of a scalar loss by y, of y's shape.
+            a_shape: the shape of the forward's a; None for dy's.
+            b_shape: the shape of the forward's b; None for dy's.
 
         Returns:
-            da and db, two arrays of dy's shape.
+            da of a's shape and db of b's.
 
         Raises:
             TypeError: dy is anything but a numpy array of float32 or float64.
-            ValueError: dy is not C-contiguous or has an empty axis.
+            ValueError: dy is not C-contiguous or has an empty axis, or is not of the shape of y.
         """
-        shapes.arrays("add_backward", dy=dy)
-        da, db = _like(dy), _like(dy)
-        self.backend.add_backward(dy, da, db)
+        kernel = "add_backward"
+        dtype = shapes.arrays(kernel, dy=dy)
+        sizes = [dy.shape if shape is None else tuple(map(int, shape)) for shape in (a_shape, b_shape)]
+        shapes.equal(kernel, "dy", dy.shape, shapes.broadcast(sizes[0], sizes[1], kernel), "the shape of y")
+        d, (da, db) = shapes.elements(dy.shape), (memory.empty(shape, dtype) for shape in sizes)
+        dy_, da_, db_ = _axed(dy, da, db)
+        self.backend.add_backward(dy_, d, self._scratch(kernel, d, dy_), da_, db_)
         return da, db
 
-    def concat(self, a: Array, b: Array) -> Array:
-        """y = a and b side by side along the last axis.
+    def subtract(self, a: Array, b: Array) -> Array:
+        """y = a − b, element by element; axes of size 1, and those that are not there, are repeated.
+
+        Args:
+            a: an array of any shape, of up to eight axes.
+            b: of a shape that fits a's: seen from the last axis on, sizes are equal or 1.
+
+        Returns:
+            y of both shapes' larger sizes.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes do not fit, or have too many axes.
+        """
+        return self._broadcast("subtract", a, b)
+
+    def subtract_backward(
+        self, dy: Array, a_shape: Shape | None = None, b_shape: Shape | None = None
+    ) -> tuple[Array, Array]:
+        """Gradients of `subtract`: da = dy, db = −dy, summed over the places where an array was repeated.
+
+        Args:
+            dy: gradient of a scalar loss by y, of y's shape.
+            a_shape: the shape of the forward's a; None for dy's.
+            b_shape: the shape of the forward's b; None for dy's.
+
+        Returns:
+            da of a's shape and db of b's.
+
+        Raises:
+            TypeError: dy is anything but a numpy array of float32 or float64.
+            ValueError: dy is not C-contiguous or has an empty axis, or is not of the shape of y.
+        """
+        kernel = "subtract_backward"
+        dtype = shapes.arrays(kernel, dy=dy)
+        sizes = [dy.shape if shape is None else tuple(map(int, shape)) for shape in (a_shape, b_shape)]
+        shapes.equal(kernel, "dy", dy.shape, shapes.broadcast(sizes[0], sizes[1], kernel), "the shape of y")
+        d, (da, db) = shapes.elements(dy.shape), (memory.empty(shape, dtype) for shape in sizes)
+        dy_, da_, db_ = _axed(dy, da, db)
+        self.backend.subtract_backward(dy_, d, self._scratch(kernel, d, dy_), da_, db_)
+        return da, db
+
+    def multiply(self, a: Array, b: Array) -> Array:
+        """y = a b, element by element; axes of size 1, and those that are not there, are repeated.
+
+        Args:
+            a: an array of any shape, of up to eight axes.
+            b: of a shape that fits a's: seen from the last axis on, sizes are equal or 1.
+
+        Returns:
+            y of both shapes' larger sizes.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes do not fit, or have too many axes.
+
+        >>> import numpy as np
+        >>> import kernels
+        >>> kernels.get("numpy").multiply(np.ones((1, 2, 3)), np.array([[1.0], [2.0]]))
+        array([[[1., 1., 1.],
+                [2., 2., 2.]]])
+        """
+        return self._broadcast("multiply", a, b)
+
+    def multiply_backward(self, dy: Array, a: Array, b: Array) -> tuple[Array, Array]:
+        """Gradients of `multiply`: da = Σ dy b, db = Σ dy a.
+
+        Sums go over the places where an array was repeated.
+
+        Args:
+            dy: gradient of a scalar loss by y, of y's shape.
+            a: the forward's first array.
+            b: the forward's second array.
+
+        Returns:
+            da of a's shape and db of b's.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes of a and b do not fit, dy is not
+                of y's shape.
+        """
+        kernel = "multiply_backward"
+        shapes.arrays(kernel, dy=dy, a=a, b=b)
+        shapes.equal(kernel, "dy", dy.shape, shapes.broadcast(a.shape, b.shape, kernel), "the shape of y")
+        d, da, db = shapes.elements(dy.shape), _like(a), _like(b)
+        cast(Any, self.backend).multiply_backward(
+            *_axed(dy, a, b), d, self._scratch(kernel, d, *_axed(dy)), *_axed(da, db)
+        )
+        return da, db
+
+    def divide(self, a: Array, b: Array) -> Array:
+        """y = a / b, element by element; axes of size 1, and those that are not there, are repeated.
+
+        Where b is zero y is infinite or NaN, as floats have it.
+
+        Args:
+            a: an array of any shape, of up to eight axes.
+            b: of a shape that fits a's: seen from the last axis on, sizes are equal or 1.
+
+        Returns:
+            y of both shapes' larger sizes.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes do not fit, or have too many axes.
+        """
+        return self._broadcast("divide", a, b)
+
+    def divide_backward(self, dy: Array, a: Array, b: Array) -> tuple[Array, Array]:
+        """Gradients of `divide`: da = Σ dy / b, db = −(Σ dy a) / b / b.
+
+        Sums go over the places where an array was repeated.
+
+        Args:
+            dy: gradient of a scalar loss by y, of y's shape.
+            a: the forward's first array.
+            b: the forward's second array.
+
+        Returns:
+            da of a's shape and db of b's.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes of a and b do not fit, dy is not
+                of y's shape.
+        """
+        kernel = "divide_backward"
+        shapes.arrays(kernel, dy=dy, a=a, b=b)
+        shapes.equal(kernel, "dy", dy.shape, shapes.broadcast(a.shape, b.shape, kernel), "the shape of y")
+        d, da, db = shapes.elements(dy.shape), _like(a), _like(b)
+        cast(Any, self.backend).divide_backward(
+            *_axed(dy, a, b), d, self._scratch(kernel, d, *_axed(dy)), *_axed(da, db)
+        )
+        return da, db
+
+    def mean(self, x: Array, axes: int | Sequence[int]) -> Array:
+        """y = the mean of x over one axis, or over some that lie side by side, which y then lacks.
+
+        Args:
+            x: (N, ...).
+            axes: an int or several, from 1 on; negative ones count from the last axis.
+
+        Returns:
+            y of x's shape without those axes.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; axes are not there, twice there, the batch's, or not
+                side by side.
+
+        >>> import numpy as np
+        >>> import kernels
+        >>> kernels.get("numpy").mean(np.arange(12.0).reshape(1, 2, 3, 2), (1, 2))
+        array([[5., 6.]])
+        """
+        dtype = shapes.arrays("mean", x=x)
+        d, left = shapes.mean(x.shape, axes), _without(x.shape, axes)
+        y = memory.empty(left, dtype)
+        self.backend.mean(x, d, y)
+        return y
+
+    def mean_backward(self, dy: Array, x_shape: Shape, axes: int | Sequence[int]) -> Array:
+        """Gradient of `mean`: dx = dy / size at every place, size being the number of elements that y is the mean of.
+
+        Args:
+            dy: gradient of a scalar loss by y, of y's shape.
+            x_shape: the shape of the forward's x.
+            axes: the forward's.
+
+        Returns:
+            dx of the forward's shape.
+
+        Raises:
+            TypeError: dy is anything but a numpy array of float32 or float64.
+            ValueError: dy is not C-contiguous or has an empty axis, or is not of y's shape; axes as for `mean`.
+        """
+        dtype = shapes.arrays("mean_backward", dy=dy)
+        d = shapes.mean(tuple(x_shape), axes, "mean_backward")
+        shapes.equal("mean_backward", "dy", dy.shape, _without(tuple(x_shape), axes), "the shape of y")
+        dx = memory.empty(tuple(map(int, x_shape)), dtype)
+        self.backend.mean_backward(dy, d, dx)
+        return dx
+
+    # Joining, cutting and moving ---------------------------------------------------------------------------
+
+    def concat(self, a: Array, b: Array, third: Array | None = None, fourth: Array | None = None) -> Array:
+        """y = two, three or four arrays side by side along the last axis.
 
         Args:
             a: (N, ..., A).
             b: (N, ..., B), of a's shape but for the last axis.
+            third: another of a's shape but for the last axis; None for none.
+            fourth: another of a's shape but for the last axis; None for none.
 
         Returns:
-            y (N, ..., A + B).
+            y (N, ..., A + B), or more in the last axis.
 
         Raises:
             TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
             ValueError: an array is not C-contiguous or has an empty axis, or only one axis; the shapes differ before
                 the last axis.
         """
-        dtype = shapes.arrays("concat", a=a, b=b)
-        shapes.concat(a.shape, b.shape)
-        y = memory.empty((*a.shape[:-1], a.shape[-1] + b.shape[-1]), dtype)
-        self.backend.concat(a, b, y)
+        parts = {"a": a, "b": b, **_given(third=third, fourth=fourth)}
+        dtype = shapes.arrays("concat", **parts)
+        shape = shapes.concat("concat", **{name: part.shape for name, part in parts.items()})
+        y = memory.empty(tuple(map(int, shape)), dtype)
+        self.backend.concat(a, b, third, fourth, y)
         return y
 
     def concat_backward(self, dy: Array, split: int) -> tuple[Array, Array]:
@@ -1120,9 +2278,10 @@ class Kernels:
 
         Raises:
             TypeError: dy is anything but a numpy array of float32 or float64.
-            ValueError: dy is not C-contiguous or has an empty axis; split is out of range.
+            ValueError: dy is not C-contiguous or has an empty axis, or only one axis; split is out of range.
         """
         dtype = shapes.arrays("concat_backward", dy=dy)
+        shapes.channels(dy.shape, "concat_backward", "dy")
         split = shapes.integer("concat_backward", "split", split, 1)
         if split >= dy.shape[-1]:
             raise ValueError(f"concat_backward: split is {split}, expected less than dy's {dy.shape[-1]} channels")
@@ -1130,6 +2289,181 @@ class Kernels:
         db = memory.empty((*dy.shape[:-1], dy.shape[-1] - split), dtype)
         self.backend.concat_backward(dy, da, db)
         return da, db
+
+    def slice(self, x: Array, axis: int, start: int | None = None, stop: int | None = None, step: int = 1) -> Array:
+        """y = x[:, ..., start:stop:step], the slice along one axis, by NumPy's rules.
+
+        Args:
+            x: (N, ...).
+            axis: an int from 1 on; negative ones count from the last axis.
+            start: first place, an int; None for the beginning.
+            stop: place before which it ends, an int; None for the end.
+            step: distance of the places, an int but 0; a negative one goes backwards.
+
+        Returns:
+            y of x's shape but for that axis.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; axis is not there or the batch's, step is 0, nothing
+                is left.
+        """
+        dtype = shapes.arrays("slice", x=x)
+        d = shapes.slice(x.shape, axis, start, stop, step)
+        at = axis % x.ndim
+        y = memory.empty((*x.shape[:at], d.kept, *x.shape[at + 1 :]), dtype)
+        self.backend.slice(x, d, y)
+        return y
+
+    def slice_backward(
+        self,
+        dy: Array,
+        x_shape: Shape,
+        axis: int,
+        start: int | None = None,
+        stop: int | None = None,
+        step: int = 1,
+    ) -> Array:
+        """Gradient of `slice`: dy at the places that y was taken from, zero elsewhere.
+
+        Args:
+            dy: gradient of a scalar loss by y, of y's shape.
+            x_shape: the shape of the forward's x.
+            axis: the forward's.
+            start: the forward's, an int or None.
+            stop: the forward's, an int or None.
+            step: the forward's.
+
+        Returns:
+            dx of the forward's shape.
+
+        Raises:
+            TypeError: dy is anything but a numpy array of float32 or float64.
+            ValueError: dy is not C-contiguous or has an empty axis, or is not of y's shape; the rest as for `slice`.
+        """
+        dtype = shapes.arrays("slice_backward", dy=dy)
+        shape = tuple(map(int, x_shape))
+        d = shapes.slice(shape, axis, start, stop, step, "slice_backward")
+        at = axis % len(shape)
+        shapes.equal("slice_backward", "dy", dy.shape, (*shape[:at], d.kept, *shape[at + 1 :]), "the shape of y")
+        dx = memory.empty(shape, dtype)
+        self.backend.slice_backward(dy, d, dx)
+        return dx
+
+    def transpose(self, x: Array, axes: Sequence[int]) -> Array:
+        """y = x with its axes in another order, as an array of its own: axis i of y is axis axes[i] of x.
+
+        Args:
+            x: an array of any shape, of up to eight axes.
+            axes: the numbers of x's axes, each once.
+
+        Returns:
+            y of x's sizes in that order.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis; axes are no order of x's axes, or too many.
+        """
+        dtype = shapes.arrays("transpose", x=x)
+        order = shapes.permutation("transpose", axes, x.ndim)
+        y = memory.empty(tuple(x.shape[axis] for axis in order), dtype)
+        self.backend.transpose(x, order, y)
+        return y
+
+    def pad2d(self, x: Array, padding: Sides, mode: str = "constant", value: float = 0.0) -> Array:
+        """y = x with places added around each image, or taken off where the padding is negative.
+
+        Args:
+            x: images (N, H, W, C).
+            padding: places on each side, an int, an (h, w) pair, or ((top, bottom), (left, right)).
+            mode: "constant" for value in the new places, "edge" for the nearest pixel, "reflect" for the one as far
+                inside the outermost pixel.
+            value: what mode "constant" fills in, a finite number.
+
+        Returns:
+            y (N, top + H + bottom, left + W + right, C).
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous, has an empty axis or other axes than four; padding leaves nothing, or is
+                too wide to reflect; mode is unknown, value is not finite.
+        """
+        dtype = shapes.arrays("pad2d", x=x)
+        d = shapes.pad2d(x.shape, padding, mode)
+        value = shapes.number("pad2d", "value", value)
+        y = memory.empty((len(x), d.oh, d.ow, d.c), dtype)
+        self.backend.pad2d(x, d, mode, value, y)
+        return y
+
+    def pad2d_backward(self, dy: Array, x_shape: Shape, padding: Sides, mode: str = "constant") -> Array:
+        """Gradient of `pad2d`: each dy is added at the pixel that it was taken from.
+
+        Args:
+            dy: gradient of a scalar loss by y, of y's shape.
+            x_shape: (N, H, W, C) of the forward's images.
+            padding: the forward's, an int, an (h, w) pair, or ((top, bottom), (left, right)).
+            mode: the forward's.
+
+        Returns:
+            dx (N, H, W, C).
+
+        Raises:
+            TypeError: dy is anything but a numpy array of float32 or float64.
+            ValueError: dy is not C-contiguous or has an empty axis, or is not of y's shape; padding or mode as for
+                `pad2d`.
+        """
+        dtype = shapes.arrays("pad2d_backward", dy=dy)
+        d = shapes.pad2d(tuple(x_shape), padding, mode, "pad2d_backward")
+        shapes.equal("pad2d_backward", "dy", dy.shape, (x_shape[0], d.oh, d.ow, d.c), "the shape of y")
+        dx = memory.empty((len(dy), d.h, d.w, d.c), dtype)
+        self.backend.pad2d_backward(dy, d, mode, dx)
+        return dx
+
+    def upsample2d(self, x: Array, factor: Pair = 2) -> Array:
+        """y = x with every pixel repeated: the nearest pixel of an image factor times as large.
+
+        Args:
+            x: images (N, H, W, C).
+            factor: of height and width, an int or an (h, w) pair, at least 1.
+
+        Returns:
+            y (N, factor H, factor W, C).
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous, has an empty axis or other axes than four; factor is out of range.
+        """
+        dtype = shapes.arrays("upsample2d", x=x)
+        d = shapes.upsample2d(x.shape, factor)
+        y = memory.empty((len(x), d.h * d.factor_h, d.w * d.factor_w, d.c), dtype)
+        self.backend.upsample2d(x, d, y)
+        return y
+
+    def upsample2d_backward(self, dy: Array, factor: Pair = 2) -> Array:
+        """Gradient of `upsample2d`: the sum of dy over a pixel's copies.
+
+        Args:
+            dy: gradient of a scalar loss by y, (N, factor H, factor W, C).
+            factor: the forward's, an int or an (h, w) pair.
+
+        Returns:
+            dx (N, H, W, C).
+
+        Raises:
+            TypeError: dy is anything but a numpy array of float32 or float64.
+            ValueError: dy is not C-contiguous, has an empty axis, other axes than four or sizes that are no multiples
+                of factor; factor is out of range.
+        """
+        kernel = "upsample2d_backward"
+        dtype = shapes.arrays(kernel, dy=dy)
+        shapes.rank(kernel, "dy", dy.shape, 4, "samples, height, width, channels")
+        h, w = shapes.pair(kernel, "factor", factor, 1)
+        shape = len(dy), dy.shape[1] // h, dy.shape[2] // w, dy.shape[3]
+        shapes.equal(kernel, "dy", dy.shape, (shape[0], shape[1] * h, shape[2] * w, shape[3]), f"factor {(h, w)}")
+        d = shapes.upsample2d(shape, factor, kernel)
+        dx = memory.empty(shape, dtype)
+        self.backend.upsample2d_backward(dy, d, dx)
+        return dx
 
     # Augmentation ------------------------------------------------------------------------------------------
 
@@ -1255,6 +2589,7 @@ class Kernels:
         if v is None and momentum:
             raise ValueError(f"sgd: v is None, expected an array like p for momentum {momentum}")
         _state("sgd", p, g, **_given(v=v))
+        p, g, v = _axed(p, g, v)
         self.backend.sgd(p, g, v, rates[0], momentum, bool(nesterov), rates[1], bool(decoupled))
 
     def rmsprop(
@@ -1291,6 +2626,7 @@ class Kernels:
         rho = shapes.number("rmsprop", "rho", rho, 0.0, below=1.0)
         eps = shapes.number("rmsprop", "eps", eps, 0.0)
         _state("rmsprop", p, g, v=v)
+        p, g, v = _axed(p, g, v)
         self.backend.rmsprop(p, g, v, rates[0], rho, eps, rates[1], bool(decoupled))
 
     def adam(
@@ -1335,6 +2671,7 @@ class Kernels:
         beta2 = shapes.number("adam", "beta2", beta2, 0.0, below=1.0)
         eps = shapes.number("adam", "eps", eps, 0.0)
         _state("adam", p, g, m=m, v=v)
+        p, g, m, v = _axed(p, g, m, v)
         self.backend.adam(p, g, m, v, step, rates[0], beta1, beta2, eps, rates[1], bool(decoupled))
 
     def adamw(
@@ -1384,18 +2721,24 @@ class Kernels:
         return found
 
     def _scratch(self, kernel: str, d: Any, x: Array) -> Array:
-        return memory.empty(self.scratch_size(kernel, d, len(x)), x.dtype)
+        return memory.empty(self.scratch_size(kernel, d, len(x) if x.ndim else 1), x.dtype)
+
+    def _broadcast(self, kernel: str, a: Array, b: Array) -> Array:
+        dtype = shapes.arrays(kernel, a=a, b=b)
+        y = memory.empty(tuple(map(int, shapes.broadcast(a.shape, b.shape, kernel))), dtype)
+        getattr(self.backend, kernel)(*_axed(a, b, y))
+        return y
 
     def _map(self, kernel: str, x: Array, *attributes: float) -> Array:
         shapes.arrays(kernel, x=x)
         y = _like(x)
-        getattr(self.backend, kernel)(x, *attributes, y)
+        getattr(self.backend, kernel)(*_axed(x), *attributes, *_axed(y))
         return y
 
     def _map_backward(self, kernel: str, dy: Array, x: Array, y: Array, *attributes: float) -> Array:
         _same_shape(kernel, dy=dy, x=x, y=y)
         dx = _like(x)
-        getattr(self.backend, kernel)(dy, x, y, *attributes, dx)
+        getattr(self.backend, kernel)(*_axed(dy, x, y), *attributes, *_axed(dx))
         return dx
 
 
@@ -1409,6 +2752,11 @@ def _given(**optional: Array | None) -> dict[str, Array]:
 
 def _like(array: Array) -> Array:
     return memory.empty(array.shape, array.dtype)
+
+
+def _axed(*arrays: Any) -> tuple[Any, ...]:
+    """Arrays without axes as views with one, which backends expect: NumPy makes numbers of results without any."""
+    return tuple(array.reshape(1) if array is not None and array.ndim == 0 else array for array in arrays)
 
 
 def _same_shape(kernel: str, **named: Array) -> np.dtype:
@@ -1427,6 +2775,18 @@ def _channel_vectors(kernel: str, x: Array, **named: Array) -> shapes.ChannelDim
         expected = x.shape if name == "dy" else (d.channels,)
         shapes.equal(kernel, name, array.shape, expected, f"x {shapes.text(x.shape)}")
     return d
+
+
+def _group_vectors(kernel: str, groups: int, x: Array, **named: Array) -> shapes.GroupDims:
+    """Check as `_channel_vectors` does, and the groups."""
+    _channel_vectors(kernel, x, **named)
+    return shapes.groups(x.shape, groups, kernel)
+
+
+def _without(shape: Shape, axes: int | Sequence[int]) -> tuple[int, ...]:
+    """A shape without some of its axes."""
+    left_out = shapes.sample_axes("mean", "axes", axes, len(shape))
+    return tuple(int(size) for axis, size in enumerate(shape) if axis not in left_out)
 
 
 def _rates(kernel: str, learning_rate: float, weight_decay: float) -> tuple[float, float]:

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from kernels.interface import Backend, Fused, Kernel, Scalar
-from kernels.shapes import Shape, plain
+from kernels.shapes import Shape, plain, text
 
-from .plan import UPDATES, Step, Value, given, gradient_name
+from .plan import GRADIENTS, PARAMETERS, UPDATES, Step, Value, given, gradient_name
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -35,7 +35,7 @@ class PlanBuilder:
         self.node = ""
         self._seed = seed
         self._nodes = 0
-        self._names: dict[str, int] = {}
+        self._names = dict.fromkeys((PARAMETERS, GRADIENTS), 1)  # no layer's and no loss's own
         self._parameters: dict[Value, Value] = {}
         self._statistics: set[Value] = set()
         self._wanted: set[Value] = set()
@@ -51,15 +51,18 @@ class PlanBuilder:
 
     def value(self, name: str, shape: Shape, dtype: np.dtype | None = None) -> Value:
         """A new array of the current node."""
-        return Value(self._unique(f"{self.node}.{name}" if self.node else name), tuple(shape), dtype)
+        value = Value(self._unique(f"{self.node}.{name}" if self.node else name), tuple(shape), dtype)
+        if 0 in value.shape:
+            raise ValueError(f"value {value.name}: shape {text(value.shape)} has an empty axis")
+        return value
 
     def like(self, value: Value, name: str = "y", dtype: np.dtype | None = None) -> Value:
         """A new array of the current node with another value's shape."""
         return self.value(name, value.shape, dtype)
 
     def view(self, value: Value, shape: Shape) -> Value:
-        """The same memory in another shape."""
-        viewed = Value(value.name, tuple(shape), value.dtype, value)
+        """The same memory in another shape; ValueError for one of other elements."""
+        viewed = Value(value.name, tuple(shape), value.dtype, value.origin)
         if self.wants(value):
             self.want(viewed)
         return viewed
@@ -71,8 +74,9 @@ class PlanBuilder:
     def call(self, kernel: str | Kernel, *arguments: Any) -> None:
         """Append a step; the arguments stand in the contract's order, without scratch.
 
-        Raises ValueError for an unknown kernel; TypeError for arguments too few or too many, and for any that is no
-        value of the plan where the kernel reads or writes an array.
+        Raises ValueError for an unknown kernel, and for shapes or dims that do not fit; TypeError for arguments too few
+        or too many, for any that is no value of the plan where the kernel reads or writes an array, and for other kinds
+        and dtypes than the kernel's.
         """
         arguments = tuple(map(plain, arguments))
         _check(kernel, arguments)
@@ -125,6 +129,10 @@ class PlanBuilder:
             return None
         name = gradient_name(value.name)
         return self._parameters.get(value) or Value(self._unique(name), value.shape, value.dtype)
+
+    def trained(self) -> dict[Value, Value]:
+        """The gradient by each parameter."""
+        return dict(self._parameters)
 
     def seed(self) -> int:
         """A number for the current node's own randomness, drawn from the model's seed."""

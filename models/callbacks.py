@@ -81,6 +81,7 @@ class EarlyStopping(Callback):
     def __post_init__(self) -> None:
         self.patience = shapes.integer("EarlyStopping", "patience", self.patience, 1)
         self.minimum_change = shapes.number("EarlyStopping", "minimum_change", self.minimum_change, 0.0)
+        self.restore_best = shapes.flag("EarlyStopping", "restore_best", self.restore_best)
 
     def on_fit_begin(self, trainer: Trainer, total_steps: int) -> None:
         measured = [name for name in Epoch.__dataclass_fields__ if name.endswith(("loss", "accuracy"))]

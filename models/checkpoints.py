@@ -163,8 +163,10 @@ class Checkpointer:
     def write(self) -> None:
         """Write the fit's state, and remove the checkpoints that are too many.
 
-        Raises OSError, also where the folder that was written to is gone: it is not made twice.
+        Raises NonFiniteError instead of writing a bad one; OSError, also where the folder that was written to is gone:
+        it is not made twice.
         """
+        self._trainer.refuse_nonfinite()
         if not self._begun:  # no sooner: a fit that another forestalls in this folder must not have touched it
             if not self._folder.is_dir():
                 self._folder.mkdir(parents=True)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import unicodedata
 from collections.abc import Mapping
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin
 
 import numpy as np
 
 from . import init, layers
+from .settings import field_types
 
 MAX_INTEGER = 2**31 - 1
 MAX_MESSAGE = 300
@@ -58,17 +58,9 @@ def construct(cls: type, fields: Mapping[str, Any], known: dict[str, type]) -> A
         raise ModelFormatError(f"layer {name} has unknown fields {sorted(fields)}")
     decoded = {key: decode(item, known) for key, item in fields.items()}
     for key, item in decoded.items():
-        if not _fits(item, _annotations(cls).get(key)):
-            raise ModelFormatError(f"{name}: {key} is {item!r}, expected {_annotations(cls)[key]}")
+        if not _fits(item, field_types(cls).get(key)):
+            raise ModelFormatError(f"{name}: {key} is {item!r}, expected {field_types(cls)[key]}")
     return cls(**decoded)
-
-
-@functools.cache
-def _annotations(cls: type) -> dict[str, Any]:
-    try:
-        return get_type_hints(cls)
-    except NameError:  # a class of the user's, annotated with what only its type checker sees
-        return {}
 
 
 def _fits(value: Any, annotation: Any) -> bool:

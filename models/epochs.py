@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 import data
+from kernels import shapes
 from kernels.interface import Scalar
 
 from .execute import Call, Executor
@@ -31,9 +32,13 @@ def run_epoch(
 
     Returns the loss of every batch, float64, and the number of its correct predictions, int64, or None where the
     targets are no labels. Raises IndexError for an index out of range, ValueError for uint8 images without a
-    normalisation and for scalars of another number than the batches'.
+    normalisation, for other inputs than the plan's and for scalars of another number than the batches', TypeError for
+    numbers of another kind.
     """
-    order = np.ascontiguousarray(order, np.int64)
+    order = np.array(order, np.int64)  # its own, which nobody changes under the loop
+    if inputs.keys() != executor.plan.inputs.keys():
+        names = ", ".join(inputs) or "nothing"
+        raise ValueError(f"run_epoch: the inputs are {names}; expected {', '.join(executor.plan.inputs)}")
     for name, array in inputs.items():
         if len(order) and not 0 <= order.min() <= order.max() < len(array):
             raise IndexError(f"run_epoch: order holds {order.min()} to {order.max()}, {name} has {len(array)} samples")
@@ -69,7 +74,10 @@ def _source(
     executor: Executor, name: str, array: np.ndarray, normalisation: tuple[float, float] | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """A set as batches are gathered from it; and for uint8 images, what each level becomes."""
+    shapes.equal("run_epoch", name, array.shape[1:], executor.plan.inputs[name].shape[1:], "of one sample")
     dtype = executor.plan.inputs[name].dtype or executor.plan.dtype
+    if not np.can_cast(array.dtype, dtype, "same_kind"):
+        raise TypeError(f"run_epoch: {name} has dtype {array.dtype}, expected {dtype}")
     if array.dtype != np.uint8 or dtype.kind != "f":
         return np.ascontiguousarray(array, dtype), None
     if normalisation is None:

@@ -6,16 +6,17 @@ Where the backend can, the bound steps become a program: one call from Python fo
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from kernels import Kernels, memory
+from kernels import Kernels, memory, shapes
 from kernels.interface import Program, Scalar, roles
 
+from .flow import check_flow
+from .locks import Turn
 from .plan import Plan, Step, Value
 
 Call = tuple[Callable[..., None], list[Any]]
@@ -70,6 +71,8 @@ class Executor:
 
     `compiled` False runs the steps from Python, one by one, for debugging. On a backend that cannot compile a sequence,
     and for plans with kernels that are not the backend's own, it becomes False at the first run.
+
+    Raises ValueError or TypeError for a plan that reads what nobody has written, or arrays that are not its values'.
     """
 
     def __init__(
@@ -82,8 +85,11 @@ class Executor:
     ) -> None:
         self.plan = plan.expanded(kernels.has)
         self.kernels = kernels
-        self.batch_size = batch_size
-        self._lock = threading.Lock()
+        self.batch_size = shapes.integer("Executor", "batch_size", batch_size, 1)
+        check_flow(self.plan, arrays.keys())
+        self._turn = Turn()
+        self._given = dict(arrays)
+        self._second: Executor | None = None
         self._arrays: dict[Value, np.ndarray] = {}
         buffers = self._share_memory(arrays)
         self._buffers, self._shared = list(buffers.values()), frozenset(buffers)
@@ -91,17 +97,36 @@ class Executor:
             if value.base is not None:
                 self._arrays[value] = self._arrays[value.base].reshape(value.sized(batch_size))
             elif value.name in arrays:
-                self._arrays[value] = arrays[value.name]
+                self._arrays[value] = self._checked(value, arrays[value.name])
             else:
                 dtype, shape = value.dtype or plan.dtype, value.sized(batch_size)
                 used = buffers[value][: math.prod(shape) * dtype.itemsize]
                 self._arrays[value] = used.view(dtype).reshape(shape)
         steps = (*self.plan.constants, *self.plan.steps)
+        for step in steps:
+            self._check_packed(step)
         self._scratch = memory.empty(max((self._scratch_size(s, batch_size) for s in steps), default=0), plan.dtype)
         self.compiled = compiled and kernels.compiles and all(isinstance(step.kernel, str) for step in steps)
         self._constants: Program | None = None
         self._version: int | None = None
         self._bounds: dict[int, _Bound] = {}
+
+    def _checked(self, value: Value, array: object) -> np.ndarray:
+        """A persistent array as its value has it."""
+        found = shapes.arrays("Executor", **{value.name: array}) if value.shape != (0,) else self.plan.dtype
+        assert isinstance(array, np.ndarray)
+        shapes.equal("Executor", value.name, array.shape, value.sized(self.batch_size), "its value's in the plan")
+        if found != (value.dtype or self.plan.dtype):
+            raise TypeError(f"Executor: {value.name} has dtype {found}, the plan has {self.plan.dtype}")
+        return array
+
+    def _check_packed(self, step: Step) -> None:
+        """Parameters that a backend packs have the size that it wants, which no rule knows."""
+        packed = step.named.get("packed") if isinstance(step.kernel, str) else None
+        if packed is not None and self.kernels.has(step.name):
+            contraction = step.name.partition("_")[0]
+            size = self.kernels.fold_size(contraction, step.dims["d"])
+            shapes.equal(step.name, "packed", packed.shape, (size,), f"as {self.kernels.name} packs them")
 
     def _share_memory(self, arrays: Mapping[str, np.ndarray]) -> dict[Value, np.ndarray]:
         """Bytes for every value without an array: those whose lives do not overlap share them.
@@ -156,23 +181,31 @@ class Executor:
         version: int = 0,
         **scalars: float,
     ) -> dict[str, np.ndarray]:
-        """Copy the inputs in, run all steps on n samples, and copy the outputs out. Safe from several threads.
+        """Copy the inputs in, run all steps on n samples, and copy the outputs out. Safe from several threads, and in a
+        signal handler that interrupts another run, where the plan changes nothing; else RuntimeError.
 
         accept: is handed the outputs before the first step that changes the model, and decides whether those steps run.
         version: of the parameters and running statistics; where it is another than in the last run, the plan's
         constants are computed anew.
+
+        Raises ValueError or TypeError for other inputs than the plan's.
         """
-        with self._lock:
-            bound = self._bound(n)
-            for name, array in inputs.items():
-                bound.inputs[name][...] = array
-            self._renew_constants(version)
-            rounds = {name: [value] for name, value in scalars.items()}
-            bound.computing.run(1, rounds)
-            outputs = {name: array.copy() for name, array in bound.outputs.items()}
-            if accept is None or accept(outputs):
-                bound.updating.run(1, rounds)
-            return outputs
+        with self._turn.lock:
+            if self._turn.busy:
+                return self._beside().run(inputs, n, accept, version, **scalars)
+            try:
+                self._turn.busy = True
+                bound = self._bound(n)
+                self._fill(bound.inputs, inputs)
+                self._renew_constants(version)
+                rounds = {name: [value] for name, value in scalars.items()}
+                bound.computing.run(1, rounds)
+                outputs = {name: array.copy() for name, array in bound.outputs.items()}
+                if accept is None or accept(outputs):
+                    bound.updating.run(1, rounds)
+                return outputs
+            finally:
+                self._turn.busy = False
 
     def run_in_place(self, n: int, version: int = 0, /, **scalars: float) -> None:
         """Run all steps on the n samples that lie in the input buffers."""
@@ -210,13 +243,42 @@ class Executor:
         scalars: a value a round, by name. before, after: run in each round, before the first step and after the last;
         those `before` fill the arrays of the inputs.
         """
-        with self._lock:
-            bound = self._bound(n)
-            self._renew_constants(version)
-            program = self._program(before) + bound.computing + bound.updating + self._program(after)
-            program.run(rounds, scalars)
+        with self._turn.lock:
+            if self._turn.busy:
+                self._beside().run_rounds(n, rounds, scalars, before, after, version)
+                return
+            try:
+                self._turn.busy = True
+                bound = self._bound(n)
+                self._renew_constants(version)
+                program = self._program(before) + bound.computing + bound.updating + self._program(after)
+                program.run(rounds, scalars)
+            finally:
+                self._turn.busy = False
+
+    def _beside(self) -> Executor:
+        """Another with buffers of its own, for whoever interrupts a run of this one in its own thread."""
+        if self.plan.updates < len(self.plan.steps):
+            raise RuntimeError("Executor: a step that changes the model was interrupted, and another is asked for")
+        if self._second is None:
+            self._second = Executor(self.plan, self.kernels, self.batch_size, self._given, self.compiled)
+        return self._second
+
+    def _fill(self, arrays: Mapping[str, np.ndarray], inputs: Mapping[str, np.ndarray]) -> None:
+        """Copy inputs of the arrays' shapes in, all of them; numbers of another kind are refused."""
+        if inputs.keys() != arrays.keys():
+            names = ", ".join(inputs) or "nothing"
+            raise ValueError(f"Executor: the inputs are {names}; expected {', '.join(arrays)}")
+        for name, array in arrays.items():
+            given = np.asarray(inputs[name])
+            shapes.equal("Executor", f"input {name!r}", given.shape, array.shape)
+            if not np.can_cast(given.dtype, array.dtype, "same_kind"):
+                raise TypeError(f"Executor: input {name!r} has dtype {given.dtype}, expected {array.dtype}")
+            array[...] = given
 
     def _bound(self, n: int) -> _Bound:
+        if not 1 <= n <= self.batch_size:
+            raise ValueError(f"Executor: n is {n}, expected 1 to {self.batch_size}, the batch size")
         if self._constants is None:
             self._constants = self._program([self._call(step, self.batch_size) for step in self.plan.constants])
         if n not in self._bounds:

@@ -104,7 +104,7 @@ class Fit:
 
         self._trainer = trainer
         self._x = np.ascontiguousarray(x, None if x.dtype == np.uint8 else model.dtype)
-        self._target = target
+        self._target = target.copy() if target.dtype.kind in "iu" else target  # a label that changes has been checked
         self._per_epoch, self._total = per_epoch, total
         self._merged = last_batch == "merge" and rest > 0 and whole > 0
         self._validation = validation
@@ -188,7 +188,7 @@ class Fit:
             if not sound:
                 for name, array in trainer.changing().items():
                     array[...] = kept[name]
-            trainer.model.changed()
+            trainer.changed()
         parts = [indices[i * trainer.batch_size :][: trainer.batch_size] for i in range(count)]
         if not sound:
             for part in parts:
@@ -221,6 +221,7 @@ class Fit:
 
     def _end_epoch(self) -> None:
         trainer, progress = self._trainer, self._trainer.progress
+        trainer.refuse_nonfinite()
         checked = None if self._validation is None else trainer.model.evaluate(*self._validation, trainer.loss)
         trainer.epochs += 1
         record = Epoch(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ from .architecture import Architecture
 from .execute import Executor
 from .layers import Parameter
 from .layout import Layout
+from .locks import Turn
 from .losses import Loss, SoftmaxCrossEntropy
 from .lowering import lower_inference, lower_training
 from .nodes import INPUT, Node, ordered
@@ -74,22 +74,30 @@ class Graph:
         self._build(Architecture(ordered(nodes, output), output, sizes, np.dtype(dtype), seed, normalisation), backend)
 
     @classmethod
-    def of(cls, architecture: Architecture, backend: str | None = None) -> Self:
-        """The model of an architecture, with its starting weights."""
+    def of(
+        cls,
+        architecture: Architecture,
+        backend: str | None = None,
+        arrays: Mapping[str, np.ndarray] | None = None,
+    ) -> Self:
+        """The model of an architecture, with its starting weights, or with these arrays, which are all that it has."""
         model = cls.__new__(cls)
-        model._build(architecture, backend)
+        model._build(architecture, backend, arrays)
         return model
 
-    def _build(self, architecture: Architecture, backend: str | None) -> None:
+    def _build(
+        self, architecture: Architecture, backend: str | None, arrays: Mapping[str, np.ndarray] | None = None
+    ) -> None:
         self.architecture = architecture
         self.kernels = kernels.get(DEFAULT_BACKEND if backend is None else backend)
         self.plan, network = lower_inference(architecture)
         self.node_shapes = {name: value.shape for name, value in network.values.items()}
         """The shape of each node's output, and of "input"."""
-        self._parameters, self.parameter_layout = self._initialise(network.parameters, stream=0)
-        self._statistics, self.statistic_layout = self._initialise(network.statistics, stream=2)
+        self._parameters, self.parameter_layout = self._initialise(network.parameters, 0, arrays)
+        self._statistics, self.statistic_layout = self._initialise(network.statistics, 2, arrays)
         self._inference: Executor | None = None
-        self._inference_lock = threading.Lock()
+        self._turn = Turn()  # of predictions, and of those who write parameters beside them
+        self._written = 0
         self.rewrites = None
         self.version = 0
         self._range_checked = False
@@ -137,7 +145,7 @@ class Graph:
     @rewrites.setter
     def rewrites(self, names: Iterable[str] | None) -> None:
         self._rewrites = checked(names)
-        with self._inference_lock:
+        with self._turn.lock:
             self._inference = None
 
     # Structure ---------------------------------------------------------------------------------------------
@@ -152,12 +160,18 @@ class Graph:
         """Shape of the output with "N" for the batch."""
         return self.plan.outputs["output"].shape
 
-    def _initialise(self, arrays: Mapping[str, Parameter], stream: int) -> tuple[np.ndarray, Layout]:
-        layout = Layout({name: array.shape for name, array in arrays.items()})
+    def _initialise(
+        self, parameters: Mapping[str, Parameter], stream: int, given: Mapping[str, np.ndarray] | None
+    ) -> tuple[np.ndarray, Layout]:
+        layout = Layout({name: parameter.shape for name, parameter in parameters.items()})
         flat = memory.zeros(layout.size, self.dtype)
         for index, (name, view) in enumerate(layout.views(flat).items()):
-            rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(stream, index)))
-            view[...] = arrays[name].init(view.shape, rng)
+            if given is None:
+                rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(stream, index)))
+                view[...] = parameters[name].init(view.shape, rng)
+            else:
+                shapes.equal("model", name, given[name].shape, view.shape)
+                view[...] = given[name]
         return flat, layout
 
     def lower_training(
@@ -203,6 +217,8 @@ class Graph:
     def set_parameters(self, new: Mapping[str, np.ndarray]) -> None:
         """Write parameters and running statistics by name, all or nothing.
 
+        A prediction beside it, of another thread or interrupted by a signal, is of the old ones or of the new.
+
         Raises ValueError for an unknown name or another shape, before anything is written.
         """
         views = self.arrays()
@@ -211,9 +227,14 @@ class Graph:
             if name not in views:
                 raise ValueError(f"set_parameters: unknown name {name!r}; expected some of {', '.join(views)}")
             shapes.equal("set_parameters", name, np.shape(array), views[name].shape)
-        for name, array in {name: np.asarray(array, self.dtype) for name, array in new.items()}.items():
-            views[name][...] = array
-        self.changed()
+        arrays = {name: np.array(array, self.dtype) for name, array in new.items()}
+        with self._turn.lock:
+            mine = 0
+            while self._written != mine or not mine:  # a signal handler's, in between, would leave some of each
+                self._written = mine = self._written + 1
+                for name, array in arrays.items():
+                    views[name][...] = array
+                self.changed()
 
     # Use ---------------------------------------------------------------------------------------------------
 
@@ -271,17 +292,23 @@ class Graph:
         self.check_images(x)
         if not self._range_checked:
             self.check_range(x)
-        with self._inference_lock:
-            wanted = min(len(x), PREDICT_BATCH)
-            if self._inference is None or self._inference.batch_size < wanted:
-                plan = rewrite(self.plan, self.kernels, self.rewrites)
-                self._inference = Executor(plan, self.kernels, wanted, self.arrays())
-            inference = self._inference
-        parts = (x[start : start + inference.batch_size] for start in range(0, len(x), inference.batch_size))
-        outputs = [
-            inference.run({INPUT: self.prepare(part)}, n=len(part), version=self.version)["output"] for part in parts
-        ]
+        outputs, seen = [], -1
+        with self._turn.lock:
+            while self._written != seen:  # else a signal handler has written parameters in between
+                seen = self._written
+                inference = self._executor(min(len(x), PREDICT_BATCH))
+                parts = (x[start : start + inference.batch_size] for start in range(0, len(x), inference.batch_size))
+                runs = (({INPUT: self.prepare(part)}, len(part)) for part in parts)
+                outputs = [inference.run(given, n, version=self.version)["output"] for given, n in runs]
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
+
+    def _executor(self, batch_size: int) -> Executor:
+        """The one of inference, made anew where it is too small."""
+        inference = self._inference
+        if inference is None or inference.batch_size < batch_size:
+            plan = rewrite(self.plan, self.kernels, self.rewrites)
+            inference = self._inference = Executor(plan, self.kernels, batch_size, self.arrays())
+        return inference
 
     def evaluate(self, x: np.ndarray, y: np.ndarray, loss: Loss | None = None) -> Evaluation:
         """Loss (cross-entropy unless told) and accuracy over a whole set, in inference mode; x as for `predict`."""
@@ -310,16 +337,25 @@ class Graph:
     def _copied_to(self, other: Graph) -> Graph:
         """Another model with this one's weights, as far as it has them, and rewrites."""
         state = self.parameters() | self.statistics()
-        other.set_parameters({name: state[name] for name in other.parameters() | other.statistics()})
+        with self._turn.lock:
+            other.set_parameters({name: state[name] for name in other.parameters() | other.statistics()})
         other.rewrites = self.rewrites
         return other
 
     def __deepcopy__(self, memo: object) -> Graph:
         return self.to(self.backend)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to one safetensors file, architecture included; the file appears whole or not at all."""
-        save(self, path)
+    def save(self, path: str | os.PathLike[str], layout: str | None = None) -> None:
+        """Write the model to one file, architecture included; the file appears whole or not at all.
+
+        A path that ends in .onnx becomes an ONNX file for inference elsewhere, with a batch of any size: `layout` says
+        whether its images are "NCHW", as most programs have them, or "NHWC" as here. Of the weights alone, .weights.h5
+        is what Keras' `load_weights` takes, .pth a state dict of PyTorch. Any other is a safetensors file. Raises
+        ModelFormatError for what the file cannot hold, ValueError for .keras and .h5, which hold networks of Keras';
+        NonFiniteError, and leaves what is there, if a parameter or a running statistic is NaN or infinite.
+        """
+        with self._turn.lock:
+            save(self, path, layout)
 
     # Print -------------------------------------------------------------------------------------------------
 

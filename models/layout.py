@@ -21,6 +21,10 @@ class Layout:
             self.offsets[name] = end
             end += -(-math.prod(shape) // ALIGNED_ELEMENTS) * ALIGNED_ELEMENTS
         self.size = end
+        held = np.zeros(end, bool)
+        for view in self.views(held).values():
+            view[...] = True
+        self._gaps = np.flatnonzero(~held)
 
     def views(self, flat: np.ndarray) -> dict[str, np.ndarray]:
         """The named arrays as views into `flat`."""
@@ -28,3 +32,12 @@ class Layout:
             name: flat[start : start + math.prod(self.shapes[name])].reshape(self.shapes[name])
             for name, start in self.offsets.items()
         }
+
+    def clear_gaps(self, *flat: np.ndarray) -> None:
+        """Back to zero with what an update has made of the gaps: 0 / 0 is NaN, as in Adam's step with eps = 0.
+
+        All elements of all gaps are alike, so that the first one tells.
+        """
+        if self._gaps.size and flat[0][self._gaps[0]] != 0:
+            for array in flat:
+                array[self._gaps] = 0

@@ -1,4 +1,4 @@
-"""A model from the file that `saving` wrote, or from one that only says so: nothing in it is believed."""
+"""A model from a file that `saving` wrote or only says so, or from another program's: nothing in it is believed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from kernels import shapes
 
 from .architecture import Architecture
 from .encoding import KNOWN, ModelFormatError, decode, printable
+from .exchange import formats
 from .graph import DEFAULT_BACKEND, Graph
 from .layers import Layer
 from .lowering import lower_inference
@@ -28,6 +29,8 @@ from .sequential import Sequential
 
 MAX_BYTES = 100_000_000  # 25 million float32 weights
 MAX_HEADER = 1 << 22
+FOREIGN_BYTES = 1 << 31
+"""Of other programs' files, which hold larger networks."""
 
 Held = tuple[str, tuple[int, ...]]
 """A tensor's type and shape."""
@@ -37,21 +40,72 @@ def load(
     path: str | os.PathLike[str],
     backend: str | None = None,
     layers: Sequence[type[Layer]] = (),
-    max_bytes: int = MAX_BYTES,
+    max_bytes: int | None = None,
+    into: Graph | None = None,
 ) -> Graph:
-    """The model in a file, on any backend.
+    """The model in a file, on any backend: this package's own, ONNX's or Keras', by what the file holds.
 
-    layers: layer classes of your own that the file may name. max_bytes: of the file; loading takes about four times as
-    much memory. Nothing in the file is executed, and nothing is allocated on its word: the architecture's arrays are
-    held against those that are there first. Raises FileNotFoundError, or ModelFormatError for anything that is not a
-    whole and consistent model.
+    layers: layer classes of your own that the file may name. max_bytes: of the file, 100 MB of this package's own and
+    2 GiB of any other unless told; loading takes about four times as much memory. into: a model that takes the weights
+    of the file, which then need not hold a network: a state dict of PyTorch (torch.save's or safetensors), or Keras'
+    `.weights.h5`; it is matched layer by layer, changed in place and returned.
+
+    Nothing in the file is executed, and nothing is allocated on its word: the architecture's arrays are held against
+    those that are there first. Raises FileNotFoundError, or ModelFormatError for anything that is not a whole and
+    consistent model; what a file of another program holds that cannot run here is named
+    (`exchange.UnsupportedOperatorError`), as is each array that does not fit `into`.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = expanded(path)
     if not path.is_file():
         raise FileNotFoundError(f"no model at {path}")
+    kind = formats.kind_of(path)
+    most = FOREIGN_BYTES if max_bytes is None else max_bytes
+    if into is not None:
+        return _into(into, backend, path, kind, most)
     kernels.get(DEFAULT_BACKEND if backend is None else backend)  # a wrong name is no fault of the file
+    if kind == formats.ONNX:
+        from .exchange.onnx_reader import read_onnx
+
+        return read_onnx(path, backend, most)
+    if kind in (formats.KERAS, formats.HDF5):
+        from .exchange.keras_reader import read_keras
+
+        return read_keras(path, backend, most)
+    if kind == formats.TORCH:
+        from .exchange.torch_state import check_no_program
+
+        check_no_program(path)
+        raise ModelFormatError(
+            f"{path}: PyTorch's weights without a network; build the network here, and load(path, into=model)"
+        )
+    return _own(path, backend, layers, MAX_BYTES if max_bytes is None else max_bytes)
+
+
+def _into(model: Graph, backend: str | None, path: Path, kind: str, max_bytes: int) -> Graph:
+    """A model with the weights of a file."""
+    if not isinstance(model, Graph):
+        raise TypeError(f"load: into is {model!r}, expected a model")
+    if backend not in (None, model.backend):
+        raise ValueError(
+            f"load: backend is {backend!r}, and into runs on {model.backend!r}; into.to({backend!r}) gives another"
+        )
+    if kind == formats.ONNX:
+        raise ModelFormatError(f"{path}: it holds a network with its weights; load(path) reads both")
+    if kind in (formats.KERAS, formats.HDF5):
+        from .exchange.keras_weights import set_keras_weights
+
+        set_keras_weights(model, path, max_bytes)
+    else:
+        from .exchange.torch_state import load_state
+
+        load_state(model, path, max_bytes)
+    return model
+
+
+def _own(path: Path, backend: str | None, layers: Sequence[type[Layer]], max_bytes: int) -> Graph:
+    """The model in a file that `save` wrote."""
+    from safetensors import SafetensorError, safe_open
+
     known = KNOWN | {cls.__name__: cls for cls in layers}
     try:
         _check_bytes(path, max_bytes)
@@ -60,13 +114,15 @@ def load(
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             held = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
             kind, architecture = _architecture(file.metadata(), known)
-            _check_tensors(held, architecture)
+            least = _check_tensors(held, architecture)
             model = kind.of(architecture, backend)
             check_extent(model)
             tensors = {name: file.get_tensor(name) for name in held}
         for name, tensor in tensors.items():
             if not np.isfinite(tensor).all():
                 raise ModelFormatError(f"{name} is not finite")
+            if tensor.min() < least[name]:
+                raise ModelFormatError(f"{name} has an element of {tensor.min():g}, expected at least {least[name]:g}")
         model.set_parameters(tensors)
     except (SafetensorError, ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
         raise ModelFormatError(f"{path}: not a readable model ({printable(error)})") from error
@@ -133,10 +189,11 @@ def _architecture(metadata: dict[str, str] | None, known: dict[str, type]) -> tu
     return Sequential if told["kind"] == "Sequential" else Graph, architecture
 
 
-def _check_tensors(held: Mapping[str, Held], architecture: Architecture) -> None:
-    """Raise ModelFormatError unless the arrays of the architecture are those that the file holds."""
+def _check_tensors(held: Mapping[str, Held], architecture: Architecture) -> dict[str, float]:
+    """Raise ModelFormatError unless the arrays of the architecture are those that the file holds; the least of each."""
     _, network = lower_inference(architecture)
-    expected = {name: array.shape for name, array in (network.parameters | network.statistics).items()}
+    arrays = network.parameters | network.statistics
+    expected = {name: array.shape for name, array in arrays.items()}
     if held.keys() != expected.keys():
         odd = sorted(held.keys() ^ expected.keys())
         raise ModelFormatError(f"tensors do not match the architecture: {', '.join(odd[:5])}")
@@ -146,3 +203,4 @@ def _check_tensors(held: Mapping[str, Held], architecture: Architecture) -> None
         shapes.equal("model", name, held_shape, shape)
         if held_code != code:
             raise ModelFormatError(f"{name} has dtype {held_code}, expected {code}")
+    return {name: array.least for name, array in arrays.items()}

@@ -12,13 +12,18 @@ them; `print(trainer.plan)` lists what was written. L is the loss, and dv stands
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import ChainMap
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
+
+from kernels import shapes
 
 from .architecture import Architecture
 from .builder import Backward, PlanBuilder
-from .layers import Parameter
+from .flow import check_flow
+from .layers import Layer, Parameter
 from .layout import Layout
 from .losses import Loss
 from .nodes import INPUT, Node
@@ -35,6 +40,11 @@ class Network:
     parameters: dict[str, Parameter] = field(default_factory=dict)
     statistics: dict[str, Parameter] = field(default_factory=dict)
 
+    @property
+    def arrays(self) -> Collection[str]:
+        """The names of all arrays that are kept between runs."""
+        return ChainMap(self.parameters, self.statistics)
+
 
 def lower_inference(architecture: Architecture) -> tuple[Plan, Network]:
     """The plan of inference, which is the forward alone, and what it has found out: nothing is allocated."""
@@ -42,7 +52,9 @@ def lower_inference(architecture: Architecture) -> tuple[Plan, Network]:
     x = Value(INPUT, (BATCH, *architecture.input_shape))
     network = _forward(plan, architecture.nodes, x)
     outputs = {"output": network.values[architecture.output]}
-    return Plan(tuple(plan.steps), {INPUT: x}, outputs, None, architecture.dtype), network
+    lowered = Plan(tuple(plan.steps), {INPUT: x}, outputs, None, architecture.dtype)
+    check_flow(lowered, network.arrays, _layers(architecture))
+    return lowered, network
 
 
 def lower_training(
@@ -65,8 +77,9 @@ def lower_training(
 
     plan.enter("loss")
     output = network.values[architecture.output]
-    target = loss.target(output.shape)
-    loss_value, gradient = loss.lower(plan, output, target)
+    with _named(f"loss {loss}"):
+        target = loss.target(output.shape)
+        loss_value, gradient = _checked_loss(loss, target, output, loss.lower(plan, output, target))
 
     plan.enter("backward")
     arriving = {architecture.output: [gradient]}
@@ -79,30 +92,46 @@ def lower_training(
         plan.enter("optimizer")
         flat = (Layout({name: parameter.shape for name, parameter in network.parameters.items()}).size,)
         state = [Value(state_name(name), flat) for name in optimizer.state]
-        optimizer.lower(plan, Value(PARAMETERS, flat), Value(GRADIENTS, flat), state)
-    return Plan(plan.updates_last(), {INPUT: x, "target": target}, outputs, batch_size, architecture.dtype)
+        for value in state:
+            if value.name in network.arrays:
+                node, _, name = value.name.rpartition(".")
+                raise ValueError(f"node name {node!r} is not allowed: its {name!r} is the name of {optimizer}'s own")
+        with _named(f"optimizer {optimizer}"):
+            optimizer.lower(plan, Value(PARAMETERS, flat), Value(GRADIENTS, flat), state)
+    lowered = Plan(plan.updates_last(), {INPUT: x, "target": target}, outputs, batch_size, architecture.dtype)
+    names = optimizer.state if optimizer else ()
+    kept = {*network.arrays, PARAMETERS, GRADIENTS, *map(state_name, names)}
+    check_flow(lowered, kept, _layers(architecture))
+    _check_gradients(plan, architecture, lowered)
+    return lowered
 
 
 def _forward(plan: PlanBuilder, nodes: Sequence[Node], x: Value) -> Network:
     """Every layer writes its calls, and hands back its output and the function that will write its backward."""
     network = Network({INPUT: x})
     for node in nodes:
-        inputs = [network.values[name] for name in node.inputs]
-        with _named(node):
-            plan.begin(node.name)
-            parameters = node.layer.parameters(*(value.shape for value in inputs))
-            statistics = node.layer.statistics(*(value.shape for value in inputs))
-            p = plan.parameters({name: parameter.shape for name, parameter in parameters.items()})
-            running = plan.parameters({name: array.shape for name, array in statistics.items()}, gradients=False)
-            vars(p).update(vars(running))
-            y, network.backwards[node.name] = node.layer.lower(plan, p, *inputs)
-        # A gradient has to come back through here if something before here has a use for it.
-        if parameters or any(plan.wants(value) for value in inputs):
-            plan.want(y)
-        network.values[node.name] = y
-        network.parameters.update({f"{node.name}.{name}": array for name, array in parameters.items()})
-        network.statistics.update({f"{node.name}.{name}": array for name, array in statistics.items()})
+        append(plan, network, node)
     return network
+
+
+def append(plan: PlanBuilder, network: Network, node: Node) -> None:
+    """One more node, behind those that it reads."""
+    inputs = [network.values[name] for name in node.inputs]
+    with _named(_node(node)):
+        plan.begin(node.name)
+        parameters = node.layer.parameters(*(value.shape for value in inputs))
+        statistics = node.layer.statistics(*(value.shape for value in inputs))
+        _check_arrays(node, parameters, statistics, network)
+        p = plan.parameters({name: parameter.shape for name, parameter in parameters.items()})
+        running = plan.parameters({name: array.shape for name, array in statistics.items()}, gradients=False)
+        vars(p).update(vars(running))
+        y, network.backwards[node.name] = _checked_output(node.layer.lower(plan, p, *inputs))
+    # A gradient has to come back through here if something before here has a use for it.
+    if parameters or any(plan.wants(value) for value in inputs):
+        plan.want(y)
+    network.values[node.name] = y
+    network.parameters.update({f"{node.name}.{name}": array for name, array in parameters.items()})
+    network.statistics.update({f"{node.name}.{name}": array for name, array in statistics.items()})
 
 
 def _backward(plan: PlanBuilder, nodes: Sequence[Node], network: Network, arriving: dict[str, list[Value]]) -> None:
@@ -115,7 +144,7 @@ def _backward(plan: PlanBuilder, nodes: Sequence[Node], network: Network, arrivi
             continue
         dy = _summed(plan, node.name, arriving[node.name])
         plan.begin(node.name)
-        with _named(node):
+        with _named(_node(node)):
             backward = network.backwards[node.name]
             if backward is None:
                 raise TypeError(f"layer {type(node.layer).__name__} gives no backward in training")
@@ -128,6 +157,8 @@ def _backward(plan: PlanBuilder, nodes: Sequence[Node], network: Network, arrivi
                     continue
                 if dx is None:
                     raise TypeError(f"layer {type(node.layer).__name__} gives no gradient by its input {name!r}")
+                _check_value("backward", f"the gradient by {name!r}", dx)
+                shapes.equal("backward", f"the gradient by {name!r}", dx.shape, network.values[name].shape)
                 arriving.setdefault(name, []).append(dx)
 
 
@@ -141,10 +172,79 @@ def _summed(plan: PlanBuilder, name: str, gradients: list[Value]) -> Value:
     return total
 
 
+# What layers hand back ------------------------------------------------------------------------------------------
+
+
 @contextmanager
-def _named(node: Node) -> Iterator[None]:
-    """Errors of a layer say which one it is."""
+def _named(who: str) -> Iterator[None]:
+    """Errors say whose they are."""
     try:
         yield
     except (ValueError, TypeError) as error:
-        raise type(error)(f"node {node.name!r} ({node.layer}): {error}") from error
+        raise type(error)(f"{who}: {error}") from error
+
+
+def _node(node: Node) -> str:
+    return f"node {node.name!r} ({node.layer})"
+
+
+def _layers(architecture: Architecture) -> dict[str, Layer]:
+    return {node.name: node.layer for node in architecture.nodes}
+
+
+def _check_arrays(node: Node, parameters: Any, statistics: Any, network: Network) -> None:
+    """Parameters and statistics have names of their own, and a shape and a start."""
+    for method, arrays in (("parameters", parameters), ("statistics", statistics)):
+        if not isinstance(arrays, Mapping):
+            raise TypeError(f"{method} gives {arrays!r}, expected {{name: Parameter(shape, init)}}")
+        for name, array in arrays.items():
+            if not isinstance(array, Parameter):
+                raise TypeError(f"{method} gives {name!r}: {array!r}, expected a models.Parameter")
+            if not str(name).isidentifier():
+                raise ValueError(f"{method} gives the name {name!r}, expected one that Python allows")
+            for size in array.shape:
+                shapes.integer(method, f"the shape of {name!r}", size, 1)
+            if f"{node.name}.{name}" in network.arrays or (method == "statistics" and name in parameters):
+                raise ValueError(f"{method} gives {name!r}, and there is an array {node.name}.{name} already")
+
+
+def _checked_output(lowered: Any) -> tuple[Value, Backward | None]:
+    if not isinstance(lowered, tuple) or len(lowered) != 2:
+        raise TypeError(f"lower gives {lowered!r}, expected the output and the function that writes the backward calls")
+    y, backward = lowered
+    _check_value("lower", "the output", y)
+    if y.shape[:1] != (BATCH,):
+        raise ValueError(f"lower: the output has shape {shapes.text(y.shape)}, expected the batch axis N first")
+    return y, backward
+
+
+def _check_value(what: str, name: str, value: Any) -> None:
+    """A value of the plan, in the model's own dtype."""
+    if not isinstance(value, Value):
+        raise TypeError(f"{what}: {name} is a {type(value).__name__}, expected a value of the plan")
+    if value.dtype is not None:
+        raise TypeError(f"{what}: {name} has dtype {value.dtype}, expected the model's own")
+
+
+def _checked_loss(loss: Loss, target: Any, output: Value, lowered: Any) -> tuple[Value, Value]:
+    if not isinstance(target, Value) or target.shape[:1] != (BATCH,):
+        shown = shapes.text(target.shape) if isinstance(target, Value) else repr(target)
+        raise TypeError(f"target gives {shown}, expected a value of the plan with the batch axis N first")
+    if not isinstance(lowered, tuple) or len(lowered) != 2:
+        raise TypeError(f"lower gives {lowered!r}, expected the loss and its gradient by the output")
+    value, gradient = lowered
+    for name, found, shape in (("the loss", value, ()), ("the gradient", gradient, output.shape)):
+        _check_value("lower", name, found)
+        shapes.equal("lower", name, found.shape, shape)
+    return value, gradient
+
+
+def _check_gradients(plan: PlanBuilder, architecture: Architecture, lowered: Plan) -> None:
+    """The gradient by every parameter is written by somebody: else its old values would be taken for it."""
+    written = {value.origin for step in lowered.steps for value in step.outputs.values()}
+    nodes = {node.name: node for node in architecture.nodes}
+    for parameter, gradient in plan.trained().items():
+        if gradient not in written:
+            node, _, name = parameter.name.rpartition(".")
+            layer = nodes[node].layer
+            raise TypeError(f"{_node(nodes[node])}: layer {type(layer).__name__} gives no gradient by its {name!r}")

@@ -23,12 +23,22 @@ class Node:
     inputs: tuple[str, ...]
 
 
-def _is_name(name: object) -> bool:
-    """Whether a node may be called so: names stand in files and in messages, and are no paths to elsewhere."""
-    if not isinstance(name, str) or name == INPUT or "'" in name or not name.isprintable() or len(name) > MAX_NAME:
-        return False
-    first, *others = name.replace("\\", "/").split("/")
-    return bool(first) and ".." not in (first, *others)
+def _objection(name: object) -> str:
+    """What is wrong with a node's name, "" if nothing: names stand in files, in messages and in names of arrays."""
+    if not isinstance(name, str):
+        return f"it is a {type(name).__name__}, expected a string"
+    if not name or name == INPUT:
+        return (
+            f"expected another than {INPUT!r}, which is the model's input" if name else "expected a character at least"
+        )
+    if len(name) > MAX_NAME:
+        return f"it has {len(name)} characters, expected at most {MAX_NAME}"
+    odd = next((c for c in name if c == "'" or not c.isprintable()), "")
+    if odd:
+        return f"it has the character {odd!r}, expected printable ones other than a single quote"
+    if ".." in name.replace("\\", "/").split("/"):  # of a file that is unpacked by names
+        return "it has a part '..', which leads elsewhere where a name is taken for a path"
+    return ""
 
 
 def ordered(nodes: Mapping[str, Sequence[Any]], output: str) -> tuple[Node, ...]:
@@ -39,8 +49,8 @@ def ordered(nodes: Mapping[str, Sequence[Any]], output: str) -> tuple[Node, ...]
         raise TypeError(f"output is {output!r}, expected the name of one node")
     parsed: dict[str, Node] = {}
     for name, entry in nodes.items():
-        if not _is_name(name):
-            raise ValueError(f"node name {name!r} is not allowed; expected a printable string other than {INPUT!r}")
+        if objection := _objection(name):
+            raise ValueError(f"node name {name!r} is not allowed: {objection}")
         if not isinstance(entry, (tuple, list)) or len(entry) < 2 or not isinstance(entry[0], Layer):
             raise TypeError(f"node {name!r} is {entry!r}, expected (layer, input, ...)")
         layer, *inputs = entry

@@ -12,13 +12,21 @@ from .plan import Step, Value
 
 
 class NonFiniteError(FloatingPointError):
-    """A training step whose loss, gradients or parameters are not finite; it changed nothing."""
+    """A training step whose loss, gradients or parameters are not finite, which changed nothing; or a model with such
+    numbers, which was not written."""
 
 
 def is_finite(array: np.ndarray) -> bool:
     """Whether no element is NaN or infinite. One sum decides, unless it overflows: NaN and infinity pass through it."""
     with np.errstate(all="ignore"):
         return math.isfinite(array.sum()) or bool(np.isfinite(array).all())
+
+
+def refuse(what: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise NonFiniteError that names the first array that is not finite; `what` begins its message."""
+    for name, array in arrays.items():
+        if not is_finite(array):
+            raise NonFiniteError(f"{what}: {name!r} is not finite")
 
 
 def first(

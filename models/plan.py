@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from kernels import rules, shapes
 from kernels.interface import Kernel, Scalar, roles
+from kernels.rules import BATCH as BATCH
 from kernels.shapes import Shape, text
-
-BATCH = "N"
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,21 +27,44 @@ class Value:
     """One array of a plan: a name, a shape whose first axis may be "N", and where it lives.
 
     `dtype` None is the model's own. A value with a `base` is another shape of the same memory.
+
+    Raises TypeError or ValueError for a shape that no array has, or that its base's memory does not fill.
     """
 
     name: str
     shape: Shape
     dtype: np.dtype | None = None
     base: Value | None = None
+    origin: Value = field(init=False, repr=False)
+    """The value whose memory this one is."""
 
-    @property
-    def origin(self) -> Value:
-        """The value whose memory this one is."""
-        return self if self.base is None else self.base.origin
+    def __post_init__(self) -> None:
+        sizes = tuple(self.shape)
+        first = sizes[:1] if sizes[:1] == (BATCH,) else ()
+        rest = (_size(self.name, size) for size in sizes[len(first) :])
+        object.__setattr__(self, "shape", (*first, *rest))
+        if self.dtype is not None:
+            object.__setattr__(self, "dtype", np.dtype(self.dtype))
+        object.__setattr__(self, "origin", self if self.base is None else self.base.origin)
+        if self.base is not None and self._elements() != self.base._elements():
+            raise ValueError(
+                f"value {self.name}: shape {text(self.shape)} does not hold the elements of {text(self.base.shape)}"
+            )
+
+    def _elements(self) -> tuple[bool, int]:
+        """Whether there are so many for each sample, or in all."""
+        whole = self.shape[:1] == (BATCH,)
+        return whole, math.prod(int(size) for size in self.shape[whole:])
 
     def sized(self, n: int) -> tuple[int, ...]:
         """The shape at batch size n."""
         return tuple(n if size == BATCH else int(size) for size in self.shape)
+
+
+def _size(name: str, size: int | str) -> int:
+    if isinstance(size, str):
+        raise ValueError(f"value {name}: shape has {size!r}, expected sizes, and {BATCH!r} for the first alone")
+    return shapes.integer(f"value {name}", "shape", size, 0)
 
 
 UPDATES = ("statistics", "optimizer")
@@ -77,6 +100,9 @@ class Step:
     A fused step carries the steps that it `replaces`, fused ones perhaps: they are its definition. `node` names the
     layer that wrote it; of a fused step, the first one forward whose steps it replaces; `nodes` are
     all of them.
+
+    A step is held to its kernel's rule when it is made (`kernels.rules`), and what it writes has memory of its own:
+    TypeError or ValueError.
     """
 
     kernel: str | Kernel
@@ -84,6 +110,17 @@ class Step:
     phase: str
     replaces: tuple[Step, ...] = ()
     node: str = ""
+
+    def __post_init__(self) -> None:
+        rules.check(self.kernel, self.named)
+        taken = {value.origin: name for name, value in self._of_role("input").items() if value is not None}
+        for name, value in self.outputs.items():
+            if value.origin in taken:
+                other = taken[value.origin]
+                raise ValueError(
+                    f"kernel {self.name}: {name} is {value.name}, as {other} is; expected an array of its own"
+                )
+            taken[value.origin] = name
 
     @property
     def name(self) -> str:

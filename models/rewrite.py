@@ -45,17 +45,31 @@ def checked(names: Iterable[str] | None) -> tuple[str, ...] | None:
 
 
 class _Flow:
-    """Who reads and who writes each value of a plan."""
+    """Who reads and who writes each value of a plan, kept up with while its steps are fused."""
 
     def __init__(self, plan: Plan, kernels: Kernels) -> None:
-        self.plan = plan
         self.kernels = kernels
         self._names = {value.name for value in plan.values()}
         self._outputs = {value.origin for value in plan.outputs.values()}
         self._readers: dict[Value, list[Step]] = {}
         for step in plan.steps:
-            for value in step.inputs.values():
-                self._readers.setdefault(value.origin, []).append(step)
+            self._enter(step)
+        self._inference = all(step.phase == "forward" for step in plan.steps)
+        self._changing = {value.origin for step in plan.steps for value in step.outputs.values()}
+        self._changing |= {value.origin for value in plan.inputs.values()}
+
+    def _enter(self, step: Step) -> None:
+        for value in step.inputs.values():
+            self._readers.setdefault(value.origin, []).append(step)
+
+    def fused(self, step: Step) -> None:
+        """The step has taken the place of those that it replaces, if any."""
+        for replaced in step.replaces:
+            for value in replaced.inputs.values():
+                self._readers[value.origin] = [other for other in self._readers[value.origin] if other is not replaced]
+        if step.replaces:
+            self._enter(step)
+        self._names |= {value.name for value in (*step.inputs.values(), *step.outputs.values())}
 
     def only(self, value: Value, *readers: Step) -> bool:
         """Whether nobody but these steps reads the value, in whatever shape."""
@@ -84,10 +98,7 @@ class _Flow:
 
     def constant(self, *values: Value | None) -> bool:
         """Whether these are parameters or statistics of a plan of inference: nothing in it can change them."""
-        changing = {value.origin for step in self.plan.steps for value in step.outputs.values()}
-        changing |= {value.origin for value in self.plan.inputs.values()}
-        inference = all(step.phase == "forward" for step in self.plan.steps)
-        return inference and all(value is None or value.origin not in changing for value in values)
+        return self._inference and all(value is None or value.origin not in self._changing for value in values)
 
     def value(self, sibling: Value, name: str, shape: Shape) -> Value:
         """A new value of the node that another belongs to."""
@@ -107,7 +118,8 @@ def _agree(one: Step, other: Step, *parameters: str) -> bool:
 
 
 def _side_by_side(d: Pool2dDims) -> bool:
-    return (d.stride_h, d.stride_w, d.pad_h, d.pad_w) == (d.kh, d.kw, 0, 0)
+    """Whether windows lie so, inside the image, none of them with gaps."""
+    return d.inside and (d.stride_h, d.stride_w, d.dilation_h, d.dilation_w) == (d.kh, d.kw, 1, 1)
 
 
 # Putting fused steps into a plan ---------------------------------------------------------------------------------
@@ -123,11 +135,15 @@ def _rewrite(**needs: str) -> Callable[[Match], Callable[[Plan, Kernels], Plan]]
         @wraps(match)
         def apply(plan: Plan, kernels: Kernels) -> Plan:
             starts = [k for k, names in needs.items() if all(map(kernels.has, names.split()))]
+            flow, steps, constants = _Flow(plan, kernels), list(plan.steps), list(plan.constants)
             for step in plan.steps:
                 if step.kernel in starts:
-                    new = (replace(found, node=step.node) for found in match(_Flow(plan, kernels), step))
-                    plan = _with(plan, tuple(new))
-            return plan
+                    new = [replace(found, node=step.node) for found in match(flow, step)]
+                    if _put(steps, new):
+                        constants += (found for found in new if not found.replaces)
+                        for found in new:
+                            flow.fused(found)
+            return replace(plan, steps=tuple(steps), constants=tuple(constants))
 
         REWRITES[match.__name__] = apply
         return apply
@@ -135,21 +151,21 @@ def _rewrite(**needs: str) -> Callable[[Match], Callable[[Plan, Kernels], Plan]]
     return decorate
 
 
-def _with(plan: Plan, new: Sequence[Step]) -> Plan:
-    """The plan with the new steps, all or none of them."""
-    steps: tuple[Step, ...] | None = plan.steps
+def _put(steps: list[Step], new: Sequence[Step]) -> bool:
+    """Put the new steps in place of what they replace, all or none of them; whether that was done."""
+    before = list(steps) if sum(bool(step.replaces) for step in new) > 1 else []
     for step in new:
-        if step.replaces and steps is not None:
-            steps = _in_place(steps, step)
-    if steps is None:
-        return plan
-    return replace(plan, steps=steps, constants=plan.constants + tuple(s for s in new if not s.replaces))
+        if step.replaces and not _put_in_place(steps, step):
+            if before:
+                steps[:] = before
+            return False
+    return bool(new)
 
 
-def _in_place(steps: tuple[Step, ...], fused: Step) -> tuple[Step, ...] | None:
-    """The steps with `fused` in place of what it replaces, the steps between moved before or after it.
+def _put_in_place(steps: list[Step], fused: Step) -> bool:
+    """Put `fused` in place of what it replaces, the steps between moved before or after it.
 
-    None where one of those depends on a replaced step and another replaced step on it.
+    False, and nothing done, where one of those depends on a replaced step and another replaced step on it.
     """
     places = [steps.index(step) for step in fused.replaces]
     first, end = min(places), max(places) + 1
@@ -160,13 +176,14 @@ def _in_place(steps: tuple[Step, ...], fused: Step) -> tuple[Step, ...] | None:
         waits = any(_ordered(other, step) for other in after)
         if step in fused.replaces:
             if waits:
-                return None
+                return False
             replaced.append(step)
         elif waits or any(_ordered(other, step) for other in replaced):
             after.append(step)
         else:
             before.append(step)
-    return (*steps[:first], *before, fused, *after, *steps[end:])
+    steps[first:end] = [*before, fused, *after]
+    return True
 
 
 def _ordered(one: Step, other: Step) -> bool:

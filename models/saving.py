@@ -15,6 +15,7 @@ from data.files import expanded, write_atomically
 from kernels.interface import roles
 
 from .encoding import ModelFormatError, encode
+from .nonfinite import refuse
 
 if TYPE_CHECKING:
     from .graph import Graph
@@ -45,20 +46,40 @@ MAX_AXES = 8
 MAX_ELEMENTS = 1 << 25  # numbers of one sample between the layers: 128 MB of float32
 
 
-def save(model: Graph, path: str | os.PathLike[str]) -> None:
+def save(model: Graph, path: str | os.PathLike[str], layout: str | None = None) -> None:
     """Write the model; see `Graph.save`."""
-    write_atomically(expanded(path), content(model))
+    path = expanded(path)
+    if path.suffix.lower() == ".onnx":
+        from .exchange.onnx_writer import write_onnx
+
+        write_onnx(model, path, "NCHW" if layout is None else layout)
+    elif layout is not None:
+        raise ValueError(f"save: layout is {layout!r}, expected none for {path.name}: it is one of .onnx files")
+    elif path.name.lower().endswith(".weights.h5"):
+        from .exchange.keras_weights import save_keras_weights
+
+        save_keras_weights(model, path)
+    elif path.suffix.lower() in (".pth", ".pt"):
+        from .exchange.torch_state import save_state
+
+        save_state(model, path)
+    elif path.suffix.lower() in (".keras", ".h5", ".hdf5"):
+        raise ValueError(f"save: {path.name} would hold a network of Keras'; NAME.weights.h5 holds the weights for one")
+    else:
+        write_atomically(path, content(model))
 
 
 def content(model: Graph) -> bytes:
-    """What `save` writes. Raises ModelFormatError for a model that `load` would refuse."""
+    """What `save` writes. Raises for a model that `load` would refuse: NonFiniteError, or ModelFormatError."""
+    arrays = model.parameters() | model.statistics()
+    refuse("model", arrays)
     architecture = describe(model)
     text = json.dumps(architecture)
     if len(text) > MAX_METADATA:
         raise ModelFormatError(f"{len(text)} characters of architecture, expected at most {MAX_METADATA}")
     check_counts(architecture)
     check_extent(model)
-    return serialised(model.parameters() | model.statistics(), {"twinkernels": text})
+    return serialised(arrays, {"twinkernels": text})
 
 
 def describe(model: Graph) -> dict[str, Any]:
@@ -114,12 +135,12 @@ def check_counts(architecture: dict[str, Any]) -> None:
             raise ModelFormatError(f"{count} {name}, expected at most {limit}")
 
 
-def check_extent(model: Graph) -> None:
-    """Raise ModelFormatError if one sample's way through the model takes more than MAX_ELEMENTS numbers."""
+def check_extent(model: Graph, most: int = MAX_ELEMENTS) -> None:
+    """Raise ModelFormatError if one sample's way through the model takes more numbers than that."""
     persistent = model.arrays()
     values = (value for value in model.plan.values() if value.base is None and value.name not in persistent)
     steps = (step for step in model.plan.steps if "scratch" in roles(step.kernel).values())
     scratch = (model.kernels.scratch_size(step.kernel, step.dims["d"], 1) for step in steps)
     count = sum(math.prod(value.sized(1)) for value in values) + max(scratch, default=0)
-    if count > MAX_ELEMENTS:
-        raise ModelFormatError(f"one sample takes {count} numbers on its way, expected at most {MAX_ELEMENTS}")
+    if count > most:
+        raise ModelFormatError(f"one sample takes {count} numbers on its way, expected at most {most}")

@@ -6,6 +6,7 @@ A schedule is called with the number of steps already done, the steps in an epoc
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kernels import shapes
@@ -47,6 +48,8 @@ class MultiStep(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.milestones, str) or not isinstance(self.milestones, Iterable):
+            raise TypeError(f"MultiStep: milestones is {self.milestones!r}, expected epochs, such as (10, 20)")
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for milestone in self.milestones:
             shapes.integer("MultiStep", "milestones", milestone, 0)
@@ -118,6 +121,8 @@ class LinearWarmup(Schedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         shapes.integer("LinearWarmup", "steps", self.steps, 0)
+        if not isinstance(self.after, Schedule):
+            raise TypeError(f"LinearWarmup: after is {self.after!r}, expected a models.Schedule")
 
     def __call__(self, step: int, steps_per_epoch: int, total_steps: int) -> float:
         if step < self.steps:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -37,11 +37,13 @@ class Sequential(Graph):
         """The layers in order."""
         return tuple(node.layer for node in self.nodes)
 
-    def _build(self, architecture: Architecture, backend: str | None) -> None:
+    def _build(
+        self, architecture: Architecture, backend: str | None, arrays: Mapping[str, np.ndarray] | None = None
+    ) -> None:
         line = [(str(i), (str(i - 1) if i else INPUT,)) for i in range(len(architecture.nodes))]
         if [(node.name, node.inputs) for node in architecture.nodes] != line:
             raise ValueError("Sequential: the nodes are not in a line")
-        super()._build(architecture, backend)
+        super()._build(architecture, backend, arrays)
 
     def _rebuilt(self, architecture: Architecture, backend: str) -> Graph:
         return Sequential.of(architecture, backend)

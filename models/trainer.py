@@ -155,6 +155,17 @@ class Trainer:
         """Every array that steps change, writable: parameters, running statistics, optimizer state."""
         return {PARAMETERS: self.model.arrays()[PARAMETERS]} | self.model.statistic_views() | self.state
 
+    def changed(self) -> None:
+        """Steps have been taken: gaps between parameters are zero again, and the model is another."""
+        self.model.parameter_layout.clear_gaps(self.model.arrays()[PARAMETERS], *self.state.values())
+        self.model.changed()
+
+    def refuse_nonfinite(self) -> None:
+        """Raise NonFiniteError if a step has left numbers that are not finite, which no later step is there to show."""
+        if self.on_nonfinite != "ignore":
+            arrays = self.model.parameters() | self.model.statistics()
+            nonfinite.refuse(f"training: a number has overflowed by step {self.steps}", arrays)
+
     @property
     def bytes(self) -> int:
         """Memory that training holds: buffers and scratch of a step, parameters, gradients, statistics, state."""
@@ -202,7 +213,7 @@ class Trainer:
             with np.errstate(all="ignore"):
                 return executor.run(inputs, len(x), accept, **scalars)
         finally:
-            self.model.changed()
+            self.changed()
 
     def _executor_for(self, n: int) -> Executor:
         """The executor, or one for a larger batch, which only the last of an epoch can be."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from models.encoding import harmless
 from models.loading import load
 from models.nonfinite import NonFiniteError
 
-from . import __version__, plots, profile, recipes, runs, streams, study, terminal
+from . import __version__, foreign, plots, precompile, profile, recipes, runs, streams, study, terminal
 from .classify import probabilities
 from .pages import explore, report
 from .pages.html import check_target
@@ -43,7 +44,18 @@ app = typer.Typer(
 # What several commands take, in the same words ---------------------------------------------------------------
 
 Model = Annotated[
-    Path, typer.Argument(parser=expanded, metavar="MODEL", help="A model.safetensors, or the folder of a run.")
+    Path,
+    typer.Argument(
+        parser=expanded, metavar="MODEL", help="A model.safetensors, an .onnx file, or the folder of a run."
+    ),
+]
+Pixels = Annotated[
+    str | None,
+    typer.Option(
+        metavar="0..255|0..1|-1..1|MEAN,STD",
+        help="What a network of another program takes for pixels. If left out: as its file says, or else 0..1.",
+        show_default=False,
+    ),
 ]
 Data = Annotated[
     str | None,
@@ -190,13 +202,18 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    pixels: Pixels = None,
     threads: Threads = None,
 ) -> None:
     """Print a model's loss and accuracy on the test images, or on labelled images of your own."""
     _set_threads(threads)
     network = _load(model, backend)
     source = runs.own_data(model) if source is None else source
-    tested = network.evaluate(*data.load_test(source, *_image_size(network)))
+    images, labels = data.load_test(source, *_image_size(network))
+    images = images.reshape(len(images), *network.input_shape)
+    if takes := foreign.set_pixels(network, pixels, images, labels):
+        print(f"pixels taken as {takes}: --pixels says otherwise", file=sys.stderr)
+    tested = foreign.logits(network).evaluate(images, labels)
     terminal.say(f"test loss {tested.loss:.4f} on {source}")
     print(f"test accuracy {tested.accuracy:.4f}")
 
@@ -211,6 +228,7 @@ def predict(
         ),
     ],
     backend: Backend = None,
+    pixels: Pixels = None,
     threads: Threads = None,
 ) -> None:
     """Print a line for each image: file, digit, probability; tabs between.
@@ -220,6 +238,8 @@ def predict(
     _set_threads(threads)
     network = _load(model, backend)
     size = _image_size(network)
+    if takes := foreign.set_pixels(network, pixels):
+        print(f"pixels taken as {takes}: --pixels says otherwise", file=sys.stderr)
     bad = False
     for path in images:
         try:
@@ -238,10 +258,31 @@ def predict(
                 bad = _complain(error)
         if read:
             names = [name for part, _ in read for name in part]
-            shares = probabilities(network, np.concatenate([pixels for _, pixels in read]))
+            together = np.concatenate([part for _, part in read])
+            shares = probabilities(network, together.reshape(len(together), *network.input_shape))
             for name, row in zip(names, shares, strict=True):
                 terminal.say(name, row.argmax(), f"{row.max():.4f}", sep="\t")
     if bad:
+        raise typer.Exit(1)
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(parser=expanded, metavar="FILE", help="A model's file, such as net.onnx.")],
+) -> None:
+    """Show what a network's file holds, node by node, what of it can run here, and what not and why.
+
+    The status is 1 where not all of it can.
+    """
+    from models.exchange import inspection
+
+    found = inspection.inspect(runs.model_file(file))
+    print("\n".join(found.head))
+    if found.rows:
+        terminal.print_table(inspection.HEADINGS, found.rows, wrapped=("becomes", "why not"))
+    for reason in found.reasons:
+        _complain(reason)
+    if not found.runs:
         raise typer.Exit(1)
 
 
@@ -255,6 +296,7 @@ def draw(
     ] = None,
     backend: Backend = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of 127.0.0.1; 0 takes any that is free.")] = 8028,
+    pixels: Pixels = None,
     threads: Threads = 1,  # one image is little to share
 ) -> None:
     """Serve a page on which you draw a digit and watch a network read it."""
@@ -267,7 +309,10 @@ def draw(
     _set_threads(threads)
     with server.listen(port) as listener:
         path = runs.model_file(model or SHIPPED)
-        reader = Reader(_load(path, backend))
+        network = _load(path, backend)
+        if takes := foreign.set_pixels(network, pixels):
+            print(f"pixels taken as {takes}: --pixels says otherwise", file=sys.stderr)
+        reader = Reader(network)
         print(f"http://{server.HOST}:{listener.getsockname()[1]}/ is open for drawing; Ctrl-C ends", flush=True)
         server.build(reader, listener, server.describe(path, reader)).run(sockets=[listener])
 
@@ -306,6 +351,45 @@ def profile_step(
     figure.savefig(content, dpi=150, format=path.suffix[1:] or None)
     write_atomically(path, content.getvalue())
     terminal.say(f"picture in {path}")
+
+
+@app.command("compile")
+def compile_kernels(
+    subjects: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RECIPE|RUN|MODEL]...", help="What will be trained, or read with.", show_default=False),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All recipes.")] = False,
+    pack: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LEVEL",
+            help="All recipes, in both dtypes, for processors of this level, such as x86-64-v3: a pack for a wheel.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=expanded, metavar="FOLDER", help="Where the pack goes: FOLDER/LEVEL.", show_default=False),
+    ] = None,
+    threads: Threads = None,
+) -> None:
+    """Compile kernels before anybody waits for them; they are kept for every later start on this machine."""
+    if (pack is None) != (out is None):
+        raise ValueError("--pack LEVEL and --out FOLDER belong together")
+    if bool(subjects) + everything + bool(pack) != 1:
+        raise ValueError("compile takes recipes, runs or models, or --all, or --pack LEVEL --out FOLDER")
+    _set_threads(threads)
+    with terminal.compiling() as told:
+        if pack is not None and out is not None:
+            count = precompile.write_pack(pack, out)
+            terminal.say(f"{count} files in {out / pack}")
+            return
+        names = list(recipes.RECIPES) if everything else subjects or []
+        precompile.compile_recipes(recipes.RECIPES[name] for name in names if name in recipes.RECIPES)
+        precompile.compile_models(_load(expanded(name), "numba") for name in names if name not in recipes.RECIPES)
+    if not told:
+        print("nothing to compile: all kernels are there")
 
 
 @app.command("report")
@@ -437,6 +521,9 @@ def _interruptible(out: Path | None) -> Iterator[None]:
 
 
 def _image_size(network: Graph) -> tuple[int, int]:
+    side = math.isqrt(network.input_shape[0])
+    if network.input_shape == (side * side,):  # a row for each image
+        return side, side
     if len(network.input_shape) != 3 or network.input_shape[2] != 1:
         raise ValueError(f"the model takes inputs {network.input_shape}, expected grey images (H, W, 1)")
     return network.input_shape[0], network.input_shape[1]
@@ -455,7 +542,7 @@ def _load(path: Path, backend: str | None) -> Graph:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit: 0, or 2 after a user's mistake and 130 after Ctrl-C, each with one line on stderr; 1
-    where predict could not read all of its images; 141, without a word, where nobody reads standard output any more.
+    where predict could not read all of its images, or not all of what inspect looks at can run.
 
     The library answers a mistake with a ValueError or an OSError that names it, so these are the user's here; so
     are a training whose numbers are no longer finite and a size that memory does not hold.

@@ -202,7 +202,13 @@ def _train(
     model.check_images(test.images, "test images")
     recipe.loss.check(test.labels, len(test.images), model.output_shape)
     validation = None
-    if held_out := round(recipe.validation * len(train.labels)):
+    held_out = round(recipe.validation * len(train.labels))
+    if recipe.validation and not held_out:
+        raise ValueError(
+            f"run: validation is {recipe.validation:g} of {len(train.labels)} training images, which is none; expected "
+            f"at least {1 / len(train.labels):.2g}, or 0"
+        )
+    if held_out:
         train, validation = data.split(train, held_out, options.seed)
 
     trainer = Trainer(model, recipe.optimizer, recipe.loss, recipe.batch_size, recipe.schedule)

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kernels.compiling import on_compile
@@ -64,6 +64,24 @@ def print_table(
     for row in rows:
         table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+@contextlib.contextmanager
+def compiling() -> Iterator[list[str]]:
+    """A bar for what is compiled within, and a line when it is done; gives the names of what was."""
+    names: list[str] = []
+    began = time.perf_counter()
+    with bar() as shown:
+        task = shown.add_task("compiling")
+
+        def tell(name: str, done: int, total: int) -> None:
+            names.append(name)
+            shown.update(task, description=f"compiling {name}", completed=done, total=total, refresh=True)
+
+        with on_compile(tell):
+            yield names
+    if names := [name for name in names if name]:
+        print(f"{len(names)} functions compiled in {time.perf_counter() - began:.0f} s")
 
 
 class TrainingProgress(Callback):

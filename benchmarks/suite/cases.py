@@ -251,6 +251,87 @@ _case("conv2d", "nan-inf", "edge", _conv2d_nan)
 _case("conv2d_backward", "nan-inf", "edge", _conv2d_backward_nan)
 
 
+_conv2d("uneven-borders", "edge", (2, 6, 5, 3), (3, 3, 3, 4), padding=((0, 2), (1, 0)))
+_conv2d("end-border", "edge", (2, 5, 6, 1), (3, 3, 1, 5), padding=((0, 0), (0, 1)))
+_conv2d("same-stride", "edge", (2, 7, 6, 3), (3, 4, 3, 4), padding="same", stride=2)
+_conv2d("same-lower-depthwise", "edge", (2, 6, 5, 7), (2, 2, 1, 7), padding="same_lower", groups=7)
+_conv2d("far-stride", "edge", (2, 4, 5, 2), (3, 3, 2, 3), stride=10**9, padding=((10**9, 0), (1, 10**9)))
+_conv2d("far-dilation", "edge", (2, 4, 5, 3), (3, 3, 3, 2), dilation=10**9, padding=10**9)
+
+
+def _conv2d_border_nan(groups: int) -> Callable[[Draw], Arguments]:
+    """Filters that are not finite, some where the padding is."""
+
+    def build(draw: Draw) -> Arguments:
+        x, w = draw.normal(2, 4, 5, 2), draw.normal(3, 3, 2 // groups, 2)
+        w[0, 0, 0, 0], w[2, 1, -1, 1] = np.nan, np.inf
+        return {"x": x, "w": w, "padding": ((1, 2), (1, 0)), "groups": groups}
+
+    return build
+
+
+def _conv2d_backward_border_nan(groups: int) -> Callable[[Draw], Arguments]:
+    def build(draw: Draw) -> Arguments:
+        dy, x, w = draw.normal(2, 5, 4, 2), draw.normal(2, 4, 5, 2), draw.normal(3, 3, 2 // groups, 2)
+        dy[0, 0, 0, 0], dy[1, 4, 2, 1], w[0, 0, 0, 0] = np.nan, np.inf, np.nan
+        return {"dy": dy, "x": x, "w": w, "padding": ((1, 2), (1, 0)), "groups": groups}
+
+    return build
+
+
+for _name, _groups in ("nan-inf-at-the-border", 1), ("nan-inf-at-the-border-depthwise", 2):
+    _case("conv2d", _name, "edge", _conv2d_border_nan(_groups))
+    _case("conv2d_backward", _name, "edge", _conv2d_backward_border_nan(_groups))
+
+
+def _convtranspose2d(
+    name: str,
+    tag: str,
+    x_shape: tuple[int, int, int, int],
+    w_shape: tuple[int, int, int, int],
+    *,
+    bias: bool = True,
+    exact: bool = False,
+    special: tuple[float, ...] = (),
+    **options: Any,
+) -> None:
+    d = shapes.convtranspose2d(x_shape, w_shape, None, **options)
+    macs = x_shape[0] * d.macs
+
+    def values(draw: Draw, *shape: int) -> Array:
+        array = draw.integers(*shape) if exact else draw.normal(*shape)
+        array.flat[: len(special)] = special
+        return array
+
+    def forward(draw: Draw) -> Arguments:
+        x, w, b = values(draw, *x_shape), values(draw, *w_shape), draw.integers(d.c)
+        return {"x": x, "w": w, "b": b if bias else None, **options}
+
+    def backward(draw: Draw) -> Arguments:
+        dy = values(draw, x_shape[0], d.h, d.w, d.c)
+        return {"dy": dy, "x": values(draw, *x_shape), "w": values(draw, *w_shape), **options}
+
+    _case("convtranspose2d", name, tag, forward, macs)
+    _case("convtranspose2d_backward", name, tag, backward, 2 * macs)
+
+
+_convtranspose2d("small", "small", (2, 4, 5, 3), (3, 3, 4, 3))
+_convtranspose2d("stride", "small", (2, 3, 4, 3), (2, 2, 5, 3), stride=2)
+_convtranspose2d("one-channel", "edge", (2, 5, 4, 1), (3, 3, 1, 1), stride=2, padding=1, output_padding=1)
+_convtranspose2d("gaps", "edge", (2, 3, 3, 2), (2, 1, 3, 2), stride=3, output_padding=(2, 0))
+_convtranspose2d("dilation", "edge", (2, 4, 3, 2), (3, 2, 3, 2), dilation=(2, 3), stride=(1, 2), output_padding=(1, 2))
+_convtranspose2d("uneven-borders", "edge", (2, 5, 4, 3), (4, 3, 17, 3), stride=2, padding=((2, 1), (0, 2)))
+_convtranspose2d("groups", "edge", (2, 4, 4, 6), (3, 3, 2, 6), groups=3, stride=2, padding=1)
+_convtranspose2d("depthwise", "edge", (3, 4, 5, 7), (3, 3, 1, 7), groups=7, stride=2, padding=1, output_padding=1)
+_convtranspose2d("wide-padding", "edge", (2, 5, 5, 2), (2, 2, 3, 2), padding=2)
+_convtranspose2d("one-by-one", "edge", (3, 4, 5, 6), (1, 1, 10, 6))
+_convtranspose2d("one-sample", "edge", (1, 4, 4, 2), (3, 3, 3, 2))
+_convtranspose2d("no-bias", "edge", (2, 4, 4, 3), (3, 3, 4, 3), bias=False)
+_convtranspose2d("exact", "edge", (9, 5, 6, 5), (4, 4, 18, 5), exact=True, stride=2, padding=1)
+_convtranspose2d("nan-inf", "edge", (2, 4, 4, 2), (3, 3, 2, 2), special=(np.nan, np.inf), padding=1)
+_convtranspose2d("upsample-b64", "bench", (64, 7, 7, 32), (4, 4, 16, 32), stride=2, padding=1)
+
+
 # Pooling -----------------------------------------------------------------------------------------------------
 
 _EXTREMES = (np.nan, np.inf, -np.inf, 0.0, -0.0)
@@ -264,7 +345,8 @@ def _pool2d(
     values: str = "normal",
     **options: Any,
 ) -> None:
-    d = shapes.pool2d(x_shape, options.get("size", 2), options.get("stride"), options.get("padding", 0), "maxpool2d")
+    window = {"size": 2, "stride": None, "padding": 0} | options
+    d = shapes.pool2d(x_shape, kernel="maxpool2d", **window)
     dy_shape = (x_shape[0], d.oh, d.ow, d.c)
 
     def image(draw: Draw) -> Array:
@@ -290,7 +372,7 @@ def _pool2d(
     if values not in ("normal", "extremes"):  # equal and infinite values are a matter of the maximum alone
         return
     for suffix, more in ("", {}), ("-real-pixels", {"count_include_pad": False}):
-        if more and not options.get("padding"):
+        if more and d.inside:
             continue
         every = {**options, **more}
 
@@ -322,6 +404,17 @@ _pool2d("extremes-padding", "edge", (3, 7, 8, 4), values="extremes", size=3, str
 _pool2d("cnn-bn-pool1-b128", "bench", (128, 24, 24, 16))
 _pool2d("cnn-bn-pool2-b128", "bench", (128, 8, 8, 32))
 _pool2d("overlapping-b64", "bench", (64, 28, 28, 16), size=3, stride=2, padding=1)
+_pool2d("uneven-borders", "edge", (2, 6, 7, 3), size=3, stride=2, padding=((0, 2), (1, 0)))
+_pool2d("same", "edge", (2, 7, 6, 5), size=(2, 3), stride=2, padding="same")
+_pool2d("same-lower", "edge", (2, 7, 6, 5), size=(2, 3), stride=2, padding="same_lower")
+_pool2d("ceil", "edge", (2, 6, 8, 3), size=3, stride=2, ceil_mode=True)
+_pool2d("ceil-padding", "edge", (2, 6, 7, 18), size=(3, 4), stride=(2, 3), padding=1, ceil_mode=True)
+_pool2d("ceil-apart", "edge", (2, 5, 7, 2), size=2, stride=2, ceil_mode=True)
+_pool2d("ceil-beyond-the-image", "edge", (2, 2, 3, 2), size=(3, 4), stride=3, ceil_mode=True)
+_pool2d("dilation", "edge", (2, 8, 9, 3), size=(2, 3), stride=(2, 1), dilation=(3, 2))
+_pool2d("dilation-apart", "edge", (2, 9, 9, 2), size=2, dilation=2)
+_pool2d("dilation-ceil", "edge", (2, 6, 7, 17), size=3, stride=2, padding=((2, 1), (0, 3)), dilation=2, ceil_mode=True)
+_pool2d("dilation-extremes", "edge", (3, 7, 8, 4), values="extremes", size=2, stride=1, padding=1, dilation=2)
 
 
 # Normalisation -----------------------------------------------------------------------------------------------
@@ -751,3 +844,351 @@ _warp("infinite-place", "edge", 2, 5, 6, 2, places=(0.0, -np.inf), fill=1.5)
 _warp("mnist-b128", "bench", 128, 28, 28, 1)
 _warp("mnist-field-b128", "bench", 128, 28, 28, 1, field=1.0)
 _warp("color-b64", "bench", 64, 32, 32, 3)
+
+
+# More activations, and functions ----------------------------------------------------------------------------------
+
+_MORE_ACTIVATIONS: dict[str, Arguments] = {
+    "clip": {"low": 0.0, "high": 6.0},
+    "hard_sigmoid": {"alpha": 0.2, "beta": 0.5},
+    "hard_swish": {},
+    "mish": {},
+    "selu": {},
+    "celu": {"alpha": 1.5},
+    "gelu_tanh": {},
+    "softsign": {},
+    "thresholded_relu": {"alpha": 0.7},
+    "exp": {},
+    "log": {},
+    "sqrt": {},
+    "absolute": {},
+    "negative": {},
+    "reciprocal": {},
+    "power": {"exponent": 3.0},
+    "erf": {},
+}
+_KNEES = (*_FARTHER, 3.0, -3.0, 6.0, -6.0, 2.5, -2.5, 0.5, 1.5)
+_GATED = ("hard_swish", "mish", "gelu_tanh")
+
+
+def _positive(kernel: str, name: str, tag: str, *shape: int, **options: float) -> None:
+    """`_activation` of positive numbers, from the smallest that are not denormal to nearly the largest."""
+
+    def input(draw: Draw) -> Array:
+        x = np.exp(draw.rng.uniform(-20, 20, shape)).astype(np.float32).astype(draw.dtype)
+        x.flat[:4] = np.array([1.0, 2e-38, 3e38, 0.999999], np.float32)[: x.size]
+        return x
+
+    def backward(draw: Draw) -> Arguments:
+        x = input(draw)
+        return {"dy": draw.normal(*shape), "x": x, "y": getattr(_numpy(), kernel)(x, **options), **options}
+
+    _case(kernel, name, tag, lambda draw: {"x": input(draw), **options})
+    _case(f"{kernel}_backward", name, tag, backward)
+
+
+for _kernel, _options in _MORE_ACTIVATIONS.items():
+    _activation(_kernel, "small", "small", 3, 5, 6, **_options)
+    _activation(_kernel, "odd", "edge", 3, 7, 17, **_options)
+    _activation(_kernel, "far", "edge", 7, 13, values=_KNEES, **_options)
+    _activation(_kernel, "nan", "edge", 4, 9, values=(np.nan, 0.0, -0.0), **_options)
+    _activation(_kernel, "infinite", "edge", 4, 9, values=(np.inf, *_PLATEAU), **_options)
+    _activation(_kernel, "cnn-bn-1-b128", "bench", 128, 24, 24, 16, **_options)
+    if _kernel not in _GATED:
+        _activation(_kernel, "minus-infinite", "edge", 4, 9, values=(-np.inf, *_PLATEAU), **_options)
+for _kernel in ("log", "sqrt", "reciprocal"):
+    _positive(_kernel, "positive", "edge", 5, 11)
+for _exponent in (0.0, 0.5, 2.0, -1.0, 1 / 3, -0.75):
+    _positive("power", f"positive-{_exponent:.3g}", "edge", 5, 11, exponent=_exponent)
+_activation("power", "even", "edge", 4, 9, values=(0.0, -0.0, np.inf, -np.inf, np.nan), exponent=2.0)
+_activation("power", "pole", "edge", 4, 9, values=(0.0, -0.0, np.inf, -np.inf, np.nan), exponent=-3.0)
+_activation("power", "fraction", "edge", 4, 9, values=(0.0, np.inf, np.nan), exponent=1.5)
+_activation("clip", "unbounded", "edge", 4, 9, values=(np.inf, -np.inf, np.nan), low=-np.inf, high=1.0)
+_activation("clip", "crossed", "edge", 4, 9, values=(np.inf, -np.inf), low=2.0, high=-1.0)
+
+
+def _prelu(name: str, tag: str, *shape: int, shared: bool = False, values: tuple[float, ...] = ()) -> None:
+    def build(draw: Draw) -> Arguments:
+        x = draw.special(*shape, values=values) if values else draw.normal(*shape)
+        return {"x": x, "slope": draw.normal(1 if shared else shape[-1], mean=0.25)}
+
+    _case("prelu", name, tag, build)
+    _case("prelu_backward", name, tag, lambda draw: {"dy": draw.normal(*shape), **build(draw)})
+
+
+_prelu("small", "small", 4, 5, 3)
+_prelu("shared", "small", 4, 5, 3, shared=True)
+_prelu("odd", "edge", 3, 7, 17)
+_prelu("one-value", "edge", 1, 1)
+_prelu("one-channel", "edge", 5, 3, 1)
+_prelu("far", "edge", 6, 13, values=_FARTHER)
+_prelu("nan-inf", "edge", 4, 9, values=(np.nan, np.inf, -np.inf))
+_prelu("cnn-bn-1-b128", "bench", 128, 24, 24, 16)
+_prelu("shared-b128", "bench", 128, 24, 24, 16, shared=True)
+# Arithmetic of two arrays ------------------------------------------------------------------------------------
+
+_ARITHMETIC = ("add", "subtract", "multiply", "divide")
+
+
+def _arithmetic(
+    name: str,
+    tag: str,
+    a: tuple[int, ...],
+    b: tuple[int, ...],
+    *,
+    special: tuple[float, ...] = (),
+    positive: bool = False,
+) -> None:
+    def values(draw: Draw, shape: tuple[int, ...]) -> Array:
+        array = draw.positive(*shape) if positive else draw.normal(*shape)
+        array.reshape(-1)[: len(special)] = special[: array.size]
+        return array
+
+    def divisor(draw: Draw, shape: tuple[int, ...]) -> Array:
+        array = draw.positive(*shape)
+        array.reshape(-1)[: len(special)] = special[::-1][: array.size]
+        return array
+
+    def both(draw: Draw, kernel: str) -> Arguments:
+        return {"a": values(draw, a), "b": (divisor if kernel == "divide" else values)(draw, b)}
+
+    def gradient(draw: Draw, kernel: str) -> Arguments:
+        dy = values(draw, np.broadcast_shapes(a, b))
+        if kernel in ("add", "subtract"):
+            return {"dy": dy, "a_shape": a, "b_shape": b}
+        return {"dy": dy, **both(draw, kernel)}
+
+    for kernel in _ARITHMETIC:
+        _case(kernel, name, tag, lambda draw, kernel=kernel: both(draw, kernel))  # type: ignore[misc]
+        _case(f"{kernel}_backward", name, tag, lambda draw, kernel=kernel: gradient(draw, kernel))  # type: ignore[misc]
+
+
+_arithmetic("equal", "small", (3, 4, 5), (3, 4, 5))
+_arithmetic("by-channel", "small", (2, 1, 1, 5), (2, 4, 3, 5))
+_arithmetic("by-map", "edge", (2, 5, 4, 3), (2, 5, 4, 1))
+_arithmetic("by-sample", "edge", (3, 4, 2, 5), (3, 1, 1, 1))
+_arithmetic("parameter", "edge", (3, 4, 17), (17,))
+_arithmetic("map-parameter", "edge", (5, 3, 4, 2), (3, 4, 2))
+_arithmetic("both-repeated", "edge", (2, 3, 1, 4), (2, 1, 5, 4))
+_arithmetic("runs", "edge", (2, 1, 3, 1, 2, 1), (2, 3, 3, 2, 2, 3))
+_arithmetic("eight-axes", "edge", (1, 2, 1, 2, 1, 2, 1, 2), (2, 1, 2, 1, 2, 1, 2, 1), positive=True)
+_arithmetic("one-value", "edge", (1, 1), (1, 1))
+_arithmetic("nan-inf", "edge", (4, 3, 5), (4, 1, 5), special=(np.nan, np.inf, -np.inf, 0.0, -0.0))
+_arithmetic("squeeze-excitation-b16", "bench", (16, 28, 28, 64), (16, 1, 1, 64))
+_arithmetic("squeeze-excitation-b1", "bench", (1, 28, 28, 64), (1, 1, 1, 64))
+_arithmetic("by-channel-b64", "bench", (64, 28, 28, 16), (16,))
+_arithmetic("by-map-b16", "bench", (16, 28, 28, 64), (16, 28, 28, 1))
+_arithmetic("equal-b64", "bench", (64, 14, 14, 32), (64, 14, 14, 32))
+
+
+def _mean(name: str, tag: str, shape: tuple[int, ...], axes: tuple[int, ...], special: tuple[float, ...] = ()) -> None:
+    def image(draw: Draw) -> Array:
+        x = draw.normal(*shape, mean=0.5)
+        x.reshape(-1)[: len(special)] = special
+        return x
+
+    left = tuple(size for axis, size in enumerate(shape) if axis not in axes)
+    _case("mean", name, tag, lambda draw: {"x": image(draw), "axes": axes})
+    _case("mean_backward", name, tag, lambda draw: {"dy": draw.normal(*left), "x_shape": shape, "axes": axes})
+
+
+_mean("small", "small", (3, 4, 5), (1,))
+_mean("map", "small", (2, 4, 3, 5), (1, 2))
+_mean("channels", "edge", (3, 4, 5, 17), (3,))
+_mean("middle", "edge", (2, 3, 5, 2, 3), (2,))
+_mean("sample", "edge", (5, 3, 4, 2), (1, 2, 3))
+_mean("one-value", "edge", (1, 1), (1,))
+_mean("nan-inf", "edge", (4, 3, 2), (1,), special=(np.nan, 0.0, 0.0, 0.0, 0.0, 0.0, np.inf, 1.0, -np.inf))
+_mean("map-b16", "bench", (16, 28, 28, 64), (1, 2))
+_mean("map-b1", "bench", (1, 56, 56, 64), (1, 2))
+_mean("channels-b16", "bench", (16, 28, 28, 64), (3,))
+
+
+# Cutting and moving ------------------------------------------------------------------------------------------
+
+
+def _slice(name: str, tag: str, shape: tuple[int, ...], axis: int, *places: int | None) -> None:
+    arguments = dict(zip(("start", "stop", "step"), places, strict=False))
+    d = shapes.slice(shape, axis, *places)  # type: ignore[arg-type]
+    kept = (*shape[:axis], d.kept, *shape[axis + 1 :])
+    _case("slice", name, tag, lambda draw: {"x": draw.normal(*shape), "axis": axis, **arguments})
+    _case(
+        "slice_backward",
+        name,
+        tag,
+        lambda draw: {"dy": draw.normal(*kept), "x_shape": shape, "axis": axis, **arguments},
+    )
+
+
+_slice("small", "small", (3, 4, 6), 2, 1, 4)
+_slice("rows", "small", (2, 5, 4, 3), 1, 2, None)
+_slice("step", "edge", (2, 7, 5, 3), 2, 1, None, 2)
+_slice("backwards", "edge", (2, 5, 6), 2, None, None, -1)
+_slice("backwards-step", "edge", (2, 9, 3), 1, 7, 1, -3)
+_slice("channels-step", "edge", (2, 3, 17), 2, 1, 16, 3)
+_slice("everything", "edge", (2, 3, 4), 1, None, None)
+_slice("one-value", "edge", (1, 1), 1, 0, 1)
+_slice("channels-b16", "bench", (16, 28, 28, 64), 3, 0, 32)
+_slice("every-second-b16", "bench", (16, 28, 28, 64), 1, 0, None, 2)
+
+
+def _transpose(name: str, tag: str, shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
+    _case("transpose", name, tag, lambda draw: {"x": draw.normal(*shape), "axes": axes})
+
+
+_transpose("small", "small", (2, 3, 4), (0, 2, 1))
+_transpose("channels-first", "small", (2, 4, 5, 3), (0, 3, 1, 2))
+_transpose("shuffle", "edge", (2, 3, 4, 2, 9), (0, 1, 2, 4, 3))
+_transpose("odd", "edge", (3, 17, 35), (2, 0, 1))
+_transpose("deal-three", "edge", (2, 3, 3, 19), (0, 1, 3, 2))
+_transpose("gather-three", "edge", (2, 3, 19, 3), (0, 1, 3, 2))
+_transpose("deal-eight", "edge", (2, 8, 21), (0, 2, 1))
+_transpose("gather-eight", "edge", (2, 21, 8), (0, 2, 1))
+_transpose("deal-two", "edge", (3, 2, 33), (0, 2, 1))
+_transpose("gather-two", "edge", (3, 33, 2), (0, 2, 1))
+_transpose("gather-four", "edge", (3, 33, 4), (0, 2, 1))
+_transpose("reversed", "edge", (2, 3, 4, 5), (3, 2, 1, 0))
+_transpose("as-it-was", "edge", (2, 3, 4), (0, 1, 2))
+_transpose("eight-axes", "edge", (2, 3, 2, 1, 2, 3, 2, 2), (7, 1, 5, 3, 0, 2, 6, 4))
+_transpose("one-value", "edge", (1, 1), (1, 0))
+_transpose("channels-first-b16", "bench", (16, 28, 28, 64), (0, 3, 1, 2))
+_transpose("channels-last-b16", "bench", (16, 64, 28, 28), (0, 2, 3, 1))
+_transpose("shuffle-b16", "bench", (16, 28, 28, 4, 34), (0, 1, 2, 4, 3))
+
+
+def _pad2d(name: str, tag: str, shape: tuple[int, int, int, int], padding: shapes.Sides, **options: Any) -> None:
+    d = shapes.pad2d(shape, padding)
+    mode = {"mode": options["mode"]} if "mode" in options else {}
+    _case("pad2d", name, tag, lambda draw: {"x": draw.normal(*shape), "padding": padding, **options})
+    _case(
+        "pad2d_backward",
+        name,
+        tag,
+        lambda draw: {"dy": draw.normal(shape[0], d.oh, d.ow, d.c), "x_shape": shape, "padding": padding, **mode},
+    )
+
+
+_pad2d("small", "small", (2, 3, 4, 5), 1)
+_pad2d("reflect", "small", (2, 4, 5, 3), (1, 2), mode="reflect")
+_pad2d("edge", "small", (2, 4, 5, 3), ((0, 3), (2, 1)), mode="edge")
+_pad2d("value", "edge", (2, 3, 4, 17), ((1, 0), (0, 2)), value=-1.5)
+_pad2d("crop", "edge", (2, 6, 5, 3), ((-1, -2), (0, -1)))
+_pad2d("crop-and-pad", "edge", (2, 6, 5, 3), ((-2, 3), (2, -1)), mode="edge")
+_pad2d("crop-and-reflect", "edge", (2, 6, 5, 2), ((-2, 3), (2, -1)), mode="reflect")
+_pad2d("reflect-all", "edge", (2, 3, 4, 2), ((2, 2), (3, 3)), mode="reflect")
+_pad2d("edge-far", "edge", (2, 2, 2, 3), 5, mode="edge")
+_pad2d("nothing", "edge", (2, 3, 2, 4), 0)
+_pad2d("one-value", "edge", (1, 1, 1, 1), 2, mode="edge")
+_pad2d("three-b64", "bench", (64, 28, 28, 16), 3)
+_pad2d("reflect-b64", "bench", (64, 28, 28, 16), 3, mode="reflect")
+
+
+def _upsample2d(name: str, tag: str, shape: tuple[int, int, int, int], factor: shapes.Pair) -> None:
+    h, w = shapes.pair("upsample2d", "factor", factor, 1)
+    large = (shape[0], shape[1] * h, shape[2] * w, shape[3])
+    _case("upsample2d", name, tag, lambda draw: {"x": draw.normal(*shape), "factor": factor})
+    _case("upsample2d_backward", name, tag, lambda draw: {"dy": draw.normal(*large), "factor": factor})
+
+
+_upsample2d("small", "small", (2, 3, 4, 5), 2)
+_upsample2d("uneven", "edge", (2, 4, 3, 17), (3, 1))
+_upsample2d("one-channel", "edge", (2, 3, 5, 1), (2, 4))
+_upsample2d("once", "edge", (2, 3, 2, 3), 1)
+_upsample2d("one-value", "edge", (1, 1, 1, 1), (2, 2))
+_upsample2d("double-b16", "bench", (16, 14, 14, 64), 2)
+
+
+def _concat_many(name: str, tag: str, *shape: int, widths: tuple[int, ...]) -> None:
+    def build(draw: Draw) -> Arguments:
+        return {
+            part: draw.normal(*shape, width) for part, width in zip(("a", "b", "third", "fourth"), widths, strict=False)
+        }
+
+    _case("concat", name, tag, build)
+
+
+_concat_many("three", "small", 3, 4, widths=(5, 2, 3))
+_concat_many("four", "small", 2, 3, 4, widths=(1, 17, 2, 5))
+_concat_many("inception-b16", "bench", 16, 28, 28, widths=(64, 128, 32, 32))
+
+
+# Normalisation of single samples -----------------------------------------------------------------------------
+
+
+def _sample_norm(
+    name: str,
+    tag: str,
+    *shape: int,
+    last: int = 1,
+    groups: int = 1,
+    mean: float = 0.0,
+    std: float = 1.0,
+    constant: bool = False,
+    special: tuple[float, ...] = (),
+    eps: float = 1e-5,
+) -> None:
+    """`layernorm` over the last axes, and `groupnorm`."""
+
+    def image(draw: Draw) -> Array:
+        x = np.full(shape, 0.5, draw.dtype) if constant else draw.normal(*shape, mean=mean, std=std)
+        x.flat[: len(special)] = special
+        return x
+
+    for kernel, own, more in (("layernorm", shape[-last:], {}), ("groupnorm", shape[-1:], {"groups": groups})):
+
+        def forward(draw: Draw, own: tuple[int, ...] = own, more: Arguments = more) -> Arguments:
+            return {"x": image(draw), "gamma": draw.normal(*own), "beta": draw.normal(*own), **more, "eps": eps}
+
+        def backward(draw: Draw, kernel: str = kernel, own: tuple[int, ...] = own, more: Arguments = more) -> Arguments:
+            dy, x, gamma = draw.normal(*shape), image(draw), draw.normal(*own)
+            with np.errstate(invalid="ignore"):
+                _, mean, inv_std = getattr(_numpy(), kernel)(x, gamma, np.zeros_like(gamma), **more, eps=eps)
+            return {"dy": dy, "x": x, "gamma": gamma, "mean": mean, "inv_std": inv_std}
+
+        _case(kernel, name, tag, forward)
+        _case(f"{kernel}_backward", name, tag, backward)
+
+
+_sample_norm("small", "small", 4, 6, groups=2)
+_sample_norm("image", "small", 3, 4, 5, 6, groups=3)
+_sample_norm("odd", "edge", 5, 3, 7, 17)
+_sample_norm("every-channel", "edge", 3, 5, 4, 7, groups=7)
+_sample_norm("last-two", "edge", 3, 5, 4, 3, last=2)
+_sample_norm("whole-sample", "edge", 3, 5, 4, 4, last=3, groups=2)
+_sample_norm("one-channel", "edge", 3, 5, 4, 1)
+_sample_norm("one-sample", "edge", 1, 4, 3, 10, groups=5)
+_sample_norm("one-value", "edge", 3, 1, 5, groups=5)
+_sample_norm("offset", "edge", 3, 64, 4, mean=1000.0, std=0.5, groups=2)
+_sample_norm("constant", "edge", 3, 6, 4, constant=True, groups=2)
+_sample_norm("nan-inf", "edge", 5, 2, 8, special=(np.nan, np.inf, -np.inf), groups=2)
+_sample_norm("eps", "edge", 6, 3, 6, std=0.01, eps=1e-2, groups=3)
+_sample_norm("image-b16", "bench", 16, 28, 28, 64, groups=8)
+_sample_norm("image-b1", "bench", 1, 56, 56, 64, groups=64)
+_sample_norm("tokens-b8", "bench", 8, 196, 192, groups=4)
+
+
+def _local_response(name: str, tag: str, *shape: int, special: tuple[float, ...] = (), **options: Any) -> None:
+    def image(draw: Draw) -> Array:
+        x = draw.normal(*shape, std=2.0)
+        x.flat[: len(special)] = special
+        return x
+
+    def backward(draw: Draw) -> Arguments:
+        x = image(draw)
+        with np.errstate(invalid="ignore"):
+            _, scale = _numpy().local_response_norm(x, **options)
+        rest = {name: value for name, value in options.items() if name != "bias"}
+        return {"dy": draw.normal(*shape), "x": x, "scale": scale, **rest}
+
+    _case("local_response_norm", name, tag, lambda draw: {"x": image(draw), **options})
+    _case("local_response_norm_backward", name, tag, backward)
+
+
+_local_response("small", "small", 2, 3, 4, 10, size=5, alpha=0.3)
+_local_response("even", "edge", 2, 3, 9, size=4, alpha=0.5, beta=0.5)
+_local_response("wide", "edge", 3, 2, 5, size=17, alpha=0.5, beta=1.0, bias=2.0)
+_local_response("alone", "edge", 2, 4, 6, size=1, alpha=0.4, beta=0.6)
+_local_response("odd", "edge", 2, 3, 5, 17, size=3, alpha=0.2, beta=1.3, bias=0.5)
+_local_response("one-channel", "edge", 3, 4, 1, size=5)
+_local_response("nan-inf", "edge", 3, 4, 9, size=3, alpha=0.1, special=(np.nan,))
+_local_response("googlenet-b16", "bench", 16, 28, 28, 64, size=5)

@@ -1,7 +1,9 @@
 """Convolutions. Formulas and shapes: `kernels.interface`.
 
 Forward, and the gradient of the input, are `tiles.correlate`; the gradient of the filters is `tiles.filter_gradient`.
-Depthwise convolutions multiply vectors of channels by vectors of weights, which is no contraction.
+A transposed convolution is the gradient of the input, and its own gradients are the forward, and the gradient of the
+filters with the two images exchanged. Depthwise convolutions multiply vectors of channels by vectors of weights, which
+is no contraction.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from .tiles.correlate import (
     pack_filters,
     real_taps,
 )
-from .tiles.filter_gradient import CHUNKS, add_chunks, chunk_layout, sum_chunk
+from .tiles.filter_gradient import CHUNKS, add_chunks, chunk_layout, sum_chunk, sum_positions
 from .tiles.gemm import ONE
 from .tiles.places import Place, Rows
 from .tiles.tile import (
@@ -38,7 +40,16 @@ from .tiles.tile import (
     tile_zeros,
 )
 
-__all__ = ["conv2d", "conv2d_backward", "conv2d_backward_scratch", "conv2d_scratch"]
+__all__ = [
+    "conv2d",
+    "conv2d_backward",
+    "conv2d_backward_scratch",
+    "conv2d_scratch",
+    "convtranspose2d",
+    "convtranspose2d_backward",
+    "convtranspose2d_backward_scratch",
+    "convtranspose2d_scratch",
+]
 
 # --- Depthwise ------------------------------------------------------------------------------------------------------
 
@@ -104,25 +115,31 @@ def conv2d_scratch(d: Conv2dDims, n: int) -> int:
 @kernel(optional={"b": 1}, small=lambda x, w, d: few_positions(len(x), d, w.size))
 def conv2d(x, w, b, d, scratch, y):
     """y = x * w + b."""
+    correlate(x, w, b, d, False, d.h * d.w * d.c, d.oh * d.ow * d.f, scratch, 0, y)
+
+
+@region
+def correlate(x, w, b, d, flipped, x_image, y_image, scratch, start, y):
+    """y = x * w + b, transposed if `flipped`, of images of so many elements each, with scratch from `start` on."""
     n, depthwise = x.shape[0], is_depthwise(d)
-    layout, rows = correlation_layout(d, n, False, 0, lanes(y)), n * d.oh
+    layout, rows = correlation_layout(d, n, flipped, start, lanes(y)), n * y.shape[1]
     if not depthwise:
         rows = layout.rows
-        pack_filters(flat(w), d, False, Place(flat(scratch), layout.filters))
+        pack_filters(flat(w), d, flipped, Place(flat(scratch), layout.filters))
         if layout.block > 0:
             for block in prange(layout.blocks):
                 blocks = Place(flat(scratch), layout.interleaved)
-                interleave(Place(flat(x), 0), n, d.h * d.w * d.c, block, blocks, layout.block)
+                interleave(Place(flat(x), 0), n, x_image, block, blocks, layout.block)
     items = min(rows, ITEMS)
     for i in prange(items):
         low, high = share(rows, int64(i), items)  # prange counts unsigned, and unsigned with signed makes floats
         if depthwise:
             for row in range(low, high):
-                depthwise_row(flat(x), row, d, False, flat(w), flat(b), flat(y))
+                depthwise_row(flat(x), row, d, flipped, flat(w), flat(b), flat(y))
         else:
             images = images_of(Place(flat(x), 0), flat(scratch), n, layout)
             filters = Filters(flat(scratch), layout.filters, flat(b), False)
-            correlate_rows(images, low, high, d, False, filters, Rows(flat(y), 0, d.oh * d.ow * d.f))
+            correlate_rows(images, low, high, d, flipped, filters, Rows(flat(y), 0, y_image))
 
 
 def conv2d_backward_scratch(d: Conv2dDims, n: int) -> int:
@@ -177,3 +194,51 @@ def conv2d_backward(dy, x, w, d, scratch, dx, dw, db):
             images = images_of(Place(flat(dy), 0), flat(scratch), n, layout)
             filters = Filters(flat(scratch), layout.filters, flat(none), False)
             correlate_rows(images, low, high, d, True, filters, Rows(flat(dx), 0, d.h * d.w * d.c))
+
+
+def convtranspose2d_scratch(d: Conv2dDims, n: int) -> int:
+    """Interleaved images and packed filters, in either dtype."""
+    return max(int(correlation_layout(d, n, True, 0, vector).end) for vector in LANES)
+
+
+@kernel(optional={"b": 1}, small=lambda x, w, d: few_positions(len(x), d, w.size))
+def convtranspose2d(x, w, b, d, scratch, y):
+    """y = the gradient by the input of the convolution, and b."""
+    correlate(x, w, b, d, True, d.oh * d.ow * d.f, d.h * d.w * d.c, scratch, 0, y)
+
+
+@region
+def transposed_slot(d):
+    """Elements of a chunk and of the sums of dy behind it."""
+    return chunk_layout(d).size + (d.c + 15) // 16 * 16
+
+
+def convtranspose2d_backward_scratch(d: Conv2dDims, n: int) -> int:
+    """Chunks with sums of dy, and what the convolution of dy takes, in either dtype."""
+    start = min(n, CHUNKS) * transposed_slot(d)
+    return max(int(correlation_layout(d, n, False, start, vector).end) for vector in LANES)
+
+
+@kernel(optional={"dx": 4, "db": 1}, small=lambda x, w, d: few_positions(len(x), d, w.size))
+def convtranspose2d_backward(dy, x, w, d, scratch, dx, dw, db):
+    """dx = dy * w, dw as that of the convolution from dy to x, and db = the sum of dy over images and positions."""
+    n, none, depthwise = x.shape[0], scratch[:0], is_depthwise(d)
+    slot, chunks, image = transposed_slot(d), min(x.shape[0], CHUNKS), d.h * d.w * d.c
+    for c in prange(chunks):
+        chunk = int64(c)
+        first, end = share(n, chunk, chunks)
+        place = Place(flat(scratch), chunk * slot)
+        if depthwise:
+            sum_depthwise_chunk(flat(dy), flat(x), d, first, end, False, place)
+        else:
+            sum_chunk(flat(dy), Place(flat(x), 0), d, first, end, True, False, place)
+        if db.size:
+            sums = Place(flat(scratch), chunk * slot + chunk_layout(d).size)
+            sum_positions(Rows(flat(dy), first * image, d.c), (end - first) * d.h * d.w, sums)
+    if db.size:
+        add_chunks(Place(flat(scratch), chunk_layout(d).size), slot, chunks, flat(db), 0, db.size)
+    for i in prange(CHUNKS):
+        first, end = share(dw.size, int64(i), CHUNKS)
+        add_chunks(Place(flat(scratch), 0), slot, chunks, flat(dw), first, end)
+    if dx.size:
+        correlate(dy, w, none, d, False, image, d.oh * d.ow * d.f, scratch, chunks * slot, dx)

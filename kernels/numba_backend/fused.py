@@ -5,7 +5,8 @@ gradient by the convolution's output exists for a few images at a time, between 
 that reads it. Normalisation and ReLU then see the pooled map alone, a quarter of the elements or less.
 
 Channels are one vector after the other: a vector's constants stay in registers for all positions. Sums are taken in
-shares that depend on sizes alone, less a shift near the mean, and joined in float64 (Chan, Golub and LeVeque 1983).
+shares that depend on sizes alone, less a mean that was taken before, and joined in float64 (Chan, Golub and LeVeque
+1983).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from numpy import int64
 
 from ..shapes import Conv2dDims, LinearDims, Pool2dDims
-from .compiler.jit import Bytes, Flat, kernel, prange, region, separate
+from .compiler.jit import Bytes, Flat, exact, kernel, prange, region, separate
 from .conv import conv2d_scratch
 from .linear import linear_backward_scratch, linear_gradients, linear_scratch
 from .tiles.chunks import SMALL, load, share, store
@@ -133,6 +134,55 @@ def window(z, at, d, kh, kw, left, sign, shift):
     return peak, place, total, square
 
 
+class Moments(NamedTuple):
+    """Of one vector of channels: a shift, the sum of offsets from it, and of their squares."""
+
+    shift: Any
+    total: Any
+    square: Any
+
+
+@region
+def mean_of_rows(z, start, apart, images, positions, channels, left):
+    """About the mean of one vector of channels, over so many positions of each image: a shift. 0 where it overflows."""
+    totals = tile_zeros(STRIP, z)
+    total = tile_zeros(LINE, z)
+    end = positions // tile_rows(STRIP) * tile_rows(STRIP)
+    for image in range(images):
+        at = start + image * apart
+        for position in range(0, end, tile_rows(STRIP)):
+            totals = tile_add(totals, load(STRIP, z, at + position * channels, channels, left))
+        for position in range(end, positions):
+            total = tile_add(total, get(z, at + position * channels, left))
+    total = tile_add(total, tile_sum(totals))
+    mean = tile_multiply(total, tile_fill(LINE, z, 1 / (images * positions)))
+    nothing = tile_multiply(mean, tile_zeros(LINE, z))
+    return tile_where_equal(nothing, tile_zeros(LINE, z), mean)
+
+
+@exact
+def moved(moments, count, offset):
+    """The sums of `count` offsets and of their squares as they are from a shift that lies so far below."""
+    twice = tile_add(moments.total, moments.total)
+    by_count = tile_multiply(offset, count)
+    square = tile_multiply_add(moments.square, offset, tile_add(twice, by_count))
+    return tile_add(moments.total, by_count), square
+
+
+@exact
+def merged(moments, count, others, more, z):
+    """The moments of `count` values and of `more` others, from a shift at the mean of all: nothing cancels.
+
+    The sums make up for the shift's rounding, which another order of the arithmetic would take for zero.
+    """
+    number, of_others = tile_fill(LINE, z, count), tile_fill(LINE, z, more)
+    share = tile_fill(LINE, z, more / (count + more))
+    shift = tile_multiply_add(moments.shift, tile_subtract(others.shift, moments.shift), share)
+    total, square = moved(moments, number, tile_subtract(moments.shift, shift))
+    other_total, other_square = moved(others, of_others, tile_subtract(others.shift, shift))
+    return Moments(shift, tile_add(total, other_total), tile_add(square, other_square))
+
+
 class Pooled(NamedTuple):
     """Pooled maps: the peaks and their places in the windows, both from `start` on."""
 
@@ -142,26 +192,26 @@ class Pooled(NamedTuple):
 
 
 @separate
-def pool_rows(z: Place, d: Pool2dDims, part: Part, gamma: Flat, begin: bool, moments: Place, pooled: Pooled) -> None:
+def pool_rows(z: Place, d: Pool2dDims, part: Part, gamma: Flat, count: int, moments: Place, pooled: Pooled) -> None:
     """A part's rows of windows.
 
-    Adds to the moments: shift, sum of offsets from it and sum of their squares, by channel. The first call for a share
-    begins them, and takes a first value for the shift.
+    Adds to the moments: shift, sum of offsets from it and sum of their squares, by channel, of `count` positions so
+    far. The part's own mean is taken first, in a pass over rows that the second finds in a cache. Any single element in
+    its place, such as the first, may lie so far off that its square leaves no digit of the variance.
     """
     memory, sums = z.memory, moments.memory
     z_row = d.w * d.c
+    first_row = part.low * d.kh
+    rows = (d.h if part.high == d.oh else part.high * d.kh) - first_row
+    positions = rows * d.w
     for column in range(0, d.c, lanes(memory)):
         left = d.c - column
         sign = tile_sign(get(gamma, column, left))
         at_shift = moments.start + column
         at_total, at_square = at_shift + d.c, at_shift + 2 * d.c
+        start = z.start + first_row * z_row + column
+        shift = mean_of_rows(memory, start, d.h * z_row, part.images, positions, d.c, left)
         total = square = tile_zeros(LINE, memory)
-        if begin:
-            shift = get(memory, z.start + part.low * d.kh * z_row + column, left)
-            put(shift, sums, at_shift, left)
-        else:
-            shift = get(sums, at_shift, left)
-            total, square = get(sums, at_total, left), get(sums, at_square, left)
         for image in range(part.images):
             for p in range(part.low, part.high):
                 at = z.start + (image * d.h + p * d.kh) * z_row + column
@@ -179,6 +229,11 @@ def pool_rows(z: Place, d: Pool2dDims, part: Part, gamma: Flat, begin: bool, mom
                 for i in range(end):  # what no window covers
                     for j in range(d.ow * d.kw if i < d.kh else 0, d.w):
                         total, square = moment(get(memory, at + i * z_row + j * d.c, left), shift, total, square)
+        if count > 0:
+            before = Moments(get(sums, at_shift, left), get(sums, at_total, left), get(sums, at_square, left))
+            own = Moments(shift, total, square)
+            shift, total, square = merged(before, count, own, part.images * positions, memory)
+        put(shift, sums, at_shift, left)
         put(total, sums, at_total, left)
         put(square, sums, at_square, left)
 
@@ -259,15 +314,15 @@ def batchnorm_relu_maxpool2d(x, gamma, beta, eps, d, scratch, mean, inv_std, var
     shares = min(units, _SHARES)
     for i in prange(shares):
         low, high = share(units, int64(i), shares)
-        at, begin, count = int64(i) * slot, True, 0
+        at, count = int64(i) * slot, 0
         while low < high:
             image, p = low // d.oh, low % d.oh
             end = min(d.oh, p + high - low)
             z, moments = Place(flat(x), image * d.h * d.w * d.c), Place(flat(scratch), at)
             pooled = Pooled(flat(peak), flat(argmax), image * d.oh * d.ow * d.c)
-            pool_rows(z, d, Part(1, p, end), flat(gamma), begin, moments, pooled)
+            pool_rows(z, d, Part(1, p, end), flat(gamma), count, moments, pooled)
             count += ((d.h if end == d.oh else end * d.kh) - p * d.kh) * d.w
-            low, begin = low + end - p, False
+            low += end - p
         scratch[at + 3 * d.c] = count
     join_moments(scratch, slot, shares, eps, mean, inv_std, var)
     normalise_peaks(peak, gamma, beta, mean, inv_std, scratch, _SHARES * slot, y)
@@ -295,7 +350,7 @@ def conv2d_batchnorm_relu_maxpool2d(
     shares = min(units, _SHARES)
     for i in prange(shares):
         low, high = share(units, int64(i), shares)
-        at, begin, count = int64(i) * slot, True, 0
+        at, count = int64(i) * slot, 0
         while low < high:
             block, p = low // pool.oh, low % pool.oh
             end = min(pool.oh, p + high - low)
@@ -309,9 +364,9 @@ def conv2d_batchnorm_relu_maxpool2d(
             images = min(layout.together, n - first)
             moments, pooled = Place(flat(scratch), at), Pooled(flat(peak), flat(argmax), first * peak_image)
             part = Part(images, p, end)
-            pool_rows(Place(flat(z), first * z_image), pool, part, flat(gamma), begin, moments, pooled)
+            pool_rows(Place(flat(z), first * z_image), pool, part, flat(gamma), count, moments, pooled)
             count += images * (end_row - first_row) * d.ow
-            low, begin = low + end - p, False
+            low += end - p
         scratch[at + 3 * d.f] = count
     join_moments(scratch, slot, shares, eps, mean, inv_std, var)
     normalise_peaks(peak, gamma, beta, mean, inv_std, scratch, factors, y)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from ..interface import Input, Output, Scratch
 from ..shapes import ChannelDims
 from .compiler.jit import inline, kernel, prange, serial
-from .tiles.chunks import CHUNK, chunk, chunks, rows, run
+from .tiles.chunks import CHUNK, block_rows, chunk, chunks, rows, run
 from .tiles.elementary import exp
 
 __all__ = [
@@ -23,12 +25,6 @@ __all__ = [
     "softmax_cross_entropy",
     "softmax_cross_entropy_scratch",
 ]
-
-
-@inline
-def block_rows(x):
-    """Rows of a block: about a chunk's worth of elements."""
-    return max(1, CHUNK // x.shape[1])
 
 
 @serial
@@ -137,6 +133,12 @@ def softmax_cross_entropy_scratch(d: ChannelDims, n: int) -> int:
     return n
 
 
+@inline
+def place(label, channels):
+    """The label's place in its row; 0 for one that has none: whoever calls makes the row NaN."""
+    return label if 0 <= label < channels else 0
+
+
 @kernel
 def _softmax_cross_entropy(logits, labels, smoothing, scratch, loss, dlogits):
     n, channels = logits.shape
@@ -148,7 +150,10 @@ def _softmax_cross_entropy(logits, labels, smoothing, scratch, loss, dlogits):
         grads = dlogits[first:last]
         shift(logits[first:last], grads)
         for row in range(grads.shape[0]):
-            losses[row] = -hit * grads[row, label[row]]
+            at = place(label[row], channels)
+            if at != label[row]:
+                grads[row, 0] = np.nan
+            losses[row] = -hit * grads[row, at]
             if smoothing > 0:  # 0 times a logit of −inf would be NaN
                 losses[row] -= miss * total(grads[row])
         exponentiate(grads)
@@ -157,7 +162,7 @@ def _softmax_cross_entropy(logits, labels, smoothing, scratch, loss, dlogits):
             losses[row] += real(math.log(sum_))
             for i in range(channels):
                 grads[row, i] = (grads[row, i] / sum_ - miss) * scale
-            grads[row, label[row]] -= hit * scale
+            grads[row, place(label[row], channels)] -= hit * scale
     sum_losses = 0.0
     for row in range(n):
         sum_losses += float(scratch[row])

@@ -1,35 +1,32 @@
-"""Normalisation by channel.
-
-Arrays are taken flat, and what belongs to a channel is repeated over a period, at least as long as a few vectors. A
-strip is what a few registers hold of a period: a kernel goes down the array strip by strip, with sums or factors in
-registers. Sums are taken in chunks, by place in the period, folded to channels, and joined in float64 (Chan, Golub and
-LeVeque 1983).
-"""
+"""Normalisation by channel, by position and by group: passes of `tiles.strips`, and rows one by one."""
 
 from __future__ import annotations
 
 import math
-from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy import int64
 
 from ..interface import InPlace, Input, Output, Scratch
-from ..shapes import ChannelDims
-from .compiler.jit import Flat, inline, kernel, prange, region, separate
-from .tiles.chunks import chunk, chunks, elementwise, load, run, store
-from .tiles.tile import (
-    REGISTERS,
-    VECTOR_BYTES,
-    TileShape,
-    flat,
-    lanes,
-    tile_add,
-    tile_multiply,
-    tile_multiply_add,
-    tile_subtract,
-    tile_vectors,
+from ..shapes import ChannelDims, GroupDims
+from .compiler.jit import disjoint, inline, kernel, prange, region
+from .tiles.chunks import CHUNK, block_rows, chunk, chunks, elementwise, rows, run, share
+from .tiles.strips import (
+    add_up,
+    add_up_products,
+    add_up_squares,
+    affine,
+    bounds,
+    group_gradient,
+    input_gradient,
+    joined,
+    parts,
+    period,
+    span,
+    spread,
 )
+from .tiles.tile import flat
 
 __all__ = [
     "batchnorm",
@@ -40,6 +37,16 @@ __all__ = [
     "batchnorm_inference_backward_scratch",
     "batchnorm_scratch",
     "ema_update",
+    "groupnorm",
+    "groupnorm_backward",
+    "groupnorm_backward_scratch",
+    "groupnorm_scratch",
+    "layernorm",
+    "layernorm_backward",
+    "layernorm_backward_scratch",
+    "local_response_norm",
+    "local_response_norm_backward",
+    "local_response_norm_backward_scratch",
     "meannorm",
     "meannorm_backward",
     "meannorm_backward_scratch",
@@ -48,202 +55,6 @@ __all__ = [
     "meannorm_inference_backward_scratch",
     "meannorm_scratch",
 ]
-
-# Four values a channel, for the gradient, fill half the registers.
-STRIP, REST = TileShape(1, REGISTERS // 8, 1), TileShape(1, 1, 1)
-
-WIDTH = REGISTERS // 8 * VECTOR_BYTES // 4
-"""Elements of a strip of float32."""
-
-SAMPLE = 512
-"""Elements, about, whose mean stands for a chunk's."""
-
-
-@cache
-def period(channels: int) -> int:
-    """A multiple of the channels: whole vectors that fill a strip; the channels alone if that would be far too long."""
-    vectors = math.lcm(channels, VECTOR_BYTES // 4)
-    return channels if vectors > 16 * WIDTH else -(-WIDTH // vectors) * vectors
-
-
-@cache
-def span(size: int, channels: int) -> int:
-    """Elements of a chunk: whole periods, so many that it pays to fold them, and that there are few chunks to join."""
-    periods = max(32, min(max(size // 32, 1 << 14), 1 << 16) // period(channels))
-    return periods * period(channels)
-
-
-def parts(size: int, channels: int) -> int:
-    """The number of chunks."""
-    return -(-size // span(size, channels))
-
-
-@inline
-def by_strip(work, start, stop, period, like, arguments):
-    """work(shape, first, columns, places, *arguments) for the strips of start <= i < stop, which is whole positions.
-
-    A strip is `columns` wide, begins at `first` of a period, and at `places` of the array. What it needs is passed as
-    `flat` memory: threads that share an array would wait for each other to count its references.
-    """
-    width = tile_vectors(STRIP) * lanes(like)
-    rest, whole = period // width * width, start + (stop - start) // period * period
-    for first in range(0, rest, width):
-        work(STRIP, first, width, range(start + first, whole, period), *arguments)
-    for first in range(rest, period, lanes(like)):
-        work(REST, first, period - first, range(start + first, whole, period), *arguments)
-    for first in range(0, stop - whole, lanes(like)):
-        work(REST, first, stop - whole - first, range(whole + first, stop, period), *arguments)
-
-
-@inline
-def clear(sums, at, size):
-    """sums[at : at + size] = 0."""
-    for i in range(at, at + size):
-        sums[i] = 0
-
-
-@inline
-def fold(sums, at, period, channels):
-    """Add the period at `at` up into its first `channels` elements, pairwise."""
-    size = period
-    while size > channels:
-        half = size // channels // 2 * channels
-        size -= half
-        for i in range(at, at + half):
-            sums[i] += sums[i + size]
-
-
-@inline
-def spread(values, at, period, channels):
-    """Repeat the first `channels` elements from `at` on over the period."""
-    for i in range(at + channels, at + period):
-        values[i] = values[i - channels]
-
-
-@inline
-def strip_sums(shape, first, columns, places, x, sums, at):
-    total = load(shape, sums, at + first, 0, columns)
-    for i in places:
-        total = tile_add(total, load(shape, x, i, 0, columns))
-    store(shape, total, sums, at + first, 0, columns)
-
-
-@separate
-def add_up(x: Flat, start: int, stop: int, period: int, channels: int, sums: Flat, at: int) -> None:
-    """sums[at:][:channels] = Σ x[start:stop]; a period there is written over."""
-    clear(sums, at, period)
-    by_strip(strip_sums, start, stop, period, x, (x, sums, at))
-    fold(sums, at, period, channels)
-
-
-@inline
-def strip_squares(shape, first, columns, places, x, sums, at, squares, shift):
-    total, total_squares = load(shape, sums, at + first, 0, columns), load(shape, sums, squares + first, 0, columns)
-    shifts = load(shape, sums, shift + first, 0, columns)
-    for i in places:
-        difference = tile_subtract(load(shape, x, i, 0, columns), shifts)
-        total = tile_add(total, difference)
-        total_squares = tile_multiply_add(total_squares, difference, difference)
-    store(shape, total, sums, at + first, 0, columns)
-    store(shape, total_squares, sums, squares + first, 0, columns)
-
-
-@separate
-def add_up_squares(x: Flat, start: int, stop: int, period: int, channels: int, sums: Flat, at: int) -> None:
-    """Three periods from `at` on: Σ (x − shift), Σ (x − shift)² and the shift of each channel, over x[start:stop].
-
-    The shift is the mean over the first periods. However the data lie, it is off the mean by no more than the standard
-    deviation times the root of how often these go into the chunk, which bounds what is lost when Σ² is subtracted; and
-    a second pass is saved.
-    """
-    squares, shift = at + period, at + 2 * period
-    sample = min(max(SAMPLE // period, 1) * period, stop - start)
-    add_up(x, start, start + sample, period, channels, sums, shift)
-    for i in range(shift, shift + channels):
-        sums[i] /= sample // channels
-        if not abs(sums[i]) < np.inf:
-            sums[i] = 0
-    spread(sums, shift, period, channels)
-    clear(sums, at, 2 * period)
-    by_strip(strip_squares, start, stop, period, x, (x, sums, at, squares, shift))
-    fold(sums, at, period, channels)
-    fold(sums, squares, period, channels)
-
-
-@inline
-def strip_products(shape, first, columns, places, dy, x, mean, sums, at, products):
-    total, total_products = load(shape, sums, at + first, 0, columns), load(shape, sums, products + first, 0, columns)
-    means = load(shape, mean, first, 0, columns)
-    for i in places:
-        gradient = load(shape, dy, i, 0, columns)
-        difference = tile_subtract(load(shape, x, i, 0, columns), means)
-        total = tile_add(total, gradient)
-        total_products = tile_multiply_add(total_products, gradient, difference)
-    store(shape, total, sums, at + first, 0, columns)
-    store(shape, total_products, sums, products + first, 0, columns)
-
-
-@separate
-def add_up_products(
-    dy: Flat, x: Flat, start: int, stop: int, period: int, channels: int, mean: Flat, sums: Flat, at: int
-) -> None:
-    """Two periods from `at` on: Σ dy and Σ dy (x − mean) of each channel over start:stop; the mean fills a period."""
-    products = at + period
-    clear(sums, at, 2 * period)
-    by_strip(strip_products, start, stop, period, x, (dy, x, mean, sums, at, products))
-    fold(sums, at, period, channels)
-    fold(sums, products, period, channels)
-
-
-@inline
-def strip_affine(shape, first, columns, places, x, period, factors, y):
-    minus = load(shape, factors, first, 0, columns)
-    times = load(shape, factors, period + first, 0, columns)
-    plus = load(shape, factors, 2 * period + first, 0, columns)
-    for i in places:
-        difference = tile_subtract(load(shape, x, i, 0, columns), minus)
-        store(shape, tile_multiply_add(plus, difference, times), y, i, 0, columns)
-
-
-@separate
-def affine(x: Flat, start: int, stop: int, period: int, factors: Flat, y: Flat) -> None:
-    """y = (x − minus) times + plus over start:stop, the rows of `factors`."""
-    by_strip(strip_affine, start, stop, period, x, (x, period, factors, y))
-
-
-@inline
-def strip_gradient(shape, first, columns, places, dy, x, period, factors, dx):
-    mean = load(shape, factors, first, 0, columns)
-    slope = load(shape, factors, period + first, 0, columns)
-    level = load(shape, factors, 2 * period + first, 0, columns)
-    scale = load(shape, factors, 3 * period + first, 0, columns)
-    for i in places:
-        gradient = tile_subtract(load(shape, dy, i, 0, columns), level)
-        difference = tile_subtract(load(shape, x, i, 0, columns), mean)
-        gradient = tile_subtract(gradient, tile_multiply(slope, difference))
-        store(shape, tile_multiply(scale, gradient), dx, i, 0, columns)
-
-
-@separate
-def input_gradient(dy: Flat, x: Flat, start: int, stop: int, period: int, factors: Flat, dx: Flat) -> None:
-    """dx = scale (dy − level − slope (x − mean)) over start:stop; rows of `factors`: mean, slope, level, scale."""
-    by_strip(strip_gradient, start, stop, period, x, (dy, x, period, factors, dx))
-
-
-@inline
-def bounds(c, length, size):
-    """Where chunk c starts and stops."""
-    start = int64(c) * length
-    return start, min(start + length, size)
-
-
-@inline
-def joined(partial, k, channel):
-    """The k-th sum of a channel over all chunks."""
-    total = 0.0
-    for c in range(partial.shape[0]):
-        total += float(partial[c, k, channel])
-    return total
 
 
 @region
@@ -508,3 +319,364 @@ def ema_update(running: InPlace, value: Input, momentum: float) -> None:
         kept, new = chunk(running, c), chunk(value, c)
         for i in range(kept.size):
             kept[i] += weight * (new[i] - kept[i])
+
+
+# By position: rows, one by one ------------------------------------------------------------------------------------
+
+SHARES = 64
+"""Of rows: each has sums of its own by channel."""
+
+
+@disjoint
+def standardise(xs, gamma, beta, eps, ys):
+    """A row normalised: (its mean, 1 / its deviation)."""
+    real = type(eps)
+    sum_, square = real(0), real(0)
+    for i in range(xs.size):
+        sum_ += xs[i]
+    mean = sum_ / xs.size
+    for i in range(xs.size):
+        difference = xs[i] - real(mean)
+        square += difference * difference
+        ys[i] = difference
+    scale = real(1 / np.sqrt(square / xs.size + eps))
+    for i in range(xs.size):
+        ys[i] = ys[i] * scale * gamma[i] + beta[i]
+    return real(mean), scale
+
+
+@kernel
+def _layernorm(x, gamma, beta, eps, y, mean, inv_std):
+    height, least = block_rows(x), x.dtype.type(eps)
+    for b in prange((x.shape[0] + height - 1) // height):
+        for row in range(int64(b) * height, min((int64(b) + 1) * height, x.shape[0])):
+            mean[row], inv_std[row] = standardise(x[row], gamma, beta, least, y[row])
+
+
+def layernorm(
+    x: Input, gamma: Input, beta: Input, eps: float, d: ChannelDims, y: Output, mean: Output, inv_std: Output
+) -> None:
+    matrices = x.reshape(-1, d.channels), gamma.reshape(-1), beta.reshape(-1), float(eps), y.reshape(-1, d.channels)
+    run(_layernorm, x.size, *matrices, mean.reshape(-1), inv_std.reshape(-1))
+
+
+@disjoint
+def add_row(dys, xs, mean, scale, dgamma, dbeta):
+    """dgamma += dy x̂, dbeta += dy."""
+    for i in range(xs.size):
+        dgamma[i] += dys[i] * ((xs[i] - mean) * scale)
+        dbeta[i] += dys[i]
+
+
+@disjoint
+def row_gradient(dys, xs, gamma, mean, scale, dxs):
+    """dx of a row."""
+    real = type(scale)
+    level, slope = real(0), real(0)
+    for i in range(xs.size):
+        dxs[i] = gamma[i] * dys[i]  # rounded: of a row of one value nothing must be left
+        level += dxs[i]
+        slope += dxs[i] * (xs[i] - mean)
+    level = real(level / xs.size)
+    slope = real(slope * scale * scale / xs.size)
+    for i in range(xs.size):
+        dxs[i] = scale * (dxs[i] - level - slope * (xs[i] - mean))
+
+
+@kernel(optional={"dx": 2})
+def _layernorm_backward(dy, x, gamma, mean, inv_std, sums, dx, dgamma, dbeta):
+    rows, channels = x.shape
+    for item in prange(sums.shape[0]):
+        first, end = share(rows, int64(item), sums.shape[0])
+        own_gamma, own_beta = sums[item, 0], sums[item, 1]
+        for i in range(channels):
+            own_gamma[i] = 0
+            own_beta[i] = 0
+        for row in range(first, end):
+            add_row(dy[row], x[row], mean[row], inv_std[row], own_gamma, own_beta)
+            if dx.size:
+                row_gradient(dy[row], x[row], gamma, mean[row], inv_std[row], dx[row])
+    for i in range(channels):
+        dgamma[i] = joined(sums, 0, i)
+        dbeta[i] = joined(sums, 1, i)
+
+
+def shares(rows: int) -> int:
+    """Of rows, whose sums are taken one by one."""
+    return min(SHARES, rows)
+
+
+def layernorm_backward_scratch(d: ChannelDims, n: int) -> int:
+    """Two sums a channel and share."""
+    return 2 * d.channels * shares(n * d.positions)
+
+
+def layernorm_backward(
+    dy: Input,
+    x: Input,
+    gamma: Input,
+    mean: Input,
+    inv_std: Input,
+    d: ChannelDims,
+    scratch: Scratch,
+    dx: Output | None,
+    dgamma: Output,
+    dbeta: Output,
+) -> None:
+    shape = (-1, d.channels)
+    sums = scratch[: layernorm_backward_scratch(d, len(x))].reshape(-1, 2, d.channels)
+    given = dy.reshape(shape), x.reshape(shape), gamma.reshape(-1), mean.reshape(-1), inv_std.reshape(-1)
+    gradients = dx if dx is None else dx.reshape(shape), dgamma.reshape(-1), dbeta.reshape(-1)
+    run(_layernorm_backward, x.size, *given, sums, *gradients)
+
+
+# By group: sums by sample and channel, joined by group ------------------------------------------------------------
+
+
+@inline
+def piece(item, d, length, many):
+    """(sample, start, stop) of one of the pieces of each sample, `length` elements each."""
+    sample, size = int64(item) // many, d.positions * d.channels
+    start, stop = bounds(int64(item) % many, length, size)
+    return sample, sample * size + start, sample * size + stop
+
+
+@inline
+def group_statistics(sums, d, rows, group):
+    """(mean, biased variance) of a group, from the `add_up_squares` of a sample's pieces of so many positions."""
+    size = d.channels // d.groups
+    total = square = 0.0
+    for channel in range(group * size, (group + 1) * size):
+        for c in range(sums.shape[0]):
+            total += float(sums[c, 2, channel]) * min(rows, d.positions - c * rows) + float(sums[c, 0, channel])
+    average = total / (d.positions * size)
+    for channel in range(group * size, (group + 1) * size):
+        for c in range(sums.shape[0]):
+            offset = float(sums[c, 2, channel]) - average
+            count = min(rows, d.positions - c * rows)
+            square += float(sums[c, 1, channel]) + offset * (2 * float(sums[c, 0, channel]) + offset * count)
+    square = 0.0 if square < 0 else square
+    return average, square / (d.positions * size)
+
+
+@kernel
+def _groupnorm(x, gamma, beta, eps, d, length, sums, factors, y, mean, inv_std):
+    many, period = sums.shape[1], sums.shape[3]
+    for item in prange(sums.shape[0] * many):
+        _, start, stop = piece(item, d, length, many)
+        add_up_squares(flat(x), start, stop, period, d.channels, flat(sums), int64(item) * 3 * period)
+    for n in range(sums.shape[0]):
+        for group in range(d.groups):
+            average, variance = group_statistics(sums[n], d, length // d.channels, group)
+            mean[n, group] = average
+            inv_std[n, group] = 1 / np.sqrt(variance + eps)
+        for channel in range(d.channels):
+            group = channel * d.groups // d.channels
+            factors[n, 0, channel] = mean[n, group]
+            factors[n, 1, channel] = gamma[channel] * inv_std[n, group]
+            factors[n, 2, channel] = beta[channel]
+        for row in range(3):
+            spread(flat(factors), (n * 3 + row) * period, period, d.channels)
+    for item in prange(sums.shape[0] * many):
+        sample, start, stop = piece(item, d, length, many)
+        affine(flat(x), start, stop, period, flat(factors[sample]), flat(y))
+
+
+@kernel(optional={"dx": 1})
+def _groupnorm_backward(dy, x, gamma, mean, inv_std, d, length, sums, factors, dx, dgamma, dbeta):
+    many, period, size = sums.shape[1], sums.shape[3], d.channels // d.groups
+    for n in range(sums.shape[0]):
+        for channel in range(d.channels):
+            factors[n, 0, channel] = mean[n, channel // size]
+        spread(flat(factors), n * 5 * period, period, d.channels)
+    for item in prange(sums.shape[0] * many):
+        sample, start, stop = piece(item, d, length, many)
+        means, at = flat(factors[sample]), int64(item) * 2 * period
+        add_up_products(flat(dy), flat(x), start, stop, period, d.channels, means, flat(sums), at)
+    for channel in range(d.channels):
+        total = products = 0.0
+        for n in range(sums.shape[0]):
+            total += joined(sums[n], 0, channel)
+            products += joined(sums[n], 1, channel) * inv_std[n, channel // size]
+        dbeta[channel] = total
+        dgamma[channel] = products
+    if dx.size:
+        for n in range(sums.shape[0]):
+            for group in range(d.groups):
+                level = slope = 0.0
+                for channel in range(group * size, (group + 1) * size):
+                    level += gamma[channel] * joined(sums[n], 0, channel)
+                    slope += gamma[channel] * joined(sums[n], 1, channel)
+                scale = inv_std[n, group]
+                for channel in range(group * size, (group + 1) * size):
+                    factors[n, 1, channel] = scale * scale * slope / (d.positions * size)
+                    factors[n, 2, channel] = level / (d.positions * size)
+                    factors[n, 3, channel] = gamma[channel]
+                    # Of a group of one value nothing is left; a multiply-add would leave its product's rounding.
+                    factors[n, 4, channel] = scale if d.positions * size > 1 else 0.0
+            for row in range(1, 5):
+                spread(flat(factors), (n * 5 + row) * period, period, d.channels)
+        for item in prange(sums.shape[0] * many):
+            sample, start, stop = piece(item, d, length, many)
+            group_gradient(flat(dy), flat(x), start, stop, period, flat(factors[sample]), flat(dx))
+
+
+def group_layout(d: GroupDims, n: int, sums: int, factors: int) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    """(elements of a piece, the shapes of so many sums a sample and piece and of so many factors a sample)."""
+    size, width = d.positions * d.channels, period(d.channels)
+    return span(size, d.channels), (n, parts(size, d.channels), sums, width), (n, factors, width)
+
+
+def group_scratch(d: GroupDims, scratch: np.ndarray, n: int, sums: int, factors: int) -> tuple[int, Any, Any]:
+    """`group_layout`, of the scratch."""
+    length, first, second = group_layout(d, n, sums, factors)
+    at = math.prod(first)
+    return length, scratch[:at].reshape(first), scratch[at : at + math.prod(second)].reshape(second)
+
+
+def groupnorm_scratch(d: GroupDims, n: int) -> int:
+    """Three sums a sample and piece, three factors a sample."""
+    return sum(map(math.prod, group_layout(d, n, 3, 3)[1:]))
+
+
+def groupnorm_backward_scratch(d: GroupDims, n: int) -> int:
+    """Two sums a sample and piece, five factors a sample."""
+    return sum(map(math.prod, group_layout(d, n, 2, 5)[1:]))
+
+
+def groupnorm(
+    x: Input,
+    gamma: Input,
+    beta: Input,
+    eps: float,
+    d: GroupDims,
+    scratch: Scratch,
+    y: Output,
+    mean: Output,
+    inv_std: Output,
+) -> None:
+    layout = group_scratch(d, scratch, len(x), 3, 3)
+    run(_groupnorm, x.size, x.reshape(-1), gamma, beta, float(eps), d, *layout, y.reshape(-1), mean, inv_std)
+
+
+def groupnorm_backward(
+    dy: Input,
+    x: Input,
+    gamma: Input,
+    mean: Input,
+    inv_std: Input,
+    d: GroupDims,
+    scratch: Scratch,
+    dx: Output | None,
+    dgamma: Output,
+    dbeta: Output,
+) -> None:
+    given = dy.reshape(-1), x.reshape(-1), gamma, mean, inv_std, d
+    layout = group_scratch(d, scratch, len(x), 2, 5)
+    run(_groupnorm_backward, x.size, *given, *layout, flattened(dx), dgamma, dbeta)
+
+
+# By neighbouring channels -----------------------------------------------------------------------------------------
+
+
+@disjoint
+def sum_window(xs, before, after, sums):
+    """sums[c] += Σ x[k] over c − before <= k <= c + after."""
+    channels = xs.size
+    for shift in range(max(-before, 1 - channels), min(after, channels - 1) + 1):
+        source, target = xs[max(shift, 0) :], sums[max(-shift, 0) :]
+        for c in range(channels - abs(shift)):
+            target[c] += source[c]
+
+
+@disjoint
+def raise_to(values, exponent, out):
+    """out = values ^ −exponent; roots, where they do, take a tenth of the time."""
+    one = values.dtype.type(1)
+    if exponent == 0.75:
+        for i in range(values.size):
+            root = np.sqrt(values[i])
+            out[i] = one / (root * np.sqrt(root))
+    elif exponent == 0.5:
+        for i in range(values.size):
+            out[i] = one / np.sqrt(values[i])
+    elif exponent == 1.0:
+        for i in range(values.size):
+            out[i] = one / values[i]
+    else:
+        for i in range(values.size):
+            out[i] = values[i] ** -exponent
+
+
+@disjoint
+def respond(xs, size, weight, beta, bias, ys, scales):
+    """One position: y and scale. y holds the squares on the way."""
+    for c in range(xs.size):
+        ys[c] = xs[c] * xs[c]
+        scales[c] = 0
+    sum_window(ys, (size - 1) // 2, size // 2, scales)
+    for c in range(xs.size):
+        scales[c] = bias + weight * scales[c]
+    raise_to(scales, beta, ys)
+    for c in range(xs.size):
+        ys[c] *= xs[c]
+
+
+@kernel
+def _local_response_norm(x, size, alpha, beta, bias, y, scale):
+    real, height = x.dtype.type, block_rows(x)
+    weight, exponent, least = real(alpha / size), real(beta), real(bias)
+    for b in prange((x.shape[0] + height - 1) // height):
+        for row in range(int64(b) * height, min((int64(b) + 1) * height, x.shape[0])):
+            respond(x[row], size, weight, exponent, least, y[row], scale[row])
+
+
+def local_response_norm(
+    x: Input, size: int, alpha: float, beta: float, bias: float, d: ChannelDims, y: Output, scale: Output
+) -> None:
+    settings = size, float(alpha), float(beta), float(bias)
+    run(_local_response_norm, x.size, rows(x), *settings, rows(y), rows(scale))
+
+
+@disjoint
+def response_gradient(dys, xs, scales, size, weight, beta, powers, terms, dxs):
+    """dx of one position."""
+    raise_to(scales, beta, powers)
+    for c in range(xs.size):
+        powers[c] *= dys[c]
+        terms[c] = powers[c] * xs[c] / scales[c]
+        dxs[c] = 0
+    sum_window(terms, size // 2, (size - 1) // 2, dxs)
+    for c in range(xs.size):
+        dxs[c] = powers[c] - weight * xs[c] * dxs[c]
+
+
+@kernel
+def _local_response_norm_backward(dy, x, scale, size, alpha, beta, terms, dx):
+    real, height = x.dtype.type, block_rows(x)
+    weight, exponent = real(2 * alpha * beta / size), real(beta)
+    for b in prange((x.shape[0] + height - 1) // height):
+        for row in range(int64(b) * height, min((int64(b) + 1) * height, x.shape[0])):
+            response_gradient(dy[row], x[row], scale[row], size, weight, exponent, terms[b, 0], terms[b, 1], dx[row])
+
+
+def local_response_norm_backward_scratch(d: ChannelDims, n: int) -> int:
+    """Two rows a block."""
+    height = max(1, CHUNK // d.channels)
+    return 2 * d.channels * -(-n * d.positions // height)
+
+
+def local_response_norm_backward(
+    dy: Input,
+    x: Input,
+    scale: Input,
+    size: int,
+    alpha: float,
+    beta: float,
+    d: ChannelDims,
+    scratch: Scratch,
+    dx: Output,
+) -> None:
+    terms = scratch[: local_response_norm_backward_scratch(d, len(x))].reshape(-1, 2, d.channels)
+    given = rows(dy), rows(x), rows(scale), size, float(alpha), float(beta), terms
+    run(_local_response_norm_backward, x.size, *given, rows(dx))

@@ -2,7 +2,7 @@
 
 Images are taken as their rows, (N·H, W, C), and cut by rows of windows; backwards by images, since windows may overlap.
 Positions in a window are counted in the images' dtype, so that they lie in registers of the same kind: whole numbers
-up to 2²⁴.
+up to 2²⁴ in float32. Windows with more of them are gone through one by one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numpy import int64
 
 from ..interface import Input, Output
 from ..shapes import Pool2dDims
-from .compiler.jit import inline, kernel, prange
+from .compiler.jit import inline, kernel, prange, serial
 from .tiles.chunks import clear, load, run, store
 from .tiles.tile import (
     TileShape,
@@ -37,11 +37,23 @@ WINDOWS = TileShape(4, 1, 4)
 """Neighbouring windows in one row, a vector each: what it takes to go through their positions is shared."""
 
 
+EXACT = 1 << 24  # positions that float32 counts
+
+
 @inline
-def window(index, stride, padding, size, length):
+def before(start, dilation, size, end):
+    """How many of a window's positions along one axis lie before `end`."""
+    if dilation == 1:  # without the division
+        return min(size, end - start)
+    return min(size, (end - 1 - start) // dilation + 1)
+
+
+@inline
+def window(index, stride, padding, dilation, size, length):
     """(start, begin, end) along one axis: where the window starts, and which of its positions lie in the image."""
     start = index * stride - padding
-    return start, max(0, -start), min(size, length - start)
+    begin = max(0, -start) if dilation == 1 else max(0, -(start // dilation))
+    return start, begin, before(start, dilation, size, length)
 
 
 @inline
@@ -49,59 +61,84 @@ def along(row, d, work, arguments):
     """work(shape, d, window, place, bounds, *arguments) for a row of windows, several at once where they are whole.
 
     `window` is the number of the first one, `place` where it starts in the images' memory, by channels, and `bounds`
-    are those of the positions that lie in the image.
+    are those of the positions that lie in the image, and how many lie in the image or its padding.
     """
     image, p = row // d.oh, row % d.oh
-    top, upper, lower = window(p, d.stride_h, d.pad_h, d.kh, d.h)
-    whole = (d.w + d.pad_w - d.kw) // d.stride_w + 1
+    top, upper, lower = window(p, d.stride_h, d.pad_h, d.dilation_h, d.kh, d.h)
+    rows = before(top, d.dilation_h, d.kh, d.h + d.end_h)
+    whole = (d.w + d.pad_w - d.dilation_w * (d.kw - 1) - 1) // d.stride_w + 1
     q = 0
     while q < d.ow:
-        left, first, last = window(q, d.stride_w, d.pad_w, d.kw, d.w)
+        left, first, last = window(q, d.stride_w, d.pad_w, d.dilation_w, d.kw, d.w)
+        counted = rows * before(left, d.dilation_w, d.kw, d.w + d.end_w)
         number, place = row * d.ow + q, (image * d.h + top) * d.w + left
         if left >= 0 and q + tile_rows(WINDOWS) <= whole:
             if d.kh == 2 and d.kw == 2 and lower - upper == 2:  # the usual size, to the compiler a constant
-                work(WINDOWS, d, number, place, (0, 2, 0, 2), *arguments)
+                work(WINDOWS, d, number, place, (0, 2, 0, 2, counted), *arguments)
             else:
-                work(WINDOWS, d, number, place, (upper, lower, 0, d.kw), *arguments)
+                work(WINDOWS, d, number, place, (upper, lower, 0, d.kw, counted), *arguments)
             q += tile_rows(WINDOWS)
         else:
-            work(WINDOW, d, number, place, (upper, lower, first, last), *arguments)
+            work(WINDOW, d, number, place, (upper, lower, first, last, counted), *arguments)
             q += 1
 
 
 @inline
 def maxima(shape, d, number, place, bounds, x, y, argmax):
     """The greatest of each window, and its position."""
-    upper, lower, first, last = bounds
-    stride = d.stride_w * d.c
+    upper, lower, first, last, _ = bounds
+    stride, down, across = d.stride_w * d.c, d.dilation_h * d.w * d.c, d.dilation_w * d.c
     for c in range(0, d.c, lanes(x)):
         at = tile_fill(shape, x, upper * d.kw + first)
         best = tile_fill(shape, x, -np.inf)
         for i in range(upper, lower):
             for j in range(first, last):
-                value = load(shape, x, (place + i * d.w + j) * d.c + c, stride, d.c - c)
+                value = load(shape, x, place * d.c + i * down + j * across + c, stride, d.c - c)
                 at = tile_where_exceeds(value, best, tile_fill(shape, x, i * d.kw + j), at)
                 best = tile_where_exceeds(value, best, value, best)
         store(shape, best, y, number * d.c + c, d.c, d.c - c)
         tile_store_integers(at, argmax, number * d.c + c, d.c, d.c - c)
 
 
+@serial
+def maxima_one_by_one(row, d, x, y, argmax):
+    """`maxima` of a row of windows, with positions that are integers."""
+    image, p = row // d.oh, row % d.oh
+    top, upper, lower = window(p, d.stride_h, d.pad_h, d.dilation_h, d.kh, d.h)
+    for q in range(d.ow):
+        left, first, last = window(q, d.stride_w, d.pad_w, d.dilation_w, d.kw, d.w)
+        for c in range(d.c):
+            at, best = upper * d.kw + first, x.dtype.type(-np.inf)
+            for i in range(upper, lower):
+                for j in range(first, last):
+                    place = (image * d.h + top + i * d.dilation_h) * d.w + left + j * d.dilation_w
+                    value = x[place * d.c + c]
+                    if value > best or (np.isnan(value) and not np.isnan(best)):
+                        at, best = i * d.kw + j, value
+            y[(row * d.ow + q) * d.c + c] = best
+            argmax[(row * d.ow + q) * d.c + c] = at
+
+
 @kernel
 def _maxpool2d(x, d, y, argmax):
     for row in prange(y.size // (d.ow * d.c)):
-        along(int64(row), d, maxima, (flat(x), flat(y), flat(argmax)))
+        if d.kh * d.kw > EXACT:
+            maxima_one_by_one(int64(row), d, x, y, argmax)
+        else:
+            along(int64(row), d, maxima, (flat(x), flat(y), flat(argmax)))
 
 
 @inline
 def averages(shape, d, number, place, bounds, count_include_pad, x, y):
     """The mean of each window."""
-    upper, lower, first, last = bounds
+    upper, lower, first, last, _ = bounds
+    stride, down, across = d.stride_w * d.c, d.dilation_h * d.w * d.c, d.dilation_w * d.c
     scale = tile_fill(shape, x, weight(d, count_include_pad, bounds))
     for c in range(0, d.c, lanes(x)):
         mean = tile_zeros(shape, x)
         for i in range(upper, lower):
             for j in range(first, last):
-                value = load(shape, x, (place + i * d.w + j) * d.c + c, d.stride_w * d.c, d.c - c)
+                value = load(shape, x, place * d.c + i * down + j * across + c, stride, d.c - c)
                 mean = tile_multiply_add(mean, value, scale)
         store(shape, mean, y, number * d.c + c, d.c, d.c - c)
 
@@ -109,8 +146,8 @@ def averages(shape, d, number, place, bounds, count_include_pad, x, y):
 @inline
 def weight(d, count_include_pad, bounds):
     """What each position of a window counts for."""
-    upper, lower, first, last = bounds
-    return 1 / (d.kh * d.kw if count_include_pad else (lower - upper) * (last - first))
+    upper, lower, first, last, counted = bounds
+    return 1 / (counted if count_include_pad else (lower - upper) * (last - first))
 
 
 @kernel
@@ -123,7 +160,7 @@ def _avgpool2d(x, d, count_include_pad, y):
 def give(shape, d, share, dx, place, columns):
     """Write what windows give to a position each, or add it where windows overlap."""
     stride = d.stride_w * d.c
-    if d.stride_h < d.kh or d.stride_w < d.kw:
+    if d.stride_h <= d.dilation_h * (d.kh - 1) or d.stride_w <= d.dilation_w * (d.kw - 1):
         share = tile_add(share, load(shape, dx, place, stride, columns))
     store(shape, share, dx, place, stride, columns)
 
@@ -131,7 +168,8 @@ def give(shape, d, share, dx, place, columns):
 @inline
 def to_maxima(shape, d, number, place, bounds, dy, argmax, dx):
     """Give each window's gradient to its maximum."""
-    upper, lower, first, last = bounds
+    upper, lower, first, last, _ = bounds
+    down, across = d.dilation_h * d.w * d.c, d.dilation_w * d.c
     for c in range(0, d.c, lanes(dy)):
         gradient = load(shape, dy, number * d.c + c, d.c, d.c - c)
         at = tile_load_integers(shape, dy, argmax, number * d.c + c, d.c, d.c - c)
@@ -139,40 +177,60 @@ def to_maxima(shape, d, number, place, bounds, dy, argmax, dx):
             for j in range(first, last):
                 position = tile_fill(shape, dy, i * d.kw + j)
                 share = tile_where_equal(at, position, gradient)
-                give(shape, d, share, dx, (place + i * d.w + j) * d.c + c, d.c - c)
+                give(shape, d, share, dx, place * d.c + i * down + j * across + c, d.c - c)
 
 
 @inline
 def to_all(shape, d, number, place, bounds, count_include_pad, dy, dx):
     """Share each window's gradient out to its positions."""
-    upper, lower, first, last = bounds
+    upper, lower, first, last, _ = bounds
+    down, across = d.dilation_h * d.w * d.c, d.dilation_w * d.c
     scale = tile_fill(shape, dy, weight(d, count_include_pad, bounds))
     for c in range(0, d.c, lanes(dy)):
         share = tile_multiply(load(shape, dy, number * d.c + c, d.c, d.c - c), scale)
         for i in range(upper, lower):
             for j in range(first, last):
-                give(shape, d, share, dx, (place + i * d.w + j) * d.c + c, d.c - c)
+                give(shape, d, share, dx, place * d.c + i * down + j * across + c, d.c - c)
 
 
 @inline
 def backward(image, d, work, arguments, dx):
     """`along` all rows of an image. Rows of dx are cleared just before they are written to, while they are cached."""
     start, row = image * d.h * d.w * d.c, d.w * d.c
-    apart = d.stride_h == d.kh and d.stride_w == d.kw and not (d.pad_h or d.pad_w)
+    dense = d.dilation_h == 1 and d.dilation_w == 1
+    apart = d.stride_h == d.kh and d.stride_w == d.kw and dense and not (d.pad_h or d.pad_w)
     cleared = d.h if apart and d.oh * d.kh == d.h and d.ow * d.kw == d.w else 0  # windows that leave no gaps need none
     for p in range(d.oh):
-        top, _, lower = window(p, d.stride_h, d.pad_h, d.kh, d.h)
-        reached = d.h if p == d.oh - 1 else top + lower
+        top, _, lower = window(p, d.stride_h, d.pad_h, d.dilation_h, d.kh, d.h)
+        reached = d.h if p == d.oh - 1 else top + (lower - 1) * d.dilation_h + 1
         if reached > cleared:
             clear(dx[start + cleared * row : start + reached * row])
             cleared = reached
         along(image * d.oh + p, d, work, arguments)
 
 
+@serial
+def to_maxima_one_by_one(image, d, dy, argmax, dx):
+    """`to_maxima` of an image, with positions that are integers."""
+    start = image * d.h * d.w * d.c
+    clear(dx[start : start + d.h * d.w * d.c])
+    for p in range(d.oh):
+        for q in range(d.ow):
+            number = (image * d.oh + p) * d.ow + q
+            top, left = p * d.stride_h - d.pad_h, q * d.stride_w - d.pad_w
+            for c in range(d.c):
+                at = int64(argmax[number * d.c + c])
+                row, column = top + at // d.kw * d.dilation_h, left + at % d.kw * d.dilation_w
+                dx[start + (row * d.w + column) * d.c + c] += dy[number * d.c + c]
+
+
 @kernel
 def _maxpool2d_backward(dy, argmax, d, dx):
     for image in prange(dx.size // (d.h * d.w * d.c)):
-        backward(int64(image), d, to_maxima, (flat(dy), flat(argmax), flat(dx)), dx)
+        if d.kh * d.kw > EXACT:
+            to_maxima_one_by_one(int64(image), d, dy, argmax, dx)
+        else:
+            backward(int64(image), d, to_maxima, (flat(dy), flat(argmax), flat(dx)), dx)
 
 
 @kernel

@@ -13,3 +13,5 @@ from .loss import *
 from .norm import *
 from .optim import *
 from .pool import *
+from .shape import *
+from .unary import *

@@ -11,27 +11,50 @@ import math
 import numpy as np
 
 from .. import polynomials
-from ..interface import SPLITMIX64, Input, Output
+from ..interface import SPLITMIX64, Input, Output, Scratch
+from ..shapes import ChannelDims
+from .linear import sum_rows
 
 __all__ = [
+    "celu",
+    "celu_backward",
+    "clip",
+    "clip_backward",
     "dropout",
     "dropout_backward",
     "elu",
     "elu_backward",
     "gelu",
     "gelu_backward",
+    "gelu_tanh",
+    "gelu_tanh_backward",
+    "hard_sigmoid",
+    "hard_sigmoid_backward",
+    "hard_swish",
+    "hard_swish_backward",
     "leaky_relu",
     "leaky_relu_backward",
+    "mish",
+    "mish_backward",
+    "prelu",
+    "prelu_backward",
+    "prelu_backward_scratch",
     "relu",
     "relu_backward",
+    "selu",
+    "selu_backward",
     "sigmoid",
     "sigmoid_backward",
     "silu",
     "silu_backward",
     "softplus",
     "softplus_backward",
+    "softsign",
+    "softsign_backward",
     "tanh",
     "tanh_backward",
+    "thresholded_relu",
+    "thresholded_relu_backward",
 ]
 
 
@@ -61,9 +84,7 @@ def relu_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
 
 
 def leaky_relu(x: Input, negative_slope: float, y: Output) -> None:
-    np.minimum(x, 0, out=y)
-    y *= negative_slope
-    y += np.maximum(x, 0)
+    select(x > 0, x, negative_slope * x, y)
 
 
 def leaky_relu_backward(dy: Input, x: Input, y: Input, negative_slope: float, dx: Output) -> None:
@@ -71,10 +92,16 @@ def leaky_relu_backward(dy: Input, x: Input, y: Input, negative_slope: float, dx
 
 
 def elu(x: Input, alpha: float, y: Output) -> None:
-    np.minimum(x, 0, out=y)
+    select(x > 0, x, _exponential(x, alpha), y)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def _exponential(x: np.ndarray, scale: float, divisor: float = 1.0) -> np.ndarray:
+    """scale (e^(x / divisor) − 1), meant for x <= 0: what becomes of others goes unused."""
+    y = x / divisor
     np.expm1(y, out=y)
-    y *= alpha
-    y += np.maximum(x, 0)
+    y *= scale
+    return y
 
 
 def elu_backward(dy: Input, x: Input, y: Input, alpha: float, dx: Output) -> None:
@@ -84,26 +111,26 @@ def elu_backward(dy: Input, x: Input, y: Input, alpha: float, dx: Output) -> Non
 
 
 def gelu(x: Input, y: Output) -> None:
-    distribution, _ = _normal(x)
+    distribution, _ = normal(x)
     np.multiply(x, distribution, out=y)
 
 
 def gelu_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
-    distribution, density = _normal(x)
+    distribution, density = normal(x)
     np.multiply(x, density, out=dx)
     dx += distribution
     dx *= dy
 
 
-def _normal(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def normal(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Φ(x) and φ(x)."""
     single = x.dtype == np.float32
     numerator = polynomials.TAIL_NUMERATOR_32 if single else polynomials.TAIL_NUMERATOR_64
     denominator = polynomials.TAIL_DENOMINATOR_32 if single else polynomials.TAIL_DENOMINATOR_64
     z = np.abs(x)
     np.minimum(z, polynomials.TAIL_LIMIT_32 if single else polynomials.TAIL_LIMIT_64, out=z)
-    tail = _polynomial(numerator, z)
-    tail /= _polynomial(denominator, z)
+    tail = polynomial(numerator, z)
+    tail /= polynomial(denominator, z)
     density = np.square(z, out=z)
     density *= -0.5
     np.exp(density, out=density)
@@ -113,7 +140,7 @@ def _normal(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.abs(np.subtract(x > 0, tail, out=tail), out=tail), density
 
 
-def _polynomial(coefficients: tuple[float, ...], z: np.ndarray) -> np.ndarray:
+def polynomial(coefficients: tuple[float, ...], z: np.ndarray) -> np.ndarray:
     value = np.full_like(z, coefficients[0])
     for coefficient in coefficients[1:]:
         value *= z
@@ -172,6 +199,150 @@ def softplus(x: Input, y: Output) -> None:
 def softplus_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
     sigmoid(x, dx)
     dx *= dy
+
+
+def clip(x: Input, low: float, high: float, y: Output) -> None:
+    np.maximum(x, low, out=y)
+    np.minimum(y, high, out=y)
+
+
+def clip_backward(dy: Input, x: Input, y: Input, low: float, high: float, dx: Output) -> None:
+    masked(dy, ~((x <= low) | (x >= high)), dx)
+
+
+def hard_sigmoid(x: Input, alpha: float, beta: float, y: Output) -> None:
+    np.multiply(x, alpha, out=y)
+    y += beta
+    clip(y, 0, 1, y)
+
+
+def hard_sigmoid_backward(dy: Input, x: Input, y: Input, alpha: float, beta: float, dx: Output) -> None:
+    np.multiply(dy, alpha, out=dx)
+    masked(dx, ~((y <= 0) | (y >= 1)), dx)
+
+
+def hard_swish(x: Input, y: Output) -> None:
+    np.add(x, 3, out=y)
+    clip(y, 0, 6, y)
+    y /= 6
+    y *= x
+
+
+def hard_swish_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+    slope = x / 3
+    slope += 0.5
+    slope *= dy
+    select(x >= 3, dy, slope, dx)
+    masked(dx, ~(x <= -3), dx)
+
+
+def mish(x: Input, y: Output) -> None:
+    softplus(x, y)
+    np.tanh(y, out=y)
+    y *= x
+
+
+def mish_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+    t = np.empty_like(x)
+    softplus(x, t)
+    np.tanh(t, out=t)
+    sigmoid(x, dx)
+    dx *= x
+    dx *= 1 - np.square(t)
+    dx += t
+    dx *= dy
+
+
+def selu(x: Input, alpha: float, gamma: float, y: Output) -> None:
+    np.multiply(x, gamma, out=y)
+    select(x > 0, y, _exponential(x, gamma * alpha), y)
+
+
+def selu_backward(dy: Input, x: Input, y: Input, alpha: float, gamma: float, dx: Output) -> None:
+    slope = y + gamma * alpha
+    slope *= dy
+    np.multiply(dy, gamma, out=dx)
+    select(x > 0, dx, slope, dx)
+
+
+def celu(x: Input, alpha: float, y: Output) -> None:
+    select(x > 0, x, _exponential(x, alpha, alpha), y)
+
+
+def celu_backward(dy: Input, x: Input, y: Input, alpha: float, dx: Output) -> None:
+    slope = y / alpha
+    slope += 1
+    slope *= dy
+    select(x > 0, dy, slope, dx)
+
+
+def gelu_tanh(x: Input, y: Output) -> None:
+    _twice_u(x, y)
+    sigmoid(y, y)
+    y *= x
+
+
+def gelu_tanh_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+    gate, rest = np.empty_like(x), np.empty_like(x)
+    _twice_u(x, rest)
+    sigmoid(rest, gate)
+    np.negative(rest, out=rest)
+    sigmoid(rest, rest)  # 1 − gate would lose what is left of it
+    # Beyond the limit gate · rest is 0, and the square could overflow.
+    np.minimum(np.abs(x), polynomials.TAIL_LIMIT_32 if x.dtype == np.float32 else polynomials.TAIL_LIMIT_64, out=dx)
+    np.square(dx, out=dx)
+    dx *= 3 * polynomials.GELU_CUBIC
+    dx += 1
+    dx *= 2 * math.sqrt(2 / math.pi)
+    dx *= rest
+    dx *= gate
+    dx *= x
+    dx += gate
+    dx *= dy
+
+
+@np.errstate(over="ignore")
+def _twice_u(x: np.ndarray, out: np.ndarray) -> None:
+    """out = 2u: (1 + tanh u) / 2 is σ(2u)."""
+    np.square(x, out=out)
+    out *= polynomials.GELU_CUBIC
+    out += 1
+    out *= x
+    out *= 2 * math.sqrt(2 / math.pi)
+
+
+def softsign(x: Input, y: Output) -> None:
+    np.divide(x, 1 + np.abs(x), out=y)
+
+
+def softsign_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
+    divisor = 1 + np.abs(x)
+    np.divide(dy, divisor, out=dx)
+    dx /= divisor  # twice: the square may overflow
+
+
+def thresholded_relu(x: Input, alpha: float, y: Output) -> None:
+    masked(x, ~(x <= alpha), y)
+
+
+def thresholded_relu_backward(dy: Input, x: Input, y: Input, alpha: float, dx: Output) -> None:
+    masked(dy, ~(x <= alpha), dx)
+
+
+def prelu(x: Input, slope: Input, y: Output) -> None:
+    select(x > 0, x, slope * x, y)
+
+
+def prelu_backward_scratch(d: ChannelDims, n: int) -> int:
+    return 0
+
+
+def prelu_backward(
+    dy: Input, x: Input, slope: Input, d: ChannelDims, scratch: Scratch, dx: Output | None, dslope: Output
+) -> None:
+    sum_rows(dy.reshape(-1, d.channels), dslope, np.minimum(x, 0))
+    if dx is not None:
+        select(x > 0, dy, slope * dy, dx)
 
 
 def dropout(x: Input, rate: float, seed: int, step: int, y: Output, mask: Output) -> None:

@@ -56,7 +56,11 @@ def softmax_cross_entropy(
     dlogits: Output,
 ) -> None:
     rows = np.arange(len(logits))
+    outside = (labels < 0) | (labels >= d.channels)
+    if outside.any():
+        labels = np.where(outside, 0, labels)
     np.subtract(logits, logits.max(axis=1, keepdims=True), out=dlogits)
+    dlogits[outside] = np.nan
     target = (1 - smoothing) * dlogits[rows, labels]
     if smoothing:  # 0 times a logit of −inf would be NaN
         target += smoothing * dlogits.mean(axis=1)

@@ -20,7 +20,11 @@ def maxpool2d(x: Input, d: Pool2dDims, y: Output, argmax: Output) -> None:
     nan = np.isnan(np.min(y))
     searching = np.ones(y.shape, bool)
     argmax.fill(0)
-    for _, _, outputs, inputs in taps(d):
+    counted = 0
+    for i, j, outputs, inputs in taps(d):
+        passed, counted = i * d.kw + j - counted, i * d.kw + j + 1
+        if passed:  # positions that no window has in the image
+            argmax += searching * argmax.dtype.type(passed)
         missed = x[inputs] != y[outputs]
         if nan:
             missed &= x[inputs] == x[inputs]
@@ -52,10 +56,15 @@ def avgpool2d_backward(dy: Input, d: Pool2dDims, count_include_pad: bool, dx: Ou
 
 def _count(d: Pool2dDims, count_include_pad: bool, dtype: np.dtype) -> np.ndarray:
     """The divisor of each window: (oh, ow, 1), or () where all are one."""
-    if count_include_pad or not (d.pad_h or d.pad_w):
-        return np.asarray(d.kh * d.kw, dtype)
-    count = np.zeros((1, d.oh, d.ow, 1), dtype)
-    for _, _, outputs, _ in taps(d):
-        count[outputs] += 1
-    divisors: np.ndarray = count[0]
-    return divisors
+    ends = (d.h + d.end_h, d.w + d.end_w) if count_include_pad else (d.h, d.w)
+    rows = _places(d.oh, d.kh, d.stride_h, d.pad_h, d.dilation_h, ends[0], count_include_pad)
+    columns = _places(d.ow, d.kw, d.stride_w, d.pad_w, d.dilation_w, ends[1], count_include_pad)
+    divisors = rows[:, None, None] * columns[:, None]
+    return np.asarray(d.kh * d.kw if divisors.min() == d.kh * d.kw else divisors, dtype)
+
+
+def _places(out: int, kernel: int, stride: int, pad: int, dilation: int, end: int, padding: bool) -> np.ndarray:
+    """How many places of each window along one axis lie before `end`, and unless `padding` counts not before 0."""
+    starts = np.arange(out) * stride - pad
+    first = np.zeros_like(starts) if padding else np.maximum(0, -(starts // dilation))
+    return np.minimum(kernel, (end - 1 - starts) // dilation + 1) - first

@@ -148,13 +148,41 @@ def test_numpy_that_is_slower_beside_numba_fails() -> None:
 
 
 def test_a_verdict_tells_the_median_disturbance(monkeypatch: pytest.MonkeyPatch) -> None:
-    intervals = iter([common.Interval(1.0, 2.0, 9.0), common.Interval(3.0, 4.0, 5.0), common.Interval(2.0, 6.0, 7.0)])
+    measured = {
+        "a": common.Interval(1.0, 2.0, 9.0),
+        "b": common.Interval(3.0, 4.0, 5.0),
+        "c": common.Interval(2.0, 6.0, 7.0),
+    }
 
     def measure(case_id: str, *rest: Any) -> paired.Outcome:
-        return paired.Outcome(case_id, common.Interval(1.0, 1.0, 1.0), 1.0, 0.0, 1.0, 1.0, next(intervals))
+        return paired.Outcome(case_id, common.Interval(1.0, 1.0, 1.0), 1.0, 0.0, 1.0, 1.0, measured[case_id])
 
     monkeypatch.setattr(paired, "measure", measure)
     assert paired.gate(["a", "b", "c"], (NUMPY, NUMPY), {}, "any").disturbance == (2.0, 4.0, 7.0)
+
+
+def outcome_of(case_id: str, high: float, numba: float = 1e-3) -> paired.Outcome:
+    """An outcome whose floor is 1 and whose interval ends there."""
+    return paired.Outcome(case_id, common.Interval(high / 2, high / 2, high), 1.0, 0.0, 1e-3, numba)
+
+
+def test_a_case_that_failed_once_is_tried_again_after_the_others() -> None:
+    order: list[tuple[str, int]] = []
+
+    def race(case_id: str, attempt: int) -> paired.Outcome:
+        order.append((case_id, attempt))
+        return outcome_of(case_id, 0.1 if (case_id, attempt) == ("b", 0) or case_id == "c" else 2.0)
+
+    outcomes = paired.settled(["a", "b", "c", "d"], race)
+    assert order == [("a", 0), ("b", 0), ("c", 0), ("d", 0), ("b", 1), ("c", 1), ("c", 2)]
+    assert [bool(outcome.failures) for outcome in outcomes] == [False, False, True, False]
+
+
+def test_a_short_call_may_lose_half_of_its_floor_and_others_a_quarter() -> None:
+    assert not outcome_of("relu/small", 0.6, numba=50e-6).failures
+    assert outcome_of("relu/small", 0.4, numba=50e-6).failures
+    assert outcome_of("relu/small", 0.6, numba=150e-6).failures
+    assert not outcome_of("relu/small", 0.8, numba=150e-6).failures
 
 
 def test_numpy_alone_runs_without_numba() -> None:
@@ -195,6 +223,7 @@ def test_calibration_counts_alarms(monkeypatch: pytest.MonkeyPatch) -> None:
     assert paired.calibrate([CASE], NUMPY, runs=2, pairs=30, show=lambda line: lines.append(str(line))) == 0.0
     assert "0 of 2 runs" in lines[-2]
     monkeypatch.setattr(paired, "MARGIN", 100.0)
+    monkeypatch.setattr(paired, "SHORT_MARGIN", 100.0)
     assert paired.calibrate([CASE], NUMPY, runs=1, pairs=30, show=lambda line: None) == 1.0
 
 

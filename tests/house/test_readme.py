@@ -62,9 +62,20 @@ def twins(names: dict[str, Any], printed: str) -> None:
         assert (y == x * x[0, 0]).all()
 
 
+def exchanged(names: dict[str, Any], printed: str) -> None:
+    assert "Conv2d(8, 3)" in printed
+    assert {path.name for path in Path().iterdir()} == {"digits.weights.h5", "digits.pth"}
+
+
 def distorted(names: dict[str, Any], printed: str) -> None:
     assert names["images"].shape == (128, 28, 28, 1)
     assert (names["distorted"] != names["train"].images[:64]).any()
+
+
+def onnx_in_and_out(names: dict[str, Any], printed: str) -> None:
+    assert names["shares"].sum(axis=1) == pytest.approx(1, rel=1e-5)
+    assert "Conv2d(8, 5)" in printed
+    assert printed.endswith("['N', 1, 28, 28]\n")
 
 
 def recipe(names: dict[str, Any], printed: str) -> None:
@@ -79,13 +90,22 @@ CHECKS: dict[str, Callable[[dict[str, Any], str], None]] = {
     "README.md": readme,
     "docs/command.md": recipe,
     "docs/data.md": distorted,
+    "docs/exchange.md": onnx_in_and_out,
     "docs/extend.md": twins,
+    "docs/frameworks.md": exchanged,
     "docs/index.md": trained,
     "docs/kernels.md": mistake,
     "docs/models.md": models,
     "docs/pictures.md": pictures,
 }
 """What the code of a page must have come to: given its names, and what it printed."""
+
+NEEDED = {
+    "docs/exchange.md": {"onnx": "ONNX's files need the extra onnx"},
+    "docs/frameworks.md": {"h5py": "Keras' files need the extra keras", "torch": "PyTorch's need the extra torch"},
+    "docs/pictures.md": {"matplotlib": "pictures need the extra plots"},
+}
+"""What the code of a page imports beyond the package."""
 
 LOAD = functools.cache(data.load)
 
@@ -100,8 +120,8 @@ def test_every_page_with_code_is_run() -> None:
 def test_names_and_arguments_on_this_page_work_as_written(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if page == "docs/pictures.md":
-        pytest.importorskip("matplotlib", reason="pictures need the extra plots")
+    for package, reason in NEEDED.get(page, {}).items():
+        pytest.importorskip(package, reason=reason)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(data, "load", LOAD)  # every page draws the same strokes
     names: dict[str, Any] = {"__name__": "page"}
@@ -115,6 +135,7 @@ def test_shell_blocks_use_commands_and_options_that_exist(capsys: pytest.Capture
     lines = [line for page in PAGES for _, block in blocks(page, "sh") for line in block.splitlines()]
     calls = [shlex.split(line, comments=True) for line in lines if line.startswith("twinkernels ")]
     commands = {"list", "train", "evaluate", "predict", "draw", "profile", "report", "explore", "study"}
+    commands |= {"compile", "inspect"}
     assert {call[1] for call in calls} == commands
     for call in calls:
         with pytest.raises(SystemExit) as end:

@@ -28,6 +28,10 @@ def read_only(*shape: int) -> np.ndarray:
 
 
 X, W, B = a(2, 6, 6, 3), a(3, 3, 3, 4), a(4)
+BACKWARD = [name for name in kernel_names() if list(roles(name))[:3] == ["dy", "x", "y"] and "softmax" not in name]
+ELEMENTWISE = {*BACKWARD, *(name.removesuffix("_backward") for name in BACKWARD), "ema_update", "add", "add_backward"}
+ELEMENTWISE |= {"dropout", "dropout_backward", "sgd", "rmsprop", "adam"}
+T = a(3, 3, 4, 3)
 VECTOR, LABELS = a(5), np.zeros(2, np.int64)
 NAN = float("nan")
 
@@ -81,7 +85,25 @@ VALUE_ERRORS: BadCalls = [
     (lambda k: k.conv2d(X, W, stride=1.5), "conv2d: stride is 1.5"),
     (lambda k: k.conv2d(X, W, stride=(1, 1, 1)), "conv2d: stride is (1, 1, 1)"),
     (lambda k: k.conv2d(X, W, padding=-1), "conv2d: padding is -1"),
-    (lambda k: k.conv2d(X, W, padding="same"), "conv2d: padding is 'same'"),
+    (
+        lambda k: k.conv2d(X, W, padding="valid"),
+        "conv2d: padding is 'valid', expected an int, an (h, w) pair or",
+    ),
+    (lambda k: k.conv2d(X, W, padding=((1, 1), (1, -1))), "conv2d: padding is ((1, 1), (1, -1))"),
+    (lambda k: k.conv2d(X, W, padding=(1, (1, 1))), "conv2d: padding is (1, (1, 1))"),
+    (lambda k: k.conv2d(X, W, padding=((1, 1, 1), (1, 1))), "conv2d: padding is ((1, 1, 1), (1, 1))"),
+    (lambda k: k.conv2d(X, W, padding=((1, 1), (1, 1), (1, 1))), "conv2d: padding is ((1, 1), (1, 1), (1, 1))"),
+    (lambda k: k.conv2d(X, W, padding=1.0), "conv2d: padding is 1.0"),
+    (
+        lambda k: k.conv2d(X, a(9, 9, 3, 4), padding=((1, 0), (1, 1))),
+        "conv2d: w (9, 9, 3, 4) with dilation (1, 1)",
+    ),
+    (
+        lambda k: k.conv2d(X, W, stride=10**10),
+        "conv2d: stride is 10000000000, expected an int or an (h, w)",
+    ),
+    (lambda k: k.conv2d(X, W, dilation=2**31), "conv2d: dilation is 2147483648"),
+    (lambda k: k.conv2d(X, W, padding=2**31), "conv2d: padding is 2147483648"),
     (lambda k: k.conv2d(X, W, dilation=(1, 0)), "conv2d: dilation is (1, 0)"),
     (lambda k: k.conv2d(X, W, stride=True), "conv2d: stride is True"),
     (
@@ -89,11 +111,49 @@ VALUE_ERRORS: BadCalls = [
         "conv2d_backward: dy has shape (2, 6, 6, 4), expected (2, 4, 4, 4)",
     ),
     (lambda k: k.conv2d_backward(a(2, 4, 4, 4), X, a(3, 3, 1, 4)), "conv2d_backward: w has 1 input channels, x has 3"),
+    # Transposed convolution
+    (lambda k: k.convtranspose2d(a(6, 6, 3), T), "convtranspose2d: x has shape (6, 6, 3)"),
+    (lambda k: k.convtranspose2d(X, a(3, 3, 3)), "convtranspose2d: w has shape (3, 3, 3)"),
+    (lambda k: k.convtranspose2d(X, W), "convtranspose2d: w has 4 input channels, x has 3"),
+    (lambda k: k.convtranspose2d(X, T, a(3)), "convtranspose2d: b has shape (3,), expected (4,)"),
+    (lambda k: k.convtranspose2d(X, T, a(4), groups=3), "convtranspose2d: b has shape (4,), expected (12,)"),
+    (lambda k: k.convtranspose2d(X, T, groups=2), "convtranspose2d: groups is 2"),
+    (
+        lambda k: k.convtranspose2d(X, T, padding="same"),
+        "convtranspose2d: padding is 'same', expected an int",
+    ),
+    (lambda k: k.convtranspose2d(X, T, padding=4), "convtranspose2d: padding (4, 4) leaves nothing of x (2, 6, 6, 3)"),
+    (
+        lambda k: k.convtranspose2d(X, T, stride=2, output_padding=2),
+        "convtranspose2d: output_padding is (2, 2)",
+    ),
+    (lambda k: k.convtranspose2d(X, T, output_padding=-1), "convtranspose2d: output_padding is -1"),
+    (lambda k: k.convtranspose2d(X, T, stride=0), "convtranspose2d: stride is 0"),
+    (
+        lambda k: k.convtranspose2d_backward(a(2, 6, 6, 4), X, T),
+        "convtranspose2d_backward: dy has shape (2, 6, 6, 4), expected (2, 8, 8, 4)",
+    ),
     # Pooling
     (lambda k: k.maxpool2d(a(4, 4, 3)), "maxpool2d: x has shape (4, 4, 3)"),
     (lambda k: k.maxpool2d(X, 0), "maxpool2d: size is 0"),
     (lambda k: k.maxpool2d(X, 7), "maxpool2d: size (7, 7) does not fit into x"),
     (lambda k: k.maxpool2d(X, 2, padding=2), "maxpool2d: padding is (2, 2), expected less than size"),
+    (
+        lambda k: k.maxpool2d(X, 2, padding=((0, 0), (0, 2))),
+        "maxpool2d: padding is ((0, 0), (0, 2)), expected",
+    ),
+    (
+        lambda k: k.maxpool2d(X, 2, padding=4, dilation=3),
+        "maxpool2d: padding is (4, 4), expected less than size (2,",
+    ),
+    (
+        lambda k: k.maxpool2d(a(1, 1, 9, 1), 2, padding=1, dilation=2),
+        "maxpool2d: dilation (2, 2) with padding (1, 1) leaves windows of x (1, 1, 9, 1) empty: a window needs a pixel",
+    ),
+    (lambda k: k.avgpool2d(X, 2, dilation=0), "avgpool2d: dilation is 0"),
+    (lambda k: k.avgpool2d(X, 2, ceil_mode=1), "avgpool2d: ceil_mode is 1, expected True or False"),
+    (lambda k: k.avgpool2d(X, 9, 2, ceil_mode=True), "avgpool2d: size (9, 9) does not fit into x"),
+    (lambda k: k.maxpool2d(X, 10**10), "maxpool2d: size is 10000000000"),
     (lambda k: k.avgpool2d(X, 2, stride=0), "avgpool2d: stride is 0"),
     (lambda k: k.avgpool2d(X, 2, padding=(0, 2)), "avgpool2d: padding is (0, 2)"),
     (lambda k: k.avgpool2d_backward(a(2, 2, 3, 3), X.shape), "avgpool2d_backward: dy has shape (2, 2, 3, 3)"),
@@ -136,6 +196,17 @@ VALUE_ERRORS: BadCalls = [
     (lambda k: k.gelu_backward(a(4), a(4), a(3)), "gelu_backward: y has shape (3,)"),
     (lambda k: k.leaky_relu(a(4), NAN), "leaky_relu: negative_slope is nan"),
     (lambda k: k.elu(a(4), "1"), "elu: alpha is '1'"),
+    (lambda k: k.clip(a(4), NAN), "clip: low is nan, expected a number or an infinity"),
+    (lambda k: k.clip(a(4), 0, "6"), "clip: high is '6'"),
+    (lambda k: k.clip_backward(a(4), a(4), a(4), 0, 10**400), "clip_backward: high is 1"),
+    (lambda k: k.hard_sigmoid(a(4), float("inf")), "hard_sigmoid: alpha is inf"),
+    (lambda k: k.selu(a(4), gamma=None), "selu: gamma is None"),
+    (lambda k: k.celu(a(4), 0.0), "celu: alpha is 0.0, expected a finite number > 0"),
+    (lambda k: k.power(a(4), NAN), "power: exponent is nan"),
+    (lambda k: k.prelu(a(2, 3), a(2)), "prelu: slope has shape (2,), expected (3,) (x (2, 3); or (1,)"),
+    (lambda k: k.prelu(a(3), a(1)), "prelu: x has shape (3,), expected a batch axis and a channel axis"),
+    (lambda k: k.prelu_backward(a(2, 2), a(2, 3), a(3)), "prelu_backward: dy has shape (2, 2), expected (2, 3)"),
+    (lambda k: k.prelu_backward(a(2, 3), a(2, 3), a(3, 1)), "prelu_backward: slope has shape (3, 1)"),
     (lambda k: k.dropout(a(4), 1.0), "dropout: rate is 1.0"),
     (lambda k: k.dropout(a(4), -0.1), "dropout: rate is -0.1"),
     (lambda k: k.dropout_backward(a(4), np.ones(4, bool), 1), "dropout_backward: rate is 1"),
@@ -157,9 +228,66 @@ VALUE_ERRORS: BadCalls = [
     (lambda k: k.mse(a(2, 3), a(2, 4)), "mse: target has shape (2, 4), expected (2, 3)"),
     (lambda k: k.mse(a(3), a(3)), "mse: prediction has shape (3,)"),
     # Joining branches
-    (lambda k: k.add(a(2, 3), a(2, 4)), "add: b has shape (2, 4)"),
-    (lambda k: k.add(a(2, 3), a(3)), "add: b has shape (3,)"),
+    (lambda k: k.add(a(2, 3), a(2, 4)), "add: a has shape (2, 3), b has (2, 4)"),
+    (lambda k: k.divide(a(2, 3), a(2)), "divide: a has shape (2, 3), b has (2,)"),
+    (
+        lambda k: k.multiply(a(*[1] * 9), a(1)),
+        "multiply: a has shape (1, 1, 1, 1, 1, 1, 1, 1, 1), b has (1,); expected",
+    ),
+    (lambda k: k.add_backward(a(2, 3), (2, 1), (1, 4)), "add_backward: dy has shape (2, 3), expected (2, 4)"),
+    (lambda k: k.subtract_backward(a(2, 3), b_shape=(2,)), "subtract_backward: a has shape (2, 3), b has (2,)"),
+    (lambda k: k.multiply_backward(a(2, 3), a(2, 3), a(2, 3, 1)), "multiply_backward: a has shape (2, 3), b has"),
+    (lambda k: k.divide_backward(a(2, 3), a(3), a(3)), "divide_backward: dy has shape (2, 3), expected (3,)"),
+    (lambda k: k.mean(a(2, 3), 0), "mean: axes is 0, expected an axis from 1 to 1, or from -1 to -1"),
+    (lambda k: k.mean(a(2, 3), 2), "mean: axes is 2"),
+    (lambda k: k.mean(a(2, 3), ()), "mean: axes is ()"),
+    (lambda k: k.mean(a(2, 3, 4), (1, -2)), "mean: axes is (1, -2), expected an axis, or some that differ"),
+    (lambda k: k.mean(a(2, 3, 4, 5), (1, 3)), "mean: axes is (1, 3), expected axes side by side"),
+    (lambda k: k.mean_backward(a(2, 3), (2, 3, 4), 1), "mean_backward: dy has shape (2, 3), expected (2, 4)"),
+    # Cutting and moving
+    (lambda k: k.slice(a(2, 3), 0, 1), "slice: axis is 0"),
+    (lambda k: k.slice(a(2, 3), 1, 1, 1), "slice: 1:1:1 of axis 1 has no element (x (2, 3))"),
+    (lambda k: k.slice(a(2, 3), 1, step=0), "slice: step is 0"),
+    (lambda k: k.slice(a(2, 3), 1, 0.5), "slice: start is 0.5"),
+    (lambda k: k.slice_backward(a(2, 2), (2, 3), 1, 1, 2), "slice_backward: dy has shape (2, 2), expected (2, 1)"),
+    (lambda k: k.transpose(a(2, 3), (0, 0)), "transpose: axes is (0, 0)"),
+    (lambda k: k.transpose(a(2, 3), (0, 1, 2)), "transpose: axes is (0, 1, 2)"),
+    (lambda k: k.transpose(a(2, 3), "01"), "transpose: axes is '01'"),
+    (lambda k: k.transpose(a(*[1] * 9), tuple(range(9))), "transpose: x has 9 axes, expected at most 8"),
+    (lambda k: k.pad2d(a(2, 3, 4), 1), "pad2d: x has shape (2, 3, 4)"),
+    (lambda k: k.pad2d(X, (1, 2, 3)), "pad2d: padding is (1, 2, 3)"),
+    (lambda k: k.pad2d(X, 0.5), "pad2d: padding is 0.5"),
+    (lambda k: k.pad2d(X, -3), "pad2d: padding is -3, which leaves nothing"),
+    (lambda k: k.pad2d(X, 6, "reflect"), "pad2d: padding is 6, expected less than x's size to reflect"),
+    (lambda k: k.pad2d(X, 1, "wrap"), "pad2d: mode is 'wrap', expected one of constant, reflect, edge"),
+    (lambda k: k.pad2d(X, 1, value=NAN), "pad2d: value is nan"),
+    (lambda k: k.pad2d_backward(X, X.shape, 1), "pad2d_backward: dy has shape (2, 6, 6, 3), expected (2, 8, 8, 3)"),
+    (lambda k: k.upsample2d(X, 0), "upsample2d: factor is 0"),
+    (lambda k: k.upsample2d(a(2, 3)), "upsample2d: x has shape (2, 3)"),
+    (lambda k: k.upsample2d_backward(a(2, 5, 6, 3)), "upsample2d_backward: dy has shape (2, 5, 6, 3), expected"),
+    # Normalisation of single samples
+    (
+        lambda k: k.layernorm(a(2, 3), a(2), a(2)),
+        "layernorm: gamma has shape (2,), expected the sizes of last",
+    ),
+    (lambda k: k.layernorm(a(2, 3), a(2, 3), a(2, 3)), "layernorm: gamma has shape (2, 3)"),
+    (lambda k: k.layernorm(a(2, 3), a(3), a(1)), "layernorm: beta has shape (1,)"),
+    (lambda k: k.layernorm(a(2, 3), a(3), a(3), -1.0), "layernorm: eps is -1.0"),
+    (lambda k: k.layernorm_backward(a(2, 3), a(2, 3), a(3), a(3), a(2)), "layernorm_backward: mean has shape (3,)"),
+    (lambda k: k.groupnorm(a(2, 3), a(3), a(3), 2), "groupnorm: groups is 2, expected a divisor of 3 channels"),
+    (lambda k: k.groupnorm(a(2, 3), a(3), a(2), 3), "groupnorm: beta has shape (2,)"),
+    (lambda k: k.groupnorm(a(2, 3), a(3), a(3), 0), "groupnorm: groups is 0"),
+    (lambda k: k.groupnorm_backward(a(2, 3), a(2, 3), a(3), a(2, 3), a(3, 3)), "groupnorm_backward: inv_std has shape"),
+    (lambda k: k.groupnorm_backward(a(2, 3), a(2, 3), a(3), a(2), a(2)), "groupnorm_backward: mean has shape (2,)"),
+    (lambda k: k.local_response_norm(a(2, 3), 0), "local_response_norm: size is 0"),
+    (lambda k: k.local_response_norm(a(2, 3), 3, bias=0.0), "local_response_norm: bias is 0.0"),
+    (lambda k: k.local_response_norm(a(3), 3), "local_response_norm: x has shape (3,)"),
+    (
+        lambda k: k.local_response_norm_backward(a(2, 3), a(2, 3), a(2, 4), 3),
+        "local_response_norm_backward: scale has shape (2, 4)",
+    ),
     (lambda k: k.concat(a(2, 3), a(3, 3)), "concat: a has shape (2, 3), b has (3, 3)"),
+    (lambda k: k.concat(a(2, 3), a(2, 3), fourth=a(3, 3)), "concat: a has shape (2, 3), fourth has (3, 3)"),
     (lambda k: k.concat_backward(a(2, 3), 3), "concat_backward: split is 3"),
     (lambda k: k.concat_backward(a(2, 3), 0), "concat_backward: split is 0"),
     # Optimizers
@@ -282,6 +410,38 @@ def test_every_array_argument_is_checked(k: Kernels, kernel: str) -> None:
         for argument, error in bad:
             with pytest.raises(error, match=f"^{kernel}: {name} "):
                 case.call(k, {**case.arguments(), name: argument})
+
+
+def refusal(call: Callable[[], Any]) -> str:
+    """The message of the ValueError that a call ends in, "" if it does not."""
+    try:
+        call()
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("kernel", kernels.kernel_names())
+def test_arrays_without_axes_are_elements_or_refused(k: Kernels, kernel: str) -> None:
+    """A kernel that wants an axis says so in one line; of any other, the result is that of one element."""
+    case = select(kernel, "small")[0]
+
+    def outcome(shape: tuple[int, ...]) -> Any:
+        arguments = {
+            name: value.reshape(-1)[:1].reshape(shape).copy() if isinstance(value, np.ndarray) else value
+            for name, value in case.arguments().items()
+        }
+        results = case.call(k, arguments)
+        updated = [value for value in arguments.values() if isinstance(value, np.ndarray)]
+        return [*(results if isinstance(results, tuple) else [results] if results is not None else []), *updated]
+
+    if refused := refusal(lambda: outcome(())):
+        assert kernel not in ELEMENTWISE
+        assert re.match(rf"{kernel}: \w+ (has|is) [^\n]*expected [^\n]*$", refused)
+        return
+    for one, other in zip(outcome(()), outcome((1,)), strict=True):
+        assert one.shape in ((), other.shape)
+        assert one.tobytes() == other.tobytes()
 
 
 def test_any_integer_labels_will_do(k: Kernels) -> None:

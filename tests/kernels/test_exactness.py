@@ -7,7 +7,7 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 
 import kernels
 from kernels import Kernels, shapes
@@ -17,6 +17,7 @@ from ..support import naive
 ORACLE = Kernels("naive", naive)
 
 PAIRS = st.tuples(st.integers(1, 3), st.integers(1, 3))
+BORDERS = st.tuples(*[st.tuples(st.integers(0, 3), st.integers(0, 3))] * 2)
 DTYPES = st.sampled_from([np.float32, np.float64])
 
 
@@ -37,12 +38,29 @@ def convolutions(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], dic
     w = (*draw(PAIRS), c // groups, f)
     options = {
         "stride": draw(PAIRS),
-        "padding": draw(st.tuples(st.integers(0, 3), st.integers(0, 3))),
+        "padding": draw(BORDERS | st.sampled_from(shapes.SAME)),
         "dilation": draw(PAIRS),
         "groups": groups,
     }
-    for size, kernel, padding, dilation in zip(x[1:3], w[:2], options["padding"], options["dilation"], strict=True):
-        assume(size + 2 * padding >= dilation * (kernel - 1) + 1)
+    if options["padding"] not in shapes.SAME:
+        for size, kernel, border, dilation in zip(x[1:3], w[:2], options["padding"], options["dilation"], strict=True):
+            assume(size + sum(border) >= dilation * (kernel - 1) + 1)
+    return x, w, options
+
+
+@st.composite
+def transposed(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]:
+    """Shapes of x and w, and the options of a transposed convolution."""
+    groups = draw(st.integers(1, 3))
+    c, outputs = groups * draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    x = (draw(st.integers(1, 3)), draw(st.integers(1, 5)), draw(st.integers(1, 5)), c)
+    w = (*draw(PAIRS), outputs, c)
+    stride, dilation, padding = draw(PAIRS), draw(PAIRS), draw(BORDERS)
+    more = tuple(draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True))
+    for axis in range(2):
+        size = (x[1 + axis] - 1) * stride[axis] + dilation[axis] * (w[axis] - 1) + 1 + more[axis]
+        assume(size > sum(padding[axis]))
+    options = {"stride": stride, "padding": padding, "output_padding": more, "dilation": dilation, "groups": groups}
     return x, w, options
 
 
@@ -51,9 +69,16 @@ def pools(draw: st.DrawFn) -> tuple[tuple[int, ...], dict[str, Any]]:
     """Shape of x and the options: any geometry that fits."""
     x = (draw(st.integers(1, 3)), draw(st.integers(1, 8)), draw(st.integers(1, 8)), draw(st.integers(1, 5)))
     size = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
-    padding = tuple(draw(st.integers(0, side - 1)) for side in size)
-    assume(all(n + 2 * p >= side for n, p, side in zip(x[1:3], padding, size, strict=True)))
-    return x, {"size": size, "stride": draw(st.none() | PAIRS), "padding": padding}
+    dilation = draw(st.just((1, 1)) | PAIRS)
+    most = [d * (side - 1) for d, side in zip(dilation, size, strict=True)]
+    padding = tuple(tuple(draw(st.integers(0, most[axis])) for _ in range(2)) for axis in range(2))
+    options = {"size": size, "stride": draw(st.none() | PAIRS), "padding": padding, "dilation": dilation}
+    options["ceil_mode"] = draw(st.booleans())
+    try:
+        shapes.pool2d(x, kernel="pool", **options)
+    except ValueError:
+        assume(False)
+    return x, options
 
 
 @given(geometry=convolutions(), bias=st.booleans(), dtype=DTYPES, seed=st.integers(0, 99))
@@ -74,6 +99,26 @@ def test_convolution_is_exact_and_adjoint(k: Kernels, geometry: Any, bias: bool,
     assert dot(np.ones_like(y), dy) == db.sum()
 
 
+@given(geometry=transposed(), bias=st.booleans(), dtype=DTYPES, seed=st.integers(0, 99))
+def test_transposed_convolution_is_exact_and_adjoint(
+    k: Kernels, geometry: Any, bias: bool, dtype: Any, seed: int
+) -> None:
+    x_shape, w_shape, options = geometry
+    rng = np.random.default_rng(seed)
+    x, w = whole(rng, dtype, *x_shape), whole(rng, dtype, *w_shape)
+    b = whole(rng, dtype, w_shape[2] * options["groups"]) if bias else None
+    y = k.convtranspose2d(x, w, b, **options)
+    np.testing.assert_array_equal(y, ORACLE.convtranspose2d(x, w, b, **options))
+    dy = whole(rng, dtype, *y.shape)
+    gradients = k.convtranspose2d_backward(dy, x, w, **options)
+    for got, expected in zip(gradients, ORACLE.convtranspose2d_backward(dy, x, w, **options), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    dx, dw, db = gradients
+    linear_part = y - b if bias else y
+    assert dot(linear_part, dy) == dot(x, dx) == dot(w, dw)
+    assert dot(np.ones_like(y), dy) == db.sum()
+
+
 @given(
     n=st.integers(1, 9),
     size=st.tuples(st.integers(5, 13), st.integers(5, 13)),
@@ -81,7 +126,7 @@ def test_convolution_is_exact_and_adjoint(k: Kernels, geometry: Any, bias: bool,
     channels=st.sampled_from([1, 2, 3, 8, 16, 19]),
     filters=st.sampled_from([1, 4, 10, 16, 17, 24, 33]),
     stride=st.integers(1, 2),
-    padding=st.integers(0, 2),
+    padding=BORDERS,
     dtype=DTYPES,
 )
 def test_larger_convolutions_equal_numpys_to_the_last_bit(
@@ -92,7 +137,7 @@ def test_larger_convolutions_equal_numpys_to_the_last_bit(
     channels: int,
     filters: int,
     stride: int,
-    padding: int,
+    padding: Any,
     dtype: Any,
 ) -> None:
     """Sizes that fill a block of rows, channels or filters and leave a rest; too large for scalar loops."""
@@ -110,6 +155,13 @@ def test_larger_convolutions_equal_numpys_to_the_last_bit(
     for got, expected in zip(gradients, definition.conv2d_backward(dy, x, w, stride, padding), strict=True):
         np.testing.assert_array_equal(got, expected)
     assert dot(y - b, dy) == dot(x, gradients[0]) == dot(w, gradients[1])
+    # The same convolution backwards. What its last windows do not reach is the transposed one's output padding.
+    sides = zip(size, kernel, padding, strict=True)
+    options = (stride, padding, tuple((length + sum(border) - side) % stride for length, side, border in sides))
+    np.testing.assert_array_equal(k.convtranspose2d(dy, w, None, *options), gradients[0])
+    dy_back, dw, _ = k.convtranspose2d_backward(x, dy, w, *options)
+    np.testing.assert_array_equal(dy_back, y - b)
+    np.testing.assert_array_equal(dw, gradients[1])
 
 
 @given(
@@ -241,6 +293,77 @@ def test_macs_count_the_products_with_real_pixels(geometry: Any) -> None:
     x, w, options = geometry
     d = shapes.conv2d(x, w, None, **options)
     assert d.macs == sum(1 for _ in naive._products(d))
+
+
+FEW = settings(max_examples=40)
+SIZES = st.lists(st.integers(1, 4), min_size=1, max_size=5)
+
+
+@FEW
+@given(sizes=SIZES, narrow=st.tuples(*[st.integers(0, 31)] * 2), short=st.integers(0, 4), dtype=DTYPES)
+def test_arithmetic_is_numpys_and_its_gradients_are_sums(
+    k: Kernels, sizes: list[int], narrow: tuple[int, int], short: int, dtype: Any
+) -> None:
+    """Any axes repeated, of either array, and axes that the second lacks."""
+    rng = np.random.default_rng(0)
+    a_shape, b_shape = (tuple(1 if bits >> i & 1 else n for i, n in enumerate(sizes)) for bits in narrow)
+    a, b = whole(rng, dtype, *a_shape), 2.0 ** whole(rng, dtype, *b_shape[min(short, len(sizes) - 1) :])
+    b = b.astype(dtype)
+    dy = whole(rng, dtype, *np.broadcast_shapes(a.shape, b.shape))
+    for kernel in ("add", "subtract", "multiply", "divide"):
+        np.testing.assert_array_equal(getattr(k, kernel)(a, b), getattr(np, kernel)(a, b))
+    of = {
+        "add": (k.add_backward(dy, a.shape, b.shape), (dy, dy)),
+        "subtract": (k.subtract_backward(dy, a.shape, b.shape), (dy, -dy)),
+        "multiply": (k.multiply_backward(dy, a, b), (dy * b, dy * a)),
+        "divide": (k.divide_backward(dy, a, b), (dy / b, -dy * a / b / b)),
+    }
+    for gradients, terms in of.values():
+        for gradient, each, array in zip(gradients, terms, (a, b), strict=True):
+            own = (1,) * (dy.ndim - array.ndim) + array.shape
+            axes = tuple(axis for axis, size in enumerate(own) if size != dy.shape[axis])
+            np.testing.assert_array_equal(gradient, each.sum(axis=axes).reshape(array.shape))
+
+
+@FEW
+@given(sizes=SIZES, data=st.data(), dtype=DTYPES)
+def test_what_moves_numbers_moves_them_where_numpy_does(
+    k: Kernels, sizes: list[int], data: st.DataObject, dtype: Any
+) -> None:
+    x = np.arange(2 * np.prod(sizes), dtype=dtype).reshape(2, *sizes)
+    order = tuple(data.draw(st.permutations(range(x.ndim))))
+    y = k.transpose(x, order)
+    np.testing.assert_array_equal(y, x.transpose(order))
+    np.testing.assert_array_equal(k.transpose(y, [order.index(axis) for axis in range(x.ndim)]), x)
+    axis = data.draw(st.integers(1, x.ndim - 1))
+    part = data.draw(st.slices(x.shape[axis]))
+    kept = np.moveaxis(np.moveaxis(x, axis, 0)[part], 0, axis)
+    assume(kept.size)
+    along = axis, part.start, part.stop, 1 if part.step is None else part.step
+    np.testing.assert_array_equal(k.slice(x, *along), kept)
+    dx = k.slice_backward(np.ascontiguousarray(kept), x.shape, *along)
+    np.testing.assert_array_equal(dx, np.where(np.isin(x, kept), x, 0))
+    np.testing.assert_allclose(k.mean(x, axis), x.mean(axis), rtol=1e-6)
+
+
+@given(
+    size=PAIRS, sides=st.tuples(*[st.integers(0, 2)] * 4), mode=st.sampled_from(shapes.PAD_MODES), c=st.integers(1, 3)
+)
+def test_padding_is_numpys_and_its_gradient_the_adjoint(
+    k: Kernels, size: tuple[int, int], sides: tuple[int, ...], mode: str, c: int
+) -> None:
+    if mode == "reflect":
+        assume(all(max(ends) < n for n, ends in zip(size, (sides[:2], sides[2:]), strict=True)))
+    rng = np.random.default_rng(0)
+    x, padding = whole(rng, np.float32, 2, *size, c), (sides[:2], sides[2:])
+    y = k.pad2d(x, padding, mode)
+    np.testing.assert_array_equal(y, np.pad(x, ((0, 0), *padding, (0, 0)), mode))
+    dy = whole(rng, np.float32, *y.shape)
+    assert dot(y, dy) == dot(x, k.pad2d_backward(dy, x.shape, padding, mode))
+    larger = k.upsample2d(x, sides[0] + 1)
+    np.testing.assert_array_equal(larger, x.repeat(sides[0] + 1, 1).repeat(sides[0] + 1, 2))
+    dy = whole(rng, np.float32, *larger.shape)
+    assert dot(larger, dy) == dot(x, k.upsample2d_backward(dy, sides[0] + 1))
 
 
 def test_linear_maps_are_self_consistent(k: Kernels) -> None:

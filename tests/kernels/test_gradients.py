@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import kernels
-from kernels import Kernels
+from kernels import Kernels, shapes
 
 Arrays = dict[str, np.ndarray]
 
@@ -58,6 +59,7 @@ def _contractions() -> Iterator[Differentiable]:
         "dilation": ((1, 6, 5, 1), (2, 2, 1, 3), {"dilation": (3, 2)}),
         "groups": ((2, 3, 3, 4), (2, 2, 2, 4), {"groups": 2}),
         "depthwise": ((1, 4, 4, 3), (3, 3, 1, 3), {"groups": 3, "padding": 1, "stride": 2}),
+        "uneven-borders": ((1, 4, 5, 2), (3, 2, 2, 2), {"padding": ((0, 2), (1, 0)), "stride": 2}),
     }
     for name, (x, w, options) in geometries.items():
         yield Differentiable(
@@ -69,12 +71,30 @@ def _contractions() -> Iterator[Differentiable]:
             ("x", "w", "b"),
         )
 
+    geometries = {
+        "plain": ((2, 3, 3, 2), (3, 2, 3, 2), {}),
+        "stride": ((1, 3, 4, 2), (2, 3, 2, 2), {"stride": 2, "padding": ((1, 0), (0, 1)), "output_padding": (1, 0)}),
+        "groups": ((2, 2, 3, 4), (2, 2, 3, 4), {"groups": 2, "dilation": 2}),
+        "depthwise": ((1, 3, 3, 3), (3, 3, 1, 3), {"groups": 3, "padding": 1, "stride": 2, "output_padding": 1}),
+    }
+    for name, (x, w, options) in geometries.items():
+        yield Differentiable(
+            f"convtranspose2d-{name}",
+            "convtranspose2d_backward",
+            {"x": values(*x), "w": values(*w, seed=1), "b": values(w[2] * options.get("groups", 1), seed=2)},
+            lambda k, x, w, b, o=options: k.convtranspose2d(x, w, b, **o),
+            lambda k, dy, x, w, b, o=options: k.convtranspose2d_backward(dy, x, w, **o),
+            ("x", "w", "b"),
+        )
+
 
 def _pools() -> Iterator[Differentiable]:
     geometries: dict[str, dict[str, Any]] = {
         "plain": {},
         "overlapping": {"size": 3, "stride": 2, "padding": 1},
         "gaps": {"size": (1, 2), "stride": (2, 3)},
+        "ceil": {"size": 3, "stride": 2, "padding": ((1, 0), (0, 0)), "ceil_mode": True},
+        "dilation": {"size": (2, 3), "stride": 1, "padding": (1, 0), "dilation": (3, 2)},
     }
     x = distinct(2, 5, 6, 2)
     for name, options in geometries.items():
@@ -135,13 +155,60 @@ def _norms() -> Iterator[Differentiable]:
         )
 
 
+def _sample_norms() -> Iterator[Differentiable]:
+    x = values(2, 3, 2, 4)
+    for name, shape in (("channels", (4,)), ("sample", (3, 2, 4))):
+        yield Differentiable(
+            f"layernorm-{name}",
+            "layernorm_backward",
+            {"x": x, "gamma": values(*shape, seed=1), "beta": values(*shape, seed=2)},
+            lambda k, x, gamma, beta: k.layernorm(x, gamma, beta)[0],
+            lambda k, dy, x, gamma, beta: k.layernorm_backward(dy, x, gamma, *k.layernorm(x, gamma, beta)[1:]),
+            ("x", "gamma", "beta"),
+        )
+    for groups in (1, 2, 4):
+        yield Differentiable(
+            f"groupnorm-{groups}",
+            "groupnorm_backward",
+            {"x": x, "gamma": values(4, seed=1), "beta": values(4, seed=2)},
+            lambda k, x, gamma, beta, g=groups: k.groupnorm(x, gamma, beta, g)[0],
+            lambda k, dy, x, gamma, beta, g=groups: k.groupnorm_backward(
+                dy, x, gamma, *k.groupnorm(x, gamma, beta, g)[1:]
+            ),
+            ("x", "gamma", "beta"),
+        )
+    for size, beta in ((3, 0.75), (4, 0.5), (5, 1.3)):
+        options = {"size": size, "alpha": 0.7, "beta": beta}
+        yield Differentiable(
+            f"local_response_norm-{size}",
+            "local_response_norm_backward",
+            {"x": values(2, 2, 6)},
+            lambda k, x, o=options: k.local_response_norm(x, **o)[0],
+            lambda k, dy, x, o=options: k.local_response_norm_backward(dy, x, k.local_response_norm(x, **o)[1], **o),
+        )
+
+
 def _activations() -> Iterator[Differentiable]:
     x = distinct(4, 13)
-    options: dict[str, dict[str, float]] = {"leaky_relu": {"negative_slope": 0.2}, "elu": {"alpha": 0.7}}
-    for kernel in ("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "softplus"):
-        own = options.get(kernel, {})
+    options: dict[str, dict[str, float]] = {
+        "leaky_relu": {"negative_slope": 0.2},
+        "elu": {"alpha": 0.7},
+        "clip": {"low": -1.02, "high": 1.51},
+        "hard_sigmoid": {"alpha": 0.31, "beta": 0.4},
+        "celu": {"alpha": 0.7},
+        "thresholded_relu": {"alpha": 0.52},
+        "power": {"exponent": 3.0},
+    }
+    positive: dict[str, dict[str, float]] = {"log": {}, "sqrt": {}, "power": {"exponent": -1.7}}
+    activations = ("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "softplus", "clip", "hard_sigmoid")
+    activations += ("hard_swish", "mish", "selu", "celu", "gelu_tanh", "softsign", "thresholded_relu")
+    functions = ("exp", "absolute", "negative", "power", "erf")
+    checks = [(name, x, options.get(name, {})) for name in (*activations, *functions)]
+    checks += [(name, np.abs(x) + 0.5, own) for name, own in positive.items()]
+    checks += [("reciprocal", x + np.copysign(0.5, x), {})]
+    for kernel, x, own in checks:
         yield Differentiable(
-            kernel,
+            f"{kernel}{own.get('exponent', '')}",
             f"{kernel}_backward",
             {"x": x},
             lambda k, x, name=kernel, o=own: getattr(k, name)(x, **o),
@@ -155,6 +222,16 @@ def _activations() -> Iterator[Differentiable]:
             lambda k, x, name=kernel: getattr(k, name)(x),
             lambda k, dy, x, name=kernel: getattr(k, f"{name}_backward")(dy, x, getattr(k, name)(x)),
         )
+    for shape in ((3, 4), (2, 3, 2, 2)):
+        for slopes in (shape[-1], 1):
+            yield Differentiable(
+                f"prelu-{len(shape)}d-{slopes}",
+                "prelu_backward",
+                {"x": distinct(*shape), "slope": values(slopes, seed=1)},
+                lambda k, x, slope: k.prelu(x, slope),
+                lambda k, dy, x, slope: k.prelu_backward(dy, x, slope),
+                ("x", "slope"),
+            )
     yield Differentiable(
         "dropout",
         "dropout_backward",
@@ -183,13 +260,48 @@ def _losses_and_joins() -> Iterator[Differentiable]:
         lambda k, dy, prediction: dy * k.mse(prediction, values(3, 2, 2, seed=1))[1],
         ("prediction",),
     )
+    repeated = {"equal": ((3, 4), (3, 4)), "repeated": ((2, 1, 3, 2), (2, 3, 1, 2)), "parameter": ((3, 2, 3), (3,))}
+    for (name, (a, b)), kernel in itertools.product(repeated.items(), ("add", "subtract", "multiply", "divide")):
+        operands = {"a": values(*a), "b": 1.5 + np.abs(values(*b, seed=1))}
+        by_shape = kernel in ("add", "subtract")
+        yield Differentiable(
+            f"{kernel}-{name}",
+            f"{kernel}_backward",
+            operands,
+            lambda k, a, b, kernel=kernel: getattr(k, kernel)(a, b),
+            lambda k, dy, a, b, kernel=kernel, by_shape=by_shape: getattr(k, f"{kernel}_backward")(
+                dy, *((a.shape, b.shape) if by_shape else (a, b))
+            ),
+            ("a", "b"),
+        )
     yield Differentiable(
-        "add",
-        "add_backward",
-        {"a": values(3, 4), "b": values(3, 4, seed=1)},
-        lambda k, a, b: k.add(a, b),
-        lambda k, dy, a, b: k.add_backward(dy),
-        ("a", "b"),
+        "mean",
+        "mean_backward",
+        {"x": values(2, 3, 2, 3)},
+        lambda k, x: k.mean(x, (1, 2)),
+        lambda k, dy, x: k.mean_backward(dy, x.shape, (1, 2)),
+    )
+    yield Differentiable(
+        "slice",
+        "slice_backward",
+        {"x": values(2, 5, 3)},
+        lambda k, x: k.slice(x, 1, 4, 0, -2),
+        lambda k, dy, x: k.slice_backward(dy, x.shape, 1, 4, 0, -2),
+    )
+    for mode in shapes.PAD_MODES:
+        yield Differentiable(
+            f"pad2d-{mode}",
+            "pad2d_backward",
+            {"x": values(2, 3, 4, 2)},
+            lambda k, x, mode=mode: k.pad2d(x, ((2, 1), (-1, 3)), mode, *((0.5,) if mode == "constant" else ())),
+            lambda k, dy, x, mode=mode: k.pad2d_backward(dy, x.shape, ((2, 1), (-1, 3)), mode),
+        )
+    yield Differentiable(
+        "upsample2d",
+        "upsample2d_backward",
+        {"x": values(2, 2, 3, 2)},
+        lambda k, x: k.upsample2d(x, (2, 3)),
+        lambda k, dy, x: k.upsample2d_backward(dy, (2, 3)),
     )
     yield Differentiable(
         "concat",
@@ -201,7 +313,7 @@ def _losses_and_joins() -> Iterator[Differentiable]:
     )
 
 
-CHECKS = [*_contractions(), *_pools(), *_norms(), *_activations(), *_losses_and_joins()]
+CHECKS = [*_contractions(), *_pools(), *_norms(), *_sample_norms(), *_activations(), *_losses_and_joins()]
 
 
 def central_differences(function: Callable[[], float], x: np.ndarray) -> np.ndarray:

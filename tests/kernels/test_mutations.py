@@ -180,6 +180,28 @@ def swaps_the_parts(a: Arguments, correct: Any) -> None:
     a["y"][...] = np.concatenate([a["b"], a["a"]], axis=-1)
 
 
+def takes_one_place_for_the_sum(a: Arguments, correct: Any) -> None:
+    """The gradient by what is repeated, from the first place alone."""
+    correct(a)
+    a["da"][...] = (a["dy"] * a["b"])[:, :1, :1]
+
+
+def turns_the_window_the_wrong_way(a: Arguments, correct: Any) -> None:
+    turned = {name: np.ascontiguousarray(a[name][..., ::-1]) for name in ("dy", "x", "scale")}
+    dx = np.empty_like(a["dx"])
+    correct({**a, **turned, "dx": dx})
+    a["dx"][...] = dx[..., ::-1]
+
+
+def takes_the_inverse_order(a: Arguments, correct: Any) -> None:
+    back = [a["axes"].index(axis) for axis in range(a["x"].ndim)]
+    a["y"][...] = a["x"].transpose(back).reshape(a["y"].shape)
+
+
+def repeats_the_edge_in_a_reflection(a: Arguments, correct: Any) -> None:
+    correct({**a, "mode": "edge"})
+
+
 MUTATIONS: list[tuple[Callable[..., Any], str, int | None]] = [
     (drops_the_bias, "linear/small", None),
     (drops_the_bias, "conv2d/cnn-bn-conv1-b1", None),
@@ -216,6 +238,10 @@ MUTATIONS: list[tuple[Callable[..., Any], str, int | None]] = [
     (ignores_nesterov, "sgd/nesterov", None),
     (leaves_the_state_alone, "rmsprop/small", None),
     (swaps_the_parts, "concat/odd", None),
+    (takes_one_place_for_the_sum, "multiply_backward/by-channel", None),
+    (turns_the_window_the_wrong_way, "local_response_norm_backward/even", None),
+    (takes_the_inverse_order, "transpose/channels-first", None),
+    (repeats_the_edge_in_a_reflection, "pad2d/reflect", None),
 ]
 
 

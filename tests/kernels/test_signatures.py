@@ -20,7 +20,20 @@ from kernels.interface import Batches, FoldSize, Fused, Programs, ScratchSize, k
 
 from ..support import naive
 
-MODULES = ("linear", "conv", "pool", "norm", "activation", "loss", "optim", "combine", "augment", "batches")
+MODULES = (
+    "linear",
+    "conv",
+    "pool",
+    "norm",
+    "activation",
+    "loss",
+    "optim",
+    "combine",
+    "unary",
+    "shape",
+    "augment",
+    "batches",
+)
 BACKENDS = {name: kernels.get(name).backend for name in kernels.names()} | {"naive": naive}
 FILLED: dict[str, tuple[type, ...]] = {
     "numpy": (Backend, Batches),

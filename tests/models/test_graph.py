@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from models import (
     GELU,
     SGD,
     Add,
+    Affine,
     BatchNorm,
     Concat,
     Conv2d,
@@ -24,14 +27,22 @@ from models import (
     Flatten,
     GlobalAvgPool2d,
     Graph,
+    GroupNorm,
     Layer,
+    LayerNorm,
     Linear,
     MaxPool2d,
+    Mean,
     MeanSquaredError,
+    Multiply,
     ReLU,
+    Reshape,
     Sequential,
+    Slice,
+    Softmax,
     Tanh,
     Trainer,
+    Transpose,
 )
 
 EPS = np.finfo(np.float64).eps
@@ -158,6 +169,18 @@ GRAPH_ERRORS: dict[str, tuple[dict[str, Any], str, type[Exception], str]] = {
         ValueError,
         r"node 'sum' .*\(N, 3\), expected \(N, 2\)",
     ),
+    "concat along an axis that is not there": (
+        {"both": (Concat(2), "input", "input")},
+        "both",
+        ValueError,
+        r"node 'both' .*axis is 2, expected an axis from 1 to 1",
+    ),
+    "product of a row and a map": (
+        {"row": (Reshape((2, 2)), "input"), "both": (Multiply(), "row", "input")},
+        "both",
+        ValueError,
+        r"node 'both' .*input has shape \(N, 4\), expected \(N, 2, 2\)",
+    ),
     "concat of unequal shapes": (
         {"v": (Conv2d(1, 1), "input"), "b": (Linear(3), "input"), "both": (Concat(), "v", "b")},
         "both",
@@ -165,6 +188,39 @@ GRAPH_ERRORS: dict[str, tuple[dict[str, Any], str, type[Exception], str]] = {
         "node 'v' .*expected 4 axes",
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("name", "objection"),
+    [
+        ("", "expected a character at least"),
+        ("input", "expected another than 'input', which is the model's input"),
+        (3, "it is a int, expected a string"),
+        ("a" * 201, "it has 201 characters, expected at most 200"),
+        ("it's", 'it has the character "\'", expected printable ones other than a single quote'),
+        ("a\tb", r"it has the character '\t', expected printable ones"),
+        ("a/../b", "it has a part '..', which leads elsewhere"),
+    ],
+)
+def test_what_is_wrong_with_a_name_is_said(name: Any, objection: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"node name {name!r} is not allowed: {objection}")):
+        Graph({name: (ReLU(), "input")}, str(name), (4,), "numpy")
+
+
+def test_names_as_pytorchs_exporter_gives_them(tmp_path: Path) -> None:
+    """With a slash in front, dots and spaces: built, trained, listed, saved and loaded."""
+    first, second, last = "/layer1/layer1.0/conv1/Conv", "/layer1/layer1.0/relu/Relu", "/fc/Gemm output: 0 ä"
+    nodes = {first: (Conv2d(2, 1), "input"), second: (ReLU(), first), "/Flatten": (Flatten(), second)}
+    model = Graph({**nodes, last: (Linear(3), "/Flatten")}, last, (2, 2, 1), "numpy")
+    x = np.random.default_rng(0).standard_normal((4, 2, 2, 1)).astype(np.float32)
+    trainer = Trainer(model, SGD(0.1), batch_size=4)
+    trainer.step(x, np.array([0, 1, 2, 0]))
+    assert f"d{first}.w" in str(trainer.plan)
+    assert last in model.summary()
+    model.save(tmp_path / "m.safetensors")
+    again = models.load(tmp_path / "m.safetensors", "numpy")
+    assert [node.name for node in again.nodes] == [first, second, "/Flatten", last]
+    np.testing.assert_array_equal(again.predict(x), model.predict(x))
 
 
 @pytest.mark.parametrize("case", GRAPH_ERRORS)
@@ -181,6 +237,19 @@ def test_a_wrong_graph_is_refused_by_the_nodes_name(case: str) -> None:
         ([Flatten(), Conv2d(3, 3)], (4, 4, 1), r"node '1' \(Conv2d\(3, 3\)\): Conv2d: x has shape \(N, 16\)"),
         ([Conv2d(3, 5)], (4, 4, 1), r"node '0' .*does not fit"),
         ([Conv2d(3, 3, groups=2)], (4, 4, 3), r"node '0' .*groups is 2"),
+        (
+            [Affine((4,))],
+            (4, 4, 3),
+            r"node '0' .*shape is \(4,\), expected sizes of last axes of x",
+        ),
+        ([Affine((4, 1))], (4,), r"node '0' .*shape is \(4, 1\)"),
+        ([Reshape((5, -1))], (4, 4, 3), r"node '0' .*expected 48 elements"),
+        ([Transpose((2, 1))], (4, 4, 3), r"node '0' .*x has axes 1 to 3"),
+        ([Mean((1, -3))], (4, 4, 3), r"node '0' .*axes is \(1, -3\), expected an axis, or some that differ"),
+        ([LayerNorm((1, 2))], (4, 4, 3), r"node '0' .*expected the last axes of x"),
+        ([GroupNorm(2)], (4, 4, 3), r"node '0' .*groups is 2, expected a divisor of 3 channels"),
+        ([Slice(3, 4)], (4, 4, 3), r"node '0' .*4:None:1 of axis 3 has no element"),
+        ([Softmax(3)], (4, 3), r"node '0' .*axis is 3, expected an axis from 1 to 2"),
         ([MaxPool2d(3, padding=3)], (8, 8, 1), r"node '0' .*padding is \(3, 3\)"),
         ([Linear(2), GlobalAvgPool2d()], (4,), r"node '1' .*GlobalAvgPool2d: x has shape \(N, 2\)"),
     ],

@@ -15,35 +15,68 @@ import kernels
 import models
 from kernels import Kernels
 from models import (
+    CELU,
     ELU,
     GELU,
+    SELU,
     SGD,
+    Abs,
     Add,
+    Affine,
     AvgPool2d,
     BatchNorm,
+    Clip,
     Concat,
     Conv2d,
+    ConvTranspose2d,
+    Divide,
     Dropout,
+    Erf,
+    Exp,
     Flatten,
     GlobalAvgPool2d,
     GlobalMaxPool2d,
     Graph,
+    GroupNorm,
+    HardSigmoid,
+    HardSwish,
+    InstanceNorm,
     Layer,
+    LayerNorm,
     LeakyReLU,
     Linear,
+    LocalResponseNorm,
+    Log,
     LogSoftmax,
     MaxPool2d,
+    Mean,
     MeanNorm,
     MeanSquaredError,
+    Mish,
+    Multiply,
+    Negative,
+    Pad2d,
     PlanBuilder,
+    Power,
+    PReLU,
+    Reciprocal,
     ReLU,
+    ReLU6,
+    Reshape,
     Sequential,
     Sigmoid,
     SiLU,
+    Slice,
     Softmax,
     Softplus,
+    Softsign,
+    Sqrt,
+    Subtract,
     Tanh,
+    ThresholdedReLU,
     Trainer,
+    Transpose,
+    Upsample2d,
     Value,
     gradcheck,
 )
@@ -56,7 +89,17 @@ LAYERS: list[tuple[Layer, tuple[int, ...], tuple[int, ...]]] = [
     (Linear(3, bias=False), (4,), (3,)),
     (Conv2d(6, 3), IMAGE, (4, 3, 6)),
     (Conv2d(4, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2, bias=False), IMAGE, (3, 7, 4)),
+    (Conv2d(3, (3, 2), stride=2, padding="same_lower"), IMAGE, (3, 3, 3)),
+    (ConvTranspose2d(4, 3), IMAGE, (8, 7, 4)),
+    (
+        ConvTranspose2d(6, (3, 2), stride=2, padding=((1, 0), (0, 1)), output_padding=(1, 0), groups=2, bias=False),
+        (3, 2, 4),
+        (7, 3, 6),
+    ),
     (MaxPool2d(2), IMAGE, (3, 2, 4)),
+    (MaxPool2d(2, ceil_mode=True), IMAGE, (3, 3, 4)),
+    (MaxPool2d(2, 1, "same", dilation=2), IMAGE, (6, 5, 4)),
+    (AvgPool2d(3, 2, ((0, 1), (1, 0)), ceil_mode=True, dilation=(1, 2)), IMAGE, (3, 2, 4)),
     (MaxPool2d(3, stride=(1, 2), padding=1), IMAGE, (6, 3, 4)),
     (AvgPool2d(2), IMAGE, (3, 2, 4)),
     (AvgPool2d(3, stride=2, padding=1, count_include_pad=False), IMAGE, (3, 3, 4)),
@@ -76,23 +119,69 @@ LAYERS: list[tuple[Layer, tuple[int, ...], tuple[int, ...]]] = [
     (Tanh(), (4,), (4,)),
     (Softplus(), (4,), (4,)),
     (Softmax(), (4,), (4,)),
+    (Softmax(1), (3, 2, 4), (3, 2, 4)),
     (LogSoftmax(), (4,), (4,)),
+    (Clip(-0.3, 0.4), (4,), (4,)),
+    (ReLU6(), (4,), (4,)),
+    (HardSigmoid(), (4,), (4,)),
+    (HardSwish(), (4,), (4,)),
+    (Mish(), (4,), (4,)),
+    (SELU(), (4,), (4,)),
+    (CELU(0.7), (4,), (4,)),
+    (GELU("tanh"), (4,), (4,)),
+    (PReLU(), (3, 2, 4), (3, 2, 4)),
+    (PReLU(shared=True), (4,), (4,)),
+    (Softsign(), (4,), (4,)),
+    (ThresholdedReLU(0.3), (4,), (4,)),
+    (Exp(), (4,), (4,)),
+    (Log(), (4,), (4,)),
+    (Sqrt(), (4,), (4,)),
+    (Abs(), (4,), (4,)),
+    (Negative(), (4,), (4,)),
+    (Reciprocal(), (4,), (4,)),
+    (Power(-1.5), (4,), (4,)),
+    (Erf(), (4,), (4,)),
+    (LogSoftmax(-2), (3, 2, 4), (3, 2, 4)),
+    (LayerNorm(), (3, 2, 4), (3, 2, 4)),
+    (LayerNorm((1, 2, 3), eps=0.1), (3, 2, 4), (3, 2, 4)),
+    (GroupNorm(2), (3, 2, 4), (3, 2, 4)),
+    (InstanceNorm(), (3, 2, 4), (3, 2, 4)),
+    (LocalResponseNorm(3, alpha=0.3), (3, 2, 4), (3, 2, 4)),
+    (Affine(), (3, 2, 4), (3, 2, 4)),
+    (Affine((3, 1, 4), bias=False), (3, 2, 4), (3, 2, 4)),
+    (Affine((2, 1), scale=False), (3, 2, 4), (3, 2, 4)),
+    (Mean((1, 2)), IMAGE, (4,)),
+    (Mean((1, -1), keepdims=True), IMAGE, (1, 5, 1)),
+    (Reshape((-1, 2, 4)), IMAGE, (15, 2, 4)),
+    (Transpose((3, 1, 2)), IMAGE, (4, 6, 5)),
+    (Slice(1, 1, 4), IMAGE, (3, 5, 4)),
+    (Slice(-1, step=-2), IMAGE, (6, 5, 2)),
+    (Pad2d(((1, 2), (0, -1))), IMAGE, (9, 4, 4)),
+    (Pad2d(2, "reflect"), IMAGE, (10, 9, 4)),
+    (Upsample2d((2, 3)), (2, 3, 4), (4, 9, 4)),
     (Dropout(0.4), (4,), (4,)),
 ]
-JOINS: list[tuple[Layer, tuple[int, ...]]] = [(Add(), (3, 3, 2)), (Concat(), (3, 3, 6))]
+JOINS: list[tuple[Layer, tuple[int, ...]]] = [
+    (Add(), (3, 3, 2)),
+    (Multiply(), (3, 3, 2)),
+    (Concat(), (3, 3, 6)),
+    (Concat(1), (9, 3, 2)),
+]
+PAIRS: list[Layer] = [Add(), Subtract(), Multiply(), Divide()]
 
 
 def test_every_layer_is_in_these_tables() -> None:
     exported = [getattr(models, name) for name in models.__all__]
     layers = {c for c in exported if isinstance(c, type) and issubclass(c, Layer)} - {Layer}
-    assert layers == {type(row[0]) for row in (*LAYERS, *JOINS)}
+    assert layers == {type(row[0]) for row in (*LAYERS, *JOINS)} | set(map(type, PAIRS))
 
 
 @pytest.mark.parametrize(("layer", "input_shape", "output_shape"), LAYERS, ids=[str(row[0]) for row in LAYERS])
 def test_a_layers_gradients_and_output_shape(
     k: Kernels, layer: Layer, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
 ) -> None:
-    check = gradcheck(layer, input_shape=input_shape, backend=k.name)
+    x = np.random.default_rng(0).uniform(0.5, 2, (3, *input_shape)) if isinstance(layer, Log | Sqrt | Power) else None
+    check = gradcheck(layer, x, input_shape=input_shape, backend=k.name)
     assert check.error < 1e-7, check
     assert Sequential([layer], input_shape).output_shape == ("N", *output_shape)
 
@@ -106,8 +195,52 @@ def test_the_gradients_of_a_join(k: Kernels, layer: Layer, output_shape: tuple[i
     assert gradcheck(graph, loss=MeanSquaredError()).error < 1e-7
     x = np.random.default_rng(0).standard_normal((2, 3, 3, 2))
     a, b = (np.einsum("nhwc,cf->nhwf", x, graph.parameters()[f"{name}.w"][0, 0].astype(np.float64)) for name in "ab")
-    expected = a + np.tanh(x) + b if isinstance(layer, Add) else np.concatenate([a, np.tanh(x), b], axis=-1)
+    parts = [a, np.tanh(x), b]
+    match layer:
+        case Concat():
+            expected = np.concatenate(parts, axis=layer.axis)
+        case _:
+            expected = {"add": np.add, "multiply": np.multiply}[layer.kernel].reduce(parts)
     np.testing.assert_allclose(graph.to(k.name, np.float64).predict(x), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("layer", PAIRS, ids=str)
+@pytest.mark.parametrize("narrow", ["a", "b"])
+def test_a_map_and_a_number_a_channel(k: Kernels, layer: Layer, narrow: str) -> None:
+    """As in a squeeze-and-excitation block; either may be the first."""
+    nodes = {
+        "map": (Conv2d(2, 1), "input"),
+        "squeezed": (Mean((1, 2), keepdims=True), "map"),
+        "scale": (Softplus(), "squeezed"),
+        "join": (layer, *(("scale", "map") if narrow == "a" else ("map", "scale"))),
+    }
+    if isinstance(layer, Divide) and narrow == "a":
+        nodes["map"] = (Softplus(), "input")
+    graph = Graph(nodes, "join", (3, 4, 2), k.name)
+    assert graph.output_shape == ("N", 3, 4, 2)
+    assert gradcheck(graph, loss=MeanSquaredError()).error < 1e-7
+
+
+def test_a_product_of_one_input_with_itself_is_its_square(k: Kernels) -> None:
+    graph = Graph({"a": (Linear(3), "input"), "square": (Multiply(), "a", "a")}, "square", (4,), k.name)
+    assert gradcheck(graph, loss=MeanSquaredError()).error < 1e-7
+
+
+def test_many_inputs_are_joined_in_order_and_in_few_turns(k: Kernels) -> None:
+    nodes: dict[str, Any] = {f"{i}": (Affine(), "input") for i in range(9)}
+    graph = Graph({**nodes, "join": (Concat(), *nodes)}, "join", (2, 3), k.name, dtype=np.float64)
+    graph.set_parameters({f"{i}.beta": np.full(3, float(i)) for i in range(9)})
+    assert [step.name for step in graph.plan.steps].count("concat") == 5  # of two, two, two and three, and of those
+    np.testing.assert_array_equal(graph.predict(np.zeros((1, 2, 3)))[0, 1], np.repeat(np.arange(9.0), 3))
+    assert gradcheck(graph, loss=MeanSquaredError()).error < 1e-7
+
+
+def test_what_moves_nothing_in_memory_writes_no_step() -> None:
+    layers = [Reshape((1, 12, 1)), Transpose((2, 3, 1)), Reshape((3, 4)), Flatten()]
+    assert Sequential(layers, (3, 4), "numpy").plan.steps == ()
+    model = Sequential([Transpose((2, 1)), Transpose((2, 1))], (3, 4), "numpy")
+    x = np.arange(24.0, dtype=np.float32).reshape(2, 3, 4)
+    np.testing.assert_array_equal(model.predict(x), x)
 
 
 @pytest.mark.parametrize("wrong", ["dx", "dw", "db"])
@@ -280,12 +413,37 @@ def test_layers_print_as_they_are_written() -> None:
         (lambda: Conv2d(3, (3, 3, 3)), r"Conv2d: size is \(3, 3, 3\)"),
         (lambda: Conv2d(3, 3, stride=0), "Conv2d: stride is 0"),
         (lambda: Conv2d(3, 3, padding=-1), "Conv2d: padding is -1"),
+        (lambda: Conv2d(3, 3, padding="valid"), "Conv2d: padding is 'valid'"),
+        (lambda: ConvTranspose2d(3, 3, padding="same"), "ConvTranspose2d: padding is 'same'"),
+        (lambda: ConvTranspose2d(3, 3, groups=2), "ConvTranspose2d: groups is 2, expected a divisor of 3 filters"),
+        (lambda: MaxPool2d(2, ceil_mode=1), "MaxPool2d: ceil_mode is 1"),
+        (lambda: AvgPool2d(2, dilation=0), "AvgPool2d: dilation is 0"),
         (lambda: Conv2d(3, 3, dilation=1.5), "Conv2d: dilation is 1.5"),
         (lambda: Conv2d(3, 3, groups=0), "Conv2d: groups is 0"),
         (lambda: Dropout(1.0), "Dropout: rate is 1.0, expected a finite number >= 0 and < 1"),
         (lambda: BatchNorm(eps=-1.0), "BatchNorm: eps is -1.0"),
         (lambda: BatchNorm(momentum=float("nan")), "BatchNorm: momentum is nan"),
         (lambda: MeanNorm(momentum=-0.1), "MeanNorm: momentum is -0.1"),
+        (lambda: Affine(scale=False, bias=False), "Affine: scale and bias are False"),
+        (lambda: Affine(()), r"Affine: shape is \(\), expected a tuple of sizes"),
+        (lambda: Affine((2, 0)), r"Affine: shape\[1\] is 0"),
+        (lambda: Reshape((-1, -1)), r"Reshape: shape is \(-1, -1\), expected at most one -1"),
+        (lambda: Reshape((0, 3)), r"Reshape: shape\[0\] is 0"),
+        (lambda: Transpose((1, 1)), r"Transpose: axes is \(1, 1\)"),
+        (lambda: Transpose((0, 1)), r"Transpose: axes is \(0, 1\)"),
+        (lambda: Concat(0), "Concat: axis is 0"),
+        (lambda: Softmax(0.5), "Softmax: axis is 0.5"),
+        (lambda: Mean((1, 0)), "Mean: axes is 0"),
+        (lambda: LayerNorm(0), "LayerNorm: axes is 0"),
+        (lambda: GroupNorm(0), "GroupNorm: groups is 0"),
+        (lambda: InstanceNorm(eps=-1.0), "InstanceNorm: eps is -1.0"),
+        (lambda: LocalResponseNorm(0), "LocalResponseNorm: size is 0"),
+        (lambda: LocalResponseNorm(3, bias=0.0), "LocalResponseNorm: bias is 0.0"),
+        (lambda: Slice(1, step=0), "Slice: step is 0"),
+        (lambda: Pad2d("same"), "Pad2d: padding is 'same'"),
+        (lambda: Pad2d(1, "wrap"), "Pad2d: mode is 'wrap'"),
+        (lambda: Upsample2d(0), "Upsample2d: factor is 0"),
+        (lambda: Upsample2d(2, "linear"), "Upsample2d: mode is 'linear'"),
     ],
 )
 def test_wrong_configurations_are_refused_at_once(make: Any, message: str) -> None:

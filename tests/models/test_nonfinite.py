@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from models import (
     SGD,
     Adam,
     BatchNorm,
+    Checkpoints,
     Constant,
     Dropout,
     Layer,
@@ -153,6 +155,43 @@ def test_parameters_that_are_not_finite_cannot_be_skipped(k: Kernels) -> None:
     its.model.set_parameters({"4.b": np.array([0, np.nan, 0])})
     with pytest.raises(NonFiniteError, match=r"parameter '4\.b'"):
         its.step(X[:8], Y[:8])
+
+
+@pytest.mark.parametrize("on_nonfinite", ["skip", "raise"])
+def test_adam_without_eps_leaves_the_gaps_between_parameters_alone(k: Kernels, on_nonfinite: str) -> None:
+    """There 0 / √0 is NaN, which is no parameter's."""
+    model = Sequential([Linear(3)], (4,), k.name)  # 12 and 3 elements, each in 16 places
+    its = Trainer(model, Adam(0.01, eps=0.0, weight_decay=0.1), batch_size=8, on_nonfinite=on_nonfinite)
+    its.step(X[:8], Y[:8])
+    its.fit(X, Y, epochs=2)
+    assert (its.steps, its.skipped) == (11, 0)
+    for flat in (its.arrays()["parameters"], *its.state.values()):
+        np.testing.assert_array_equal(flat[[*range(12, 16), *range(19, 32)]], 0)
+
+
+def overflowing() -> tuple[Sequential, dict[str, Any]]:
+    """A model of one weight, whose only step takes it beyond float32, with a loss that is finite."""
+    model = Sequential([Linear(1, bias=False, init=Constant(1.0))], (1,), "numpy")
+    return model, {"x": np.full((2, 1), 1e10, np.float32), "y": np.zeros((2, 1), np.float32), "epochs": 1}
+
+
+@pytest.mark.parametrize("on_nonfinite", ["skip", "raise"])
+def test_a_last_step_that_overflows_ends_the_fit_and_keeps_what_was_written(tmp_path: Path, on_nonfinite: str) -> None:
+    model, data = overflowing()
+    its = Trainer(model, SGD(1e30), MeanSquaredError(), batch_size=2, on_nonfinite=on_nonfinite)
+    with pytest.raises(NonFiniteError, match=r"training: a number has overflowed by step 1: '0\.w' is not finite"):
+        its.fit(**data, checkpoints=Checkpoints(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_cannot_be_loaded_is_not_saved(tmp_path: Path) -> None:
+    model, data = overflowing()
+    model.save(tmp_path / "m.safetensors")
+    before = (tmp_path / "m.safetensors").read_bytes()
+    Trainer(model, SGD(1e30), MeanSquaredError(), batch_size=2, on_nonfinite="ignore").fit(**data)
+    with pytest.raises(NonFiniteError, match=r"model: '0\.w' is not finite"):
+        model.save(tmp_path / "m.safetensors")
+    assert (tmp_path / "m.safetensors").read_bytes() == before
 
 
 def test_ignore_goes_on(k: Kernels) -> None:

@@ -20,7 +20,7 @@ import kernels
 import models
 from benchmarks.suite.cases import CASES, Case
 from benchmarks.suite.common import record
-from kernels import InPlace, Input, Output, memory
+from kernels import InPlace, Input, Output, memory, shapes
 from kernels.interface import Scalar, roles
 from kernels.numba_backend.compiler.program import Program
 from models import (
@@ -327,15 +327,15 @@ def test_constants_run_when_the_version_changes(k: kernels.Kernels) -> None:
         np.testing.assert_array_equal(outputs["y"], 2)
 
 
-def test_a_fused_step_without_its_kernel_gives_way(k: kernels.Kernels) -> None:
+def test_a_fused_step_without_its_kernel_gives_way(k: kernels.Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
     x, middle, y = (Value(name, ("N", 4)) for name in ("x", "middle", "y"))
-    inner = Step("relu", (x, middle), ""), Step("relu", (middle, y), "")
-    fused = Step("linear_fold", (x, None, None, y, None), "", replaces=inner)
-    if k.has(fused.name):
-        fused = Step("linear_folded_twice", fused.arguments, "", replaces=inner)
-    ran = Executor(Plan((fused,), {"x": x}, {"y": y}), k, 1, {})
+    w, d = Value("w", (4, 4)), shapes.LinearDims(4, 4)
+    inner = Step("linear", (x, w, None, d, middle), ""), Step("relu", (middle, y), "")
+    fused = Step("linear_relu", (x, w, None, d, y), "", replaces=inner)
+    monkeypatch.setattr(k, "has", lambda name: name != fused.name and hasattr(k.backend, name))
+    ran = Executor(Plan((fused,), {"x": x}, {"y": y}), k, 1, {"w": np.eye(4, dtype=np.float32)})
     assert ran.plan.steps == inner
-    np.testing.assert_array_equal(ran.run({"x": np.array([[-1, 0, 1, 2]])}, 1)["y"], [[0, 0, 1, 2]])
+    np.testing.assert_array_equal(ran.run({"x": np.array([[-1, 0, 1, 2]], np.float32)}, 1)["y"], [[0, 0, 1, 2]])
 
 
 # Epochs ----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 
 import kernels
 import models
-from kernels import Kernels, accuracy, memory
+from kernels import InPlace, Input, Kernel, Kernels, accuracy, memory
 from models import (
     SGD,
     Add,
@@ -224,6 +224,9 @@ REFUSED: dict[str, tuple[Plan, list[str]]] = {
     "relu read twice": (training(branching("relu")), []),
     "convolution read twice": (training(branching("conv")), POOL_FIRST),
     "padding": (training((*BLOCK[:3], MaxPool2d(2, padding=1))), []),
+    "padding at the end": (training((*BLOCK[:3], MaxPool2d(4, padding=((0, 2), (0, 2))))), []),
+    "windows beyond the map": (training((*BLOCK[:3], MaxPool2d(4, ceil_mode=True))), []),
+    "dilated windows": (training((*BLOCK[:3], MaxPool2d(2, dilation=2))), []),
     "overlapping windows": (training((*BLOCK[:3], MaxPool2d(3, stride=2))), []),
     "windows apart": (training((*BLOCK[:3], MaxPool2d(2, stride=3))), []),
     "window of more than 256": (training((BatchNorm(), ReLU(), MaxPool2d(17)), (17, 17, 2)), []),
@@ -266,20 +269,27 @@ def test_training_keeps_off_where_a_result_could_differ(case: str) -> None:
         assert plan.steps == plain.steps
 
 
+def nudge(running: InPlace, value: Input) -> None:
+    """Changes one array by another of whatever shape."""
+
+
+NUDGE = Kernel(nudge)
+
+
 def test_a_step_that_has_to_run_between_keeps_a_block_apart() -> None:
     """A step that reads the block's dgamma and writes the convolution's weights before its backward reads those."""
     plain = rewrite(training(BLOCK), REFERENCE, ["pool_first"])
     block, convolution = (step for step in plain.steps if step.phase == "backward")
-    between = Step("ema_update", (convolution.named["w"], block.named["dgamma"], 0.1), "backward")
+    between = Step(NUDGE, (convolution.named["w"], block.named["dgamma"]), "backward")
     at = plain.steps.index(convolution)
     torn = replace(plain, steps=(*plain.steps[:at], between, *plain.steps[at:]))
     assert rewrite(torn, REFERENCE).steps == torn.steps
 
     kept = Value("kept", (4,))
-    before = Step("ema_update", (convolution.named["w"], convolution.named["x"], 0.1), "backward")
-    reads = Step("ema_update", (kept, block.named["dgamma"], 0.1), "backward")
+    before = Step(NUDGE, (convolution.named["w"], convolution.named["x"]), "backward")
+    reads = Step(NUDGE, (kept, block.named["dgamma"]), "backward")
     follows = Step("relu", (kept, Value("bent", (4,))), "backward")
-    overwrites = Step("ema_update", (block.named["gamma"], convolution.named["x"], 0.1), "backward")
+    overwrites = Step(NUDGE, (block.named["gamma"], convolution.named["x"]), "backward")
     loose = replace(plain, steps=(*plain.steps[:at], reads, follows, before, overwrites, *plain.steps[at:]))
     first, fused_step, *rest = rewrite(loose, REFERENCE).steps[-8:-3]
     assert (first, fused_step.name, rest) == (before, STATISTICS[1], [reads, follows, overwrites])
@@ -290,6 +300,8 @@ def test_inference_leaves_out_what_it_cannot_fold() -> None:
     assert names(rewrite(grouped, REFERENCE)) == names(grouped)
     overlapping = inference(*BLOCK[:3], MaxPool2d(3, stride=1))
     assert names(rewrite(overlapping, REFERENCE)) == ["conv2d_folded", "maxpool2d"]
+    beyond = inference(*BLOCK[:3], MaxPool2d(4, ceil_mode=True))
+    assert names(rewrite(beyond, REFERENCE)) == ["conv2d_folded", "maxpool2d"]
     places = with_output(inference(*BLOCK), "3.argmax")
     assert names(rewrite(places, REFERENCE)) == ["conv2d_folded", "maxpool2d"]
     inside = with_output(inference(*BLOCK), "0.y")
@@ -656,6 +668,8 @@ CONVOLVED = [
     Case((Conv2d(7, 3, bias=False), *NORM, MaxPool2d(3)), (10, 9, 2), True),
     Case((Conv2d(8, 3, padding=1), *NORM, MaxPool2d(2)), (7, 7, 8), True),
     Case((Conv2d(3, (3, 2), stride=2, dilation=(1, 2), padding=1), *NORM, MaxPool2d((2, 3))), (13, 16, 5), True),
+    Case((Conv2d(5, 3, stride=2, padding="same"), *NORM, MaxPool2d(2, ceil_mode=True)), (8, 7, 3), True),
+    Case((Conv2d(4, (3, 4), padding=((0, 2), (1, 0))), *NORM, MaxPool2d(2)), (6, 7, 2), True),
     Case((Conv2d(17, 1), *NORM, MaxPool2d(2)), (5, 4, 9), True),
     Case((Conv2d(1, 3), *NORM, MaxPool2d(2)), (6, 6, 1), True),
 ]

@@ -279,6 +279,10 @@ def without(name: str) -> Any:
         (lambda t: t | {"head.w": t["head.w"].T.copy()}, r"head.w has shape \(3, .*\), expected \(.*, 3\)"),
         (lambda t: t | {"head.b": np.full(3, np.nan, np.float32)}, "head.b is not finite"),
         (lambda t: t | {"norm.running_var": np.full(4, np.inf, np.float32)}, "norm.running_var is not finite"),
+        (
+            lambda t: t | {"norm.running_var": np.float32([1, 2, -0.5, 1])},
+            "norm.running_var has an element of -0.5, expected at least 0",
+        ),
         (lambda t: t | {"head.b": np.zeros(3, np.float64)}, "head.b has dtype F64, expected F32"),
         (lambda t: t | {"head.b": np.zeros(3, np.int32)}, "head.b has dtype I32, expected F32"),
     ],

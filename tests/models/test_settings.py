@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ from models import (
     StepDecay,
     Trainer,
 )
+from models.settings import Settings
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((12, 4)).astype(np.float32), RNG.integers(0, 3, 12)
@@ -151,8 +153,8 @@ def test_a_number_of_numpy_can_be_kept_in_a_checkpoint(tmp_path: Path) -> None:
         (lambda: Conv2d(1, 16, 5), r"Conv2d\(1, 16, 5\): expected Conv2d\(filters, size, .*in_channels follows"),
         (lambda: BatchNorm(16), r"BatchNorm\(16\): expected BatchNorm\(eps=, momentum=\); num_features follows"),
         (lambda: MeanNorm(16), "num_features follows"),
-        (lambda: MaxPool2d(2, 2, 1, 1), r"expected MaxPool2d\(size, stride, padding\)"),
-        (lambda: AvgPool2d(2, 2, 1, False), r"expected AvgPool2d\(size, stride, padding, count_include_pad=\)"),
+        (lambda: MaxPool2d(2, 2, 1, 1), r"expected MaxPool2d\(size, stride, padding, dilation=, ceil_mode=\)"),
+        (lambda: AvgPool2d(2, 2, 1, False), r"expected AvgPool2d\(size, stride, padding, dilation=, ceil_mode=, count"),
     ],
 )
 def test_what_follows_from_the_layer_before_is_not_taken(make: Callable[[], Any], words: str) -> None:
@@ -179,6 +181,33 @@ def test_what_follows_from_the_layer_before_is_not_taken(make: Callable[[], Any]
 def test_every_field_is_checked_where_the_layer_is_made(make: Callable[[], Any], words: str) -> None:
     with pytest.raises((TypeError, ValueError), match=words):
         make()
+
+
+REQUIRED: dict[str, Any] = {
+    **dict.fromkeys(("outputs", "filters", "size", "every", "steps", "groups", "padding", "axis"), 3),
+    **dict.fromkeys(("rate", "learning_rate", "exponent", "value", "std"), 0.5),
+    **dict.fromkeys(("milestones", "axes", "shape"), (1, 2)),
+    "folder": "nowhere",
+}
+EXPORTED = [value for value in (getattr(models, name) for name in models.__all__) if isinstance(value, type)]
+CLASSES = [c for c in EXPORTED if issubclass(c, (Settings, Checkpoints, EarlyStopping)) and dataclasses.is_dataclass(c)]
+FIELDS = [(c, field) for c in (*CLASSES, Augment) for field in dataclasses.fields(c)]
+NUMERIC = [(c, field) for c, field in FIELDS if re.search(r"\b(int|float|bool|Pair)\b", str(field.type))]
+
+
+@pytest.mark.parametrize(("kind", "field"), NUMERIC, ids=[f"{c.__name__}.{field.name}" for c, field in NUMERIC])
+def test_every_number_of_every_class_is_checked_where_it_is_made(kind: Any, field: Any) -> None:
+    """NaN, infinity, a string, None where it stands for nothing: one line that names class and field."""
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    needed = {name: REQUIRED[name] for name, f in fields.items() if f.default is dataclasses.MISSING}
+    kind(**needed)
+    bad = [float("nan"), "a", (float("nan"),), object()]
+    bad += [] if field.name in getattr(kind, "unbounded", ()) else [float("inf"), -float("inf")]
+    bad += [] if "None" in str(field.type) else [None]
+    bad += [] if "float" in str(field.type) else [1.5]
+    for value in bad:
+        with pytest.raises((TypeError, ValueError), match=rf"^{kind.__name__}: {field.name}\S* is [^\n]*expected"):
+            kind(**needed | {field.name: value})
 
 
 # Rates -----------------------------------------------------------------------------------------------------------

@@ -241,7 +241,13 @@ def _garbage(data: bytes) -> bytes:
     return b"\x00garbage\xff" * (len(data) // 9 + 1)
 
 
-@pytest.mark.parametrize("damage", [_empty, _torn, _garbage], ids=lambda damage: damage.__name__[1:])
+def _a_bit(data: bytes) -> bytes:
+    """Of the machine code, which unpickles as before."""
+    at = len(data) // 2
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize("damage", [_empty, _torn, _garbage, _a_bit], ids=lambda damage: damage.__name__[1:])
 @pytest.mark.parametrize("suffix", [".nbi", ".nbc", ""], ids=["indices", "code", "all"])
 def test_a_damaged_cache_is_compiled_anew(
     tmp_path: Path, damage: Callable[[bytes], bytes], suffix: str, warm_cache: Path

@@ -370,6 +370,7 @@ TRAIN = ("train", "mlp-512", "--backend", "numpy")
             "moving.png: not a readable picture (2 pictures in one file, expected one)",
         ),
         ([*TRAIN, "--validation", "1"], "validation is 1.0"),
+        ([*TRAIN, "--validation", "1e-5"], "validation is 1e-05 of 20000 training images, which is none"),
     ],
 )
 def test_a_mistake_ends_with_status_2_and_one_line(run, kept, tmp_path, monkeypatch, arguments, words):

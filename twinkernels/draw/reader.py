@@ -12,7 +12,7 @@ import numpy as np
 import data
 import kernels
 from models.graph import Graph
-from models.layers import Activation, BatchNorm, Conv2d, Linear, MeanNorm
+from models.layers import Activation, BatchNorm, Conv2d, ConvTranspose2d, Linear, MeanNorm
 from models.nodes import Node
 
 from ..classify import probabilities
@@ -72,7 +72,7 @@ def front(model: Graph) -> Graph:
         if chain:
             goes_on = node.inputs == (chain[-1].name,) and isinstance(node.layer, BatchNorm | MeanNorm | Activation)
         else:
-            goes_on = isinstance(node.layer, Conv2d | Linear)
+            goes_on = isinstance(node.layer, Conv2d | ConvTranspose2d | Linear)
         if goes_on:
             chain.append(node)
     if not chain:

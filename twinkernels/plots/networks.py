@@ -16,6 +16,7 @@ from models.layers import (
     BatchNorm,
     Concat,
     Conv2d,
+    ConvTranspose2d,
     Dropout,
     Flatten,
     GlobalAvgPool2d,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _KINDS: tuple[tuple[tuple[type, ...], str], ...] = (
-    ((Conv2d,), BLUE),
+    ((Conv2d, ConvTranspose2d), BLUE),
     ((Linear,), ORANGE),
     ((BatchNorm, MeanNorm), PURPLE),
     ((MaxPool2d, AvgPool2d, GlobalAvgPool2d, GlobalMaxPool2d), GREEN),

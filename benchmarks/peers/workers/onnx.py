@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -22,7 +24,7 @@ def model(case: Case) -> onnx.ModelProto:
         constants.append(numpy_helper.from_array(np.ascontiguousarray(array, np.float32), name))
         return name
 
-    def add(operator: str, *constants: str, **attributes: object) -> None:
+    def add(operator: str, *constants: str, **attributes: Any) -> None:
         nonlocal value
         output = f"{operator}{len(nodes)}"
         nodes.append(helper.make_node(operator, [value, *constants], [output], **attributes))

@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from numba import types
@@ -30,7 +30,7 @@ from ...threads import get_threads
 from . import jit
 from .cache import cache_directory
 
-__all__ = ["compile_ahead"]
+__all__ = ["compile_ahead", "compile_for"]
 
 _FEWEST = 3
 """Functions to compile for which a second process pays: it takes a second to start."""
@@ -104,6 +104,16 @@ def _read(written: Any) -> types.Type:
             return types.CPointer(_read(dtype))
         case _:
             return types.boolean if written == "bool" else getattr(types, written)
+
+
+def compile_for(run: Callable[[], Any]) -> None:
+    """Compile what a function would call, and carry out none of it: to what it computes, outputs hold what they held.
+
+    Raises what the function raises.
+    """
+    with jit.recording() as calls:
+        run()
+    compile_ahead((kernel, threads, kernel.types(arguments)) for kernel, threads, arguments in calls)
 
 
 def compile_ahead(calls: Iterable[tuple[jit.CompiledKernel, bool, jit.ArgumentTypes]]) -> None:

@@ -1,26 +1,48 @@
 """The disk cache: machine code that every later process loads.
 
-Numba's own key sees a function but not its helpers or the tile's code, so the folder's name carries a hash of every
-source that can change the machine code. A folder that cannot be written or read means compiling again, never an error.
+A file begins with the hash of the rest, without which nothing of it is read: a pickle that was damaged on the disk can
+do anything, and machine code that was damaged does. Numba's own key sees a function but not its helpers or the tile's
+code, so the folder's name carries a hash of every source that can change the machine code. A folder that cannot be
+written or read means compiling again, never an error.
+
+A wheel may bring such files along, a pack for each of some `LEVELS`. What is there, made of the same sources by the
+same compiler, is read before the cache.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
-from collections.abc import Callable
+import pickle
+import platform
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FunctionType
 from typing import Any, ClassVar
 
 import llvmlite
+import llvmlite.binding as llvm
 import numba
 import platformdirs
 from numba import types
 from numba.core import caching
 from numba.core.registry import cpu_target
 
-__all__ = ["DIRECTORY", "Cache", "cache_directory"]
+from ..tiles.tile import VECTOR_BYTES
+
+__all__ = ["DIRECTORY", "LEVELS", "PACKS", "Cache", "cache_directory", "level"]
+
+PACKS = Path(__file__).parents[1] / "packs"
+"""Where a pack lies for each level that the package brought one for, in a folder of the level's name."""
+
+_V3 = ("avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "popcnt", "sse4.2")
+
+LEVELS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "x86_64": {"x86-64-v4": (*_V3, *(f"avx512{part}" for part in ("f", "bw", "cd", "dq", "vl"))), "x86-64-v3": _V3},
+    "aarch64": {"generic": ()},
+}
+"""By architecture, the kinds of processor that packs are made for, the best first: LLVM's name, and what it takes."""
 
 
 def cache_directory() -> Path:
@@ -38,7 +60,7 @@ _SETTINGS = (
 def _sources_hash() -> str:
     package = Path(__file__).parents[2]
     settings = [getattr(numba.config, name, None) for name in _SETTINGS]
-    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {settings}".encode())
+    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {settings} {VECTOR_BYTES}".encode())
     for path in sorted(package.rglob("*.py")):
         with contextlib.suppress(OSError):
             digest.update(f"{path.relative_to(package).as_posix()}\0".encode() + path.read_bytes())
@@ -46,6 +68,24 @@ def _sources_hash() -> str:
 
 
 DIRECTORY = str(cache_directory())
+
+
+def level(host: str | None = None, features: Mapping[str, bool] | None = None) -> str | None:
+    """The best level that this processor has, or one with these features; None if it has none, or if Numba was told to
+    compile for another one."""
+    told = numba.config.CPU_NAME, numba.config.CPU_FEATURES
+    levels = LEVELS.get(host or platform.machine().lower(), {})
+    if told != (None, None):
+        return told[0] if told[0] in levels and told[1] == "" else None
+    has = llvm.get_host_cpu_features() if features is None else features
+    return next((name for name, needed in levels.items() if all(has.get(one) for one in needed)), None)
+
+
+@functools.cache
+def _pack() -> Path | None:
+    """The folder of the pack for this processor, if the package has one."""
+    name = level()
+    return PACKS / name if name is not None and (PACKS / name).is_dir() else None
 
 
 class _Locator(caching._CacheLocator):
@@ -62,7 +102,7 @@ class _Locator(caching._CacheLocator):
         return DIRECTORY
 
     def get_source_stamp(self) -> str:
-        return DIRECTORY
+        return Path(DIRECTORY).name
 
     def get_disambiguator(self) -> str:
         return self._place
@@ -70,6 +110,62 @@ class _Locator(caching._CacheLocator):
 
 class _CacheImpl(caching.CompileResultCacheImpl):
     _locator_classes: ClassVar = [_Locator]
+
+
+class _Files(caching.IndexDataCacheFile):
+    """An index and the code it lists, in files that begin with a hash of what follows."""
+
+    def _load_index(self) -> dict[Any, str]:
+        try:
+            stamp, listed = self._read(self._index_path)
+        except FileNotFoundError:
+            return {}
+        return listed if stamp == self._source_stamp else {}
+
+    def _save_index(self, listed: dict[Any, str]) -> None:
+        self._write(self._index_path, (self._source_stamp, listed))
+
+    def _load_data(self, name: str) -> Any:
+        return self._read(self._data_path(name))
+
+    def _save_data(self, name: str, data: Any) -> None:
+        self._write(self._data_path(name), data)
+
+    def _write(self, path: str, value: Any) -> None:
+        content = self._dump(value)
+        with self._open_for_write(path) as file:
+            file.write(hashlib.sha256(content).digest() + content)
+
+    def _read(self, path: str) -> Any:
+        found = Path(path).read_bytes()
+        size = hashlib.sha256().digest_size
+        content = found[size:]
+        if hashlib.sha256(content).digest() != found[:size]:
+            raise ValueError(f"{path} is damaged")
+        return pickle.loads(content)
+
+
+class _PackLocator(_Locator):
+    def get_cache_path(self) -> str:
+        return str(_pack())
+
+
+class _PackImpl(caching.CompileResultCacheImpl):
+    _locator_classes: ClassVar = [_PackLocator]
+
+
+class _Pack(caching.FunctionCache):
+    """What the package brought along for this processor's level; never written to."""
+
+    _impl_class = _PackImpl
+
+    def __init__(self, function: FunctionType) -> None:
+        super().__init__(function)
+        self._cache_file = _Files(self.cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp())
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        types_, (triple, *_), hashes = super()._index_key(sig, codegen)
+        return types_, (triple, level(), ""), hashes
 
 
 class Cache(caching.FunctionCache):
@@ -82,12 +178,21 @@ class Cache(caching.FunctionCache):
 
     def __init__(self, function: FunctionType, link: Callable[[tuple[types.Type, ...]], None]) -> None:
         super().__init__(function)
-        self._link = link
+        self._cache_file = _Files(self.cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp())
+        self._function, self._link = function, link
+
+    @functools.cached_property
+    def _pack(self) -> _Pack | None:
+        return None if _pack() is None else _Pack(self._function)
 
     def holds(self, arguments: tuple[types.Type, ...]) -> bool:
         """Whether code for these argument types is listed; whether it is whole shows when it is loaded."""
-        with contextlib.suppress(Exception):
-            return self._index_key(arguments, cpu_target.target_context.codegen()) in self._cache_file._load_index()
+        codegen = cpu_target.target_context.codegen()
+        caches: list[_Pack | Cache] = [self] if self._pack is None else [self._pack, self]
+        for cache in caches:
+            with contextlib.suppress(Exception):
+                if cache._index_key(arguments, codegen) in cache._cache_file._load_index():
+                    return True
         return False
 
     def is_writable(self) -> bool:
@@ -99,10 +204,11 @@ class Cache(caching.FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         self._link(getattr(sig, "args", sig))
-        try:
-            return super().load_overload(sig, target_context)
-        except Exception:  # a torn file raises whatever unpickling happens to meet
-            return None
+        for load in (self._pack.load_overload if self._pack else None, super().load_overload):
+            with contextlib.suppress(Exception):  # a torn file, or one of a numba that pickles otherwise
+                if load and (found := load(sig, target_context)) is not None:
+                    return found
+        return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         with contextlib.suppress(OSError):

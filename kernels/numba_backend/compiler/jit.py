@@ -13,6 +13,7 @@ the checks for division by zero; of the parallel passes only ``prange`` is on, t
 from __future__ import annotations
 
 import contextlib
+import dis
 import gc
 import inspect
 import operator
@@ -47,8 +48,10 @@ __all__ = [
     "exact",
     "functions",
     "inline",
+    "inside",
     "kernel",
     "needs",
+    "noting",
     "prange",
     "recording",
     "region",
@@ -126,10 +129,10 @@ class Bytes:
 class _Separate:
     """What stands behind a `separate` function: its compiled variants, one a dtype, as symbols for other code."""
 
-    def __init__(self, function: FunctionType) -> None:
+    def __init__(self, function: FunctionType, strict: bool) -> None:
         self.name = f"{function.__module__}.{function.__qualname__}"
         self.signature = inspect.signature(function, eval_str=True)
-        self.dispatcher = _compiled(function)
+        self.dispatcher = _compiled(function, _STRICT if strict else FLAGS)
         _kernel_dispatchers.discard(id(self.dispatcher))  # no kernel of its own, to those who watch the messages
         self.symbols: dict[types.Type, str] = {}
         functions[function.__module__, function.__qualname__] = self
@@ -171,8 +174,8 @@ def _declared(annotation: Any, dtype: types.Type) -> types.Type:
         return types.CPointer(dtype)
     if annotation is Bytes:
         return types.CPointer(types.uint8)
-    if annotation in (int, bool):
-        return {int: types.int64, bool: types.boolean}[annotation]
+    if annotation in (int, bool, float):
+        return {int: types.int64, bool: types.boolean, float: types.float64}[annotation]
     fields = get_type_hints(annotation)
     return types.BaseTuple.from_types([_declared(field, dtype) for field in fields.values()], annotation)
 
@@ -191,15 +194,18 @@ def _leaves(arguments: Iterable[types.Type]) -> Iterator[types.Type]:
             yield type_
 
 
-def separate(function: FunctionType) -> FunctionType:
+def separate(function: FunctionType | None = None, *, strict: bool = False) -> Any:
     """Decorator for a large helper, called from compiled code: compiled once a dtype, and linked by name.
 
     Numba otherwise optimises a function again in each of its callers, at three levels for every ``prange`` loop.
-    The arguments are declared: `Flat`, `Bytes`, int, bool or a NamedTuple of such. Nothing is returned.
+    The arguments are declared: `Flat`, `Bytes`, int, bool, float or a NamedTuple of such. Nothing is returned. `strict`
+    as for a `kernel`.
     """
+    if function is None:
+        return lambda decorated: separate(decorated, strict=strict)
     if DISABLED:
         return function
-    separate_ = _separate[function] = _Separate(function)
+    separate_ = _separate[function] = _Separate(function, strict)
 
     @type_callable(function)
     def _typer(context: Any) -> Callable[..., Any]:
@@ -230,7 +236,8 @@ def needs(function: FunctionType, arguments: ArgumentTypes) -> Iterator[tuple[st
 def _called(function: FunctionType) -> set[FunctionType]:
     """The `separate` functions that a function calls, itself or through its helpers."""
     found = set()
-    for name in function.__code__.co_names:
+    # co_names would hold the attributes as well: `exp` of `elementary.exp`, which may be another function here.
+    for name in {step.argval for step in dis.get_instructions(function) if step.opname == "LOAD_GLOBAL"}:
         value = function.__globals__.get(name)
         value = getattr(value, "__wrapped__", getattr(value, "py_func", value))
         if isinstance(value, FunctionType):
@@ -291,7 +298,7 @@ class CompiledKernel:
             self.alone(*args)
             return
         args = self._prepared(args)
-        if _recording.calls is not None:
+        if _recording.notes(args):
             _recording.calls.append((self, True, args))
         elif DISABLED:
             _plainly(self.__wrapped__, args)
@@ -302,7 +309,7 @@ class CompiledKernel:
     def alone(self, *args: Any) -> None:
         """The call without threads."""
         args = self._prepared(args)
-        if _recording.calls is not None:
+        if _recording.notes(args):
             _recording.calls.append((self, False, args))
         elif DISABLED:
             _plainly(self.__wrapped__, args)
@@ -348,21 +355,47 @@ Call = tuple[CompiledKernel, bool, tuple[Any, ...]]
 
 
 class _Recording(threading.local):
-    calls: list[Call] | None = None
+    active = False
+    calls: list[Call] = []  # noqa: RUF012 - replaced by each recording
+    arrays: Sequence[np.ndarray] | None = None
+
+    def notes(self, args: Sequence[Any]) -> bool:
+        """Whether a call is to be noted instead of carried out: one on none of the recorded arrays is somebody else's,
+        such as a signal handler's, who waits for its results."""
+        return self.active and (self.arrays is None or any(inside(value, self.arrays) for value in args))
 
 
 _recording = _Recording()
 
 
+def inside(value: Any, arrays: Iterable[Any]) -> bool:
+    """Whether a value is part of one of the arrays, and not empty."""
+    if not isinstance(value, np.ndarray) or value.size == 0:
+        return False
+    start = value.ctypes.data
+    whole = [(a.ctypes.data, a.nbytes) for a in arrays if isinstance(a, np.ndarray)]
+    return any(begin <= start and start + value.nbytes <= begin + size for begin, size in whole)
+
+
 @contextlib.contextmanager
-def recording() -> Iterator[list[Call]]:
-    """The calls of kernels that this Python thread makes within: noted, not carried out."""
+def recording(arrays: Sequence[np.ndarray] | None = None) -> Iterator[list[Call]]:
+    """The calls of kernels that this Python thread makes within: noted, not carried out.
+
+    arrays: if given, only calls on parts of these are noted. A recording within another, as of a signal handler, leaves
+    that as it was.
+    """
     calls: list[Call] = []
-    _recording.calls = calls
+    before = _recording.active, _recording.calls, _recording.arrays
+    _recording.active, _recording.calls, _recording.arrays = True, calls, arrays
     try:
         yield calls
     finally:
-        _recording.calls = None
+        _recording.active, _recording.calls, _recording.arrays = before
+
+
+def noting() -> list[Call] | None:
+    """What all calls of this Python thread are added to instead of being carried out; None if they are carried out."""
+    return _recording.calls if _recording.active and _recording.arrays is None else None
 
 
 def kernel(

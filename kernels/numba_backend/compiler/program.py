@@ -27,7 +27,7 @@ from numba.extending import lower_builtin, type_callable
 
 from ...interface import Scalar
 from .ahead import compile_ahead
-from .jit import ArgumentTypes, CompiledKernel, kernel, recording
+from .jit import ArgumentTypes, CompiledKernel, inside, kernel, noting, recording
 from .threads import DISABLED, forked, turn
 
 _WORD = ir.IntType(64)
@@ -185,6 +185,9 @@ def _words(type_: types.Type, value: Any) -> list[int]:
 # --- Programs -------------------------------------------------------------------------------------------------------
 
 
+_NO_CALLS, _NO_WORDS, _NO_ROUNDS = np.empty((0, 2), np.int64), np.empty(0, np.int64), np.empty((0, 0), np.int64)
+
+
 class Program:
     """Kernel calls that run in one call, over and over; made by `record`. Programs add up: one after the other.
 
@@ -201,6 +204,10 @@ class Program:
 
     def run(self, rounds: int, scalars: Mapping[str, Sequence[float]]) -> None:
         """All calls, `rounds` times; scalars have a value a round."""
+        if (calls := noting()) is not None:
+            calls += [(call.kernel, call.threads, call.arguments) for call in self._noted]
+            calls.append((_run, False, (_NO_CALLS, _NO_WORDS, _NO_WORDS, _NO_ROUNDS)))
+            return
         words = self._words(rounds, scalars)
         with turn():
             _run.serial(self._calls, self._table, self._places, words)
@@ -257,9 +264,10 @@ def record(calls: Iterable[tuple[Callable[..., None], Sequence[Any]]]) -> Progra
     for function, arguments in calls:
         given = [_read_only(value) if isinstance(value, np.ndarray) else value for value in arguments]
         try:
-            with recording() as made, np.errstate(all="ignore"):
+            arrays = [value for value in given if isinstance(value, np.ndarray)]
+            with recording(arrays) as made, np.errstate(all="ignore"):
                 function(*given)
-            if not all(_inside(value, arguments) for *_, handed in made for value in handed):
+            if not all(_is_ours(value, arguments) for *_, handed in made for value in handed):
                 return None
             noted += [_Noted(*call) for call in made]
             ends.append(len(noted))
@@ -274,10 +282,6 @@ def _read_only(array: np.ndarray) -> np.ndarray:
     return view
 
 
-def _inside(value: Any, arguments: Sequence[Any]) -> bool:
+def _is_ours(value: Any, arguments: Sequence[Any]) -> bool:
     """Whether a value is no array, an empty one, or part of one of the arguments."""
-    if not isinstance(value, np.ndarray) or value.size == 0:
-        return True
-    start = value.ctypes.data
-    whole = [(a.ctypes.data, a.nbytes) for a in arguments if isinstance(a, np.ndarray)]
-    return any(begin <= start and start + value.nbytes <= begin + size for begin, size in whole)
+    return not isinstance(value, np.ndarray) or value.size == 0 or inside(value, arguments)

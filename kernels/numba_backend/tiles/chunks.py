@@ -30,6 +30,12 @@ def chunk(x, c):
     return x[c * CHUNK : (c + 1) * CHUNK]
 
 
+@inline
+def block_rows(x):
+    """Rows of a block of a matrix: about a chunk's worth of elements."""
+    return max(1, CHUNK // x.shape[1])
+
+
 @region
 def share(rows, item, items):
     """Rows of an item, shared out evenly: (first, end)."""

@@ -110,10 +110,10 @@ def real_taps(axis, output):
     """The taps of an output whose source exists: (first tap, its source, number)."""
     if axis.inner <= output < axis.inner_end:  # without the divisions below, which cost as much as a small tile
         return 0, output * axis.stride - axis.pad, axis.taps
-    tap = 0
-    while tap < axis.tap_step and (output * axis.stride - axis.pad + tap * axis.dilation) % axis.divisor != 0:
+    tap, looked_at = 0, min(axis.tap_step, axis.taps)  # the step may be far larger than the filter
+    while tap < looked_at and (output * axis.stride - axis.pad + tap * axis.dilation) % axis.divisor != 0:
         tap += 1
-    if tap == axis.tap_step:
+    if tap == looked_at:
         return 0, 0, 0
     source = (output * axis.stride - axis.pad + tap * axis.dilation) // axis.divisor
     if source < 0:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from ...polynomials import (
+    ERF_32,
+    ERF_64,
     EXP_32,
     EXP_64,
     LOG1P_32,
@@ -29,6 +31,9 @@ LOG_2_HIGH_64, LOG_2_LOW_64 = 0.6931471803691238, 1.9082149292705877e-10
 # Added to a number, these leave it rounded to an integer in the last bits of the sum.
 ROUND_32, ROUND_BITS_32 = 12582912.0, 0x4B400000
 ROUND_64, ROUND_BITS_64 = 6755399441055744.0, 0x4338000000000000
+# The bits of √½, and what takes denormals to normal numbers, as a factor and as an exponent.
+ROOT_BITS_32, NORMAL_32, NORMAL_EXPONENT_32 = 0x3F3504F3, 2.0**23, 23
+ROOT_BITS_64, NORMAL_64, NORMAL_EXPONENT_64 = 0x3FE6A09E667F3BCD, 2.0**52, 52
 
 
 @exact
@@ -81,10 +86,46 @@ def exp(x):
 
 @exact
 def expm1_negative(x):
-    """eˣ − 1 for x <= 0, accurate near zero."""
+    """eˣ − 1 for x <= 0, accurate near zero, and a zero for a zero."""
     q, first, second = _reduce(x, type(x)(0))
     power = first * second
-    return q * power + (power - type(x)(1))
+    return np.copysign(q * power + (power - type(x)(1)), x)
+
+
+@exact
+def log(x):
+    """log x: −∞ at 0, NaN below."""
+    real = type(x)
+    if single(x):
+        small = x < real(2.0**-126)
+        bits = np.float32(x * (real(NORMAL_32) if small else real(1))).view(np.int32)
+        n = np.int32((bits - np.int32(ROOT_BITS_32)) >> np.int32(23))
+        m = real(np.int32(bits - np.int32(n << np.int32(23))).view(np.float32))
+        exponent = real(n) - (real(NORMAL_EXPONENT_32) if small else real(0))
+        high, low = exponent * real(LOG_2_HIGH_32), exponent * real(LOG_2_LOW_32)
+    else:
+        small = x < real(2.0**-1022)
+        bits = np.float64(x * (real(NORMAL_64) if small else real(1))).view(np.int64)
+        n = (bits - np.int64(ROOT_BITS_64)) >> np.int64(52)
+        m = real(np.int64(bits - (n << np.int64(52))).view(np.float64))
+        exponent = real(np.int32(n)) - (real(NORMAL_EXPONENT_64) if small else real(0))
+        high, low = exponent * real(LOG_2_HIGH_64), exponent * real(LOG_2_LOW_64)
+    # m is in [√½, √2): its logarithm is twice the area tangent of (m − 1) / (m + 1).
+    s = (m - real(1)) / (m + real(1))
+    t = s * s
+    q = polyval(LOG1P_32, t) if single(x) else polyval(LOG1P_64, t)
+    value = high + ((s + s) + ((s + s) * t * q + low))
+    value = value if x < real(np.inf) else x
+    return value if x > real(0) else real(-np.inf) if x == real(0) else real(np.nan)
+
+
+@exact
+def erf(x):
+    """2/√π ∫₀ˣ e^(−t²) dt."""
+    real = type(x)
+    coefficients = polyval(ERF_32, x * x) if single(x) else polyval(ERF_64, x * x)
+    tail, _ = normal(real(-(2.0**0.5)) * abs(x))
+    return x * coefficients if abs(x) <= real(1) else np.copysign(real(1) - real(2) * tail, x)
 
 
 @exact
@@ -109,8 +150,7 @@ def tanh(x):
     """(1 − e⁻²ˣ) / (1 + e⁻²ˣ), computed for |x|."""
     two = type(x)(2)
     e = expm1_negative(-two * abs(x))
-    y = e / (e + two)
-    return -y if x >= 0 else y
+    return np.copysign(e / (e + two), x)
 
 
 @exact

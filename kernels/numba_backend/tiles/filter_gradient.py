@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from ...shapes import Conv2dDims
 from ..compiler.jit import Flat, region, separate
 from .gemm import (
@@ -54,14 +56,38 @@ def chunk_layout(d):
     padded = packed + (_PIXELS + d.ow) * 2 * (VECTOR_BYTES // 4)
     size = padded
     if needs_padding(d):
-        size += ((d.h + 2 * d.pad_h) * (d.w + 2 * d.pad_w) * d.c + 15) // 16 * 16
+        h, w = extent(d)
+        size += (h * w * d.c + 15) // 16 * 16
     return ChunkLayout(sums, packed, padded, size)
 
 
 @region
+def extent(d):
+    """(h, w) of the image with what windows see around it."""
+    end_h = (d.oh - 1) * d.stride_h + d.dilation_h * (d.kh - 1) + 1
+    end_w = (d.ow - 1) * d.stride_w + d.dilation_w * (d.kw - 1) + 1
+    return max(d.pad_h + d.h, end_h), max(d.pad_w + d.w, end_w)
+
+
+@region
 def needs_padding(d):
-    """Whether a copy of each image with its border of zeros is faster than taps clipped one channel count at a time."""
-    return d.pad_h + d.pad_w > 0 and d.groups == 1 and d.dilation_w == 1 and d.c < 8
+    """Whether a copy of each image with its border of zeros is faster than taps clipped one channel count at a time.
+
+    That of a far stride or dilation is all border. And it serves finite dy alone: the border is no term of a sum.
+    """
+    h, w = extent(d)
+    compact = h <= d.h + d.oh * d.kh and w <= d.w + d.ow * d.kw
+    return h + w > d.h + d.w and compact and d.groups == 1 and d.dilation_w == 1 and d.c < 8
+
+
+@region
+def is_finite(memory, start, end):
+    """Whether these elements are neither infinite nor NaN."""
+    count = 0
+    for i in range(start, end):
+        if abs(memory[i]) < np.inf:
+            count += 1
+    return count == end - start
 
 
 @region
@@ -180,13 +206,13 @@ def real_outputs(sources, stride, before, low, high):
 @region
 def joined(d):
     """Whether all taps of one kh read neighbouring elements at every output."""
-    return d.groups == 1 and d.dilation_w == 1 and d.pad_w == 0
+    return d.groups == 1 and d.dilation_w == 1 and extent(d)[1] == d.w
 
 
 @region
 def square_rows(d):
     """How many kh share a tile, 0 if none do."""
-    if not joined(d) or d.pad_h > 0:
+    if not joined(d) or extent(d)[0] > d.h:
         return 0
     if d.kw * d.c == 5 and d.kh >= tile_rows(SIDE5) // 5:
         return tile_rows(SIDE5) // 5
@@ -199,22 +225,31 @@ def square_rows(d):
 @separate
 def copy_padded(x: Place, d: Conv2dDims, out: Place) -> None:
     """An image with its border of zeros."""
-    row = (d.w + 2 * d.pad_w) * d.c
-    for i in range(out.start, out.start + (d.h + 2 * d.pad_h) * row):
+    h, w = extent(d)
+    row = w * d.c
+    for i in range(out.start, out.start + h * row):
         out.memory[i] = 0
-    for h in range(d.h):
-        to = out.start + (h + d.pad_h) * row + d.pad_w * d.c
+    for ih in range(d.h):
+        to = out.start + (ih + d.pad_h) * row + d.pad_w * d.c
         for i in range(d.w * d.c):
-            out.memory[to + i] = x.memory[x.start + h * d.w * d.c + i]
+            out.memory[to + i] = x.memory[x.start + ih * d.w * d.c + i]
 
 
 @region
 def padded_dims(d):
     """The sizes of the same convolution over images that have their border."""
-    h, w = d.h + 2 * d.pad_h, d.w + 2 * d.pad_w
+    h, w = extent(d)
     return Conv2dDims(
         h, w, d.c, d.kh, d.kw, d.f, d.stride_h, d.stride_w, 0, 0, d.dilation_h, d.dilation_w, d.groups, d.oh, d.ow
     )
+
+
+@separate
+def sum_positions(dy: Rows, count: int, sums: Place) -> None:
+    """sums[f] = the sum over `count` positions, whose channels lie side by side, of dy[.., f]."""
+    for column in range(0, dy.apart, 2 * lanes(dy.memory)):
+        channels = Rows(dy.memory, dy.start + column, dy.apart)
+        sum_rows(channels, count, dy.apart - column, sums.memory, sums.start + column)
 
 
 @separate
@@ -230,13 +265,13 @@ def sum_chunk(
     for i in range(start, start + sums if begin else start):
         scratch[i] = 0
     packed, padded = start + layout.packed, start + layout.padded
-    pad = needs_padding(d)
+    dy_image = d.oh * d.ow * d.f
+    pad = needs_padding(d) and is_finite(dy.memory, dy.start + first * dy_image, dy.start + end * dy_image)
     e = padded_dims(d) if pad else d
     rows, together = min(d.oh, -(-_PIXELS // d.ow)), images_summed(d)
     filters = d.f // d.groups
     square = square_rows(e) > 0
     step = lanes(scratch) if square else 2 * lanes(scratch)
-    dy_image = d.oh * d.ow * d.f
     for image in range(first, end, together):
         images = min(together, end - image)
         source = Rows(x, image * d.h * d.w * d.c, d.h * d.w * d.c)
@@ -258,10 +293,8 @@ def sum_chunk(
                             pack_rows(channels, pixels, min(width, filters - column), to)
                     add_panel(source, panel, part, e, group, column, Place(scratch, start))
     if sums_wanted:
-        pixels = d.oh * d.ow
-        for column in range(0, d.f, 2 * lanes(scratch)):
-            channels = Rows(dy.memory, dy.start + first * pixels * d.f + column, d.f)
-            sum_rows(channels, (end - first) * pixels, d.f - column, scratch, start + sums + column)
+        positions = Rows(dy.memory, dy.start + first * dy_image, d.f)
+        sum_positions(positions, (end - first) * d.oh * d.ow, Place(scratch, start + sums))
 
 
 @separate

@@ -446,6 +446,28 @@ def _(code: _Code, tile: ir.Value) -> ir.Value:
     return code.pack(vectors)
 
 
+def tile_transpose(tile: Tile) -> Tile:
+    """Rows made columns, of a tile of as many rows as a vector has lanes; another as it is."""
+    square = tile.values.shape[0] == tile.values.shape[1]
+    return Tile(tile.shape, np.ascontiguousarray(tile.values.T)) if square else tile
+
+
+@_operation(tile_transpose, lambda tile: tile)
+def _(code: _Code, tile: ir.Value) -> ir.Value:
+    """Each turn deals row i and row i + half out to one another; after log₂ of the rows, rows are columns."""
+    vectors, half = code.unpack(tile), code.lanes // 2
+    if len(vectors) != code.lanes:
+        return tile
+    pairs = [lane for i in range(code.lanes) for lane in (i, code.lanes + i)]
+    for _ in range(half.bit_length()):
+        vectors = [
+            code.shuffle(vectors[i], vectors[half + i], part)
+            for i in range(half)
+            for part in (pairs[: code.lanes], pairs[code.lanes :])
+        ]
+    return code.pack(vectors)
+
+
 def tile_fma(tile: Tile, a: np.ndarray, ao: int, row_stride: int, group_stride: int, b: np.ndarray, bo: int) -> Tile:
     """tile[r, i] += a[ao + (r % group) row_stride + (r // group) group_stride] * b[bo + i].
 

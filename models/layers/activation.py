@@ -1,0 +1,376 @@
+"""Activations and dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+
+from kernels import polynomials, shapes
+from kernels.shapes import Shape
+
+from ..builder import PlanBuilder
+from ..init import Constant, Initialiser
+from ..plan import STEP, Value
+from .base import Layer, Lowered, Parameter, vector
+from .shape import check_axis, transposed
+
+__all__ = [
+    "CELU",
+    "ELU",
+    "GELU",
+    "SELU",
+    "Abs",
+    "Activation",
+    "Clip",
+    "Dropout",
+    "Erf",
+    "Exp",
+    "HardSigmoid",
+    "HardSwish",
+    "LeakyReLU",
+    "Log",
+    "LogSoftmax",
+    "Mish",
+    "Negative",
+    "PReLU",
+    "Power",
+    "ReLU",
+    "ReLU6",
+    "Reciprocal",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Softplus",
+    "Softsign",
+    "Sqrt",
+    "Tanh",
+    "ThresholdedReLU",
+]
+
+
+class Activation(Layer):
+    """A layer that applies the kernel named `kernel` to every element, with the layer's fields as attributes."""
+
+    kernel: str
+
+    def call(self) -> tuple[str, tuple[float, ...]]:
+        """The kernel and its attributes."""
+        return self.kernel, tuple(map(float, vars(self).values()))
+
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
+        y = plan.like(x)
+        kernel, attributes = self.call()
+        plan.call(kernel, x, *attributes, y)
+
+        def backward(dy: Value) -> Value | None:
+            dx = plan.gradient(x)
+            plan.call(f"{kernel}_backward", dy, x, y, *attributes, dx)
+            return dx
+
+        return y, backward
+
+
+@dataclass(frozen=True)
+class ReLU(Activation):
+    """y = max(x, 0)."""
+
+    kernel = "relu"
+
+
+@dataclass(frozen=True)
+class LeakyReLU(Activation):
+    """y = x where x > 0, else negative_slope x."""
+
+    negative_slope: float = 0.01
+    kernel = "leaky_relu"
+
+
+@dataclass(frozen=True)
+class ELU(Activation):
+    """y = x where x > 0, else alpha (eˣ − 1)."""
+
+    alpha: float = 1.0
+    kernel = "elu"
+
+
+@dataclass(frozen=True)
+class GELU(Activation):
+    """y = x Φ(x), the exact form; or its approximation by tanh, `approximate="tanh"`, as PyTorch and ONNX name them."""
+
+    approximate: str = "none"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.approximate not in ("none", "tanh"):
+            raise ValueError(f"GELU: approximate is {self.approximate!r}, expected 'none' or 'tanh'")
+
+    def call(self) -> tuple[str, tuple[float, ...]]:
+        return "gelu_tanh" if self.approximate == "tanh" else "gelu", ()
+
+
+@dataclass(frozen=True)
+class SiLU(Activation):
+    """y = x σ(x)."""
+
+    kernel = "silu"
+
+
+@dataclass(frozen=True)
+class Sigmoid(Activation):
+    """y = 1 / (1 + e⁻ˣ)."""
+
+    kernel = "sigmoid"
+
+
+@dataclass(frozen=True)
+class Tanh(Activation):
+    """y = tanh x."""
+
+    kernel = "tanh"
+
+
+@dataclass(frozen=True)
+class Softplus(Activation):
+    """y = log(1 + eˣ)."""
+
+    kernel = "softplus"
+
+
+@dataclass(frozen=True)
+class Clip(Activation):
+    """y = min(max(x, low), high), either of which may be infinite; no gradient at or beyond the bounds."""
+
+    low: float = -np.inf
+    high: float = np.inf
+    kernel = "clip"
+    unbounded = ("low", "high")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.unbounded:
+            shapes.number("Clip", name, getattr(self, name), infinite=True)
+
+
+@dataclass(frozen=True)
+class ReLU6(Activation):
+    """y = min(max(x, 0), 6)."""
+
+    def call(self) -> tuple[str, tuple[float, ...]]:
+        return "clip", (0.0, 6.0)
+
+
+@dataclass(frozen=True)
+class HardSigmoid(Activation):
+    """y = max(0, min(1, alpha x + beta)). The defaults are PyTorch's; ONNX's alpha is 0.2."""
+
+    alpha: float = 1 / 6
+    beta: float = 0.5
+    kernel = "hard_sigmoid"
+
+
+@dataclass(frozen=True)
+class HardSwish(Activation):
+    """y = x max(0, min(6, x + 3)) / 6."""
+
+    kernel = "hard_swish"
+
+
+@dataclass(frozen=True)
+class Mish(Activation):
+    """y = x tanh(log(1 + eˣ))."""
+
+    kernel = "mish"
+
+
+@dataclass(frozen=True)
+class SELU(Activation):
+    """y = gamma x where x > 0, else gamma alpha (eˣ − 1)."""
+
+    alpha: float = polynomials.SELU_ALPHA
+    gamma: float = polynomials.SELU_GAMMA
+    kernel = "selu"
+
+
+@dataclass(frozen=True)
+class CELU(Activation):
+    """y = x where x > 0, else alpha (e^(x / alpha) − 1)."""
+
+    alpha: float = 1.0
+    kernel = "celu"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        shapes.number("CELU", "alpha", self.alpha, 0.0, above=True)
+
+
+@dataclass(frozen=True)
+class PReLU(Layer):
+    """y = x where x > 0, else slope x, with a trained slope a channel, (C,); or one for all, (1,), if `shared`."""
+
+    init: Initialiser = Constant(0.25)
+    shared: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.init, Initialiser):
+            raise TypeError(f"PReLU: init is {self.init!r}, expected a models.Initialiser such as Constant(0.25)")
+
+    def parameters(self, x: Shape) -> Mapping[str, Parameter]:
+        return {"slope": Parameter((1,) if self.shared else vector(x, self), self.init)}
+
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
+        d = shapes.prelu(x.shape, p.slope.shape, "PReLU")
+        y = plan.like(x)
+        plan.call("prelu", x, p.slope, y)
+
+        def backward(dy: Value) -> Value | None:
+            dx = plan.gradient(x)
+            plan.call("prelu_backward", dy, x, p.slope, d, dx, plan.gradient(p.slope))
+            return dx
+
+        return y, backward
+
+
+@dataclass(frozen=True)
+class Softsign(Activation):
+    """y = x / (1 + |x|)."""
+
+    kernel = "softsign"
+
+
+@dataclass(frozen=True)
+class ThresholdedReLU(Activation):
+    """y = x where x > alpha, else 0."""
+
+    alpha: float = 1.0
+    kernel = "thresholded_relu"
+
+
+@dataclass(frozen=True)
+class Exp(Activation):
+    """y = eˣ."""
+
+    kernel = "exp"
+
+
+@dataclass(frozen=True)
+class Log(Activation):
+    """y = log x, the natural logarithm."""
+
+    kernel = "log"
+
+
+@dataclass(frozen=True)
+class Sqrt(Activation):
+    """y = √x."""
+
+    kernel = "sqrt"
+
+
+@dataclass(frozen=True)
+class Abs(Activation):
+    """y = |x|."""
+
+    kernel = "absolute"
+
+
+@dataclass(frozen=True)
+class Negative(Activation):
+    """y = −x."""
+
+    kernel = "negative"
+
+
+@dataclass(frozen=True)
+class Reciprocal(Activation):
+    """y = 1 / x."""
+
+    kernel = "reciprocal"
+
+
+@dataclass(frozen=True)
+class Power(Activation):
+    """y = x^exponent."""
+
+    exponent: float
+    kernel = "power"
+
+
+@dataclass(frozen=True)
+class Erf(Activation):
+    """y = 2/√π ∫₀ˣ e^(−t²) dt, the error function."""
+
+    kernel = "erf"
+
+
+class AlongAxis(Activation):
+    """A kernel over the last axis, along any other of a sample's."""
+
+    axis: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_axis(self, "axis", self.axis)
+
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
+        at = shapes.sample_axis(type(self).__name__, "axis", self.axis, len(x.shape))
+        last = (*(axis for axis in range(len(x.shape)) if axis != at), at)
+        turned, turn_back = transposed(plan, x, last)
+        z = plan.like(turned)
+        plan.call(self.kernel, turned, z)
+        y, turn = transposed(plan, z, tuple(last.index(axis) for axis in range(len(last))))
+
+        def backward(dy: Value) -> Value | None:
+            if not plan.wants(x):
+                return None
+            dx = plan.like(turned, "dx")
+            plan.call(f"{self.kernel}_backward", turn(dy), turned, z, dx)
+            return turn_back(dx)
+
+        return y, backward
+
+
+@dataclass(frozen=True)
+class Softmax(AlongAxis):
+    """y = eˣ / Σ eˣ along an axis, the last unless told. Not before SoftmaxCrossEntropy, which holds its own."""
+
+    axis: int = -1
+    kernel = "softmax"
+
+
+@dataclass(frozen=True)
+class LogSoftmax(AlongAxis):
+    """y = x − log Σ eˣ along an axis, the last unless told."""
+
+    axis: int = -1
+    kernel = "log_softmax"
+
+
+@dataclass(frozen=True)
+class Dropout(Layer):
+    """In training each element is zero with probability `rate`, the others are divided by 1 − rate.
+
+    Which ones follows from the model's seed, the layer, the step and the element's place in the batch.
+    """
+
+    rate: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        shapes.number("Dropout", "rate", self.rate, 0.0, below=1.0)
+
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
+        if not plan.training:
+            return x, None
+        y, mask = plan.like(x), plan.like(x, "mask", np.dtype(np.bool_))
+        plan.call("dropout", x, self.rate, plan.seed(), STEP, y, mask)
+
+        def backward(dy: Value) -> Value | None:
+            dx = plan.gradient(x)
+            plan.call("dropout_backward", dy, mask, self.rate, dx)
+            return dx
+
+        return y, backward

@@ -1,0 +1,349 @@
+"""Networks from ONNX files, written here by the package onnx, against its own reference evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import models
+from models import Adam, Graph, SoftmaxCrossEntropy, Trainer
+from models.exchange import UnsupportedOperatorError, read_onnx
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'twinkernels[onnx]'")
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx.reference import ReferenceEvaluator  # noqa: E402
+
+RNG = np.random.default_rng(0)
+Shape = Sequence[int | str]
+
+
+def floats(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def written(
+    path: Path,
+    nodes: list[Any],
+    shape: Shape,
+    constants: dict[str, np.ndarray] | None = None,
+    output: Shape | None = None,
+    kind: int = TensorProto.FLOAT,
+    opset: int = 17,
+) -> Any:
+    """A file whose input is "x" and whose output is "y"; its message."""
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", kind, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, output)],
+        [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    return model
+
+
+def check(path: Path, model: Any, x: np.ndarray, backend: str = "numpy", tolerance: float = 1e-5) -> Graph:
+    """The network that the file gives, which answers as the reference does; x as the file takes it."""
+    network = models.load(path, backend)
+    want = ReferenceEvaluator(model).run(None, {"x": x})[0]
+    last = x.transpose(0, 2, 3, 1) if x.ndim == 4 and x.shape[1:] != network.input_shape else x
+    got = network.predict(np.ascontiguousarray(last.reshape(len(x), *network.input_shape), np.float32))
+    if got.ndim == 4 and got.shape != want.shape:
+        want = want.transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance)
+    return network
+
+
+node = helper.make_node
+
+
+def convolutional(batch: str | int, flatten: list[Any], constants: dict[str, np.ndarray]) -> Any:
+    """Nodes and constants of a small network with something between its maps and its rows."""
+    nodes = [
+        node("Conv", ["x", "w1", "b1"], ["c1"], name="/stem/Conv", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        node("Relu", ["c1"], ["r1"]),
+        node("MaxPool", ["r1"], ["p1"], kernel_shape=[2, 2], strides=[2, 2]),
+        *flatten,
+        node("Gemm", ["f", "w2", "b2"], ["g"], transB=1),
+        node("Softmax", ["g"], ["y"], axis=1),
+    ]
+    return nodes, {"w1": floats(3, 2, 3, 3), "b1": floats(3), "w2": floats(5, 3 * 3 * 4), "b2": floats(5), **constants}
+
+
+FLATTENINGS = {
+    "flatten": ([node("Flatten", ["p1"], ["f"])], {}),
+    "reshape": ([node("Reshape", ["p1", "s"], ["f"])], {"s": np.array([-1, 36])}),
+    "keeps the batch": ([node("Reshape", ["p1", "s"], ["f"])], {"s": np.array([0, -1])}),
+    "a fixed batch": ([node("Reshape", ["p1", "s"], ["f"])], {"s": np.array([4, 36])}),
+    "by its shape": (
+        [
+            node("Shape", ["p1"], ["sizes"]),
+            node("Gather", ["sizes", "zero"], ["n"], axis=0),
+            node("Unsqueeze", ["n", "axis"], ["n1"]),
+            node("Concat", ["n1", "rest"], ["s"], axis=0),
+            node("Reshape", ["p1", "s"], ["f"]),
+        ],
+        {"zero": np.array(0), "axis": np.array([0]), "rest": np.array([-1])},
+    ),
+    "by a product of sizes": (
+        [
+            node("Shape", ["p1"], ["sizes"]),
+            node("Slice", ["sizes", "one", "four"], ["image"]),
+            node("ReduceProd", ["image"], ["k"], keepdims=1),
+            node("Slice", ["sizes", "zero", "one"], ["n"]),
+            node("Concat", ["n", "k"], ["s"], axis=0),
+            node("Reshape", ["p1", "s"], ["f"]),
+        ],
+        {"zero": np.array([0]), "one": np.array([1]), "four": np.array([4])},
+    ),
+    "channels last": (
+        [node("Transpose", ["p1"], ["t"], perm=[0, 2, 3, 1]), node("Reshape", ["t", "s"], ["f"])],
+        {"s": np.array([-1, 36])},
+    ),
+    "in two steps": (
+        [node("Reshape", ["p1", "a"], ["t"]), node("Squeeze", ["t", "axes"], ["f"])],
+        {"a": np.array([-1, 1, 36]), "axes": np.array([1])},
+    ),
+}
+
+
+@pytest.mark.parametrize("way", FLATTENINGS)
+@pytest.mark.parametrize("batch", ["N", 4])
+def test_the_rows_behind_an_image_are_renumbered_however_it_is_flattened(
+    tmp_path: Path, way: str, batch: str | int
+) -> None:
+    nodes, constants = convolutional(batch, *FLATTENINGS[way])
+    model = written(path := tmp_path / "net.onnx", nodes, [batch, 2, 6, 8], constants)
+    network = check(path, model, floats(4, 2, 6, 8))
+    assert network.input_shape == (6, 8, 2)
+    assert [type(each.layer).__name__ for each in network.nodes] == [
+        "Conv2d", "ReLU", "MaxPool2d", "Flatten", "Linear", "Softmax",
+    ]  # fmt: skip
+    assert len(network.predict(floats(7, 6, 8, 2))) == 7
+
+
+def test_a_network_is_trained_saved_and_loaded_as_any_other(tmp_path: Path) -> None:
+    nodes, constants = convolutional("N", *FLATTENINGS["flatten"])
+    written(path := tmp_path / "net.onnx", [*nodes[:-1], node("Identity", ["g"], ["y"])], ["N", 2, 6, 8], constants)
+    network = models.load(path, "numpy")
+    x, labels = floats(8, 6, 8, 2), np.arange(8) % 5
+    trainer = Trainer(network, Adam(0.01), loss=SoftmaxCrossEntropy(), batch_size=8)
+    losses = [trainer.step(x, labels) for _ in range(20)]
+    assert losses[-1] < losses[0] / 2
+    network.save(tmp_path / "net.safetensors")
+    assert np.array_equal(models.load(tmp_path / "net.safetensors", "numpy").predict(x), network.predict(x))
+
+
+def test_constants_behind_a_layer_become_part_of_it(tmp_path: Path) -> None:
+    nodes = [
+        node("Conv", ["x", "w"], ["a"]),
+        node("Mul", ["a", "scale"], ["b"]),
+        node("Add", ["b", "shift"], ["c"]),
+        node("GlobalAveragePool", ["c"], ["d"]),
+        node("Squeeze", ["d", "axes"], ["e"]),
+        node("MatMul", ["e", "m"], ["f"]),
+        node("Sub", ["f", "g"], ["h"]),
+        node("Div", ["h", "two"], ["y"]),
+    ]
+    constants = {
+        "w": floats(3, 2, 3, 3), "scale": floats(3, 1, 1), "shift": floats(1, 3, 1, 1), "axes": np.array([2, 3]),
+        "m": floats(3, 4), "g": floats(4), "two": np.array(2, np.float32),
+    }  # fmt: skip
+    model = written(path := tmp_path / "net.onnx", nodes, ["N", 2, 6, 5], constants)
+    network = check(path, model, floats(3, 2, 6, 5))
+    assert [str(each.layer) for each in network.nodes] == ["Conv2d(3, 3)", "GlobalAvgPool2d()", "Linear(4)"]
+
+
+NUMBERS = {
+    "root": np.array(2**0.5, np.float32),
+    "one": np.ones(1, np.float32),
+    "half": np.array([0.5], np.float32),
+    "three": np.array(3, np.float32),
+    "zero": np.array(0, np.float32),
+    "six": np.array(6, np.float32),
+}
+ERF = [node("Div", ["x", "root"], ["a"]), node("Erf", ["a"], ["b"]), node("Add", ["b", "one"], ["c"])]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "layer"),
+    [
+        ([*ERF, node("Mul", ["x", "c"], ["d"]), node("Mul", ["d", "half"], ["y"])], "GELU()"),
+        ([*ERF, node("Mul", ["x", "half"], ["h"]), node("Mul", ["h", "c"], ["y"])], "GELU()"),
+        (
+            [
+                node("Add", ["x", "three"], ["a"]),
+                node("Clip", ["a", "zero", "six"], ["b"]),
+                node("Div", ["b", "six"], ["c"]),
+                node("Mul", ["x", "c"], ["y"]),
+            ],
+            "HardSwish()",
+        ),
+        ([node("Sigmoid", ["x"], ["a"]), node("Mul", ["a", "x"], ["y"])], "SiLU()"),
+        (
+            [node("Div", ["x", "six"], ["a"]), node("Sub", ["a", "half"], ["b"]), node("Mul", ["b", "three"], ["y"])],
+            "Affine()",
+        ),
+    ],
+    ids=["gelu", "gelu, halved first", "hard swish", "silu", "one affine of three"],
+)
+def test_a_function_that_is_written_out_is_one_layer(tmp_path: Path, nodes: list[Any], layer: str) -> None:
+    model = written(path := tmp_path / "net.onnx", nodes, ["N", 4], NUMBERS)
+    network = check(path, model, 3 * floats(5, 4))
+    assert [str(each.layer) for each in network.nodes] == [layer]
+
+
+def test_what_is_read_twice_stays_as_it_is(tmp_path: Path) -> None:
+    nodes = [*ERF, node("Mul", ["x", "c"], ["d"]), node("Add", ["d", "b"], ["y"])]
+    model = written(path := tmp_path / "net.onnx", nodes, ["N", 4], NUMBERS)
+    assert len(check(path, model, 3 * floats(5, 4)).nodes) > 3
+
+
+def test_a_linear_layer_over_places_is_a_convolution_of_size_1(tmp_path: Path) -> None:
+    model = written(
+        path := tmp_path / "net.onnx",
+        [node("MatMul", ["x", "w"], ["m"]), node("Add", ["m", "b"], ["y"])],
+        ["N", 7, 5, 3],
+        {"w": floats(3, 4), "b": floats(4)},
+    )
+    network = check(path, model, floats(2, 7, 5, 3))
+    assert [str(each.layer) for each in network.nodes] == ["Conv2d(4, 1)"]
+
+
+@pytest.mark.parametrize(
+    ("perm", "last"), [((0, 3, 1, 2), True), ((0, 2, 3, 1), False)], ids=["channels last", "channels first"]
+)
+def test_what_reads_the_input_says_where_its_channels_are(tmp_path: Path, perm: tuple[int, ...], last: bool) -> None:
+    nodes = [
+        node("Transpose", ["x"], ["t"], perm=perm),
+        node("Flatten", ["t"], ["f"]),
+        node("MatMul", ["f", "w"], ["y"]),
+    ]
+    model = written(path := tmp_path / "net.onnx", nodes, ["N", 3, 4, 5], {"w": floats(60, 2)})
+    network = models.load(path, "numpy")
+    assert network.input_shape == ((3, 4, 5) if last else (4, 5, 3))
+    x = floats(2, 3, 4, 5)
+    here = x if last else x.transpose(0, 2, 3, 1)
+    want = ReferenceEvaluator(model).run(None, {"x": x})[0]
+    np.testing.assert_allclose(network.predict(np.ascontiguousarray(here)), want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [TensorProto.DOUBLE, TensorProto.UINT8])
+def test_pixels_of_other_types_are_taken(tmp_path: Path, kind: int) -> None:
+    nodes = [
+        node("Unsqueeze", ["x", "axes"], ["u"]),
+        node("Cast", ["u"], ["c"], to=TensorProto.FLOAT),
+        node("Conv", ["c", "w"], ["y"]),
+    ]
+    model = written(
+        path := tmp_path / "net.onnx", nodes, [1, 6, 5], {"axes": np.array([1]), "w": floats(2, 1, 3, 3)}, kind=kind
+    )
+    network = models.load(path, "numpy")
+    assert network.input_shape == (6, 5, 1)
+    pixels = RNG.integers(0, 256, (3, 6, 5, 1), np.uint8)
+    x = pixels if kind == TensorProto.UINT8 else pixels.astype(np.float64)
+    want = [ReferenceEvaluator(model).run(None, {"x": each[np.newaxis, ..., 0]})[0][0] for each in x]
+    got = network.predict(x)
+    np.testing.assert_allclose(got, np.stack(want).transpose(0, 2, 3, 1), rtol=1e-4)
+
+
+def test_weights_in_a_second_file_are_read(tmp_path: Path) -> None:
+    nodes, constants = convolutional("N", *FLATTENINGS["flatten"])
+    model = written(tmp_path / "whole.onnx", nodes, ["N", 2, 6, 8], constants)
+    apart = onnx.ModelProto()
+    apart.CopyFrom(model)
+    onnx.save(apart, tmp_path / "net.onnx", save_as_external_data=True, location="net.data", size_threshold=0)
+    assert (tmp_path / "net.data").stat().st_size > 900
+    check(tmp_path / "net.onnx", model, floats(3, 2, 6, 8))
+
+
+def test_an_initializer_may_be_listed_as_input_and_another_read_by_nobody(tmp_path: Path) -> None:
+    model = written(
+        path := tmp_path / "net.onnx",
+        [node("MatMul", ["x", "w"], ["y"])],
+        ["N", 3],
+        {"w": floats(3, 2), "idle": floats(4)},
+    )
+    model.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [3, 2]))
+    path.write_bytes(model.SerializeToString())
+    assert [str(each.layer) for each in models.load(path, "numpy").nodes] == ["Linear(2, bias=False)"]
+
+
+def test_a_function_of_the_file_is_inlined(tmp_path: Path) -> None:
+    twice = helper.make_function(
+        "own", "Twice", ["a"], ["b"], [node("Relu", ["a"], ["c"]), node("Tanh", ["c"], ["b"])],
+        [helper.make_opsetid("", 17)],
+    )  # fmt: skip
+    model = written(path := tmp_path / "net.onnx", [node("Twice", ["x"], ["y"], domain="own")], ["N", 3])
+    model.functions.append(twice)
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    path.write_bytes(model.SerializeToString())
+    assert [str(each.layer) for each in models.load(path, "numpy").nodes] == ["ReLU()", "Tanh()"]
+
+
+def test_only_the_first_output_is_read(tmp_path: Path) -> None:
+    nodes = [node("Relu", ["x"], ["y"]), node("ArgMax", ["y"], ["z"])]
+    model = written(path := tmp_path / "net.onnx", nodes, ["N", 3])
+    model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.INT64, None))
+    path.write_bytes(model.SerializeToString())
+    assert len(models.load(path, "numpy").nodes) == 1
+
+
+def test_open_sizes_are_set_by_who_knows_them(tmp_path: Path) -> None:
+    model = written(
+        path := tmp_path / "net.onnx", [node("Conv", ["x", "w"], ["y"])], ["N", 2, "h", "w"], {"w": floats(1, 2, 3, 3)}
+    )
+    with pytest.raises(UnsupportedOperatorError, match=r"'x' leaves sizes open: \(h, w, 2\); .*input_shape="):
+        models.load(path, "numpy")
+    assert read_onnx(path, "numpy", input_shape=(6, 5, 2)).output_shape == ("N", 4, 3, 1)
+    with pytest.raises(models.ModelFormatError, match=r"input 'x' is \(h, w, 2\), input_shape is \(6, 5, 3\)"):
+        read_onnx(path, "numpy", input_shape=(6, 5, 3))
+    del model
+
+
+def unsupported(path: Path, *nodes: Any, shape: Shape = ("N", 3), **constants: np.ndarray) -> str:
+    """The words in which a network is refused."""
+    written(path, list(nodes), shape, constants)
+    with pytest.raises(UnsupportedOperatorError) as refused:
+        models.load(path, "numpy")
+    return str(refused.value)
+
+
+def test_an_unsupported_operator_is_named_with_its_node_its_file_and_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    text = unsupported(path, node("Relu", ["x"], ["r"]), node("Det", ["r"], ["y"], name="/head/Det"))
+    assert text == (
+        f"{path}: node '/head/Det', operator Det, is not supported; `twinkernels inspect net.onnx` shows what of the "
+        "network can run here"
+    )
+
+
+@pytest.mark.parametrize(
+    ("nodes", "words"),
+    [
+        ([node("Softmax", ["x"], ["y"], axis=0)], "Softmax, works along the batch"),
+        ([node("Transpose", ["x"], ["y"], perm=[1, 0])], "output 'y' does not have the batch on the first axis"),
+        ([node("MatMul", ["x", "x"], ["y"])], "multiplies two tensors that are both computed"),
+        ([node("Add", ["x", "k"], ["y"])], "differs from sample to sample"),
+        ([node("Reshape", ["x", "k"], ["y"])], "Reshape, "),
+        ([node("Cast", ["x"], ["y"], to=TensorProto.INT64)], "casts to type 7, expected floats"),
+        ([node("FusedMatMul", ["x"], ["y"], domain="com.microsoft")], "operator com.microsoft.FusedMatMul, is not"),
+        ([node("Conv", ["x", "k"], ["y"])], "has 0 axes of space"),
+        ([node("BatchNormalization", ["x", *"kkkk"], ["y"], training_mode=1)], "the batch's own statistics"),
+    ],
+)
+def test_what_cannot_be_taken_over_is_said(tmp_path: Path, nodes: list[Any], words: str) -> None:
+    assert words in unsupported(tmp_path / "net.onnx", *nodes, shape=["N", 3], k=floats(2, 3))
+
+
+def test_a_network_of_two_inputs_is_refused_in_one_line(tmp_path: Path) -> None:
+    model = written(path := tmp_path / "net.onnx", [node("Add", ["x", "labels"], ["y"])], ["N", 3])
+    model.graph.input.append(helper.make_tensor_value_info("labels", TensorProto.FLOAT, ["N", 3]))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UnsupportedOperatorError, match=r"'y' depends on 2 inputs \('x' and 'labels'\), expected one"):
+        models.load(path, "numpy")

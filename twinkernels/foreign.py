@@ -1,0 +1,58 @@
+"""Networks of other programs in the commands: what they take for pixels, and what they answer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.graph import Graph, accuracy
+from models.layers import Softmax
+
+RANGES = {"0..1": (0.0, 255.0), "0..255": (0.0, 1.0), "-1..1": (127.5, 127.5)}
+"""What pixels from 0 to 255 become, as (mean, std) in pixel units."""
+
+TRIED = 500
+"""Labelled images by which a range is chosen where neither file nor user says."""
+
+
+def set_pixels(
+    network: Graph,
+    pixels: str | None,
+    images: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+) -> str:
+    """Have a network take uint8 pixels as told; or, where it has no normalisation and nobody says, as it seems.
+
+    With labelled images it is the range that reads most of them, without it is 0..1. Returns what was assumed, "" where
+    nothing was. Raises ValueError for a text that is neither a range nor MEAN,STD.
+    """
+    if pixels is not None:
+        network.normalisation = _normalisation(pixels)
+        return ""
+    if network.normalisation is not None:
+        return ""
+    network.normalisation = RANGES["0..1"]
+    if images is None or labels is None or len(network.output_shape) != 2:
+        return "0..1"
+    reached = {}
+    for name, normalisation in RANGES.items():
+        network.normalisation = normalisation
+        reached[name] = accuracy(network.predict(images[:TRIED]), labels[:TRIED])
+    best = max(reached, key=lambda name: reached[name])
+    network.normalisation = RANGES[best]
+    return f"{best}, which reads {reached[best]:.3f} of {len(images[:TRIED])} images"
+
+
+def _normalisation(pixels: str) -> tuple[float, float]:
+    if pixels in RANGES:
+        return RANGES[pixels]
+    try:
+        mean, std = (float(part) for part in pixels.split(","))
+    except ValueError:
+        raise ValueError(f"--pixels is {pixels!r}, expected {', '.join(RANGES)} or MEAN,STD of pixels") from None
+    return mean, std
+
+
+def logits(network: Graph) -> Graph:
+    """The network without the Softmax that it may end in, which the loss has of its own."""
+    last = next(node for node in network.nodes if node.name == network.output)
+    return network.until(last.inputs[0]) if isinstance(last.layer, Softmax) and last.inputs != ("input",) else network
