@@ -61,39 +61,45 @@ def along(row, d, work, arguments):
     """work(shape, d, window, place, bounds, *arguments) for a row of windows, several at once where they are whole.
 
     `window` is the number of the first one, `place` where it starts in the images' memory, by channels, and `bounds`
-    are those of the positions that lie in the image, and how many lie in the image or its padding.
+    are those of the positions that lie in the image, how far these are apart, and how many lie in it or its padding.
     """
     image, p = row // d.oh, row % d.oh
     top, upper, lower = window(p, d.stride_h, d.pad_h, d.dilation_h, d.kh, d.h)
     rows = before(top, d.dilation_h, d.kh, d.h + d.end_h)
-    whole = (d.w + d.pad_w - d.dilation_w * (d.kw - 1) - 1) // d.stride_w + 1
+    dilated = d.dilation_h > 1 or d.dilation_w > 1
+    whole = 0 if dilated else (d.w + d.pad_w - d.kw) // d.stride_w + 1
     q = 0
     while q < d.ow:
+        number, left = row * d.ow + q, q * d.stride_w - d.pad_w
+        place = (image * d.h + top) * d.w + left
+        if left >= 0 and q + tile_rows(WINDOWS) <= whole:  # distances and the usual size are to the compiler constants
+            if d.kh == 2 and d.kw == 2 and lower - upper == 2:
+                work(WINDOWS, d, number, place, (0, 2, 0, 2, 1, 1, 4), *arguments)
+            else:
+                work(WINDOWS, d, number, place, (upper, lower, 0, d.kw, 1, 1, rows * d.kw), *arguments)
+            q += tile_rows(WINDOWS)
+            continue
         left, first, last = window(q, d.stride_w, d.pad_w, d.dilation_w, d.kw, d.w)
         counted = rows * before(left, d.dilation_w, d.kw, d.w + d.end_w)
-        number, place = row * d.ow + q, (image * d.h + top) * d.w + left
-        if left >= 0 and q + tile_rows(WINDOWS) <= whole:
-            if d.kh == 2 and d.kw == 2 and lower - upper == 2:  # the usual size, to the compiler a constant
-                work(WINDOWS, d, number, place, (0, 2, 0, 2, counted), *arguments)
-            else:
-                work(WINDOWS, d, number, place, (upper, lower, 0, d.kw, counted), *arguments)
-            q += tile_rows(WINDOWS)
+        if dilated:
+            distant = (upper, lower, first, last, d.dilation_h, d.dilation_w, counted)
+            work(WINDOW, d, number, place, distant, *arguments)
         else:
-            work(WINDOW, d, number, place, (upper, lower, first, last, counted), *arguments)
-            q += 1
+            work(WINDOW, d, number, place, (upper, lower, first, last, 1, 1, counted), *arguments)
+        q += 1
 
 
 @inline
 def maxima(shape, d, number, place, bounds, x, y, argmax):
     """The greatest of each window, and its position."""
-    upper, lower, first, last, _ = bounds
-    stride, down, across = d.stride_w * d.c, d.dilation_h * d.w * d.c, d.dilation_w * d.c
+    upper, lower, first, last, down, across, _ = bounds
+    stride = d.stride_w * d.c
     for c in range(0, d.c, lanes(x)):
         at = tile_fill(shape, x, upper * d.kw + first)
         best = tile_fill(shape, x, -np.inf)
         for i in range(upper, lower):
             for j in range(first, last):
-                value = load(shape, x, place * d.c + i * down + j * across + c, stride, d.c - c)
+                value = load(shape, x, (place + i * down * d.w + j * across) * d.c + c, stride, d.c - c)
                 at = tile_where_exceeds(value, best, tile_fill(shape, x, i * d.kw + j), at)
                 best = tile_where_exceeds(value, best, value, best)
         store(shape, best, y, number * d.c + c, d.c, d.c - c)
@@ -122,23 +128,26 @@ def maxima_one_by_one(row, d, x, y, argmax):
 @kernel
 def _maxpool2d(x, d, y, argmax):
     for row in prange(y.size // (d.ow * d.c)):
-        if d.kh * d.kw > EXACT:
-            maxima_one_by_one(int64(row), d, x, y, argmax)
-        else:
-            along(int64(row), d, maxima, (flat(x), flat(y), flat(argmax)))
+        along(int64(row), d, maxima, (flat(x), flat(y), flat(argmax)))
+
+
+@kernel
+def _maxpool2d_one_by_one(x, d, y, argmax):
+    for row in prange(y.size // (d.ow * d.c)):
+        maxima_one_by_one(int64(row), d, x, y, argmax)
 
 
 @inline
 def averages(shape, d, number, place, bounds, count_include_pad, x, y):
     """The mean of each window."""
-    upper, lower, first, last, _ = bounds
-    stride, down, across = d.stride_w * d.c, d.dilation_h * d.w * d.c, d.dilation_w * d.c
+    upper, lower, first, last, down, across, _ = bounds
+    stride = d.stride_w * d.c
     scale = tile_fill(shape, x, weight(d, count_include_pad, bounds))
     for c in range(0, d.c, lanes(x)):
         mean = tile_zeros(shape, x)
         for i in range(upper, lower):
             for j in range(first, last):
-                value = load(shape, x, place * d.c + i * down + j * across + c, stride, d.c - c)
+                value = load(shape, x, (place + i * down * d.w + j * across) * d.c + c, stride, d.c - c)
                 mean = tile_multiply_add(mean, value, scale)
         store(shape, mean, y, number * d.c + c, d.c, d.c - c)
 
@@ -146,7 +155,7 @@ def averages(shape, d, number, place, bounds, count_include_pad, x, y):
 @inline
 def weight(d, count_include_pad, bounds):
     """What each position of a window counts for."""
-    upper, lower, first, last, counted = bounds
+    upper, lower, first, last, _, _, counted = bounds
     return 1 / (counted if count_include_pad else (lower - upper) * (last - first))
 
 
@@ -168,8 +177,7 @@ def give(shape, d, share, dx, place, columns):
 @inline
 def to_maxima(shape, d, number, place, bounds, dy, argmax, dx):
     """Give each window's gradient to its maximum."""
-    upper, lower, first, last, _ = bounds
-    down, across = d.dilation_h * d.w * d.c, d.dilation_w * d.c
+    upper, lower, first, last, down, across, _ = bounds
     for c in range(0, d.c, lanes(dy)):
         gradient = load(shape, dy, number * d.c + c, d.c, d.c - c)
         at = tile_load_integers(shape, dy, argmax, number * d.c + c, d.c, d.c - c)
@@ -177,20 +185,19 @@ def to_maxima(shape, d, number, place, bounds, dy, argmax, dx):
             for j in range(first, last):
                 position = tile_fill(shape, dy, i * d.kw + j)
                 share = tile_where_equal(at, position, gradient)
-                give(shape, d, share, dx, place * d.c + i * down + j * across + c, d.c - c)
+                give(shape, d, share, dx, (place + i * down * d.w + j * across) * d.c + c, d.c - c)
 
 
 @inline
 def to_all(shape, d, number, place, bounds, count_include_pad, dy, dx):
     """Share each window's gradient out to its positions."""
-    upper, lower, first, last, _ = bounds
-    down, across = d.dilation_h * d.w * d.c, d.dilation_w * d.c
+    upper, lower, first, last, down, across, _ = bounds
     scale = tile_fill(shape, dy, weight(d, count_include_pad, bounds))
     for c in range(0, d.c, lanes(dy)):
         share = tile_multiply(load(shape, dy, number * d.c + c, d.c, d.c - c), scale)
         for i in range(upper, lower):
             for j in range(first, last):
-                give(shape, d, share, dx, place * d.c + i * down + j * across + c, d.c - c)
+                give(shape, d, share, dx, (place + i * down * d.w + j * across) * d.c + c, d.c - c)
 
 
 @inline
@@ -227,10 +234,13 @@ def to_maxima_one_by_one(image, d, dy, argmax, dx):
 @kernel
 def _maxpool2d_backward(dy, argmax, d, dx):
     for image in prange(dx.size // (d.h * d.w * d.c)):
-        if d.kh * d.kw > EXACT:
-            to_maxima_one_by_one(int64(image), d, dy, argmax, dx)
-        else:
-            backward(int64(image), d, to_maxima, (flat(dy), flat(argmax), flat(dx)), dx)
+        backward(int64(image), d, to_maxima, (flat(dy), flat(argmax), flat(dx)), dx)
+
+
+@kernel
+def _maxpool2d_backward_one_by_one(dy, argmax, d, dx):
+    for image in prange(dx.size // (d.h * d.w * d.c)):
+        to_maxima_one_by_one(int64(image), d, dy, argmax, dx)
 
 
 @kernel
@@ -240,11 +250,13 @@ def _avgpool2d_backward(dy, d, count_include_pad, dx):
 
 
 def maxpool2d(x: Input, d: Pool2dDims, y: Output, argmax: Output) -> None:
-    run(_maxpool2d, x.size, x.reshape(-1), d, y.reshape(-1), argmax.reshape(-1))
+    pool = _maxpool2d_one_by_one if d.kh * d.kw > EXACT else _maxpool2d
+    run(pool, x.size, x.reshape(-1), d, y.reshape(-1), argmax.reshape(-1))
 
 
 def maxpool2d_backward(dy: Input, argmax: Input, d: Pool2dDims, dx: Output) -> None:
-    run(_maxpool2d_backward, dx.size, dy.reshape(-1), argmax.reshape(-1), d, dx.reshape(-1))
+    spread = _maxpool2d_backward_one_by_one if d.kh * d.kw > EXACT else _maxpool2d_backward
+    run(spread, dx.size, dy.reshape(-1), argmax.reshape(-1), d, dx.reshape(-1))
 
 
 def avgpool2d(x: Input, d: Pool2dDims, count_include_pad: bool, y: Output) -> None:
