@@ -250,6 +250,7 @@ class Slip(Layer):
         if self.at != -1:
             return lowered
         y, backward = lowered
+        written: Any = backward
         wrong = plan.like(x[0], "wrong")
         kind = chance.choice(("y", "backward", "none", "dy", "many", "other"))
         slipping.slip = f"hands back {kind}"
@@ -264,7 +265,7 @@ class Slip(Layer):
                 return y, lambda dy: dy
             case "many":
                 return y, lambda dy: (dy,) * 3
-        return y, lambda dy: (wrong, backward and backward(dy))[0]
+        return y, lambda dy: (wrong, written(dy))[0]
 
     def __str__(self) -> str:
         return f"Slip({self.inner})"

@@ -580,9 +580,7 @@ def pool2d(
             f"{kernel}: dilation {(dh, dw)} with padding {_shown(around)} leaves windows of x {text(x)} empty: "
             "a window needs a pixel"
         )
-    return Pool2dDims(
-        height, width, channels, kh, kw, sh, sw, top, left, bottom, right, dh, dw, oh, ow
-    )  # fmt: skip
+    return Pool2dDims(height, width, channels, kh, kw, sh, sw, top, left, bottom, right, dh, dw, oh, ow)
 
 
 def _misses(size: int, out: int, stride: int, pad: int, dilation: int) -> bool:

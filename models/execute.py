@@ -113,11 +113,13 @@ class Executor:
 
     def _checked(self, value: Value, array: object) -> np.ndarray:
         """A persistent array as its value has it."""
-        found = shapes.arrays("Executor", **{value.name: array}) if value.shape != (0,) else self.plan.dtype
-        assert isinstance(array, np.ndarray)
+        expected = value.dtype or self.plan.dtype
+        if not isinstance(array, np.ndarray) or array.dtype != expected:
+            got = f"has dtype {array.dtype}" if isinstance(array, np.ndarray) else f"is a {type(array).__name__}"
+            raise TypeError(f"Executor: {value.name} {got}, expected an array of {expected}")
         shapes.equal("Executor", value.name, array.shape, value.sized(self.batch_size), "its value's in the plan")
-        if found != (value.dtype or self.plan.dtype):
-            raise TypeError(f"Executor: {value.name} has dtype {found}, the plan has {self.plan.dtype}")
+        if not (array.flags.c_contiguous and array.flags.aligned):
+            raise ValueError(f"Executor: {value.name} is not C-contiguous and aligned (strides {array.strides})")
         return array
 
     def _check_packed(self, step: Step) -> None:

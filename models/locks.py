@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from typing import Any
 
@@ -28,13 +29,37 @@ class Turn:
             self.busy = False
 
 
+LONGEST_WAIT = 2.0
+"""Seconds for which a fork waits for those at work. They might in turn wait for what the forking thread holds."""
+
 _turns: weakref.WeakSet[Turn] = weakref.WeakSet()
 
 
-def _reopen_all() -> None:
+class _Held(threading.local):
+    turns: tuple[Turn, ...] = ()
+
+
+_held = _Held()
+
+
+def _wait() -> None:
+    """Before a fork: let the other threads finish. A BLAS has locks as well, which nobody opens again in the child."""
+    end = time.monotonic() + LONGEST_WAIT
+    turns = list(_turns)
+    _held.turns = tuple(turn for turn in turns if turn.lock.acquire(timeout=max(0.0, end - time.monotonic())))
+
+
+def _go_on() -> None:
+    for turn in _held.turns:
+        turn.lock.release()
+    _held.turns = ()
+
+
+def _go_on_alone() -> None:
+    _go_on()
     for turn in list(_turns):
         turn.reopen()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reopen_all)
+    os.register_at_fork(before=_wait, after_in_parent=_go_on, after_in_child=_go_on_alone)

@@ -135,15 +135,16 @@ def _rewrite(**needs: str) -> Callable[[Match], Callable[[Plan, Kernels], Plan]]
         @wraps(match)
         def apply(plan: Plan, kernels: Kernels) -> Plan:
             starts = [k for k, names in needs.items() if all(map(kernels.has, names.split()))]
-            flow, steps, constants = _Flow(plan, kernels), list(plan.steps), list(plan.constants)
+            flow, steps, constants, changed = _Flow(plan, kernels), list(plan.steps), list(plan.constants), False
             for step in plan.steps:
                 if step.kernel in starts:
                     new = [replace(found, node=step.node) for found in match(flow, step)]
                     if _put(steps, new):
+                        changed = True
                         constants += (found for found in new if not found.replaces)
                         for found in new:
                             flow.fused(found)
-            return replace(plan, steps=tuple(steps), constants=tuple(constants))
+            return replace(plan, steps=tuple(steps), constants=tuple(constants)) if changed else plan
 
         REWRITES[match.__name__] = apply
         return apply

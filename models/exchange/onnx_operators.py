@@ -652,12 +652,13 @@ def _product(call: Call, view: View, w: np.ndarray, bias: np.ndarray | None) -> 
     arrays = {} if bias is None else {"b": bias}
     outputs = axis_of(w.shape[1])
     if not rest:
-        x = net.arranged(view, [view.memory])
-        w = _rows(w, inputs, view.memory)
+        order = view.memory if net.renumbers(inputs, view) else inputs
+        x = net.arranged(view, [order])
+        w = _rows(w, inputs, order)
         node = call.add(call.layer("Linear", w.shape[1], bias=bias is not None), x, w=w, **arrays)
         return View(node, outputs, (*view.axes[:-1], outputs))
     tail = view.memory[len(view.memory) - len(inputs) :]
-    if set(tail) == set(inputs):
+    if set(tail) == set(inputs) and not net.exact:
         w = _rows(w, inputs, tail)
     else:
         tail = inputs
@@ -713,7 +714,8 @@ def _channels(call: Call, view: View) -> tuple[View, Callable[[np.ndarray], np.n
     if BATCH in axis or view.rank < 2:
         raise Refusal(f"takes a tensor of {net.sizes(view)}")
     tail = net.own_axes(view)[-1] if net.shape(view.node) else ()
-    if set(tail) != set(axis) or net.shape(view.node)[-1] != extent(axis):
+    other = tail != axis if net.exact else set(tail) != set(axis)
+    if other or net.shape(view.node)[-1] != extent(axis):
         order = CHANNELS_LAST.get(view.rank, (0, *range(2, view.rank), 1))
         groups = net.groups(view, order)
         view, tail = replace(view, node=net.arranged(view, groups), memory=flat(groups)), axis
@@ -912,7 +914,8 @@ def _affine(call: Call, view: View, scale: np.ndarray | None, shift: np.ndarray 
     vectors = [None if each is None else _by_channel(each, shape) for each in (scale, shift)]
     made = net.made.get(view.node)
     by_channel = all((given is None) == (vector is None) for given, vector in zip((scale, shift), vectors, strict=True))
-    if by_channel and made is not None and net.sole(view.node) and _absorbed(made, *vectors):
+    mergeable = by_channel and not net.exact
+    if mergeable and made is not None and net.sole(view.node) and _absorbed(made, *vectors):
         # What was multiplied by two and then by a half has come to nothing.
         return replace(view, node=made.inputs[0]) if _is_affine(made, 1.0, None) else view
     given = {name: each for name, each in (("gamma", scale), ("beta", shift)) if each is not None}

@@ -19,7 +19,7 @@ from ..graph import Graph
 from .folding import Refusal
 from .onnx_file import FileInput, FileNode, OnnxFile, UnsupportedOperatorError
 from .onnx_reader import Row, Walk
-from .torch_state import array_of, imported
+from .torch_state import UNREAD, array_of, imported, state_of
 
 OPSET = 21
 
@@ -53,10 +53,28 @@ def from_torch(module: Any, example: Any, backend: str | None = None) -> Graph:
     finally:
         for each, mode in modes.items():
             each.training = mode
-    return _Walk(_Recorder(program, name).file()).graph(backend)
+    model = _Walk(_Recorder(program, name).file()).graph(backend)
+    _check_way_back(model, module)
+    return model
+
+
+def _check_way_back(model: Graph, module: Any) -> None:
+    """Warn where `to_torch` would not give back what came in."""
+    held = {name: array_of(tensor) for name, tensor in module.state_dict().items()}
+    try:
+        back = state_of(model, held)
+    except ModelFormatError:
+        return  # as to_torch will say
+    names = [name for name in held if not name.endswith(UNREAD) and not np.array_equal(held[name], back[name])]
+    if names:
+        warnings.warn(f"{', '.join(names)} lie otherwise here, and to_torch cannot give them back", stacklevel=3)
 
 
 class _Walk(Walk):
+    def _start(self, given: Sequence[int] | None) -> None:
+        super()._start(given)
+        self.net.exact = True
+
     def _unsupported(self, row: Row) -> ModelFormatError:
         return UnsupportedOperatorError(f"{self.file.path}: {row.node}, {row.node.operator}, {harmless(row.reason)}")
 
@@ -409,14 +427,7 @@ def _transposed(
 @_writes("linear")
 def _linear(to: _Recorder, node: Any, x: Any, weight: Any, bias: Any = None) -> None:
     w, b = to.weight(weight, node), to.weight(bias, node)
-    if len(_sizes(node)) == 2:
-        to.put(node, "Gemm", to.read(x), w, *([b] if b else []), transB=1)
-        return
-    to.constants[w] = to.constants[w].T
-    if not b:
-        to.put(node, "MatMul", to.read(x), w)
-        return
-    to.put(node, "Add", to.step(node, "MatMul", to.read(x), w), b)
+    to.put(node, "Gemm", to.read(x), w, *([b] if b else []), transB=1)
 
 
 @_writes("matmul", "mm")

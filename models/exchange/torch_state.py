@@ -133,6 +133,8 @@ def flattened_image(model: Graph, node: Node) -> Image | None:
         shape = model.node_shapes[before.inputs[0]]
         kind = type(before.layer).__name__
         if kind == "Flatten" and len(shape) == 4:
+            if _turned(nodes, before.inputs[0]):
+                return None
             height, width, channels = (int(size) for size in shape[1:])
             return None if height * width == 1 or channels == 1 else (height, width, channels)
         if kind in NEW_ORDER:
@@ -145,6 +147,37 @@ def flattened_image(model: Graph, node: Node) -> Image | None:
     return None
 
 
+def _turned(nodes: Mapping[str, Node], source: str) -> bool:
+    """Whether a map already lies channels first, in PyTorch's order."""
+    while source != INPUT and len(nodes[source].inputs) == 1:
+        layer = nodes[source].layer
+        if type(layer).__name__ == "Transpose":
+            if getattr(layer, "axes", ()) == (3, 1, 2):
+                return True
+            raise ModelFormatError(
+                f"node {source!r} ({layer}) turns a map that is flattened, to an order that PyTorch has not"
+            )
+        if type(layer).__name__ not in KEPT:
+            return False
+        source = nodes[source].inputs[0]
+    return False
+
+
+KEPT = (
+    "BatchNorm",
+    "Dropout",
+    "ReLU",
+    "LeakyReLU",
+    "ELU",
+    "GELU",
+    "SiLU",
+    "Sigmoid",
+    "Tanh",
+    "Softplus",
+    "Clip",
+    "Affine",
+)
+"""Layers behind which a map lies as before."""
 NEW_ORDER = ("Linear", "GlobalAvgPool2d", "GlobalMaxPool2d", "Mean")
 OTHER_ORDER = ("Concat", "Reshape", "Transpose", "Slice", "Split")
 

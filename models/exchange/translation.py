@@ -57,6 +57,8 @@ class Translation:
 
     def __init__(self, input_shape: Shape, batch: int | None = None, whole: bool = False) -> None:
         self.batch = batch
+        self.exact = False
+        """Whether arrays stay as the file numbers them, but for images channels last: what goes back must be found."""
         self.lead = int(whole)
         """How many axes stand before the file's own."""
         self.made: dict[str, Made] = {}
@@ -110,6 +112,14 @@ class Translation:
     def sole(self, node: str) -> bool:
         """Whether what is translated now is all that will ever read a node's output."""
         return node in self.made and self.remaining[node] == 1 and not self._read[node]
+
+    def renumbers(self, axis: Axis, view: View) -> bool:
+        """Whether weights over an axis may be renumbered as it lies in memory: any, or if exact a flattened image's."""
+        if not self.exact or axis == view.memory:
+            return True
+        shape = self.shape(view.node)
+        first = next((at for at in range(len(axis)) if axis[at:] + axis[:at] == view.memory), 0)
+        return len(shape) == 3 and extent(axis[:first]) == shape[-1]
 
     def read(self, node: str) -> int:
         """How many nodes read a node's output."""

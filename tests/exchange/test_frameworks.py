@@ -220,7 +220,12 @@ def tokens(torch: Any) -> Any:
     return Net()
 
 
-MODULES: list[Callable[[Any], Any]] = [convolutional, residual, perceptron, shuffled, tokens]
+def normalised_row(torch: Any) -> Any:
+    nn = torch.nn
+    return nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.BatchNorm1d(24), nn.ReLU(), nn.Linear(24, 4))
+
+
+MODULES: list[Callable[[Any], Any]] = [convolutional, residual, perceptron, shuffled, tokens, normalised_row]
 
 
 def disturbed(torch: Any, build: Callable[[Any], Any]) -> Any:

@@ -26,6 +26,7 @@ from models import (
     ReLU,
     Sequential,
     Softmax,
+    Transpose,
 )
 from models.exchange.torch_state import matched, state_of
 
@@ -188,6 +189,23 @@ def test_an_order_that_is_lost_is_refused() -> None:
     model = Graph(nodes, "c", (2, 2, 3), "numpy")
     with pytest.raises(ModelFormatError, match=r"node 'b' \(Concat\) changes the order of a flattened"):
         state_of(model)
+
+
+@pytest.mark.parametrize(("axes", "fits"), [((3, 1, 2), True), ((2, 1, 3), False)])
+def test_a_map_that_is_turned_before_it_is_flattened(axes: Any, fits: bool) -> None:
+    """Channels first it lies as PyTorch's do; any other order is one that PyTorch's network has not."""
+    nodes = {
+        "turn": (Transpose(axes), "input"),
+        "act": (ReLU(), "turn"),
+        "a": (Flatten(), "act"),
+        "c": (Linear(2), "a"),
+    }
+    model = Graph(nodes, "c", (2, 2, 3), "numpy")
+    if fits:
+        np.testing.assert_array_equal(state_of(model)["c.weight"], model.parameters()["c.w"].T)
+    else:
+        with pytest.raises(ModelFormatError, match=r"node 'turn' \(Transpose\(.*\)\) turns a map that is flattened"):
+            state_of(model)
 
 
 def test_a_layer_that_pytorch_has_not_is_named() -> None:

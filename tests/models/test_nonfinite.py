@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernels import Kernels
+from kernels import Kernels, shapes
 from models import (
     SGD,
     Adam,
@@ -216,10 +216,12 @@ class Eager(Layer):
     def lower(self, plan: Any, p: SimpleNamespace, *x: Any) -> Any:
         if not plan.training:
             return x[0], None
-        plan.call("ema_update", p.mean, plan.like(p.mean), 0.5)
+        mean = plan.like(p.mean, "batch_mean")
+        plan.call("meannorm", x[0], p.mean, shapes.channels(x[0].shape, "Eager"), plan.like(x[0], "centred"), mean)
+        plan.call("ema_update", p.mean, mean, 0.5)
         y = plan.like(x[0])
-        plan.call("meannorm_inference", x[0], plan.like(p.mean), p.mean, y)
-        plan.call("ema_update", p.mean, plan.like(p.mean), 0.5)
+        plan.call("meannorm_inference", x[0], mean, p.mean, y)
+        plan.call("ema_update", p.mean, mean, 0.5)
         return y, lambda dy: dy
 
 

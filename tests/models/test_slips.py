@@ -278,7 +278,7 @@ def test_a_plan_made_by_hand_is_held_to_the_same() -> None:
         Executor(plan, k, 2, {})
     with pytest.raises(ValueError, match=r"Executor: w has shape \(4, 3\), expected \(4, 4\)"):
         Executor(plan, k, 2, {"w": np.ones((4, 3), np.float32)})
-    with pytest.raises(TypeError, match="Executor: w has dtype float64, the plan has float32"):
+    with pytest.raises(TypeError, match="Executor: w has dtype float64, expected an array of float32"):
         Executor(plan, k, 2, {"w": np.ones((4, 4))})
     with pytest.raises(ValueError, match="kernel relu: x is another w than the model's own"):
         Executor(replace(plan, steps=(linear, Step("relu", (Value("w", (4, 4)), Value("z", (4, 4))), "")) ), k, 2,
