@@ -315,9 +315,8 @@ def _depth_to_space(call: Call) -> Tensor:
     _, channels, height, width = (size if isinstance(size, int) else 0 for size in sizes)
     if call.node.operator == "SpaceToDepth":
         split = net.reshape(view, [sizes[0], channels, height // block, block, width // block, block])
-        return net.reshape(
-            transposed(split, (0, 3, 5, 1, 2, 4)), [sizes[0], channels * block**2, height // block, width // block]
-        )
+        order = (0, 1, 3, 5, 2, 4) if call.get("mode", "DCR") == "CRD" else (0, 3, 5, 1, 2, 4)
+        return net.reshape(transposed(split, order), [sizes[0], channels * block**2, height // block, width // block])
     inner = channels // block**2
     if call.get("mode", "DCR") == "CRD":
         split, order = net.reshape(view, [sizes[0], inner, block, block, height, width]), (0, 1, 4, 2, 5, 3)
@@ -1215,7 +1214,13 @@ def _resize(call: Call) -> Tensor:
         raise Refusal(f"resizes by {mode}, expected nearest over images")
     told = folding.integers(call.array(3)) if call.has(3) else None
     at = 2 if call.node.operator == "Resize" and call.opset > 10 else 1
-    scales = np.ravel(call.array(at)) if told is None else np.array(told) / [1, *sizes[1:]]
+    axes = call.ints("axes") or list(range(4))
+    if call.get("keep_aspect_ratio_policy", "stretch") != "stretch" or sorted(axes) not in ([2, 3], [0, 1, 2, 3]):
+        raise Refusal("resizes by a rule of its own")
+    scales = np.ones(4)
+    scales[axes] = np.ravel(call.array(at)) if told is None else told
+    if told is not None:
+        scales[1:] /= np.where(np.isin([1, 2, 3], axes), np.array(sizes[1:], float), 1)
     factors = []
     for axis in range(1, 4):
         size = sizes[axis]

@@ -119,9 +119,9 @@ def network(seed: int) -> Any:
 @pytest.mark.parametrize(
     ("seed", "settings"),
     [
-        *((seed, {"dynamo": False, "opset_version": 17, "dynamic_axes": {"x": {0: "n"}}}) for seed in range(8)),
-        *((seed, {"dynamo": False, "opset_version": 11}) for seed in range(8, 12)),
-        *((seed, {"dynamo": True, "dynamic_shapes": {"input": {0: torch.export.Dim("n")}}}) for seed in range(12, 14)),
+        *((seed, {"dynamo": False, "opset_version": 17, "dynamic_axes": {"x": {0: "n"}}}) for seed in range(4)),
+        *((seed, {"dynamo": False, "opset_version": 11}) for seed in range(8, 10)),
+        *((seed, {"dynamo": True, "dynamic_shapes": {"input": {0: torch.export.Dim("n")}}}) for seed in range(13, 14)),
     ],
 )
 def test_a_random_network_of_pytorchs_answers_as_there(tmp_path: Path, seed: int, settings: dict[str, Any]) -> None:
