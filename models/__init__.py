@@ -2,8 +2,8 @@
 
 What one writes     `layers`, `init`, `losses`, `optimizers`, `schedules`; `zoo` has networks that are written
 What it becomes     `nodes` in a `graph`, or in a line (`sequential`), by an `architecture`
-How it runs         `lowering` writes it with a `builder` into a `plan`; `layout` places its parameters, `rewrite` fuses
-                    steps, `execute` runs them, `epochs` over a data set
+How it runs         `lowering` writes it with a `builder` into a `plan`, whose order `flow` checks; `layout` places its
+                    parameters, `rewrite` fuses steps, `execute` runs them in `locks`' turns, `epochs` over a data set
 How it learns       `trainer` takes steps, `fit` loops over epochs; `callbacks`, `history`, `nonfinite`, `gradcheck`
 How it lasts        `encoding`, `saving`, `loading`; `checkpoints` of a running fit
 

@@ -49,6 +49,8 @@ def gradcheck(
             raise ValueError("gradcheck: input_shape is None, expected the shape of one sample for a layer")
         loss = MeanSquaredError() if loss is None else loss
         twin: Graph = Sequential([model], input_shape, backend, seed, np.float64)
+    elif not isinstance(model, Graph):
+        raise TypeError(f"gradcheck: model is {model!r}, expected a models.Graph or a models.Layer")
     else:
         twin = model.to(backend or model.backend, np.float64)
     loss = SoftmaxCrossEntropy() if loss is None else loss

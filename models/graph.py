@@ -71,7 +71,7 @@ class Graph:
         normalisation: tuple[float, float] | None = None,
     ) -> None:
         sizes: Any = input_shape  # made a tuple where it is checked
-        self._build(Architecture(ordered(nodes, output), output, sizes, np.dtype(dtype), seed, normalisation), backend)
+        self._build(Architecture(ordered(nodes, output), output, sizes, _dtype(dtype), seed, normalisation), backend)
 
     @classmethod
     def of(
@@ -89,6 +89,8 @@ class Graph:
         self, architecture: Architecture, backend: str | None, arrays: Mapping[str, np.ndarray] | None = None
     ) -> None:
         self.architecture = architecture
+        if not isinstance(backend, str | None):
+            raise TypeError(f"model: backend is {backend!r}, expected one of {', '.join(kernels.names())}")
         self.kernels = kernels.get(DEFAULT_BACKEND if backend is None else backend)
         self.plan, network = lower_inference(architecture)
         self.node_shapes = {name: value.shape for name, value in network.values.items()}
@@ -221,6 +223,8 @@ class Graph:
 
         Raises ValueError for an unknown name or another shape, before anything is written.
         """
+        if not isinstance(new, Mapping):
+            raise TypeError(f"set_parameters: new is a {type(new).__name__}, expected arrays by name")
         views = self.arrays()
         del views[PARAMETERS]
         for name, array in new.items():
@@ -313,6 +317,8 @@ class Graph:
     def evaluate(self, x: np.ndarray, y: np.ndarray, loss: Loss | None = None) -> Evaluation:
         """Loss (cross-entropy unless told) and accuracy over a whole set, in inference mode; x as for `predict`."""
         loss = SoftmaxCrossEntropy() if loss is None else loss
+        if not isinstance(loss, Loss):
+            raise TypeError(f"evaluate: loss is {loss!r}, expected a models.Loss")
         self.check_images(x)
         self.check_range(x)
         target = loss.check(y, len(x), self.output_shape)
@@ -321,7 +327,7 @@ class Graph:
 
     def to(self, backend: str, dtype: DTypeLike | None = None) -> Graph:
         """A copy with the same weights on another backend, or in another dtype."""
-        other = self.architecture if dtype is None else replace(self.architecture, dtype=np.dtype(dtype))
+        other = self.architecture if dtype is None else replace(self.architecture, dtype=_dtype(dtype))
         return self._copied_to(self._rebuilt(other, backend))
 
     def until(self, node: str) -> Graph:
@@ -373,6 +379,13 @@ class Graph:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self.nodes)} layers on {self.backend}, {self.dtype}>"
+
+
+def _dtype(dtype: DTypeLike) -> np.dtype:
+    try:
+        return np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"model: dtype is {dtype!r}, expected float32 or float64") from None
 
 
 def _shape_hint(name: str, shape: tuple[int, ...], sample: tuple[int, ...]) -> str:

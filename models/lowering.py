@@ -69,6 +69,10 @@ def lower_training(
 
     Without an optimizer the step ends with the gradients; `input_gradient` asks for the input's too.
     """
+    if not isinstance(loss, Loss):
+        raise TypeError(f"lower_training: loss is {loss!r}, expected a models.Loss")
+    if not isinstance(optimizer, Optimizer | None):
+        raise TypeError(f"lower_training: optimizer is {optimizer!r}, expected a models.Optimizer")
     plan = PlanBuilder(training=True, seed=architecture.seed)
     x = Value(INPUT, (BATCH, *architecture.input_shape))
     if input_gradient:

@@ -81,6 +81,6 @@ def build(
     normalisation: tuple[float, float] | None = None,
 ) -> Graph:
     """A network of the zoo with fresh weights; ValueError for an unknown name."""
-    if name not in NETWORKS:
+    if not isinstance(name, str) or name not in NETWORKS:
         raise ValueError(f"unknown network {name!r}; expected one of {', '.join(NETWORKS)}")
     return Sequential(NETWORKS[name](), IMAGE, backend, seed, dtype, normalisation)

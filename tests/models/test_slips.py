@@ -29,6 +29,7 @@ from models import (
     Step,
     Trainer,
     Value,
+    gradcheck,
 )
 from models.epochs import run_epoch
 from models.execute import Executor
@@ -349,3 +350,22 @@ def test_a_slip_in_a_loss_names_the_loss() -> None:
         ValueError, match=r"^loss .*Mine\(\): lower: the gradient has shape \(N, 9\), expected \(N, 3\)"
     ):
         Trainer(Sequential([Linear(3)], (4,), "numpy"), SGD(0.1), Mine())
+
+
+def test_what_is_no_argument_is_named() -> None:
+    model: Any = Sequential([Linear(3)], (4,), "numpy")
+    trainer: Any = Trainer(model, SGD(0.1))
+    calls: dict[str, Callable[[], Any]] = {
+        "x is a NoneType, expected a numpy array": lambda: trainer.step(None, LABELS),
+        "evaluate: loss is 'mse', expected a models.Loss": lambda: model.evaluate(X, LABELS, "mse"),
+        "set_parameters: new is a list, expected arrays by name": lambda: model.set_parameters([1]),
+        "rewrites is 5, expected some of pool_first": lambda: Trainer(model, SGD(0.1), rewrites=5),  # type: ignore[arg-type]
+        "model: dtype is 'foo', expected float32 or float64": lambda: model.to("numpy", "foo"),
+        "model: backend is": lambda: Sequential([Linear(3)], (4,), ["numpy"]),  # type: ignore[arg-type]
+        "lower_training: loss is 'x', expected a models.Loss": lambda: model.lower_training("x", None),
+        "lower_training: optimizer is 'x', expected a": lambda: model.lower_training(MeanSquaredError(), "x"),
+        "gradcheck: model is 'x', expected a models.Graph": lambda: gradcheck("x"),  # type: ignore[arg-type]
+    }
+    for message, call in calls.items():
+        with pytest.raises(TypeError, match=message):
+            call()

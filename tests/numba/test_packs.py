@@ -60,8 +60,8 @@ def test_what_a_pack_holds_whole_is_not_compiled_and_what_is_damaged_is(tmp_path
     torn.write_bytes(torn.read_bytes()[:-100])
     (other,) = pack.glob("*softplus*.nbi")
     stamp = Path(cache.DIRECTORY).name.encode()
-    content = other.read_bytes()[hashlib.sha256().digest_size :].replace(stamp, b"0" * len(stamp))
-    other.write_bytes(hashlib.sha256(content).digest() + content)
+    content = other.read_bytes()[: -hashlib.sha256().digest_size].replace(stamp, b"0" * len(stamp))
+    other.write_bytes(content + hashlib.sha256(content).digest())
 
     elsewhere = f"""
 from pathlib import Path

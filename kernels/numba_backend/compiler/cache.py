@@ -1,9 +1,8 @@
 """The disk cache: machine code that every later process loads.
 
-A file begins with the hash of the rest, without which nothing of it is read: a pickle that was damaged on the disk can
-do anything, and machine code that was damaged does. Numba's own key sees a function but not its helpers or the tile's
-code, so the folder's name carries a hash of every source that can change the machine code. A folder that cannot be
-written or read means compiling again, never an error.
+A file ends with the hash of the rest, without which nothing of it is loaded: what the disk has damaged can do anything.
+Numba's own key sees a function but not its helpers or the tile's code, so the folder's name carries a hash of every
+source that can change the machine code. A folder that cannot be written or read means compiling again, never an error.
 
 A wheel may bring such files along, a pack for each of some `LEVELS`. What is there, made of the same sources by the
 same compiler, is read before the cache.
@@ -14,9 +13,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import pickle
+import io
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FunctionType
 from typing import Any, ClassVar
@@ -113,36 +112,35 @@ class _CacheImpl(caching.CompileResultCacheImpl):
 
 
 class _Files(caching.IndexDataCacheFile):
-    """An index and the code it lists, in files that begin with a hash of what follows."""
+    """An index and the code it lists, in files that end with a hash of what comes before."""
 
-    def _load_index(self) -> dict[Any, str]:
-        try:
-            stamp, listed = self._read(self._index_path)
-        except FileNotFoundError:
-            return {}
-        return listed if stamp == self._source_stamp else {}
-
-    def _save_index(self, listed: dict[Any, str]) -> None:
-        self._write(self._index_path, (self._source_stamp, listed))
+    def _load_index(self) -> Any:
+        with contextlib.suppress(FileNotFoundError):
+            _check(self._index_path)
+        return super()._load_index()
 
     def _load_data(self, name: str) -> Any:
-        return self._read(self._data_path(name))
+        _check(self._data_path(name))
+        return super()._load_data(name)
 
-    def _save_data(self, name: str, data: Any) -> None:
-        self._write(self._data_path(name), data)
+    @contextlib.contextmanager
+    def _open_for_write(self, path: str) -> Iterator[io.BytesIO]:
+        with super()._open_for_write(path) as file:
+            content = io.BytesIO()
+            yield content
+            file.write(content.getvalue() + _hash(content.getvalue()))
 
-    def _write(self, path: str, value: Any) -> None:
-        content = self._dump(value)
-        with self._open_for_write(path) as file:
-            file.write(hashlib.sha256(content).digest() + content)
 
-    def _read(self, path: str) -> Any:
-        found = Path(path).read_bytes()
-        size = hashlib.sha256().digest_size
-        content = found[size:]
-        if hashlib.sha256(content).digest() != found[:size]:
-            raise ValueError(f"{path} is damaged")
-        return pickle.loads(content)
+def _hash(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
+
+
+def _check(path: str) -> None:
+    """Raise ValueError for a file that is not as it was written."""
+    content = Path(path).read_bytes()
+    size = len(_hash(b""))
+    if _hash(content[:-size]) != content[-size:]:
+        raise ValueError(f"{path} is damaged")
 
 
 class _PackLocator(_Locator):
