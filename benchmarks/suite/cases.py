@@ -1192,3 +1192,4 @@ _local_response("odd", "edge", 2, 3, 5, 17, size=3, alpha=0.2, beta=1.3, bias=0.
 _local_response("one-channel", "edge", 3, 4, 1, size=5)
 _local_response("nan-inf", "edge", 3, 4, 9, size=3, alpha=0.1, special=(np.nan,))
 _local_response("googlenet-b16", "bench", 16, 28, 28, 64, size=5)
+_transpose("space-to-depth", "edge", (1, 2, 2, 3, 2, 2), (0, 1, 3, 5, 2, 4))

@@ -135,11 +135,12 @@ def unzip_lines(x, block, ways, y):
 @separate
 def shuffle_block(x: Flat, block: Copy, y: Flat) -> None:
     """y = x of one block in which two, three or four lines or columns are dealt out."""
-    if block.target_line == 2:
+    ways = block.columns if block.columns == block.target_line else 0
+    if ways == 2:
         zip_lines(x, block, 2, y)
-    elif block.target_line == 3:
+    elif ways == 3:
         zip_lines(x, block, 3, y)
-    elif block.target_line == 4:
+    elif ways == 4:
         zip_lines(x, block, 4, y)
     elif block.source_column == 2:
         unzip_lines(x, block, 2, y)
