@@ -306,15 +306,15 @@ def _check_attribute(name: str, parameter: str, value: Any, kind: Any) -> None:
         wanted = "ints" if get_origin(kind) is tuple else kind.__name__
         raise TypeError(f"kernel {name}: {parameter} is {shown}, expected {wanted}")
     if hasattr(value, "_fields"):
+        for field, size in zip(value._fields, value, strict=True):
+            least = _LEAST.get(field.partition("_")[0], 1)
+            shapes.integer(f"kernel {name}", f"{parameter}.{field}", size, least)
         _check_dims(name, parameter, value)
 
 
 @lru_cache(1 << 12)
 def _check_dims(name: str, parameter: str, d: Any) -> None:
     """Sizes that a call can have, and a geometry that follows from itself."""
-    for field, size in zip(d._fields, d, strict=True):
-        least = _LEAST.get(field.partition("_")[0], 1)
-        shapes.integer(f"kernel {name}", f"{parameter}.{field}", size, least)
     where = f"kernel {name}"
     if isinstance(d, Conv2dDims):
         filters = (d.kh, d.kw, d.c // d.groups, d.f)

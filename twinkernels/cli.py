@@ -211,7 +211,7 @@ def evaluate(
     source = runs.own_data(model) if source is None else source
     images, labels = data.load_test(source, *_image_size(network))
     images = images.reshape(len(images), *network.input_shape)
-    if takes := foreign.set_pixels(network, pixels, images, labels):
+    if takes := foreign.set_pixels(network, runs.model_file(model), pixels, images, labels):
         print(f"pixels taken as {takes}: --pixels says otherwise", file=sys.stderr)
     tested = foreign.logits(network).evaluate(images, labels)
     terminal.say(f"test loss {tested.loss:.4f} on {source}")
@@ -238,7 +238,7 @@ def predict(
     _set_threads(threads)
     network = _load(model, backend)
     size = _image_size(network)
-    if takes := foreign.set_pixels(network, pixels):
+    if takes := foreign.set_pixels(network, runs.model_file(model), pixels):
         print(f"pixels taken as {takes}: --pixels says otherwise", file=sys.stderr)
     bad = False
     for path in images:
@@ -310,7 +310,7 @@ def draw(
     with server.listen(port) as listener:
         path = runs.model_file(model or SHIPPED)
         network = _load(path, backend)
-        if takes := foreign.set_pixels(network, pixels):
+        if takes := foreign.set_pixels(network, path, pixels):
             print(f"pixels taken as {takes}: --pixels says otherwise", file=sys.stderr)
         reader = Reader(network)
         print(f"http://{server.HOST}:{listener.getsockname()[1]}/ is open for drawing; Ctrl-C ends", flush=True)

@@ -8,7 +8,6 @@ Channels come first there: `layout` turns the weights, those of a linear layer b
 from __future__ import annotations
 
 import io
-import pickle
 import re
 import zipfile
 from collections.abc import Callable, Mapping
@@ -421,7 +420,9 @@ def _torch_state(path: Path) -> dict[str, np.ndarray]:
     torch = imported()
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except Exception as error:
+        if type(error).__name__ != "UnpicklingError":  # of a module that nothing here imports
+            raise
         raise ModelFormatError(
             "it holds more than arrays, whose code is not run; in PyTorch, "
             f"torch.save(module.state_dict(), 'weights.pth') writes them alone: {str(error).splitlines()[0]}"

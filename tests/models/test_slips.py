@@ -93,7 +93,7 @@ def backwards(wrong: Callable[[Any, SimpleNamespace, Value, Value], Any]) -> Low
 def other_shape(plan: Any, p: SimpleNamespace, x: Value, dy: Value) -> Any:
     dx = plan.value("dx", ("N", 3))
     plan.call("meannorm_backward", dy, shapes.channels(x.shape, "Own"), plan.gradient(x), plan.gradient(p.w))
-    plan.call("concat", dx, dx, plan.like(x))
+    plan.call("concat", dx, dx, None, None, plan.like(x))
     return dx
 
 

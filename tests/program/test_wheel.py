@@ -32,7 +32,8 @@ def git(*arguments: str, given: str = "") -> list[str]:
 
 
 def test_the_wheel_takes_the_packages_whole() -> None:
-    assert list(WHEEL) == ["packages"], "includes and excludes would need a test of their own"
+    assert list(WHEEL) == ["packages", "hooks"], "includes and excludes would need a test of their own"
+    assert WHEEL["hooks"] == {"custom": {}}, "hatch_build.py adds packs, and nothing where none is asked for"
     assert sorted(WHEEL["packages"]) == PACKAGES
     assert not {"include", "exclude", "only-include", "artifacts"} & PROJECT["tool"]["hatch"]["build"].keys()
 

@@ -50,7 +50,7 @@ def logarithm(x: float) -> float:
 
 def positive_power(a: float, b: float) -> float:
     """a ** b of a positive a; infinity beyond the largest float."""
-    return exp(b * math.log(a)) if 0.0 < a < INF else float(np.float64(a) ** b)
+    return exponential(b * math.log(a)) if 0.0 < a < INF else float(np.float64(a) ** b)
 
 
 def larger(a: float, b: float) -> float:

@@ -88,6 +88,8 @@ def _written(type_: types.Type) -> Any:
             type_.instance_class.__qualname__,
             [_written(field) for field in type_],
         ]
+    if isinstance(type_, types.BaseTuple):
+        return ["tuple", [_written(field) for field in type_]]
     if isinstance(type_, types.CPointer):
         return [type_.dtype.name]
     return type_.name
@@ -100,6 +102,8 @@ def _read(written: Any) -> types.Type:
         case [str(module), str(name), fields]:
             named_tuple = getattr(importlib.import_module(module), name)
             return types.BaseTuple.from_types([_read(field) for field in fields], named_tuple)
+        case ["tuple", fields]:
+            return types.BaseTuple.from_types([_read(field) for field in fields])
         case [dtype]:
             return types.CPointer(_read(dtype))
         case _:
