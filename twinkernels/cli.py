@@ -18,6 +18,7 @@ import kernels
 from data.files import expanded, write_atomically
 from data.images import pictures_in
 from models.encoding import harmless
+from models.exchange.formats import SAFETENSORS, kind_of
 from models.loading import load
 from models.nonfinite import NonFiniteError
 
@@ -211,7 +212,7 @@ def evaluate(
     source = runs.own_data(model) if source is None else source
     images, labels = data.load_test(source, *_image_size(network))
     images = images.reshape(len(images), *network.input_shape)
-    if takes := foreign.set_pixels(network, runs.model_file(model), pixels, images, labels):
+    if takes := foreign.set_pixels(network, _is_ours(model), pixels, images, labels):
         print(f"pixels taken as {takes}: --pixels says otherwise", file=sys.stderr)
     tested = foreign.logits(network).evaluate(images, labels)
     terminal.say(f"test loss {tested.loss:.4f} on {source}")
@@ -238,7 +239,7 @@ def predict(
     _set_threads(threads)
     network = _load(model, backend)
     size = _image_size(network)
-    if takes := foreign.set_pixels(network, runs.model_file(model), pixels):
+    if takes := foreign.set_pixels(network, _is_ours(model), pixels):
         print(f"pixels taken as {takes}: --pixels says otherwise", file=sys.stderr)
     bad = False
     for path in images:
@@ -310,7 +311,7 @@ def draw(
     with server.listen(port) as listener:
         path = runs.model_file(model or SHIPPED)
         network = _load(path, backend)
-        if takes := foreign.set_pixels(network, path, pixels):
+        if takes := foreign.set_pixels(network, _is_ours(path), pixels):
             print(f"pixels taken as {takes}: --pixels says otherwise", file=sys.stderr)
         reader = Reader(network)
         print(f"http://{server.HOST}:{listener.getsockname()[1]}/ is open for drawing; Ctrl-C ends", flush=True)
@@ -527,6 +528,10 @@ def _image_size(network: Graph) -> tuple[int, int]:
     if len(network.input_shape) != 3 or network.input_shape[2] != 1:
         raise ValueError(f"the model takes inputs {network.input_shape}, expected grey images (H, W, 1)")
     return network.input_shape[0], network.input_shape[1]
+
+
+def _is_ours(path: Path) -> bool:
+    return kind_of(runs.model_file(path)) == SAFETENSORS
 
 
 def _set_threads(threads: int | None) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
-from models.exchange.formats import SAFETENSORS, kind_of
 from models.graph import Graph, accuracy
 from models.layers import Softmax
 
@@ -19,20 +16,21 @@ TRIED = 500
 
 def set_pixels(
     network: Graph,
-    path: Path,
+    ours: bool,
     pixels: str | None,
     images: np.ndarray | None = None,
     labels: np.ndarray | None = None,
 ) -> str:
-    """Have a network take uint8 pixels as told; or, where its file is another program's and nobody says, as it seems.
+    """Have a network take uint8 pixels as told; or, where it has no normalisation and nobody says, as it seems.
 
-    A model file of ours says itself what it was trained on, and is left as it is where it says nothing. With labelled images it is the range that reads most of them, without it is 0..1. Returns what was assumed, "" where
-    nothing was. Raises ValueError for a text that is neither a range nor MEAN,STD.
+    With labelled images it is the range that reads most of them, without it is 0..1. A file of `ours` says itself what
+    it was trained on, and is left as it is where it says nothing. Returns what was assumed, "" where nothing was. Raises
+    ValueError for a text that is neither a range nor MEAN,STD.
     """
     if pixels is not None:
         network.normalisation = _normalisation(pixels)
         return ""
-    if network.normalisation is not None or kind_of(path) == SAFETENSORS:
+    if network.normalisation is not None or ours:
         return ""
     network.normalisation = RANGES["0..1"]
     if images is None or labels is None or len(network.output_shape) != 2:

@@ -118,9 +118,9 @@ def test_the_range_that_reads_most_is_taken() -> None:
 
     network = Bright({"flat": (Flatten(), "input"), "out": (Linear(2), "flat")}, "out", (2, 2, 1), "numpy")
     images, labels = np.zeros((3, 2, 2, 1), np.uint8), np.ones(3, np.uint8)
-    assert foreign.set_pixels(network, None, images, labels) == "-1..1, which reads 1.000 of 3 images"
+    assert foreign.set_pixels(network, False, None, images, labels) == "-1..1, which reads 1.000 of 3 images"
     assert network.normalisation == (127.5, 127.5)
-    assert foreign.set_pixels(network, None, images, labels) == ""
+    assert foreign.set_pixels(network, False, None, images, labels) == ""
 
 
 def test_the_loss_of_a_network_that_ends_in_softmax_is_that_of_its_logits() -> None:
