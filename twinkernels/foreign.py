@@ -24,8 +24,8 @@ def set_pixels(
     """Have a network take uint8 pixels as told; or, where it has no normalisation and nobody says, as it seems.
 
     With labelled images it is the range that reads most of them, without it is 0..1. A file of `ours` says itself what
-    it was trained on, and is left as it is where it says nothing. Returns what was assumed, "" where nothing was. Raises
-    ValueError for a text that is neither a range nor MEAN,STD.
+    it was trained on, and is left as it is where it says nothing. Returns what was assumed, "" where nothing was.
+    Raises ValueError for a text that is neither a range nor MEAN,STD.
     """
     if pixels is not None:
         network.normalisation = _normalisation(pixels)
