@@ -45,7 +45,6 @@ class _Job(NamedTuple):
 
     module: str
     name: str
-    threads: bool
     types: jit.ArgumentTypes
 
     def __str__(self) -> str:
@@ -54,7 +53,7 @@ class _Job(NamedTuple):
     @property
     def dispatcher(self) -> Any:
         importlib.import_module(self.module)
-        return jit.functions[self.module, self.name].variant(self.threads)
+        return jit.functions[self.module, self.name].dispatcher
 
     @property
     def done(self) -> bool:
@@ -64,19 +63,19 @@ class _Job(NamedTuple):
     def needs(self) -> list[_Job]:
         """The `separate` functions that have to be there first."""
         found = jit.needs(self.dispatcher.py_func, self.types)
-        return [_Job(module, name, False, declared) for module, name, declared in found]
+        return [_Job(module, name, declared) for module, name, declared in found]
 
     def do(self) -> None:
         self.dispatcher.compile(self.types)
 
     def written(self) -> str:
         """A line that `read` makes the same job of."""
-        return json.dumps([self.module, self.name, self.threads, [_written(type_) for type_ in self.types]])
+        return json.dumps([self.module, self.name, [_written(type_) for type_ in self.types]])
 
     @classmethod
     def read(cls, line: str) -> _Job:
-        module, name, threads, written = json.loads(line)
-        return cls(module, name, threads, tuple(map(_read, written)))
+        module, name, written = json.loads(line)
+        return cls(module, name, tuple(map(_read, written)))
 
 
 def _written(type_: types.Type) -> Any:
@@ -117,21 +116,21 @@ def compile_for(run: Callable[[], Any]) -> None:
     """
     with jit.recording() as calls:
         run()
-    compile_ahead((kernel, threads, kernel.types(arguments)) for kernel, threads, arguments in calls)
+    compile_ahead((kernel, kernel.types(arguments)) for kernel, _, arguments in calls)
 
 
-def compile_ahead(calls: Iterable[tuple[jit.CompiledKernel, bool, jit.ArgumentTypes]]) -> None:
-    """Compile what these calls lack: kernels, with or without threads, for argument types.
+def compile_ahead(calls: Iterable[tuple[jit.CompiledKernel, jit.ArgumentTypes]]) -> None:
+    """Compile what these calls lack: kernels for argument types.
 
     Nothing happens where that would not pay: for few functions, on one thread, without a cache; unless somebody is to
     be told of it, see `kernels.compiling`.
     """
     jobs: dict[_Job, set[_Job]] = {}
     with global_compiler_lock:  # a thread that asks for the same waits, and finds it done
-        for kernel, threads, arguments in calls:
+        for kernel, arguments in calls:
             name = kernel.__module__, kernel.__qualname__
             if jit.functions[name] is kernel:  # else another process would find the other of that name
-                _note(_Job(*name, threads, arguments), jobs)
+                _note(_Job(*name, arguments), jobs)
         processes = min(get_threads(), len(jobs), _MOST_PROCESSES)
         pays = processes > 1 and len(jobs) >= _FEWEST and _can_start()
         if pays and next(iter(jobs)).dispatcher._cache.is_writable():

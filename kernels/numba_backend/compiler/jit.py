@@ -36,7 +36,8 @@ from numba.extending import lower_builtin, type_callable
 from ...compiling import watched
 from ...interface import Scalar
 from .cache import DIRECTORY, Cache
-from .library import WholePipeline
+from .library import DisjointPart, Part, Whole
+from .loops import THREADS, has_loops, rewritten, with_threads
 from .threads import DISABLED, forked, turn, use_threads
 
 __all__ = [
@@ -65,48 +66,60 @@ ArgumentTypes = tuple[types.Type, ...]
 """Numba's types of a function's arguments."""
 
 FLAGS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "nogil": True}
-_OTHER_PASSES = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
-_PARALLEL = {"prange": True, **dict.fromkeys(_OTHER_PASSES, False)}
 
-serial = numba.njit(**FLAGS)
-"""Decorator for a helper that stays a function of its own in the machine code."""
+class _Helper(CPUDispatcher):
+    """A function that kernels call. Called from Python it is plain Python, so that what lays scratch out for a kernel
+    also says how much that is."""
 
-inline = numba.njit(forceinline=True, **FLAGS)
-"""Decorator for a helper that is merged into its caller: register tiles stay in registers."""
-
-
-class _Region(CPUDispatcher):
     def __call__(self, *args: Any) -> Any:
         return self.py_func(*args)
 
 
-def region(function: FunctionType) -> Any:
-    """Decorator for a helper with ``prange`` loops: merged into the kernel that calls it before those become parallel.
+def _helper(flags: Mapping[str, Any], pipeline: type[Part] = Part) -> Callable[[FunctionType], Any]:
+    def decorate(function: FunctionType) -> Any:
+        if DISABLED:
+            return numba.njit(**flags)(function)
+        dispatcher = _shared_out(function, {**flags, "pipeline_class": pipeline})
+        dispatcher.__class__ = _Helper
+        return dispatcher
 
-    Called from Python it is plain Python, so that what lays scratch out for a kernel also says how much that is.
-    """
-    dispatcher = numba.njit(inline="always", **FLAGS)(function)
-    if not DISABLED:
-        dispatcher.__class__ = _Region
+    return decorate
+
+
+def _shared_out(function: FunctionType, options: Mapping[str, Any]) -> Any:
+    """A dispatcher for a function. If it has loops over ``prange``, it takes one more argument, and its loops become
+    parts of the same flags."""
+    loops = has_loops(function)
+    dispatcher = numba.njit(**options)(with_threads(function) if loops else function)
+    dispatcher.has_loops = loops
+    if loops:
+        flags = {name: value for name, value in options.items() if name not in ("pipeline_class", "forceinline")}
+
+        def part(loop: FunctionType, disjoint: bool) -> Any:
+            return numba.njit(**flags, pipeline_class=DisjointPart if disjoint else Part)(loop)
+
+        dispatcher._compiler._get_implementation = lambda args, kws: rewritten(function, part)
     return dispatcher
 
 
-exact = numba.njit(forceinline=True, **{**FLAGS, "fastmath": {"contract", "nsz"}})
+serial = _helper(FLAGS)
+"""Decorator for a helper that stays a function of its own in the machine code."""
+
+inline = _helper({**FLAGS, "forceinline": True})
+"""Decorator for a helper that is merged into its caller: register tiles stay in registers."""
+
+region = inline
+"""`inline`."""
+
+exact = _helper({**FLAGS, "forceinline": True, "fastmath": {"contract", "nsz"}})
 """`inline` for arithmetic that must keep its order: error terms and range reductions rest on it."""
 
 _STRICT: dict[str, Any] = {**FLAGS, "fastmath": False}
 
-strict = numba.njit(forceinline=True, **_STRICT)
+strict = _helper({**_STRICT, "forceinline": True})
 """`inline` for a `kernel` that is `strict`."""
 
-
-class _Disjoint(CompilerBase):
-    def define_pipelines(self) -> list[Any]:
-        self.state.flags.noalias = True
-        return [DefaultPassBuilder.define_nopython_pipeline(self.state)]
-
-
-disjoint = numba.njit(pipeline_class=_Disjoint, **FLAGS)
+disjoint = _helper(FLAGS, DisjointPart)
 """`serial` for a helper whose array arguments share no memory, or are only read.
 
 Vector code for a loop over few channels then need not check them first: such checks are as long as the loop, and beyond
@@ -133,13 +146,10 @@ class _Separate:
         self.name = f"{function.__module__}.{function.__qualname__}"
         self.signature = inspect.signature(function, eval_str=True)
         self.dispatcher = _compiled(function, _STRICT if strict else FLAGS)
+        assert not self.dispatcher.has_loops, f"{self.name} is to be called by one thread"
         _kernel_dispatchers.discard(id(self.dispatcher))  # no kernel of its own, to those who watch the messages
         self.symbols: dict[types.Type, str] = {}
         functions[function.__module__, function.__qualname__] = self
-
-    def variant(self, threads: bool) -> Any:
-        """The Numba dispatcher: there is but one, without threads of its own."""
-        return self.dispatcher
 
     def declared(self, dtype: types.Type) -> ArgumentTypes:
         """The declared types of the arguments."""
@@ -254,9 +264,8 @@ def _provide_called(function: FunctionType, arguments: ArgumentTypes) -> None:
 class CompiledKernel:
     """A compiled function with ``prange`` loops, called from Python in the way that the threads of this process allow.
 
-    `parallel` and `serial` are the Numba dispatchers behind it, for calls from compiled code. Arguments named in
-    `optional` (name: number of axes) may be None in a call from Python; the function sees an empty array. Calls whose
-    arguments are `small` run without threads.
+    `dispatcher` is Numba's. Arguments named in `optional` (name: number of axes) may be None in a call from Python; the
+    function sees an empty array. Calls whose arguments are `small` run without threads.
     """
 
     def __init__(
@@ -273,25 +282,8 @@ class CompiledKernel:
         self._optional = tuple((names.index(name), ndim) for name, ndim in optional.items())
         self._small = small
         self._asked = _picker([names.index(name) for name in inspect.signature(small).parameters] if small else [])
-        self._serial: Callable[..., None] | None = None
-        self._flags = _STRICT if strict else FLAGS
-        self.parallel = _compiled(function, self._flags, parallel=_PARALLEL)
+        self.dispatcher = _compiled(function, _STRICT if strict else FLAGS)
         functions[function.__module__, function.__qualname__] = self
-
-    @property
-    def serial(self) -> Callable[..., None]:
-        """The same function without threads; a twin under another name, since Numba's cache would confuse the two."""
-        if self._serial is None:
-            function = self.__wrapped__
-            twin = FunctionType(function.__code__, function.__globals__, f"{function.__name__}_serial")
-            twin.__qualname__ = f"{function.__qualname__}_serial"
-            twin.__module__ = function.__module__
-            self._serial = _compiled(twin, self._flags)
-        return self._serial
-
-    def variant(self, threads: bool) -> Any:
-        """The Numba dispatcher with or without threads."""
-        return self.parallel if threads else self.serial
 
     def __call__(self, *args: Any) -> None:
         if self._small is not None and self._small(*self._asked(args)):
@@ -304,7 +296,7 @@ class CompiledKernel:
             _plainly(self.__wrapped__, args)
         else:
             with turn():
-                (self.serial if forked() else self.parallel)(*args)
+                self.dispatcher(*args, *self.threads(True))
 
     def alone(self, *args: Any) -> None:
         """The call without threads."""
@@ -314,15 +306,20 @@ class CompiledKernel:
         elif DISABLED:
             _plainly(self.__wrapped__, args)
         else:
-            self.serial(*args)
+            self.dispatcher(*args, *self.threads(False))
+
+    def threads(self, wanted: bool) -> tuple[int, ...]:
+        """The further argument of the compiled function, if it takes one: 0 for all threads, 1 for none beside."""
+        return (0 if wanted and not forked() else 1,) if self.dispatcher.has_loops else ()
 
     def types(self, arguments: Iterable[Any]) -> ArgumentTypes:
         """The argument types of a recorded call; a `Scalar` is yet to come."""
-        return tuple(_SCALARS[a.type] if isinstance(a, Scalar) else self.parallel.typeof_pyval(a) for a in arguments)
+        given = (_SCALARS[a.type] if isinstance(a, Scalar) else self.dispatcher.typeof_pyval(a) for a in arguments)
+        return (*given, *(THREADS for _ in self.threads(False)))
 
-    def address(self, threads: bool, arguments: ArgumentTypes) -> int:
-        """Where the machine code for these argument types lies, with or without threads; compiled or loaded if new."""
-        return _address(self.variant(threads), arguments)
+    def address(self, arguments: ArgumentTypes) -> int:
+        """Where the machine code for these argument types lies; compiled or loaded if new."""
+        return _address(self.dispatcher, arguments)
 
     def _prepared(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """None as an empty array, read-only arrays as others, and ints as 64 bits with a sign, whose arithmetic wraps.
@@ -438,11 +435,12 @@ def _absent(dtype: np.dtype, ndim: int) -> np.ndarray:
     return array
 
 
-def _compiled(function: FunctionType, flags: Mapping[str, Any] = FLAGS, **options: Any) -> Any:
-    dispatcher = numba.njit(**flags, **options, pipeline_class=WholePipeline)(function)
-    if not DISABLED:
-        dispatcher._cache = Cache(function, lambda arguments: _provide_called(function, arguments))
-        _kernel_dispatchers.add(id(dispatcher))
+def _compiled(function: FunctionType, flags: Mapping[str, Any]) -> Any:
+    if DISABLED:
+        return numba.njit(**flags)(function)
+    dispatcher = _shared_out(function, {**flags, "pipeline_class": Whole})
+    dispatcher._cache = Cache(function, lambda arguments: _provide_called(function, arguments))
+    _kernel_dispatchers.add(id(dispatcher))
     return dispatcher
 
 

@@ -158,14 +158,14 @@ class _Noted:
         self.bridge = _bridge(self.types)
         self.words: list[int] = []
         self.places: list[tuple[int, Scalar]] = []
-        for type_, value in zip(self.types, arguments, strict=True):
+        for type_, value in zip(self.types, arguments, strict=False):  # but for the number of threads, if it takes one
             if isinstance(value, Scalar):
                 self.places.append((len(self.words), value))
             self.words += _words(type_, value)
 
     def address(self) -> int:
         """Where the kernel's code lies."""
-        return self.kernel.address(self.threads and not forked(), self.types)
+        return self.kernel.address(self.types)
 
 
 def _words(type_: types.Type, value: Any) -> list[int]:
@@ -210,7 +210,7 @@ class Program:
             return
         words = self._words(rounds, scalars)
         with turn():
-            _run.serial(self._calls, self._table, self._places, words)
+            _run.dispatcher(self._calls, self._table, self._places, words)
 
     def times(self, scalars: Mapping[str, Sequence[float]]) -> np.ndarray | None:
         """All calls once: the seconds of each recorded function, by the clock's looks between kernels."""
@@ -220,7 +220,7 @@ class Program:
         words = self._words(1, scalars)
         stamps = np.empty((len(self._noted) + 1, 2), np.int64)
         with turn():
-            _run_and_look.serial(self._calls, self._table, self._places, words, clock, stamps)
+            _run_and_look.dispatcher(self._calls, self._table, self._places, words, clock, stamps)
         nanoseconds = stamps[:, 0] * 10**9 + stamps[:, 1]
         seconds: np.ndarray = np.diff(nanoseconds[[0, *self._ends]]) / 1e9
         return seconds
@@ -236,14 +236,14 @@ class Program:
 
     def _link(self) -> None:
         """Lay the table out. A forked child has one of its own, without threads."""
-        compile_ahead((noted.kernel, noted.threads and not forked(), noted.types) for noted in self._noted)
+        compile_ahead((noted.kernel, noted.types) for noted in self._noted)
         table: list[int] = []
         calls, places = [], []
         for noted in self._noted:
             calls.append((noted.bridge, len(table)))
             table.append(noted.address())
             places += [(len(table) + place, scalar) for place, scalar in noted.places]
-            table += noted.words
+            table += [*noted.words, *noted.kernel.threads(noted.threads)]
         self._calls = np.array(calls, np.int64).reshape(-1, 2)
         self._table = np.array(table, np.int64)
         self._places = np.array([place for place, _ in places], np.int64)

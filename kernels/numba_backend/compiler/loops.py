@@ -1,0 +1,257 @@
+"""What becomes of a loop over ``prange``: a function of its own, whose rounds the threads share out.
+
+Numba's own way compiles such a loop three times over, and the whole kernel again for calls without threads. Here a
+function with such loops takes one more argument, the number of threads, and its source is rewritten::
+
+    for i in prange(n):                      def loop(first, end, x, y):
+        y[i] = x[i]                              for i in range(first, end):
+                                                     y[i] = x[i]
+
+                                             launch(loop, threads, n, (x, y))
+
+Functions with loops that it calls are handed the number on; from within a loop, which one thread runs, a 1. Nothing
+that a loop assigns is seen outside it.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Iterable
+from types import FunctionType
+from typing import Any
+
+import numba
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import lower_builtin, type_callable
+from numba.np.ufunc.parallel import _launch_threads
+
+__all__ = ["THREADS", "has_loops", "rewritten", "with_threads"]
+
+THREADS = types.int64
+"""Type of the further argument: how many threads, 0 for as many as `kernels.set_threads` says."""
+
+_THREADS, _FIRST, _END, _LAUNCH = "threads__", "first__", "end__", "launch__"
+
+
+def has_loops(function: FunctionType) -> bool:
+    """Whether a function has loops over ``prange``, or calls one that has."""
+    return any(_is_loop(function, name) or _takes_threads(function, name) for name in function.__code__.co_names)
+
+
+def _is_loop(function: FunctionType, name: str) -> bool:
+    return function.__globals__.get(name) is numba.prange
+
+
+def _takes_threads(function: FunctionType, name: str) -> bool:
+    return bool(getattr(function.__globals__.get(name), "has_loops", False))
+
+
+def with_threads(function: FunctionType) -> FunctionType:
+    """The same function under a signature with one more argument."""
+    twin = FunctionType(function.__code__, function.__globals__, function.__name__)
+    twin.__module__, twin.__qualname__, twin.__doc__ = function.__module__, function.__qualname__, function.__doc__
+    signature = inspect.signature(function)
+    threads = inspect.Parameter(_THREADS, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    twin.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), threads]
+    )
+    return twin
+
+
+def rewritten(function: FunctionType, part: Callable[[FunctionType, bool], Any]) -> FunctionType:
+    """The function without its loops.
+
+    part: compiles a loop's function, given whether what it is handed are arguments of the function, which share no
+    memory, rather than views of them.
+    """
+    lines, number = inspect.getsourcelines(function)
+    tree = ast.parse(textwrap.dedent("".join(lines)))
+    ast.increment_lineno(tree, number - 1)
+    (definition,) = tree.body
+    assert isinstance(definition, ast.FunctionDef)
+    definition.decorator_list, definition.returns = [], None
+    for argument in definition.args.args:
+        argument.annotation = None
+    arguments = [argument.arg for argument in definition.args.args]
+    rewriter = _Rewriter(function)
+    definition.body = [rewriter.visit(statement) for statement in definition.body]
+    definition.args.args.append(ast.arg(_THREADS))
+    tree.body = [*rewriter.loops, definition]
+    names: dict[str, Any] = {**function.__globals__, _LAUNCH: launch}
+    exec(compile(ast.fix_missing_locations(tree), function.__code__.co_filename, "exec"), names)
+    for loop in rewriter.loops:
+        captured = [argument.arg for argument in loop.args.args[2:]]
+        names[loop.name].__module__ = function.__module__
+        names[loop.name] = part(names[loop.name], set(captured) <= set(arguments))
+    result: FunctionType = names[function.__name__]
+    result.__module__, result.__qualname__ = function.__module__, function.__qualname__
+    return result
+
+
+class _Rewriter(ast.NodeTransformer):
+    """Takes the loops out of a function; `loops` are the functions that they become."""
+
+    def __init__(self, function: FunctionType) -> None:
+        self._function, self._within = function, False
+        self.loops: list[ast.FunctionDef] = []
+
+    def visit_For(self, node: ast.For) -> ast.AST:
+        if not (isinstance(node.iter, ast.Call) and _is_loop(self._function, getattr(node.iter.func, "id", ""))):
+            return self.generic_visit(node)
+        (count,) = node.iter.args
+        if self._within:
+            node.iter = _call("range", count)
+            return self.generic_visit(node)
+        captured = _captured(node, self._function.__code__.co_varnames)
+        self._within = True
+        self.generic_visit(node)
+        self._within = False
+        name = f"{self._function.__name__}_loop{len(self.loops)}"
+        node.iter = _call("range", ast.Name(_FIRST, ast.Load()), ast.Name(_END, ast.Load()))
+        parameters = [ast.arg(parameter) for parameter in (_FIRST, _END, *captured)]
+        self.loops.append(
+            ast.FunctionDef(
+                name,
+                ast.arguments(posonlyargs=[], args=parameters, kwonlyargs=[], kw_defaults=[], defaults=[]),
+                [node],
+                [],
+                **_location(node),
+            )
+        )
+        handed = ast.Tuple([ast.Name(each, ast.Load()) for each in captured], ast.Load())
+        launched = _call(_LAUNCH, ast.Name(name, ast.Load()), ast.Name(_THREADS, ast.Load()), count, handed)
+        return ast.copy_location(ast.Expr(launched), node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if isinstance(node.func, ast.Name) and _takes_threads(self._function, node.func.id):
+            node.args.append(ast.Constant(1) if self._within else ast.Name(_THREADS, ast.Load()))
+        return node
+
+
+def _location(node: ast.stmt) -> dict[str, Any]:
+    return {name: getattr(node, name) for name in node._attributes}
+
+
+def _call(name: str, *arguments: ast.expr) -> ast.Call:
+    return ast.Call(ast.Name(name, ast.Load()), list(arguments), [])
+
+
+def _captured(loop: ast.For, variables: Iterable[str]) -> list[str]:
+    """The function's variables that a loop reads and does not assign."""
+    names = [node for statement in [loop.target, *loop.body] for node in ast.walk(statement) if isinstance(node, ast.Name)]
+    assigned = {node.id for node in names if not isinstance(node.ctx, ast.Load)}
+    read = {node.id for node in names} - assigned
+    return [name for name in variables if name in read]
+
+
+# --- Sharing a loop out ---------------------------------------------------------------------------------------------
+
+
+def launch(loop: Any, threads: int, n: int, captured: tuple[Any, ...]) -> None:
+    """loop(first, end, *captured) for parts of range(n), by so many threads."""
+
+
+@type_callable(launch)
+def _(context: Any) -> Callable[..., types.Type]:
+    def typer(loop: types.Dispatcher, threads: Any, n: Any, captured: types.BaseTuple) -> types.Type:
+        loop.get_call_type(context, _types(captured), {})
+        return types.void
+
+    return typer
+
+
+def _types(captured: types.BaseTuple) -> tuple[types.Type, ...]:
+    return (types.int64, types.int64, *map(types.unliteral, captured))
+
+
+_INT, _BYTES = ir.IntType(64), ir.IntType(8).as_pointer()
+_PART = ir.FunctionType(ir.VoidType(), [_BYTES.as_pointer(), _INT.as_pointer(), _INT.as_pointer(), _BYTES])
+
+
+@lower_builtin(launch, types.VarArg(types.Any))
+def _(context: Any, builder: ir.IRBuilder, signature: Any, values: tuple[ir.Value, ...]) -> ir.Value:
+    dispatcher, kind, *_, captured = signature.args
+    arguments = _types(captured)
+    threads, n = (context.cast(builder, values[i], signature.args[i], types.int64) for i in (1, 2))
+    result = dispatcher.dispatcher.overloads[arguments]
+    context.active_code_library.add_linking_library(result.library)
+    _launch_threads()  # brings the symbols
+    context.active_code_library._reload_init.add(_launch_threads)
+
+    handed = [
+        _borrowed(context, builder, type_, context.cast(builder, value, given, type_))
+        for given, type_, value in zip(captured, arguments[2:], cgutils.unpack_tuple(builder, values[3]), strict=True)
+    ]
+    fields = [_INT, _INT, _INT, *(value.type for value in handed)]
+    shared = cgutils.alloca_once(builder, ir.LiteralStructType(fields))
+    part = _part(context, builder.module, result.fndesc, arguments, shared.type)
+
+    one, zero = _INT(1), _INT(0)
+    count = cgutils.alloca_once_value(builder, threads)
+    with builder.if_then(builder.icmp_signed("==", threads, zero)):
+        asked = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_INT, []), "get_num_threads")
+        builder.store(builder.call(asked, []), count)
+    pool = builder.load(count)
+    parts = builder.select(builder.icmp_signed("<", n, pool), n, pool)
+    for i, value in enumerate([n, parts, zero, *handed]):
+        builder.store(value, cgutils.gep_inbounds(builder, shared, 0, i))
+    # The number of the first part goes in as an address, which `numba_parallel_for` moves on by steps of one byte.
+    number = cgutils.alloca_once_value(builder, ir.Constant(_BYTES, None))
+    step, dims = cgutils.alloca_once_value(builder, one), cgutils.alloca_once_value(builder, parts)
+    builder.store(parts, dims)
+    builder.store(one, step)
+    data = builder.bitcast(shared, _BYTES)
+    with builder.if_else(builder.icmp_signed(">", parts, one)) as (several, single):
+        with several:
+            types_ = [_BYTES] * 5 + [_INT] * 3
+            run = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(ir.VoidType(), types_), "numba_parallel_for"
+            )
+            pointers = [builder.bitcast(pointer, _BYTES) for pointer in (part, number, dims, step)]
+            builder.call(run, [*pointers, data, zero, one, pool])
+        with single:
+            builder.store(one, dims)
+            builder.store(one, cgutils.gep_inbounds(builder, shared, 0, 1))
+            builder.call(part, [number, dims, step, data])
+    failed = builder.load(cgutils.gep_inbounds(builder, shared, 0, 2))
+    with cgutils.if_unlikely(builder, builder.icmp_signed("!=", failed, zero)):
+        context.call_conv.return_user_exc(builder, MemoryError, ())
+    return context.get_dummy_value()
+
+
+def _borrowed(context: Any, builder: ir.IRBuilder, type_: types.Type, value: ir.Value) -> ir.Value:
+    """An array without its owner, so that no thread counts references."""
+    if isinstance(type_, types.Array):
+        array = context.make_array(type_)(context, builder, value)
+        array.meminfo, array.parent = (ir.Constant(field.type, None) for field in (array.meminfo, array.parent))
+        value = array._getvalue()
+    return value
+
+
+def _part(context: Any, module: ir.Module, loop: Any, arguments: tuple[types.Type, ...], shared: ir.Type) -> ir.Function:
+    """What `numba_parallel_for` calls: the loop's rounds that belong to some of the parts."""
+    name = f"{loop.llvm_func_name}.part"
+    if name in module.globals:
+        return module.globals[name]
+    function = ir.Function(module, _PART, name)
+    function.linkage = "internal"
+    builder = ir.IRBuilder(function.append_basic_block())
+    number, dims, _, data = function.args
+    data = builder.bitcast(data, shared)
+    n, parts, _, *values = (
+        builder.load(cgutils.gep_inbounds(builder, data, 0, i)) for i in range(len(shared.pointee.elements))
+    )
+    start = builder.ptrtoint(builder.load(number), _INT)
+    stop = builder.add(start, builder.load(dims))
+    first, end = (builder.sdiv(builder.mul(at, n), parts) for at in (start, stop))
+    callee = context.declare_function(module, loop)
+    status, _ = context.call_conv.call_function(builder, callee, types.none, arguments, [first, end, *values])
+    with cgutils.if_unlikely(builder, status.is_error):
+        builder.store(_INT(1), cgutils.gep_inbounds(builder, data, 0, 2))
+    builder.ret_void()
+    return function
