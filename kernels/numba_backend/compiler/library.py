@@ -6,7 +6,26 @@ from typing import Any
 
 import llvmlite.binding as llvm
 from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler import CompilerBase
+from numba.core.compiler_machinery import PassManager
+from numba.core.postproc import PostProcessor
+from numba.core.typed_passes import (
+    AnnotateTypes,
+    IRLegalization,
+    NativeLowering,
+    NoPythonBackend,
+    NopythonTypeInference,
+    PreLowerStripPhis,
+)
+from numba.core.untyped_passes import (
+    DeadBranchPrune,
+    FixupArgs,
+    GenericRewrites,
+    IRProcessing,
+    ReconstructSSA,
+    RewriteSemanticConstants,
+    TranslateByteCode,
+)
 
 __all__ = ["DisjointPart", "Part", "Whole"]
 
@@ -59,27 +78,53 @@ class _PartLibrary(JITCodeLibrary):
         """Nothing."""
 
 
+_PASSES = (
+    (TranslateByteCode, FixupArgs, IRProcessing, RewriteSemanticConstants, DeadBranchPrune, GenericRewrites)
+    + (ReconstructSSA, NopythonTypeInference, PreLowerStripPhis, IRLegalization, AnnotateTypes)
+    + (NativeLowering, NoPythonBackend)
+)
+"""Of Numba's some 25, those that our functions need: no closures, no generators, no array expressions."""
+
+
+class _Passes(PassManager):
+    def _runPass(self, index: int, compiler_pass: Any, state: Any) -> None:
+        """Without the checks of the passes themselves, which take as long as most of them."""
+        compiler_pass.analysis = self._analysis
+        if compiler_pass.run_pass(state) and isinstance(compiler_pass, ReconstructSSA):
+            PostProcessor(state.func_ir).run()
+
+
 class Whole(CompilerBase):
-    """Numba's pipeline, for what is called from Python or by address."""
+    """What is called from Python or by address."""
+
+    library: type[JITCodeLibrary] = _WholeLibrary
 
     def define_pipelines(self) -> list[Any]:
-        self.state.library = _WholeLibrary(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
+        """Numba's hook: the passes, and before them where the code goes."""
+        self.state.library = self.library(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
         self.state.library.enable_object_caching()
-        return [DefaultPassBuilder.define_nopython_pipeline(self.state)]
+        passes = _Passes("twinkernels")
+        for each in _PASSES:
+            passes.add_pass(each, each.__name__)
+        passes.finalize()
+        return [passes]
 
 
-class Part(CompilerBase):
-    """Numba's pipeline, for what is linked with that."""
+class Part(Whole):
+    """What is linked with that."""
+
+    library = _PartLibrary
 
     def define_pipelines(self) -> list[Any]:
-        self.state.library = _PartLibrary(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
+        """Without an entrance from Python or C."""
         self.state.flags.no_cpython_wrapper = self.state.flags.no_cfunc_wrapper = True
-        return [DefaultPassBuilder.define_nopython_pipeline(self.state)]
+        return super().define_pipelines()
 
 
 class DisjointPart(Part):
     """`Part` for functions whose arguments share no memory."""
 
     def define_pipelines(self) -> list[Any]:
+        """With a word to the optimiser."""
         self.state.flags.noalias = True
         return super().define_pipelines()
