@@ -61,12 +61,11 @@ def _copy_to_and_fro(y: np.ndarray, x: np.ndarray, times: int) -> None:
 
     The sign is turned, or the compiler might see that the way back changes nothing: plain copies came to 700 GB/s.
     """
-    for _ in prange(1):  # a kernel has a region
-        for _time in range(times):
-            for i in range(y.size):
-                y[i] = -x[i]
-            for i in range(y.size):
-                x[i] = -y[i]
+    for _ in range(times):
+        for i in range(y.size):
+            y[i] = -x[i]
+        for i in range(y.size):
+            x[i] = -y[i]
 
 
 def peak(dtype: DTypeLike = np.float32, threads: int = 1, repetitions: int = 20) -> float:

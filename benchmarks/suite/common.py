@@ -114,18 +114,10 @@ def compile_ahead(needed: Iterable[tuple[str, str]]) -> None:
     Whatever cannot be is compiled by the benchmark that needs it, and fails there.
     """
     with contextlib.suppress(ImportError):  # no Numba, or a commit that compiles one kernel after the other
-        try:
-            from kernels.numba_backend.compiler import ahead, jit
-        except ImportError:  # a commit before there was `compiler`
-            from kernels.numba_backend import ahead, jit  # type: ignore[attr-defined, no-redef]
+        from kernels.numba_backend.compiler.ahead import compile_for
 
-        calls = []
-        for case_id, dtype in needed:
-            run, _ = record(cases.get(case_id), dtype).bind(kernels.get("numba"))
-            with jit.recording() as recorded:
-                run()
-            calls += [(kernel, threads, kernel.types(arguments)) for kernel, threads, arguments in recorded]
-        ahead.compile_ahead(calls)
+        k = kernels.get("numba")
+        compile_for(*(lambda c=c, d=d: record(cases.get(c), d).bind(k)[0]() for c, d in needed))
 
 
 # Times -----------------------------------------------------------------------------------------------------------

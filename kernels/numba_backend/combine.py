@@ -6,7 +6,6 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from numpy import int64
 
 from ..interface import Input, Output, Scratch
 from ..shapes import AxisDims, BroadcastDims
@@ -115,11 +114,11 @@ def _total(x, times, axis, cut, divisor, y):
     for i in range(period):
         zeros[i] = 0
     for item in prange(sums.shape[0]):
-        for row in range(int64(item) * together, min((int64(item) + 1) * together, rows)):
+        for row in range(item * together, min((item + 1) * together, rows)):
             end = (row // many + 1) * whole
             start = end - whole + row % many * length
             bounds = start, min(start + length, end)
-            place = int64(item) * 2 * period
+            place = item * 2 * period
             found = sums_of(flat(x), flat(times), *bounds, period, after, flat(zeros), flat(sums), place)
             if many == 1:
                 for i in range(after):
@@ -202,7 +201,7 @@ def divide_backward(
 def _divide_twice(b, db):
     """db = −db / b / b."""
     for c in prange((db.size + CHUNK - 1) // CHUNK):
-        for i in range(int64(c) * CHUNK, min((int64(c) + 1) * CHUNK, db.size)):
+        for i in range(c * CHUNK, min((c + 1) * CHUNK, db.size)):
             db[i] = -(db[i] / b[i] / b[i])
 
 

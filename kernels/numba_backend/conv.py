@@ -8,10 +8,8 @@ is no contraction.
 
 from __future__ import annotations
 
-from numpy import int64
-
 from ..shapes import Conv2dDims
-from .compiler.jit import Flat, kernel, prange, region, separate
+from .compiler.jit import Flat, inline, kernel, prange, separate
 from .tiles.chunks import share
 from .tiles.correlate import (
     ITEMS,
@@ -118,7 +116,7 @@ def conv2d(x, w, b, d, scratch, y):
     correlate(x, w, b, d, False, d.h * d.w * d.c, d.oh * d.ow * d.f, scratch, 0, y)
 
 
-@region
+@inline
 def correlate(x, w, b, d, flipped, x_image, y_image, scratch, start, y):
     """y = x * w + b, transposed if `flipped`, of images of so many elements each, with scratch from `start` on."""
     n, depthwise = x.shape[0], is_depthwise(d)
@@ -132,7 +130,7 @@ def correlate(x, w, b, d, flipped, x_image, y_image, scratch, start, y):
                 interleave(Place(flat(x), 0), n, x_image, block, blocks, layout.block)
     items = min(rows, ITEMS)
     for i in prange(items):
-        low, high = share(rows, int64(i), items)  # prange counts unsigned, and unsigned with signed makes floats
+        low, high = share(rows, i, items)
         if depthwise:
             for row in range(low, high):
                 depthwise_row(flat(x), row, d, flipped, flat(w), flat(b), flat(y))
@@ -147,7 +145,7 @@ def conv2d_backward_scratch(d: Conv2dDims, n: int) -> int:
     return max(int(gradient_layout(d, n, vector).end) for vector in LANES)
 
 
-@region
+@inline
 def gradient_layout(d, n, vector):
     """The layout in scratch of the gradient of the input, behind the chunks."""
     return correlation_layout(d, n, True, min(n, CHUNKS) * chunk_layout(d).size, vector)
@@ -167,8 +165,7 @@ def conv2d_backward(dy, x, w, d, scratch, dx, dw, db):
             if layout.block > 0:
                 blocks = layout.blocks
             pack_filters(flat(w), d, True, Place(flat(scratch), layout.filters))
-    for c in prange(chunks):
-        chunk = int64(c)
+    for chunk in prange(chunks):
         first, end = share(n, chunk, chunks)
         place = Place(flat(scratch), chunk * size)
         if depthwise:
@@ -182,8 +179,7 @@ def conv2d_backward(dy, x, w, d, scratch, dx, dw, db):
     if db.size:
         add_chunks(Place(flat(scratch), chunk_layout(d).sums), size, chunks, flat(db), 0, db.size)
     items = max(min(rows, ITEMS), CHUNKS)
-    for i in prange(items):
-        item = int64(i)  # each with its share of dw, so that every thread gets as much of either
+    for item in prange(items):  # each with its share of dw, so that every thread gets as much of either
         first, end = share(dw.size, item, items)
         add_chunks(Place(flat(scratch), 0), size, chunks, flat(dw), first, end)
         low, high = share(rows, item, items)
@@ -207,7 +203,7 @@ def convtranspose2d(x, w, b, d, scratch, y):
     correlate(x, w, b, d, True, d.oh * d.ow * d.f, d.h * d.w * d.c, scratch, 0, y)
 
 
-@region
+@inline
 def transposed_slot(d):
     """Elements of a chunk and of the sums of dy behind it."""
     return chunk_layout(d).size + (d.c + 15) // 16 * 16
@@ -224,8 +220,7 @@ def convtranspose2d_backward(dy, x, w, d, scratch, dx, dw, db):
     """dx = dy * w, dw as that of the convolution from dy to x, and db = the sum of dy over images and positions."""
     n, none, depthwise = x.shape[0], scratch[:0], is_depthwise(d)
     slot, chunks, image = transposed_slot(d), min(x.shape[0], CHUNKS), d.h * d.w * d.c
-    for c in prange(chunks):
-        chunk = int64(c)
+    for chunk in prange(chunks):
         first, end = share(n, chunk, chunks)
         place = Place(flat(scratch), chunk * slot)
         if depthwise:
@@ -238,7 +233,7 @@ def convtranspose2d_backward(dy, x, w, d, scratch, dx, dw, db):
     if db.size:
         add_chunks(Place(flat(scratch), chunk_layout(d).size), slot, chunks, flat(db), 0, db.size)
     for i in prange(CHUNKS):
-        first, end = share(dw.size, int64(i), CHUNKS)
+        first, end = share(dw.size, i, CHUNKS)
         add_chunks(Place(flat(scratch), 0), slot, chunks, flat(dw), first, end)
     if dx.size:
         correlate(dy, w, none, d, False, image, d.oh * d.ow * d.f, scratch, chunks * slot, dx)

@@ -14,10 +14,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy import int64
 
 from ..shapes import Conv2dDims, LinearDims, Pool2dDims
-from .compiler.jit import Bytes, Flat, exact, kernel, prange, region, separate
+from .compiler.jit import Bytes, Flat, exact, inline, kernel, prange, separate
 from .conv import conv2d_scratch
 from .linear import linear_backward_scratch, linear_gradients, linear_scratch
 from .tiles.chunks import SMALL, load, share, store
@@ -93,13 +92,13 @@ LINE, STRIP = TileShape(1, 1, 1), TileShape(4, 1, 4)
 _SHARES = 64  # of rows: each has moments of its own
 
 
-@region
+@inline
 def get(array, offset, left):
     """One vector, of which `left` elements are there."""
     return load(LINE, array, offset, 0, left)
 
 
-@region
+@inline
 def put(tile, array, offset, left):
     """Store one vector, of which `left` elements are there."""
     store(LINE, tile, array, offset, 0, left)
@@ -108,14 +107,14 @@ def put(tile, array, offset, left):
 # --- Forward --------------------------------------------------------------------------------------------------------
 
 
-@region
+@inline
 def moment(value, shift, total, square):
     """The sums of offsets from the shift, and of their squares, with one more value."""
     offset = tile_subtract(value, shift)
     return tile_add(total, offset), tile_multiply_add(square, offset, offset)
 
 
-@region
+@inline
 def window(z, at, d, kh, kw, left, sign, shift):
     """One window of one vector of channels: (peak, its place, sum of offsets, sum of their squares)."""
     zeros = tile_zeros(LINE, z)
@@ -142,7 +141,7 @@ class Moments(NamedTuple):
     square: Any
 
 
-@region
+@inline
 def mean_of_rows(z, start, apart, images, positions, channels, left):
     """About the mean of one vector of channels, over so many positions of each image: a shift. 0 where it overflows."""
     totals = tile_zeros(STRIP, z)
@@ -238,7 +237,7 @@ def pool_rows(z: Place, d: Pool2dDims, part: Part, gamma: Flat, count: int, mome
         put(square, sums, at_square, left)
 
 
-@region
+@inline
 def join_moments(moments, slot, shares, eps, mean, inv_std, var):
     """The statistics of `batchnorm` from the shares' moments; their numbers of positions stand behind these."""
     channels = mean.size
@@ -276,7 +275,7 @@ def normalise_rows(
             put(tile_where_positive(value, value), y, at, left)
 
 
-@region
+@inline
 def normalise_peaks(peak, gamma, beta, mean, inv_std, times, to, y):
     """y = relu(gamma (peak - mean) inv_std + beta); the factors are kept at `to`."""
     channels = mean.size
@@ -285,18 +284,18 @@ def normalise_peaks(peak, gamma, beta, mean, inv_std, times, to, y):
         times[to + channel] = gamma[channel] * inv_std[channel]
     shares = min(positions, _SHARES)
     for i in prange(shares):
-        low, high = share(positions, int64(i), shares)
+        low, high = share(positions, i, shares)
         factors = Place(flat(times), to)
         normalise_rows(flat(peak), low, high, channels, flat(mean), factors, flat(beta), flat(y))
 
 
-@region
+@inline
 def slot_size(channels):
     """Elements of a share's moments, in whole cache lines."""
     return whole_lines(3 * channels + 1)
 
 
-@region
+@inline
 def whole_lines(size):
     """So many elements and up to 15 more: what follows begins a cache line of float32."""
     return (size + 15) // 16 * 16
@@ -313,8 +312,8 @@ def batchnorm_relu_maxpool2d(x, gamma, beta, eps, d, scratch, mean, inv_std, var
     units = n * d.oh
     shares = min(units, _SHARES)
     for i in prange(shares):
-        low, high = share(units, int64(i), shares)
-        at, count = int64(i) * slot, 0
+        low, high = share(units, i, shares)
+        at, count = i * slot, 0
         while low < high:
             image, p = low // d.oh, low % d.oh
             end = min(d.oh, p + high - low)
@@ -349,8 +348,8 @@ def conv2d_batchnorm_relu_maxpool2d(
     units = layout.blocks * pool.oh
     shares = min(units, _SHARES)
     for i in prange(shares):
-        low, high = share(units, int64(i), shares)
-        at, count = int64(i) * slot, 0
+        low, high = share(units, i, shares)
+        at, count = i * slot, 0
         while low < high:
             block, p = low // pool.oh, low % pool.oh
             end = min(pool.oh, p + high - low)
@@ -375,7 +374,7 @@ def conv2d_batchnorm_relu_maxpool2d(
 # --- Backward -------------------------------------------------------------------------------------------------------
 
 
-@region
+@inline
 def add_windows(dy, peak, minus, scale, plus, total, product):
     """The sums of dy past the ReLU, and of its products with the peaks' offsets from the mean, with a tile more."""
     offset = tile_subtract(peak, minus)
@@ -410,7 +409,7 @@ def sum_windows(
         put(product, sums.memory, to + channels, left)
 
 
-@region
+@inline
 def window_sums(dy, peak, gamma, beta, mean, inv_std, count, scratch, dgamma, dbeta):
     """dgamma, dbeta, and what `expand_rows` needs, in scratch; `count` values of a channel were normalised together.
 
@@ -422,8 +421,8 @@ def window_sums(dy, peak, gamma, beta, mean, inv_std, count, scratch, dgamma, db
         scratch[fo + channel] = gamma[channel] * inv_std[channel]
     shares = min(positions, _SHARES)
     for i in prange(shares):
-        low, high = share(positions, int64(i), shares)
-        factors, sums = Place(flat(scratch), fo), Place(flat(scratch), int64(i) * 2 * channels)
+        low, high = share(positions, i, shares)
+        factors, sums = Place(flat(scratch), fo), Place(flat(scratch), i * 2 * channels)
         sum_windows(flat(dy), flat(peak), low, high, channels, flat(mean), flat(beta), factors, sums)
     for channel in range(channels):
         total, product = 0.0, 0.0
@@ -435,13 +434,13 @@ def window_sums(dy, peak, gamma, beta, mean, inv_std, count, scratch, dgamma, db
         scratch[fo + 2 * channels + channel] = -product * inv_std[channel] * inv_std[channel] / count
 
 
-@region
+@inline
 def factors_start(channels):
     """Where `window_sums` leaves the factors: behind two sums a share."""
     return 2 * _SHARES * channels
 
 
-@region
+@inline
 def sums_size(channels):
     """Elements of scratch that `window_sums` takes: the sums and three factors a channel."""
     return whole_lines(factors_start(channels) + 3 * channels)
@@ -456,7 +455,7 @@ class Slopes(NamedTuple):
     slope: Any
 
 
-@region
+@inline
 def share_gradient(z, d, kh, kw, left, gradient, place, slopes, dz):
     """One window of `expand_rows`, which begins where z and dz do."""
     for i in range(kh):
@@ -524,7 +523,7 @@ def batchnorm_relu_maxpool2d_backward(dy, x, gamma, beta, mean, inv_std, peak, a
     units = n * d.oh if dx.size else 0
     shares = min(units, _SHARES)
     for i in prange(shares):
-        low, high = share(units, int64(i), shares)
+        low, high = share(units, i, shares)
         while low < high:
             image, p = low // d.oh, low % d.oh
             end = min(d.oh, p + high - low)
@@ -543,7 +542,7 @@ class BlockLayout(NamedTuple):
     end: int
 
 
-@region
+@inline
 def block_layout(d, n, wanted):
     """The layout for n images. dz is of all images if dx is `wanted`, else of those that a chunk has in hand."""
     chunks, start = min(n, CHUNKS), sums_size(d.f)
@@ -578,8 +577,7 @@ def conv2d_batchnorm_relu_maxpool2d_backward(
         if layout.block > 0:
             blocks = layout.blocks
         pack_filters(flat(w), d, True, Place(flat(scratch), layout.filters))
-    for c in prange(chunks):
-        chunk = int64(c)
+    for chunk in prange(chunks):
         first, end = share(n, chunk, chunks)
         factors, sums = Place(flat(scratch), factors_start(d.f)), Place(flat(scratch), places.chunks + chunk * size)
         for image in range(first, end, together):
@@ -594,8 +592,7 @@ def conv2d_batchnorm_relu_maxpool2d_backward(
         dz, interleaved = Place(flat(scratch), places.dz), Place(flat(scratch), layout.interleaved)
         interleave(dz, n, z_image, block, interleaved, layout.block)
     items = max(min(rows, ITEMS), CHUNKS)
-    for i in prange(items):
-        item = int64(i)
+    for item in prange(items):
         first, end = share(dw.size, item, items)
         add_chunks(Place(flat(scratch), places.chunks), size, chunks, flat(dw), first, end)
         low, high = share(rows, item, items)
@@ -632,7 +629,7 @@ def past_relu(dy: Flat, y: Flat, low: int, high: int, out: Flat) -> None:
 def linear_relu_backward(dy, y, x, w, d, scratch, dx, dw, db):
     shares = min(x.shape[0], _SHARES)
     for i in prange(shares):
-        low, high = share(dy.size, int64(i), shares)
+        low, high = share(dy.size, i, shares)
         past_relu(flat(dy), flat(y), low, high, flat(scratch))
     linear_gradients(scratch, x, w, d, scratch[whole_lines(dy.size) :], dx, dw, db)
 
@@ -732,7 +729,7 @@ def conv2d_folded(x, packed, bias, relu, pool, d, scratch, y):
     units = layout.blocks * pool.oh
     shares = min(units, _SHARES)
     for i in prange(shares):
-        low, high = share(units, int64(i), shares)
+        low, high = share(units, i, shares)
         while low < high:
             block, p = low // pool.oh, low % pool.oh
             end = min(pool.oh, p + min(step, high - low))
@@ -740,7 +737,7 @@ def conv2d_folded(x, packed, bias, relu, pool, d, scratch, y):
             source = images_of(Place(flat(x), 0), flat(scratch), n, layout)
             filters = Filters(flat(packed), 0, flat(bias), relu)
             if pooled:
-                first, to = first_image(block, source), buffers + int64(i) * buffer
+                first, to = first_image(block, source), buffers + i * buffer
                 images = min(together, n - first)
                 origin = to - first * z_image - p * pool.kh * row  # where row 0 of image 0 would be
                 z = Rows(flat(scratch), origin, z_image)

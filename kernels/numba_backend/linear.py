@@ -1,7 +1,7 @@
 """Linear layers: three matrix products. Formulas and shapes: `kernels.interface`."""
 
 from ..shapes import LinearDims
-from .compiler.jit import kernel, region
+from .compiler.jit import inline, kernel
 from .tiles.gemm import few, matmul, matmul_scratch, row_major, transposed
 
 __all__ = ["linear", "linear_backward", "linear_backward_scratch", "linear_scratch"]
@@ -24,7 +24,7 @@ def linear(x, w, b, d, scratch, y):
     matmul(x, row_major(n, d.k), w, row_major(d.k, d.m), b, False, none, scratch, y)
 
 
-@region
+@inline
 def linear_gradients(dy, x, w, d, scratch, dx, dw, db):
     """dx = dy w^T, dw = x^T dy, db = the sum of dy over the samples."""
     n, none = x.shape[0], scratch[:0]

@@ -6,11 +6,10 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy import int64
 
 from ..interface import InPlace, Input, Output, Scratch
 from ..shapes import ChannelDims, GroupDims
-from .compiler.jit import disjoint, inline, kernel, prange, region
+from .compiler.jit import disjoint, inline, kernel, prange
 from .tiles.chunks import CHUNK, block_rows, chunk, chunks, elementwise, rows, run, share
 from .tiles.strips import (
     add_up,
@@ -57,18 +56,18 @@ __all__ = [
 ]
 
 
-@region
+@inline
 def add_up_all(x, length, partial, divisor, sums):
     """sums = Σ x / divisor by channel."""
     period = partial.shape[2]
     for c in prange(partial.shape[0]):
         start, stop = bounds(c, length, x.size)
-        add_up(flat(x), start, stop, period, sums.size, flat(partial), int64(c) * period)
+        add_up(flat(x), start, stop, period, sums.size, flat(partial), c * period)
     for channel in range(sums.size):
         sums[channel] = joined(partial, 0, channel) / divisor
 
 
-@region
+@inline
 def apply(x, length, factors, channels, y):
     """y = (x − minus) times + plus by channel: the rows of `factors`, so far without their repetitions."""
     period = factors.shape[1]
@@ -79,16 +78,13 @@ def apply(x, length, factors, channels, y):
         affine(flat(x), start, stop, period, flat(factors), flat(y))
 
 
-# What belongs to channels is computed in loops: np.zeros or an assignment of arrays would be one more parallel region.
-
-
 @kernel
 def _batchnorm(x, gamma, beta, eps, length, partial, y, mean, inv_std, var):
     channels, m, rows = mean.size, x.size // mean.size, length // mean.size
     parts, _, period = partial.shape
     for c in prange(parts):
         start, stop = bounds(c, length, x.size)
-        add_up_squares(flat(x), start, stop, period, channels, flat(partial), int64(c) * 3 * period)
+        add_up_squares(flat(x), start, stop, period, channels, flat(partial), c * 3 * period)
     factors = np.empty((3, period), x.dtype)
     for channel in range(channels):
         total = 0.0
@@ -120,7 +116,7 @@ def _batchnorm_backward(dy, x, gamma, mean, inv_std, length, partial, dx, dgamma
     spread(flat(factors), 0, period, channels)
     for c in prange(parts):
         start, stop = bounds(c, length, x.size)
-        at = int64(c) * 2 * period
+        at = c * 2 * period
         add_up_products(flat(dy), flat(x), start, stop, period, channels, flat(factors), flat(partial), at)
     for channel in range(channels):
         dbeta[channel] = joined(partial, 0, channel)
@@ -161,7 +157,7 @@ def _batchnorm_inference_backward(dy, x, gamma, mean, var, eps, length, partial,
         spread(flat(factors), row * period, period, channels)
     for c in prange(parts):
         start, stop = bounds(c, length, x.size)
-        at = int64(c) * 2 * period
+        at = c * 2 * period
         add_up_products(flat(dy), flat(x), start, stop, period, channels, flat(means), flat(partial), at)
         if dx.size:
             affine(flat(dy), start, stop, period, flat(factors), flat(dx))
@@ -170,7 +166,7 @@ def _batchnorm_inference_backward(dy, x, gamma, mean, var, eps, length, partial,
         dgamma[channel] = joined(partial, 1, channel) / np.sqrt(var[channel] + eps)
 
 
-@region
+@inline
 def apply_mean(x, length, mean, divisor, beta, period, y):
     """y = x − mean / divisor + beta, an empty beta being zero."""
     factors = np.empty((3, period), x.dtype)
@@ -349,7 +345,7 @@ def standardise(xs, gamma, beta, eps, ys):
 def _layernorm(x, gamma, beta, eps, y, mean, inv_std):
     height, least = block_rows(x), x.dtype.type(eps)
     for b in prange((x.shape[0] + height - 1) // height):
-        for row in range(int64(b) * height, min((int64(b) + 1) * height, x.shape[0])):
+        for row in range(b * height, min((b + 1) * height, x.shape[0])):
             mean[row], inv_std[row] = standardise(x[row], gamma, beta, least, y[row])
 
 
@@ -387,7 +383,7 @@ def row_gradient(dys, xs, gamma, mean, scale, dxs):
 def _layernorm_backward(dy, x, gamma, mean, inv_std, sums, dx, dgamma, dbeta):
     rows, channels = x.shape
     for item in prange(sums.shape[0]):
-        first, end = share(rows, int64(item), sums.shape[0])
+        first, end = share(rows, item, sums.shape[0])
         own_gamma, own_beta = sums[item, 0], sums[item, 1]
         for i in range(channels):
             own_gamma[i] = 0
@@ -436,8 +432,8 @@ def layernorm_backward(
 @inline
 def piece(item, d, length, many):
     """(sample, start, stop) of one of the pieces of each sample, `length` elements each."""
-    sample, size = int64(item) // many, d.positions * d.channels
-    start, stop = bounds(int64(item) % many, length, size)
+    sample, size = item // many, d.positions * d.channels
+    start, stop = bounds(item % many, length, size)
     return sample, sample * size + start, sample * size + stop
 
 
@@ -464,7 +460,7 @@ def _groupnorm(x, gamma, beta, eps, d, length, sums, factors, y, mean, inv_std):
     many, period = sums.shape[1], sums.shape[3]
     for item in prange(sums.shape[0] * many):
         _, start, stop = piece(item, d, length, many)
-        add_up_squares(flat(x), start, stop, period, d.channels, flat(sums), int64(item) * 3 * period)
+        add_up_squares(flat(x), start, stop, period, d.channels, flat(sums), item * 3 * period)
     for n in range(sums.shape[0]):
         for group in range(d.groups):
             average, variance = group_statistics(sums[n], d, length // d.channels, group)
@@ -491,7 +487,7 @@ def _groupnorm_backward(dy, x, gamma, mean, inv_std, d, length, sums, factors, d
         spread(flat(factors), n * 5 * period, period, d.channels)
     for item in prange(sums.shape[0] * many):
         sample, start, stop = piece(item, d, length, many)
-        means, at = flat(factors[sample]), int64(item) * 2 * period
+        means, at = flat(factors[sample]), item * 2 * period
         add_up_products(flat(dy), flat(x), start, stop, period, d.channels, means, flat(sums), at)
     for channel in range(d.channels):
         total = products = 0.0
@@ -627,7 +623,7 @@ def _local_response_norm(x, size, alpha, beta, bias, y, scale):
     real, height = x.dtype.type, block_rows(x)
     weight, exponent, least = real(alpha / size), real(beta), real(bias)
     for b in prange((x.shape[0] + height - 1) // height):
-        for row in range(int64(b) * height, min((int64(b) + 1) * height, x.shape[0])):
+        for row in range(b * height, min((b + 1) * height, x.shape[0])):
             respond(x[row], size, weight, exponent, least, y[row], scale[row])
 
 
@@ -656,7 +652,7 @@ def _local_response_norm_backward(dy, x, scale, size, alpha, beta, terms, dx):
     real, height = x.dtype.type, block_rows(x)
     weight, exponent = real(2 * alpha * beta / size), real(beta)
     for b in prange((x.shape[0] + height - 1) // height):
-        for row in range(int64(b) * height, min((int64(b) + 1) * height, x.shape[0])):
+        for row in range(b * height, min((b + 1) * height, x.shape[0])):
             response_gradient(dy[row], x[row], scale[row], size, weight, exponent, terms[b, 0], terms[b, 1], dx[row])
 
 

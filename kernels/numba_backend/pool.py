@@ -128,13 +128,13 @@ def maxima_one_by_one(row, d, x, y, argmax):
 @kernel
 def _maxpool2d(x, d, y, argmax):
     for row in prange(y.size // (d.ow * d.c)):
-        along(int64(row), d, maxima, (flat(x), flat(y), flat(argmax)))
+        along(row, d, maxima, (flat(x), flat(y), flat(argmax)))
 
 
 @kernel
 def _maxpool2d_one_by_one(x, d, y, argmax):
     for row in prange(y.size // (d.ow * d.c)):
-        maxima_one_by_one(int64(row), d, x, y, argmax)
+        maxima_one_by_one(row, d, x, y, argmax)
 
 
 @inline
@@ -162,7 +162,7 @@ def weight(d, count_include_pad, bounds):
 @kernel
 def _avgpool2d(x, d, count_include_pad, y):
     for row in prange(y.size // (d.ow * d.c)):
-        along(int64(row), d, averages, (count_include_pad, flat(x), flat(y)))
+        along(row, d, averages, (count_include_pad, flat(x), flat(y)))
 
 
 @inline
@@ -234,19 +234,19 @@ def to_maxima_one_by_one(image, d, dy, argmax, dx):
 @kernel
 def _maxpool2d_backward(dy, argmax, d, dx):
     for image in prange(dx.size // (d.h * d.w * d.c)):
-        backward(int64(image), d, to_maxima, (flat(dy), flat(argmax), flat(dx)), dx)
+        backward(image, d, to_maxima, (flat(dy), flat(argmax), flat(dx)), dx)
 
 
 @kernel
 def _maxpool2d_backward_one_by_one(dy, argmax, d, dx):
     for image in prange(dx.size // (d.h * d.w * d.c)):
-        to_maxima_one_by_one(int64(image), d, dy, argmax, dx)
+        to_maxima_one_by_one(image, d, dy, argmax, dx)
 
 
 @kernel
 def _avgpool2d_backward(dy, d, count_include_pad, dx):
     for image in prange(dx.size // (d.h * d.w * d.c)):
-        backward(int64(image), d, to_all, (count_include_pad, flat(dy), flat(dx)), dx)
+        backward(image, d, to_all, (count_include_pad, flat(dy), flat(dx)), dx)
 
 
 def maxpool2d(x: Input, d: Pool2dDims, y: Output, argmax: Output) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy import int64
 
 from ..interface import Input, Output
 from ..shapes import PAD_MODES, Pad2dDims, SliceDims, Upsample2dDims
@@ -35,8 +34,7 @@ def copy_to(y, at, x, start, size):
 
 @kernel(optional={"third": 2, "fourth": 2})
 def _concat(a, b, third, fourth, y):
-    for n in prange(y.shape[0]):
-        row = int64(n)
+    for row in prange(y.shape[0]):
         at = copy_to(flat(y), row * y.shape[1], flat(a), row * a.shape[1], a.shape[1])
         at = copy_to(flat(y), at, flat(b), row * b.shape[1], b.shape[1])
         at = copy_to(flat(y), at, flat(third), row * third.shape[1], third.shape[1])
@@ -165,8 +163,8 @@ def _pad2d(x, d, mode, value, y):
     first, end = middle(d)
     fixed = x.dtype.type(value)
     for n in prange(y.size // (d.ow * d.c)):
-        image, at = int64(n) // d.oh, int64(n) * d.ow * d.c
-        h = inside(int64(n) % d.oh - d.top, d.h, mode)
+        image, at = n // d.oh, n * d.ow * d.c
+        h = inside(n % d.oh - d.top, d.h, mode)
         if h < 0:
             fill(flat(y), at, d.ow * d.c, fixed)
         else:
@@ -192,12 +190,12 @@ def pad_pixel(x, row, d, mode, value, y, at, q):
 def _pad2d_backward(dy, d, mode, dx):
     first, end = middle(d)
     for n in prange(dx.size // (d.h * d.w * d.c)):
-        image = int64(n) * d.h * d.w * d.c
+        image = n * d.h * d.w * d.c
         fill(flat(dx), image, d.h * d.w * d.c, dx.dtype.type(0))
         for p in range(d.oh):
             h = inside(p - d.top, d.h, mode)
             if h >= 0:
-                row, at = image + h * d.w * d.c, (int64(n) * d.oh + p) * d.ow * d.c
+                row, at = image + h * d.w * d.c, (n * d.oh + p) * d.ow * d.c
                 add_to(flat(dx), row + (first - d.left) * d.c, flat(dy), at + first * d.c, (end - first) * d.c)
                 for q in range(d.ow):
                     w = inside(q - d.left, d.w, mode)

@@ -29,7 +29,7 @@ def compile_ahead():
     with jit.recording() as recorded:
         for name, arguments in calls.items():
             getattr(k, name)(*arguments)
-    ahead.compile_ahead((kernel, threads, kernel.types(arguments)) for kernel, threads, arguments in recorded)
+    ahead.compile_ahead((kernel, kernel.types(arguments)) for kernel, _, arguments in recorded)
 
 def jobs():
     "The jobs that would be shared out, and among how many other processes."
@@ -104,7 +104,7 @@ class Terminal(io.StringIO):
         return True
 def said():
     stderr, sys.stderr = sys.stderr, Terminal()
-    dispatcher = next(f for f in jit.functions.values() if isinstance(f, jit.CompiledKernel)).variant(False)
+    dispatcher = next(f for f in jit.functions.values() if isinstance(f, jit.CompiledKernel)).dispatcher
     jit._CompileMessage().on_start(types.SimpleNamespace(data={{"dispatcher": dispatcher, "args": ()}}))
     written, sys.stderr = sys.stderr.getvalue(), stderr
     return "compiling" in written
@@ -283,8 +283,8 @@ def test_what_another_process_reads_is_what_was_meant(kernel: str, dtype: str) -
     with jit.recording() as made:
         call.bind(kernels.get("numba"))[0]()
     assert made
-    for function, threads, arguments in made:
-        job = ahead._Job(function.__module__, function.__qualname__, threads, function.types(arguments))
+    for function, _, arguments in made:
+        job = ahead._Job(function.__module__, function.__qualname__, function.types(arguments))
         for each in [job, *job.needs()]:
             assert ahead._Job.read(each.written()) == each
 

@@ -23,8 +23,7 @@ def variants():
         for value in vars(module).values():
             kernel = value if isinstance(value, jit.CompiledKernel) else getattr(value, "__wrapped__", None)
             if isinstance(kernel, jit.CompiledKernel):
-                for dispatcher in (kernel.parallel, kernel.serial):
-                    found[dispatcher.py_func.__qualname__] = len(dispatcher.signatures)
+                found[kernel.__qualname__] = len(kernel.dispatcher.signatures)
     return {name: number for name, number in found.items() if number}
 
 def ones(*shape):

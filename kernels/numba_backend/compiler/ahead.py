@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import json
 import os
 import queue
@@ -109,14 +110,18 @@ def _read(written: Any) -> types.Type:
             return types.boolean if written == "bool" else getattr(types, written)
 
 
-def compile_for(run: Callable[[], Any]) -> None:
-    """Compile what a function would call, and carry out none of it: to what it computes, outputs hold what they held.
+def compile_for(*runs: Callable[[], Any]) -> None:
+    """Compile what functions would call, and carry out none of it: to what they compute, outputs hold what they held.
 
-    Raises what the function raises.
+    Raises what a function raises.
     """
+    compile_ahead(itertools.chain.from_iterable(map(_called, runs)))
+
+
+def _called(run: Callable[[], Any]) -> set[tuple[jit.CompiledKernel, jit.ArgumentTypes]]:
     with jit.recording() as calls:
         run()
-    compile_ahead((kernel, kernel.types(arguments)) for kernel, _, arguments in calls)
+    return {(kernel, kernel.types(arguments)) for kernel, _, arguments in calls}
 
 
 def compile_ahead(calls: Iterable[tuple[jit.CompiledKernel, jit.ArgumentTypes]]) -> None:

@@ -1,13 +1,12 @@
 """The one decorator: compiler flags, and how compiled functions are called. No other file says njit.
 
 ``@kernel`` makes a function with ``prange`` loops callable from Python. Its helpers differ in what they cost:
-``@inline`` and ``@region`` merge small ones into their callers, ``@serial`` and ``@disjoint`` leave a function of its
-own, which is compiled again with every kernel that calls it, and ``@separate`` compiles a large one once, under
-declared types.
+``@inline`` merges small ones into their callers, ``@serial`` and ``@disjoint`` leave a function of its own, which is
+optimised again with every kernel that calls it, and ``@separate`` compiles a large one once, under declared types.
 With NUMBA_DISABLE_JIT=1 all of them leave plain Python behind.
 
 Flags. ``fastmath`` allows reordering and fusing but keeps NaN and Inf meaningful; ``error_model="numpy"`` drops
-the checks for division by zero; of the parallel passes only ``prange`` is on, the others cost compile time.
+the checks for division by zero. Which of Numba's passes run, `library` says; what becomes of ``prange``, `loops`.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ import numba
 import numpy as np
 from numba import prange, types
 from numba.core import cgutils, event
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.registry import CPUDispatcher
 from numba.extending import lower_builtin, type_callable
 
@@ -55,10 +53,10 @@ __all__ = [
     "noting",
     "prange",
     "recording",
-    "region",
     "separate",
     "serial",
     "strict",
+    "threads",
     "use_threads",
 ]
 
@@ -66,6 +64,7 @@ ArgumentTypes = tuple[types.Type, ...]
 """Numba's types of a function's arguments."""
 
 FLAGS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "nogil": True}
+
 
 class _Helper(CPUDispatcher):
     """A function that kernels call. Called from Python it is plain Python, so that what lays scratch out for a kernel
@@ -79,7 +78,8 @@ def _helper(flags: Mapping[str, Any], pipeline: type[Part] = Part) -> Callable[[
     def decorate(function: FunctionType) -> Any:
         if DISABLED:
             return numba.njit(**flags)(function)
-        dispatcher = _shared_out(function, {**flags, "pipeline_class": pipeline})
+        options = {**flags, "pipeline_class": pipeline}
+        dispatcher = _shared_out(function, options) if has_loops(function) else numba.njit(**options)(function)
         dispatcher.__class__ = _Helper
         return dispatcher
 
@@ -87,18 +87,15 @@ def _helper(flags: Mapping[str, Any], pipeline: type[Part] = Part) -> Callable[[
 
 
 def _shared_out(function: FunctionType, options: Mapping[str, Any]) -> Any:
-    """A dispatcher for a function. If it has loops over ``prange``, it takes one more argument, and its loops become
-    parts of the same flags."""
-    loops = has_loops(function)
-    dispatcher = numba.njit(**options)(with_threads(function) if loops else function)
-    dispatcher.has_loops = loops
-    if loops:
-        flags = {name: value for name, value in options.items() if name not in ("pipeline_class", "forceinline")}
+    """A dispatcher for a function that takes one more argument, and whose loops become parts of the same flags."""
+    dispatcher = numba.njit(**options)(with_threads(function))
+    flags = {name: value for name, value in options.items() if name not in ("pipeline_class", "forceinline")}
 
-        def part(loop: FunctionType, disjoint: bool) -> Any:
-            return numba.njit(**flags, pipeline_class=DisjointPart if disjoint else Part)(loop)
+    def part(loop: FunctionType, disjoint: bool) -> Any:
+        return numba.njit(**flags, pipeline_class=DisjointPart if disjoint else Part)(loop)
 
-        dispatcher._compiler._get_implementation = lambda args, kws: rewritten(function, part)
+    dispatcher._compiler._get_implementation = lambda args, kws: rewritten(function, part)
+    dispatcher.takes_threads = True
     return dispatcher
 
 
@@ -107,9 +104,6 @@ serial = _helper(FLAGS)
 
 inline = _helper({**FLAGS, "forceinline": True})
 """Decorator for a helper that is merged into its caller: register tiles stay in registers."""
-
-region = inline
-"""`inline`."""
 
 exact = _helper({**FLAGS, "forceinline": True, "fastmath": {"contract", "nsz"}})
 """`inline` for arithmetic that must keep its order: error terms and range reductions rest on it."""
@@ -145,8 +139,9 @@ class _Separate:
     def __init__(self, function: FunctionType, strict: bool) -> None:
         self.name = f"{function.__module__}.{function.__qualname__}"
         self.signature = inspect.signature(function, eval_str=True)
-        self.dispatcher = _compiled(function, _STRICT if strict else FLAGS)
-        assert not self.dispatcher.has_loops, f"{self.name} is to be called by one thread"
+        assert not has_loops(function), f"{self.name} is called by one thread"
+        options = {**(_STRICT if strict else FLAGS), "pipeline_class": Whole}
+        self.dispatcher = _cached(numba.njit(**options)(function), function)
         _kernel_dispatchers.discard(id(self.dispatcher))  # no kernel of its own, to those who watch the messages
         self.symbols: dict[types.Type, str] = {}
         functions[function.__module__, function.__qualname__] = self
@@ -282,7 +277,11 @@ class CompiledKernel:
         self._optional = tuple((names.index(name), ndim) for name, ndim in optional.items())
         self._small = small
         self._asked = _picker([names.index(name) for name in inspect.signature(small).parameters] if small else [])
-        self.dispatcher = _compiled(function, _STRICT if strict else FLAGS)
+        flags = _STRICT if strict else FLAGS
+        if DISABLED:
+            self.dispatcher = numba.njit(**flags)(function)
+        else:
+            self.dispatcher = _cached(_shared_out(function, {**flags, "pipeline_class": Whole}), function)
         functions[function.__module__, function.__qualname__] = self
 
     def __call__(self, *args: Any) -> None:
@@ -296,7 +295,7 @@ class CompiledKernel:
             _plainly(self.__wrapped__, args)
         else:
             with turn():
-                self.dispatcher(*args, *self.threads(True))
+                self.dispatcher(*args, threads(True))
 
     def alone(self, *args: Any) -> None:
         """The call without threads."""
@@ -306,16 +305,12 @@ class CompiledKernel:
         elif DISABLED:
             _plainly(self.__wrapped__, args)
         else:
-            self.dispatcher(*args, *self.threads(False))
-
-    def threads(self, wanted: bool) -> tuple[int, ...]:
-        """The further argument of the compiled function, if it takes one: 0 for all threads, 1 for none beside."""
-        return (0 if wanted and not forked() else 1,) if self.dispatcher.has_loops else ()
+            self.dispatcher(*args, threads(False))
 
     def types(self, arguments: Iterable[Any]) -> ArgumentTypes:
         """The argument types of a recorded call; a `Scalar` is yet to come."""
         given = (_SCALARS[a.type] if isinstance(a, Scalar) else self.dispatcher.typeof_pyval(a) for a in arguments)
-        return (*given, *(THREADS for _ in self.threads(False)))
+        return (*given, THREADS)
 
     def address(self, arguments: ArgumentTypes) -> int:
         """Where the machine code for these argument types lies; compiled or loaded if new."""
@@ -338,6 +333,11 @@ class CompiledKernel:
 
     def __repr__(self) -> str:
         return f"<kernel {self.__name__}{inspect.signature(self.__wrapped__)}>"
+
+
+def threads(wanted: bool) -> int:
+    """A compiled kernel's last argument: 0 for all threads, 1 for none beside the caller."""
+    return 0 if wanted and not forked() else 1
 
 
 def _picker(positions: Sequence[int]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
@@ -435,10 +435,7 @@ def _absent(dtype: np.dtype, ndim: int) -> np.ndarray:
     return array
 
 
-def _compiled(function: FunctionType, flags: Mapping[str, Any]) -> Any:
-    if DISABLED:
-        return numba.njit(**flags)(function)
-    dispatcher = _shared_out(function, {**flags, "pipeline_class": Whole})
+def _cached(dispatcher: Any, function: FunctionType) -> Any:
     dispatcher._cache = Cache(function, lambda arguments: _provide_called(function, arguments))
     _kernel_dispatchers.add(id(dispatcher))
     return dispatcher

@@ -7,7 +7,7 @@ from typing import Any
 import llvmlite.binding as llvm
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase
-from numba.core.compiler_machinery import PassManager
+from numba.core.compiler_machinery import CompilerPass, PassManager
 from numba.core.postproc import PostProcessor
 from numba.core.typed_passes import (
     AnnotateTypes,
@@ -78,10 +78,10 @@ class _PartLibrary(JITCodeLibrary):
         """Nothing."""
 
 
-_PASSES = (
-    (TranslateByteCode, FixupArgs, IRProcessing, RewriteSemanticConstants, DeadBranchPrune, GenericRewrites)
-    + (ReconstructSSA, NopythonTypeInference, PreLowerStripPhis, IRLegalization, AnnotateTypes)
-    + (NativeLowering, NoPythonBackend)
+_PASSES: tuple[type[CompilerPass], ...] = (
+    *(TranslateByteCode, FixupArgs, IRProcessing, RewriteSemanticConstants, DeadBranchPrune, GenericRewrites),
+    *(ReconstructSSA, NopythonTypeInference, PreLowerStripPhis, IRLegalization, AnnotateTypes),
+    *(NativeLowering, NoPythonBackend),
 )
 """Of Numba's some 25, those that our functions need: no closures, no generators, no array expressions."""
 

@@ -16,7 +16,9 @@ that a loop assigns is seen outside it.
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
+import os
 import textwrap
 from collections.abc import Callable, Iterable
 from types import FunctionType
@@ -47,11 +49,25 @@ def _is_loop(function: FunctionType, name: str) -> bool:
 
 
 def _takes_threads(function: FunctionType, name: str) -> bool:
-    return bool(getattr(function.__globals__.get(name), "has_loops", False))
+    return bool(getattr(function.__globals__.get(name), "takes_threads", False))
+
+
+_imported: dict[str, tuple[int, int] | None] = {}
+"""The files whose functions will be rewritten, as they were when these were made."""
+
+
+def _state(file: str) -> tuple[int, int] | None:
+    with contextlib.suppress(OSError):
+        found = os.stat(file)
+        return found.st_mtime_ns, found.st_size
+    return None
 
 
 def with_threads(function: FunctionType) -> FunctionType:
-    """The same function under a signature with one more argument."""
+    """The same function under a signature with one more argument, to be `rewritten` when it is compiled."""
+    file = function.__code__.co_filename
+    if file not in _imported:
+        _imported[file] = _state(file)
     twin = FunctionType(function.__code__, function.__globals__, function.__name__)
     twin.__module__, twin.__qualname__, twin.__doc__ = function.__module__, function.__qualname__, function.__doc__
     signature = inspect.signature(function)
@@ -68,14 +84,7 @@ def rewritten(function: FunctionType, part: Callable[[FunctionType, bool], Any])
     part: compiles a loop's function, given whether what it is handed are arguments of the function, which share no
     memory, rather than views of them.
     """
-    lines, number = inspect.getsourcelines(function)
-    tree = ast.parse(textwrap.dedent("".join(lines)))
-    ast.increment_lineno(tree, number - 1)
-    (definition,) = tree.body
-    assert isinstance(definition, ast.FunctionDef)
-    definition.decorator_list, definition.returns = [], None
-    for argument in definition.args.args:
-        argument.annotation = None
+    tree, definition = _source(function)
     arguments = [argument.arg for argument in definition.args.args]
     rewriter = _Rewriter(function)
     definition.body = [rewriter.visit(statement) for statement in definition.body]
@@ -90,6 +99,23 @@ def rewritten(function: FunctionType, part: Callable[[FunctionType, bool], Any])
     result: FunctionType = names[function.__name__]
     result.__module__, result.__qualname__ = function.__module__, function.__qualname__
     return result
+
+
+def _source(function: FunctionType) -> tuple[ast.Module, ast.FunctionDef]:
+    """A function's definition, less what there is beside arguments and body. OSError where it cannot be read or is no
+    longer what it was: the cache would keep the new code as the old source's."""
+    file = function.__code__.co_filename
+    if _state(file) != _imported[file]:
+        raise OSError(f"{file} has changed since it was imported: start Python again")
+    lines, number = inspect.getsourcelines(function)
+    tree = ast.parse(textwrap.dedent("".join(lines)))
+    ast.increment_lineno(tree, number - 1)
+    (definition,) = tree.body
+    assert isinstance(definition, ast.FunctionDef)
+    definition.decorator_list, definition.returns = [], None
+    for argument in definition.args.args:
+        argument.annotation = None
+    return tree, definition
 
 
 class _Rewriter(ast.NodeTransformer):
@@ -143,7 +169,8 @@ def _call(name: str, *arguments: ast.expr) -> ast.Call:
 
 def _captured(loop: ast.For, variables: Iterable[str]) -> list[str]:
     """The function's variables that a loop reads and does not assign."""
-    names = [node for statement in [loop.target, *loop.body] for node in ast.walk(statement) if isinstance(node, ast.Name)]
+    nodes = (node for statement in (loop.target, *loop.body) for node in ast.walk(statement))
+    names = [node for node in nodes if isinstance(node, ast.Name)]
     assigned = {node.id for node in names if not isinstance(node.ctx, ast.Load)}
     read = {node.id for node in names} - assigned
     return [name for name in variables if name in read]
@@ -175,7 +202,7 @@ _PART = ir.FunctionType(ir.VoidType(), [_BYTES.as_pointer(), _INT.as_pointer(), 
 
 @lower_builtin(launch, types.VarArg(types.Any))
 def _(context: Any, builder: ir.IRBuilder, signature: Any, values: tuple[ir.Value, ...]) -> ir.Value:
-    dispatcher, kind, *_, captured = signature.args
+    dispatcher, captured = signature.args[0], signature.args[3]
     arguments = _types(captured)
     threads, n = (context.cast(builder, values[i], signature.args[i], types.int64) for i in (1, 2))
     result = dispatcher.dispatcher.overloads[arguments]
@@ -233,7 +260,9 @@ def _borrowed(context: Any, builder: ir.IRBuilder, type_: types.Type, value: ir.
     return value
 
 
-def _part(context: Any, module: ir.Module, loop: Any, arguments: tuple[types.Type, ...], shared: ir.Type) -> ir.Function:
+def _part(
+    context: Any, module: ir.Module, loop: Any, arguments: tuple[types.Type, ...], shared: ir.Type
+) -> ir.Function:
     """What `numba_parallel_for` calls: the loop's rounds that belong to some of the parts."""
     name = f"{loop.llvm_func_name}.part"
     if name in module.globals:

@@ -27,7 +27,7 @@ from numba.extending import lower_builtin, type_callable
 
 from ...interface import Scalar
 from .ahead import compile_ahead
-from .jit import ArgumentTypes, CompiledKernel, inside, kernel, noting, recording
+from .jit import ArgumentTypes, CompiledKernel, inside, kernel, noting, recording, threads
 from .threads import DISABLED, forked, turn
 
 _WORD = ir.IntType(64)
@@ -158,7 +158,7 @@ class _Noted:
         self.bridge = _bridge(self.types)
         self.words: list[int] = []
         self.places: list[tuple[int, Scalar]] = []
-        for type_, value in zip(self.types, arguments, strict=False):  # but for the number of threads, if it takes one
+        for type_, value in zip(self.types, arguments, strict=False):  # all but the threads
             if isinstance(value, Scalar):
                 self.places.append((len(self.words), value))
             self.words += _words(type_, value)
@@ -210,7 +210,7 @@ class Program:
             return
         words = self._words(rounds, scalars)
         with turn():
-            _run.dispatcher(self._calls, self._table, self._places, words)
+            _run.dispatcher(self._calls, self._table, self._places, words, 1)
 
     def times(self, scalars: Mapping[str, Sequence[float]]) -> np.ndarray | None:
         """All calls once: the seconds of each recorded function, by the clock's looks between kernels."""
@@ -220,7 +220,7 @@ class Program:
         words = self._words(1, scalars)
         stamps = np.empty((len(self._noted) + 1, 2), np.int64)
         with turn():
-            _run_and_look.dispatcher(self._calls, self._table, self._places, words, clock, stamps)
+            _run_and_look.dispatcher(self._calls, self._table, self._places, words, clock, stamps, 1)
         nanoseconds = stamps[:, 0] * 10**9 + stamps[:, 1]
         seconds: np.ndarray = np.diff(nanoseconds[[0, *self._ends]]) / 1e9
         return seconds
@@ -243,7 +243,7 @@ class Program:
             calls.append((noted.bridge, len(table)))
             table.append(noted.address())
             places += [(len(table) + place, scalar) for place, scalar in noted.places]
-            table += [*noted.words, *noted.kernel.threads(noted.threads)]
+            table += [*noted.words, threads(noted.threads)]
         self._calls = np.array(calls, np.int64).reshape(-1, 2)
         self._table = np.array(table, np.int64)
         self._places = np.array([place for place, _ in places], np.int64)

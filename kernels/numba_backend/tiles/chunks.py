@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..compiler.jit import CompiledKernel, disjoint, inline, region
+from ..compiler.jit import CompiledKernel, disjoint, inline
 from .tile import lanes, tile_load, tile_load_partial, tile_store, tile_store_partial, tile_vectors
 
 CHUNK = 4096
@@ -36,7 +36,7 @@ def block_rows(x):
     return max(1, CHUNK // x.shape[1])
 
 
-@region
+@inline
 def share(rows, item, items):
     """Rows of an item, shared out evenly: (first, end)."""
     return item * rows // items, (item + 1) * rows // items

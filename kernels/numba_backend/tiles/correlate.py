@@ -14,7 +14,7 @@ from typing import NamedTuple
 from numpy import int64
 
 from ...shapes import Conv2dDims
-from ..compiler.jit import Flat, region, separate
+from ..compiler.jit import Flat, inline, separate
 from .gemm import (
     FULL,
     HALF,
@@ -79,7 +79,7 @@ class Correlation(NamedTuple):
     groups: int
 
 
-@region
+@inline
 def axis(sources, outputs, taps, stride, pad, dilation, divisor):
     """The `Axis` of these sizes."""
     common = gcd(divisor, dilation)
@@ -92,7 +92,7 @@ def axis(sources, outputs, taps, stride, pad, dilation, divisor):
     )
 
 
-@region
+@inline
 def correlation(d, flipped):
     """Forward: source x, output y. Flipped: source dy, output dx, taps counted from the last."""
     one = int64(1)  # not the literal: both branches must have one type
@@ -105,7 +105,7 @@ def correlation(d, flipped):
     return Correlation(h, w, d.c, d.f, d.c // d.groups, d.f // d.groups, d.groups)
 
 
-@region
+@inline
 def real_taps(axis, output):
     """The taps of an output whose source exists: (first tap, its source, number)."""
     if axis.inner <= output < axis.inner_end:  # without the divisions below, which cost as much as a small tile
@@ -126,7 +126,7 @@ def real_taps(axis, output):
     return tap, source, number
 
 
-@region
+@inline
 def is_depthwise(d):
     """Whether every channel has one filter of its own."""
     return d.groups == d.c and d.f == d.c
@@ -173,7 +173,7 @@ class CorrelationLayout(NamedTuple):
     end: int
 
 
-@region
+@inline
 def correlation_layout(d, n, flipped, start, vector):
     """The layout in scratch from `start` on, for n images and vectors of so many elements."""
     image, outputs, source, output = d.h * d.w * d.c, d.oh, d.c // d.groups, d.f // d.groups
@@ -187,7 +187,7 @@ def correlation_layout(d, n, flipped, start, vector):
     return CorrelationLayout(together, blocks, blocks * outputs, block, start, filters, end)
 
 
-@region
+@inline
 def images_together(d, n, flipped, vector):
     """How many images are the rows of tiles: those of a full tile, or 1 where positions are.
 
@@ -202,7 +202,7 @@ def images_together(d, n, flipped, vector):
     return tile_rows(FULL) if n >= tile_rows(HALF) else 1
 
 
-@region
+@inline
 def is_plane(d, vector):
     """Whether `correlate_plane` takes the positions that meet all taps of a row."""
     unit = d.c == 1 and d.stride_w == 1 and d.dilation_w == 1
@@ -210,13 +210,13 @@ def is_plane(d, vector):
     return unit and d.f <= vector and inner >= tile_rows(SHORT)
 
 
-@region
+@inline
 def interleaved_width(vector):
     """Images side by side in a block, in whole vectors."""
     return -(-tile_rows(NARROW) // vector) * vector
 
 
-@region
+@inline
 def first_image(block, images):
     """The first image of a block; the last block may take in images that are done already, to be high enough."""
     first = block * images.together
@@ -225,7 +225,7 @@ def first_image(block, images):
     return min(first, images.number - images.together // 2) if images.together > 1 else first
 
 
-@region
+@inline
 def images_of(x, scratch, n, layout):
     """The n images of x as `correlate_rows` reads them: in scratch, where they are interleaved."""
     if layout.block > 0:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...shapes import Conv2dDims
-from ..compiler.jit import Flat, region, separate
+from ..compiler.jit import Flat, inline, separate
 from .gemm import (
     FULL,
     HALF,
@@ -48,7 +48,7 @@ class ChunkLayout(NamedTuple):
     size: int
 
 
-@region
+@inline
 def chunk_layout(d):
     """The layout of every chunk."""
     sums = d.kh * d.kw * (d.c // d.groups) * d.f
@@ -61,7 +61,7 @@ def chunk_layout(d):
     return ChunkLayout(sums, packed, padded, size)
 
 
-@region
+@inline
 def extent(d):
     """(h, w) of the image with what windows see around it."""
     end_h = (d.oh - 1) * d.stride_h + d.dilation_h * (d.kh - 1) + 1
@@ -69,7 +69,7 @@ def extent(d):
     return max(d.pad_h + d.h, end_h), max(d.pad_w + d.w, end_w)
 
 
-@region
+@inline
 def needs_padding(d):
     """Whether a copy of each image with its border of zeros is faster than taps clipped one channel count at a time.
 
@@ -80,7 +80,7 @@ def needs_padding(d):
     return h + w > d.h + d.w and compact and d.groups == 1 and d.dilation_w == 1 and d.c < 8
 
 
-@region
+@inline
 def is_finite(memory, start, end):
     """Whether these elements are neither infinite nor NaN."""
     count = 0
@@ -90,7 +90,7 @@ def is_finite(memory, start, end):
     return count == end - start
 
 
-@region
+@inline
 def images_summed(d):
     """How many small images `sum_chunk` takes at once."""
     return 1 if needs_padding(d) else max(1, _PIXELS // (d.oh * d.ow))
@@ -99,7 +99,7 @@ def images_summed(d):
 # --- Tiles ----------------------------------------------------------------------------------------------------------
 
 
-@region
+@inline
 def add_tile(shape, r, x, group, dy, nest, dw, first, columns):
     """One tile, of the rows from r on: dw[r, i] += `contract`, for i < columns, but not for the tile's rows before
     number `first`."""
@@ -107,7 +107,7 @@ def add_tile(shape, r, x, group, dy, nest, dw, first, columns):
     tile_add_to(tile, dw.memory, dw.start + r * dw.apart, dw.apart, first, columns)
 
 
-@region
+@inline
 def add_rows(count, x, dy, nest, dw, columns):
     """`add_tile` for r < count."""
     r = 0
@@ -197,19 +197,19 @@ def add_panel(x: Rows, dy: Pixels, part: Part, d: Conv2dDims, group: int, column
             add_rows(rows, taps, panel, nest, target, left)
 
 
-@region
+@inline
 def real_outputs(sources, stride, before, low, high):
     """Outputs o from `low` to `high` whose source o stride - before exists."""
     return max(low, -(-before // stride)), min(high, (sources - 1 + before) // stride + 1)
 
 
-@region
+@inline
 def joined(d):
     """Whether all taps of one kh read neighbouring elements at every output."""
     return d.groups == 1 and d.dilation_w == 1 and extent(d)[1] == d.w
 
 
-@region
+@inline
 def square_rows(d):
     """How many kh share a tile, 0 if none do."""
     if not joined(d) or extent(d)[0] > d.h:
@@ -235,7 +235,7 @@ def copy_padded(x: Place, d: Conv2dDims, out: Place) -> None:
             out.memory[to + i] = x.memory[x.start + ih * d.w * d.c + i]
 
 
-@region
+@inline
 def padded_dims(d):
     """The sizes of the same convolution over images that have their border."""
     h, w = extent(d)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from numpy import int64
 
-from ..compiler.jit import Flat, prange, region, separate
+from ..compiler.jit import Flat, inline, prange, separate
 from .places import Panel, Rows
 from .tile import (
     LANES,
@@ -77,7 +77,7 @@ class Epilogue(NamedTuple):
     relu: bool
 
 
-@region
+@inline
 def contract(tile, first, a, group, b, nest):
     """tile[r, :] += the sum over the nest's rounds o, i and k of
     a[(first + r) a.apart + o outer.a + i inner.a + k run.a] * b[o outer.b + i inner.b + k run.b + (0, 1, ...)].
@@ -95,7 +95,7 @@ def contract(tile, first, a, group, b, nest):
     return tile
 
 
-@region
+@inline
 def product(shape, r, a, b, nest, epilogue, y):
     """One tile, of the rows from r on: y[r, :] = the `Epilogue` of `contract`."""
     if given(epilogue.bias):
@@ -112,7 +112,7 @@ def product(shape, r, a, b, nest, epilogue, y):
         tile_store_partial(tile, y.memory, to, y.apart, epilogue.columns)
 
 
-@region
+@inline
 def rows_times_panel(count, a, b, nest, epilogue, y):
     """`product` for r < count.
 
@@ -139,7 +139,7 @@ def rows_times_panel(count, a, b, nest, epilogue, y):
             r += 1
 
 
-@region
+@inline
 def neighbours(shape, r, a, b, outer, run, epilogue, y):
     """`product` of rows that lie side by side, for a panel of one vector: y[r, :] = the `Epilogue` of the sum over
     o < outer and k < run of a[o a.apart + r + k] * b[o run + k, :].
@@ -164,7 +164,7 @@ def neighbours(shape, r, a, b, outer, run, epilogue, y):
         tile_store_partial(tile, y.memory, to, y.apart, epilogue.columns)
 
 
-@region
+@inline
 def rows_side_by_side(count, a, b, outer, run, epilogue, y):
     """`neighbours` for r < count, at least SHORT's number of rows."""
     r = 0
@@ -206,25 +206,25 @@ def pack_columns(b: Rows, rows: int, columns: int, out: Panel) -> None:
             tile_store(tile, out.memory, out.start + r * out.width + i, out.width)
 
 
-@region
+@inline
 def panel_width(column, columns, vector):
     """Elements in a row of the panel at `column`: two vectors, or one where that holds the rest of the columns."""
     return vector if columns - column <= vector else 2 * vector
 
 
-@region
+@inline
 def panel_count(columns, vector):
     """Panels that hold so many columns."""
     return -(-columns // (2 * vector))
 
 
-@region
+@inline
 def panel_size(rows, vector):
     """Elements of scratch for a panel of so many rows; `pack_columns` overshoots by less than a vector of rows."""
     return (rows + vector) * 2 * vector
 
 
-@region
+@inline
 def sum_rows(a, count, columns, sums, so):
     """sums[so + i] = the sum over r < count of a[r, i], for i < columns of at most two vectors."""
     tile = tile_zeros(FULL, a.memory)
@@ -250,13 +250,13 @@ class MatrixLayout(NamedTuple):
     across: int
 
 
-@region
+@inline
 def row_major(rows, columns):
     """The layout of a matrix whose rows lie one after the other."""
     return MatrixLayout(rows, columns, columns, int64(1))
 
 
-@region
+@inline
 def transposed(matrix):
     """The layout of the transpose, in the same memory."""
     return MatrixLayout(matrix.columns, matrix.rows, matrix.across, matrix.down)
@@ -296,13 +296,13 @@ class Cut(NamedTuple):
     in_place: int
 
 
-@region
+@inline
 def is_whole(columns, vector):
     """Whether panels are shared out whole."""
     return panel_count(columns, vector) >= _MANY_PANELS
 
 
-@region
+@inline
 def cut_rows(rows, columns, in_place, vector):
     """The cut of a product of these sizes."""
     step = rows if is_whole(columns, vector) else -(-rows // (_GROUPS * tile_rows(NARROW))) * tile_rows(NARROW)
@@ -340,7 +340,7 @@ def multiply_panel(
     rows_times_panel(min(cut.step, left.rows - first), rows, panel, nest, part, to)
 
 
-@region
+@inline
 def matmul(a, left, b, right, bias, relu, sums, scratch, y):
     """y = a b + bias, or 0 where that is negative, if `relu`; `left` and `right` are the layouts of a and b.
 
@@ -355,8 +355,7 @@ def matmul(a, left, b, right, bias, relu, sums, scratch, y):
         if not is_whole(columns, vector):
             pack_panels(flat(b), right, in_place, flat(sums), flat(scratch))
     cut = cut_rows(left.rows, columns, in_place, vector)
-    for i in prange(panel_count(columns, vector) * cut.groups):
-        item = int64(i)  # prange counts unsigned, and unsigned with signed makes floats
+    for item in prange(panel_count(columns, vector) * cut.groups):
         epilogue = Epilogue(flat(bias), 0, columns, relu)
         multiply_panel(item, cut, flat(a), left, flat(b), right, flat(scratch), epilogue, flat(sums), flat(y))
 

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from numpy import int64
-
 from ...shapes import MAX_AXES
 from ..compiler.jit import Flat, inline, kernel, prange, separate, strict
 from .chunks import CHUNK, chunk, chunks
@@ -96,7 +94,7 @@ def pieces(sizes, rows, height, width):
 def piece(item, sizes, rows, height, width):
     """(first row, last row, first column, columns) of a piece."""
     across = (sizes[AXES - 1] + width - 1) // width
-    first, column = int64(item) // across * height, int64(item) % across * width
+    first, column = item // across * height, item % across * width
     return first, min(first + height, rows), column, min(width, sizes[AXES - 1] - column)
 
 

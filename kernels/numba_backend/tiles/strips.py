@@ -12,7 +12,6 @@ import math
 from functools import cache
 
 import numpy as np
-from numpy import int64
 
 from ..compiler.jit import Flat, inline, separate
 from .chunks import load, store
@@ -231,7 +230,7 @@ def input_gradient(dy: Flat, x: Flat, start: int, stop: int, period: int, factor
 @inline
 def bounds(c, length, size):
     """Where chunk c starts and stops."""
-    start = int64(c) * length
+    start = c * length
     return start, min(start + length, size)
 
 
