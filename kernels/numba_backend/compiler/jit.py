@@ -35,7 +35,7 @@ from ...compiling import watched
 from ...interface import Scalar
 from .cache import DIRECTORY, Cache
 from .library import DisjointPart, Part, Whole
-from .loops import THREADS, has_loops, rewritten, with_threads
+from .loops import THREADS, bring_symbols, has_loops, rewritten, with_threads
 from .threads import DISABLED, forked, turn, use_threads
 
 __all__ = [
@@ -251,7 +251,8 @@ def _called(function: FunctionType) -> set[FunctionType]:
 
 
 def _provide_called(function: FunctionType, arguments: ArgumentTypes) -> None:
-    """Have the `separate` functions that code for these argument types refers to by name."""
+    """Have what code for these argument types refers to by name: `separate` functions, and threads."""
+    bring_symbols()
     for called in _called(function):
         _separate[called].provide(_dtype(arguments))
 

@@ -31,7 +31,10 @@ from numba.core import cgutils
 from numba.extending import lower_builtin, type_callable
 from numba.np.ufunc.parallel import _launch_threads
 
-__all__ = ["THREADS", "has_loops", "rewritten", "with_threads"]
+__all__ = ["THREADS", "bring_symbols", "has_loops", "rewritten", "with_threads"]
+
+bring_symbols = _launch_threads
+"""To be called before code with loops is linked: what it calls comes with Numba's threads."""
 
 THREADS = types.int64
 """Type of the further argument: how many threads, 0 for as many as `kernels.set_threads` says."""
@@ -207,8 +210,7 @@ def _(context: Any, builder: ir.IRBuilder, signature: Any, values: tuple[ir.Valu
     threads, n = (context.cast(builder, values[i], signature.args[i], types.int64) for i in (1, 2))
     result = dispatcher.dispatcher.overloads[arguments]
     context.active_code_library.add_linking_library(result.library)
-    _launch_threads()  # brings the symbols
-    context.active_code_library._reload_init.add(_launch_threads)
+    bring_symbols()
 
     handed = [
         _borrowed(context, builder, type_, context.cast(builder, value, given, type_))
