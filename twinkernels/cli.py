@@ -22,7 +22,7 @@ from models.exchange.formats import SAFETENSORS, kind_of
 from models.loading import load
 from models.nonfinite import NonFiniteError
 
-from . import __version__, foreign, plots, precompile, profile, recipes, runs, streams, study, terminal
+from . import __version__, foreign, plots, precompile, profile, recipes, runs, start, streams, study, terminal
 from .classify import probabilities
 from .pages import explore, report
 from .pages.html import check_target
@@ -335,9 +335,18 @@ def profile_step(
             parser=expanded, metavar="PICTURE", help="Where the picture goes; profile-NAME.png here if left out."
         ),
     ] = None,
+    beginning: Annotated[
+        bool,
+        typer.Option(
+            "--start", help="Instead: what a fresh process waits for, without compiled kernels and with them."
+        ),
+    ] = False,
 ) -> None:
     """Time a training step kernel by kernel, NumPy against Numba; print it and draw it."""
     _set_threads(threads)
+    if beginning:
+        print(start.measure(subject, batch_size))
+        return
     if out is not None:
         plots.figure_class()  # what was asked for must not fail after the measuring
     measured = profile.profile(subject, batch_size, seed=seed or 0)
