@@ -53,7 +53,7 @@ kernels.set_threads(threads)
 if network:
     model = models.build(network, "numba")
     run = models.Trainer(model, models.Adam(1e-3), batch_size=batch_size).step
-    arguments = (np.zeros((batch_size, *model.input_shape), np.uint8), np.zeros(batch_size, np.int64))
+    arguments = (np.zeros((batch_size, *model.input_shape), np.float32), np.zeros(batch_size, np.int64))
 else:
     model = models.load(file, backend="numba")
     run, arguments = model.predict, (np.zeros((batch_size, *model.input_shape), np.float32),)
