@@ -18,8 +18,8 @@ TRIED = 500
 def set_pixels(network: Graph, ours: bool, pixels: str | None, training: Callable[[], data.Split] | None = None) -> str:
     """Have a network take uint8 pixels as told; or, where it has no normalisation and nobody says, as it seems.
 
-    With a training split it is the range that reads most of its images, without it is 0..1. A file of `ours` says itself
-    what it was trained on, and is left as it is where it says nothing. Returns what was assumed, "" where nothing was.
+    With a training split it is the range that reads most of its images, without it is 0..1. A file of `ours` says what
+    it was trained on, and is left as it is where it says nothing. Returns what was assumed, "" where nothing was.
     Raises ValueError for a text that is neither a range nor MEAN,STD, and where `training` finds no images: nothing is
     chosen by those that are to be judged.
     """
