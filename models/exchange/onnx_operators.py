@@ -305,6 +305,17 @@ def _dropout(call: Call) -> Tensor:
     return call.elementwise(call.layer("Dropout", rate), call.view()) if rate else call.view()
 
 
+MAP_DROPOUT = "feature_dropout"
+"""PyTorch's dropout of whole maps, for which ONNX has no operator."""
+
+
+@operator(MAP_DROPOUT)
+def _map_dropout(call: Call) -> Tensor:
+    view, net = call.view(), call.net
+    rate = call.get("ratio", 0.5)
+    return net.as_image(call.add(call.layer("Dropout2d", rate), net.image(view)), view.rank) if rate else view
+
+
 @operator("DepthToSpace", "SpaceToDepth")
 def _depth_to_space(call: Call) -> Tensor:
     view, net = call.view(), call.net
