@@ -378,8 +378,8 @@ def _check_answers(model: Graph, module: Any, tensors: Mapping[str, Any]) -> Non
         if ours.size == got.size and np.abs(ours.ravel() - got.ravel()).max() <= TOLERANCE * np.abs(ours).max():
             return
     raise ModelFormatError(
-        f"{name} with these weights answers otherwise than the model: its layers are others, or number otherwise what they "
-        "flatten; a model made of it by from_torch goes back to it"
+        f"{name} with these weights answers otherwise than the model: its layers are others, or number otherwise what "
+        "they flatten; a model made of it by from_torch goes back to it"
     )
 
 

@@ -382,7 +382,8 @@ class Dropout2d(Dropout):
     """Dropout of whole maps: in training each channel of an image (N, H, W, C) is zero with probability `rate`.
 
     The others are divided by 1 − rate. Which ones follows from the model's seed, the layer, the step, the image's place
-    in the batch and the channel (J. Tompson et al., 2015, "Efficient object localization using convolutional networks").
+    in the batch and the channel (J. Tompson et al., "Efficient object localization using convolutional networks",
+    2015).
     """
 
     def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
