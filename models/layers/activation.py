@@ -105,8 +105,7 @@ class GELU(Activation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.approximate not in ("none", "tanh"):
-            raise ValueError(f"GELU: approximate is {self.approximate!r}, expected 'none' or 'tanh'")
+        shapes.word("GELU", "approximate", self.approximate, ("none", "tanh"))
 
     def call(self) -> tuple[str, tuple[float, ...]]:
         return "gelu_tanh" if self.approximate == "tanh" else "gelu", ()
