@@ -37,7 +37,8 @@ class Reshape(Layer):
     def __post_init__(self) -> None:
         super().__post_init__()
         sizes = self.shape if isinstance(self.shape, tuple) else (self.shape,)
-        shapes.sizes("Reshape", "shape", [1 if isinstance(size, int) and size == -1 else size for size in sizes])
+        if sizes:  # () is one number a sample
+            shapes.sizes("Reshape", "shape", [1 if isinstance(size, int) and size == -1 else size for size in sizes])
         if sizes.count(-1) > 1:
             raise ValueError(f"Reshape: shape is {self.shape!r}, expected at most one -1")
         object.__setattr__(self, "shape", sizes)
