@@ -350,9 +350,7 @@ def test_a_network_of_two_inputs_is_refused_in_one_line(tmp_path: Path) -> None:
         models.load(path, "numpy")
 
 
-@pytest.mark.parametrize(
-    ("x", "w"), [((4,), (2, 4, 3)), ((2, 4), (1, 4, 3)), ((2, 1, 5, 4), (3, 4, 2)), ((2, 5, 4), (3, 1, 4, 2))]
-)
+@pytest.mark.parametrize(("x", "w"), [((4,), (2, 4, 3)), ((2, 4), (1, 4, 3)), ((2, 1, 5, 4), (3, 4, 2))])
 def test_matrices_meet_as_numpy_has_them(tmp_path: Path, x: Any, w: Any) -> None:
     """Also where the product has more axes than the input, and the batch is none any more."""
     given, weights = floats(*x), floats(*w)
