@@ -79,6 +79,7 @@ def load_test(source: str | os.PathLike[str], height: int = 28, width: int = 28)
 
     Those are read by `read_labelled`, in the size (height, width). Raises what either raises.
     """
-    if source not in ("strokes", "mnist") and (expanded(source).is_file() or holds_pictures(source)):
+    path = expanded(source, "load_test: source")
+    if source not in ("strokes", "mnist") and (path.is_file() or holds_pictures(source)):
         return read_labelled(source, height, width)
     return load(source).test

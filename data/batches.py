@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.splits import Split, as_count, as_split
+from kernels.shapes import flag
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -37,8 +38,8 @@ def batches(
     images, labels = as_split("batches: split", split)
     size = as_count("batches: batch_size", batch_size, 1)
     count = len(labels)
-    end = count - count % size if drop_last else count
-    order = epoch_order(count, seed, epoch) if shuffle else None
+    end = count - count % size if flag("batches", "drop_last", drop_last) else count
+    order = epoch_order(count, seed, epoch) if flag("batches", "shuffle", shuffle) else None
     slices = (slice(start, start + size) for start in range(0, end, size))
     rows = slices if order is None else (order[part] for part in slices)
     return (Split(images[part], labels[part]) for part in rows)

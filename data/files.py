@@ -24,8 +24,15 @@ INFLATED = 1 << 26  # bytes that any gzip file may hold, MNIST's largest is 47 M
 RATIO = 16  # times its own size: images shrink to a quarter or a tenth, deflate's limit is 1032
 
 
-def expanded(path: str | os.PathLike[str]) -> Path:
-    """The path, a leading ``~`` being the user's home, as in a shell."""
+def expanded(path: str | os.PathLike[str], name: str = "path") -> Path:
+    """The path, a leading ``~`` being the user's home, as in a shell.
+
+    TypeError that begins with ``name`` for what is none, ValueError for "".
+    """
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise TypeError(f"{name} is {path!r}, expected a path")
+    if not os.fspath(path):
+        raise ValueError(f"{name} is '', expected a path")
     return Path(os.path.expanduser(path))
 
 

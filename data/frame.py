@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.splits import as_count
+
 FAINT = 50  # brightness up to which a pixel counts as paper when the ink's box is sought: shadows, JPEG's ripples
 GRAIN = 6  # the deviation of the paper's brightness that needs no smoothing
 LARGEST = 1024  # pixels of a side; larger pictures are shrunk
@@ -32,10 +34,14 @@ def frame(ink: NDArray[Any], height: int = 28, width: int = 28) -> NDArray[np.ui
     The ink's bounding box is scaled, its aspect kept, to fit 5/7 of the frame (20 x 20 in 28 x 28), a pixel being the
     mean of what it covers. It is then moved by whole pixels until its centre of mass is as near to row height / 2 and
     column width / 2, counted from 0, as it can be without leaving the frame. Raises ValueError where no pixel is
-    brighter than FAINT.
+    brighter than FAINT, and TypeError for what is no picture.
 
     Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits".
     """
+    if not isinstance(ink, np.ndarray) or ink.ndim != 2 or ink.dtype.kind not in "uif":
+        got = f"of {ink.dtype} {ink.shape}" if isinstance(ink, np.ndarray) else f"a {type(ink).__name__}"
+        raise TypeError(f"frame: ink is {got}, expected a numpy array (H, W) of numbers")
+    height, width = as_count("frame: height", height, 1), as_count("frame: width", width, 1)
     rows, columns = (np.flatnonzero((ink > FAINT).any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         raise ValueError("no ink in the picture")

@@ -82,6 +82,8 @@ def write_idx(path: str | os.PathLike[str], array: NDArray[Any]) -> None:
     ValueError for any other array.
     """
     path = expanded(path)
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"write_idx: array is a {type(array).__name__}, expected a numpy array")
     dtype = array.dtype.newbyteorder(">")
     code = next((code for code, known in DTYPES.items() if known == dtype), None)
     if code is None:

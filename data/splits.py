@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.shapes import number
+
 _CHUNK = 1 << 20
 
 
@@ -143,7 +145,15 @@ def statistics(train: tuple[NDArray[Any], NDArray[Any]]) -> tuple[float, float]:
 
 
 def standardise(images: NDArray[Any], mean: float, std: float) -> NDArray[np.float32]:
-    """(images - mean) / std in float32, C-contiguous, of the shape of ``images``."""
+    """(images - mean) / std in float32, C-contiguous, of the shape of ``images``.
+
+    Raises TypeError where ``images`` is no array of numbers, ValueError where ``mean`` and ``std`` are none.
+    """
+    if not isinstance(images, np.ndarray) or images.dtype.kind not in "uif":
+        kind = f"of {images.dtype}" if isinstance(images, np.ndarray) else f"a {type(images).__name__}"
+        raise TypeError(f"standardise: images is {kind}, expected a numpy array of numbers")
+    number("standardise", "mean", mean)
+    number("standardise", "std", std, 0.0, above=True)
     standardised: NDArray[np.float32] = np.subtract(images, np.float32(mean), dtype=np.float32, order="C")
     standardised /= np.float32(std)
     return standardised

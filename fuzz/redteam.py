@@ -29,32 +29,62 @@ import numpy as np
 
 from kernels import memory
 from models import (
+    CELU,
     ELU,
     GELU,
+    SELU,
     SGD,
+    Abs,
     Adam,
     Add,
+    Affine,
     AvgPool2d,
     BatchNorm,
+    Clip,
     Concat,
     Conv2d,
+    ConvTranspose2d,
+    Divide,
     Dropout,
+    Dropout2d,
+    Erf,
+    Exp,
     Flatten,
     GlobalAvgPool2d,
     GlobalMaxPool2d,
     Graph,
+    GroupNorm,
+    HardSigmoid,
+    HardSwish,
+    InstanceNorm,
     Layer,
+    LayerNorm,
     LeakyReLU,
     Linear,
+    LocalResponseNorm,
     LogSoftmax,
     MaxPool2d,
+    Mean,
     MeanNorm,
     MeanSquaredError,
+    Mish,
+    Multiply,
+    Negative,
+    Pad2d,
+    PReLU,
     ReLU,
+    Reshape,
     Sigmoid,
+    SiLU,
+    Slice,
     Softmax,
     SoftmaxCrossEntropy,
+    Softsign,
+    Subtract,
+    ThresholdedReLU,
     Trainer,
+    Transpose,
+    Upsample2d,
     Value,
 )
 
@@ -273,7 +303,30 @@ class Slip(Layer):
 
 # Models -------------------------------------------------------------------------------------------------------------
 
-_ACTIVATIONS = (ReLU(), ReLU(), LeakyReLU(0.1), ELU(), GELU(), Sigmoid(), Softmax(), LogSoftmax(), Dropout(0.4))
+_ACTIVATIONS = (
+    *(ReLU(), ReLU(), ReLU(), LeakyReLU(0.1), ELU(), GELU(), GELU("tanh"), Sigmoid(), Softmax(), LogSoftmax()),
+    *(
+        Dropout(0.4),
+        SiLU(),
+        Clip(-0.5, 0.7),
+        HardSigmoid(),
+        HardSwish(),
+        Mish(),
+        SELU(),
+        CELU(0.7),
+        PReLU(),
+        Softsign(),
+    ),
+    *(ThresholdedReLU(0.3), Exp(), Abs(), Negative(), Erf(), Affine(), LayerNorm()),
+)
+
+_NORMS = (BatchNorm(), BatchNorm(), MeanNorm(), LayerNorm(), GroupNorm(2), InstanceNorm(), LocalResponseNorm(3))
+
+_KEPT = (  # what keeps the channels, and no size below what it was
+    *(Pad2d(((1, 0), (0, 2))), Pad2d(1, "reflect"), Upsample2d((2, 1)), Softmax(1), Dropout2d(0.4)),
+    *(ConvTranspose2d(4, 2, stride=2), ConvTranspose2d(4, 3, groups=2), Affine((1, 4), bias=False), PReLU(shared=True)),
+    *(Transpose((2, 1, 3)), Slice(-1, step=-1)),
+)
 
 _POOLS = (MaxPool2d(2), AvgPool2d(2), MaxPool2d(2, stride=1), AvgPool2d(2, count_include_pad=False))
 
@@ -287,15 +340,19 @@ def _layers(chance: random.Random) -> Iterator[Layer]:
         yield Conv2d(4, window, padding=padding, stride=stride, groups=chance.choice([1, 1, 2]))
         size = tuple((n + 2 * padding - window) // stride + 1 for n in size)
         if chance.random() < 0.5:
-            yield chance.choice([BatchNorm(), MeanNorm()])
+            yield chance.choice(_NORMS)
         if chance.random() < 0.7:
             yield chance.choice(_ACTIVATIONS)
+        if chance.random() < 0.3:
+            kept = chance.choice(_KEPT)
+            yield kept
+            size = (min(size), min(size)) if isinstance(kept, Transpose) else size
         if chance.random() < 0.5 and min(size) > 1:
             yield chance.choice(_POOLS)
             size = tuple(n // 2 for n in size)  # at least
         if min(size) < 2:
             break
-    yield chance.choice([Flatten(), Flatten(), GlobalAvgPool2d(), GlobalMaxPool2d()])
+    yield chance.choice([Flatten(), Flatten(), GlobalAvgPool2d(), GlobalMaxPool2d(), Mean((1, 2)), Reshape((-1,))])
     for _ in range(chance.randrange(2)):
         yield Linear(6, bias=chance.random() < 0.7)
         yield chance.choice([*_ACTIVATIONS, BatchNorm()])
@@ -310,7 +367,7 @@ def _nodes(chance: random.Random) -> dict[str, tuple[Any, ...]]:
         nodes[f"n{i}"] = (layer, last)
         last = f"n{i}"
         if chance.random() < 0.15 and not isinstance(layer, Flatten):
-            around = chance.choice([Add(), Concat()])
+            around = chance.choice([Add(), Add(), Concat(), Concat(), Multiply(), Subtract(), Divide()])
             nodes[f"a{i}"], nodes[f"j{i}"] = (Sigmoid(), last), (around, last, f"a{i}")
             last = f"j{i}"
     if not isinstance(nodes[last][0], Linear):

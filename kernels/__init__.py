@@ -66,6 +66,6 @@ def get(name: str) -> Kernels:
     >>> get("numpy")
     <Kernels numpy>
     """
-    if name not in _BACKENDS:
+    if not isinstance(name, str) or name not in _BACKENDS:
         raise ValueError(f"unknown backend {name!r}; expected one of {', '.join(names())}")
     return _load(name)

@@ -991,14 +991,26 @@ class Kernel:
     Both are fill functions with the same parameters, annotated with `Input`, `Output`, `InPlace`, `Scratch` or plain
     types. With a `scratch` parameter they have dims `d`, and scratch(backend, d, n) gives the elements it needs.
 
-    shapes: the arrays' axes, in the words of `kernels.rules`, such as "x (N, ..., C), gain (C), y (N, ..., C)". A plan
-    then holds every call to them when it is made; without them a kernel has to look at its arrays itself.
+    shapes: the axes of every array, in the words of `kernels.rules`, such as "x (N, ..., C), gain (C), y (N, ..., C)",
+    or "x (any)" where they cannot be told. A plan holds every call to them when it is made. A twin needs them (else
+    ValueError): compiled code writes wherever it is told.
     """
 
     numpy: Callable[..., None]
     numba: Callable[..., None] | None = None
     scratch: Callable[[str, Any, int], int] | None = None
     shapes: str = ""
+
+    def __post_init__(self) -> None:
+        if not callable(self.numpy):
+            raise TypeError(f"Kernel: numpy is {self.numpy!r}, expected a fill function")
+        if self.numba is not None and not callable(self.numba):
+            raise TypeError(f"Kernel: numba is {self.numba!r}, expected a fill function or None")
+        if self.numba is not None and self.numba is not self.numpy and not self.shapes:
+            raise ValueError(
+                f"Kernel: {self.name} has a twin and no shapes, expected the axes of its arrays, such as "
+                "shapes='x y (N, ..., C), gain (C)': compiled code looks at no bounds"
+            )
 
     @property
     def name(self) -> str:

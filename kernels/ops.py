@@ -56,7 +56,7 @@ class Kernels:
         Returns:
             Whether it has.
         """
-        return callable(getattr(self.backend, name, None))
+        return isinstance(name, str) and callable(getattr(self.backend, name, None))
 
     def function(self, kernel: str | Kernel) -> Callable[..., None]:
         """The fill function of a kernel: it writes into arrays that its caller made, and checks nothing.
@@ -68,10 +68,13 @@ class Kernels:
             The function, whose parameters are the contract's.
 
         Raises:
+            TypeError: kernel is neither a name nor a Kernel.
             ValueError: there is no such kernel, or this backend has none.
         """
         if isinstance(kernel, Kernel):
             return kernel.on(self.name)
+        if not isinstance(kernel, str):
+            raise TypeError(f"kernel is a {type(kernel).__name__}, expected a name or a kernels.Kernel")
         function: Callable[..., None] = self._find(kernel, kernel)
         return function
 

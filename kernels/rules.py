@@ -232,8 +232,19 @@ def parsed(line: str) -> Rule:
 def rule(kernel: str | Kernel) -> Rule | None:
     """A kernel's rule; None for one written elsewhere that declares none. KeyError where a line is missing here."""
     if isinstance(kernel, Kernel):
-        return parsed(kernel.shapes) if kernel.shapes else None
+        return _declared(kernel) if kernel.shapes else None
     return parsed(RULES[kernel])
+
+
+def _declared(kernel: Kernel) -> Rule:
+    found = parsed(kernel.shapes)
+    arrays = {name for name, role in roles(kernel).items() if role in ("input", "output", "in place")}
+    if odd := sorted(arrays ^ {name for name, _ in found.arrays}):
+        raise ValueError(
+            f"kernel {kernel.name}: shapes is {kernel.shapes!r}, expected {', '.join(sorted(arrays))}; "
+            f"not so {', '.join(odd)}"
+        )
+    return found
 
 
 @cache
@@ -443,7 +454,10 @@ class _Sizes:
         if name.isupper():
             return name
         owner, _, field = name.rpartition(".")
-        return int(getattr(self._arguments[owner or "d"], field))
+        value = getattr(self._arguments.get(owner or "d"), field, None)
+        if not isinstance(value, int):
+            raise ValueError(f"kernel {self._name}: its shapes name {name!r}, which the call has not")
+        return value
 
     def _dtype(self, word: str) -> np.dtype | None:
         """The dtype that a word stands for."""

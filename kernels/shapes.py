@@ -278,7 +278,7 @@ def integer(kernel: str, name: str, value: int, minimum: int) -> int:
 
 def sizes(kernel: str, name: str, value: Sequence[int]) -> tuple[int, ...]:
     """`value` as one size or more, each at least 1."""
-    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes) or not value:
         raise ValueError(f"{kernel}: {name} is {value!r}, expected a tuple of sizes")
     return tuple(integer(kernel, f"{name}[{at}]", size, 1) for at, size in enumerate(value))
 
@@ -302,6 +302,13 @@ def flag(kernel: str, name: str, value: bool) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise ValueError(f"{kernel}: {name} is {value!r}, expected True or False")
     return bool(value)
+
+
+def word(kernel: str, name: str, value: str, words: Sequence[str]) -> str:
+    """`value`, one of these words."""
+    if not isinstance(value, str) or value not in words:
+        raise ValueError(f"{kernel}: {name} is {value!r}, expected one of {', '.join(words)}")
+    return value
 
 
 def number(
@@ -718,9 +725,7 @@ def pad_sides(kernel: str, name: str, value: Sides) -> tuple[int, int, int, int]
 
 def pad_mode(kernel: str, mode: str) -> str:
     """`mode` as one of `PAD_MODES`."""
-    if mode not in PAD_MODES:
-        raise ValueError(f"{kernel}: mode is {mode!r}, expected one of {', '.join(PAD_MODES)}")
-    return mode
+    return word(kernel, "mode", mode, PAD_MODES)
 
 
 def pad2d(x: Shape, padding: Sides, mode: str = "constant", kernel: str = "pad2d") -> Pad2dDims:

@@ -35,11 +35,13 @@ class Architecture:
         if self.dtype not in shapes.FLOAT_DTYPES:
             raise TypeError(f"model: dtype is {self.dtype}, expected float32 or float64")
         try:
-            given = tuple(self.input_shape)
+            given = () if isinstance(self.input_shape, str | bytes) else tuple(self.input_shape)
         except TypeError:
+            given = ()
+        if not given and not isinstance(self.input_shape, tuple):
             raise TypeError(
                 f"model: input_shape is {self.input_shape!r}, expected the sizes of one sample, such as (28, 28, 1)"
-            ) from None
+            )
         sizes = tuple(shapes.integer("model", "input_shape", size, 1) for size in given)
         object.__setattr__(self, "input_shape", sizes)
         if self.normalisation is not None:
@@ -53,7 +55,7 @@ class Architecture:
 
     def until(self, name: str) -> Architecture:
         """The part that leads to a node, whose output becomes the model's; ValueError for an unknown name."""
-        if name not in (node.name for node in self.nodes):
+        if not isinstance(name, str) or name not in (node.name for node in self.nodes):
             raise ValueError(f"until: {name!r} is no node; expected one of {', '.join(n.name for n in self.nodes)}")
         wanted = {name}
         for node in reversed(self.nodes):

@@ -56,13 +56,17 @@ class EpochLines(Callback):
 
 def checked(where: str, callbacks: Iterable[Callback]) -> list[Callback]:
     """`callbacks` as a list; ``where`` opens the message of the TypeError for anything that is no callback."""
-    if not isinstance(callbacks, Iterable):
+    if not isinstance(callbacks, list | tuple):
         raise TypeError(f"{where}: callbacks is {callbacks!r}, expected models.Callback in a list")
     found = list(callbacks)
     for i, callback in enumerate(found):
         if not isinstance(callback, Callback):
             raise TypeError(f"{where}: callbacks[{i}] is {callback!r}, expected a models.Callback")
     return found
+
+
+MONITORS = tuple(name for name in Epoch.__dataclass_fields__ if name.endswith(("loss", "accuracy")))
+"""What of an epoch can be waited for."""
 
 
 @dataclass
@@ -79,14 +83,14 @@ class EarlyStopping(Callback):
     restore_best: bool = True
 
     def __post_init__(self) -> None:
+        if not isinstance(self.monitor, str) or self.monitor not in MONITORS:
+            raise ValueError(f"EarlyStopping: monitor is {self.monitor!r}, expected one of {', '.join(MONITORS)}")
         self.patience = shapes.integer("EarlyStopping", "patience", self.patience, 1)
         self.minimum_change = shapes.number("EarlyStopping", "minimum_change", self.minimum_change, 0.0)
         self.restore_best = shapes.flag("EarlyStopping", "restore_best", self.restore_best)
 
     def on_fit_begin(self, trainer: Trainer, total_steps: int) -> None:
-        measured = [name for name in Epoch.__dataclass_fields__ if name.endswith(("loss", "accuracy"))]
-        if not trainer.validates:
-            measured = [name for name in measured if not name.startswith("validation")]
+        measured = [name for name in MONITORS if trainer.validates or not name.startswith("validation")]
         if self.monitor not in measured:
             hint = "" if trainer.validates else "; those of validation need validation data in fit"
             raise ValueError(f"EarlyStopping: monitor is {self.monitor!r}, expected one of {', '.join(measured)}{hint}")

@@ -62,7 +62,7 @@ class Checkpoints:
     keep: int = 3
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", expanded(self.folder))
+        object.__setattr__(self, "folder", expanded(self.folder, "Checkpoints: folder"))
         shapes.integer("Checkpoints", "keep", self.keep, 1)
         if self.every_steps is not None:
             shapes.integer("Checkpoints", "every_steps", self.every_steps, 1)

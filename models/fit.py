@@ -77,9 +77,9 @@ class Fit:
         validation = _pair(validation)
         if (epochs is None) == (iterations is None):
             raise ValueError(f"Trainer.fit: epochs is {epochs} and iterations is {iterations}, expected one of them")
-        if last_batch not in (None, *LAST_BATCH):
-            raise ValueError(f"Trainer.fit: last_batch is {last_batch!r}, expected one of {', '.join(LAST_BATCH)}")
-        if resume and checkpoints is None:
+        if last_batch is not None:
+            shapes.word("Trainer.fit", "last_batch", last_batch, LAST_BATCH)
+        if shapes.flag("Trainer.fit", "resume", resume) and checkpoints is None:
             raise ValueError("Trainer.fit: resume is True and checkpoints is None, expected a models.Checkpoints")
         model.check_images(x)
         target = loss.check(y, len(x), model.output_shape)

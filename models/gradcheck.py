@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels import memory
+from kernels import memory, shapes
 
 from .execute import Executor
 from .graph import Graph
@@ -43,6 +43,10 @@ def gradcheck(
     unless told. Right gradients give an error below about 1e-7; a kink (ReLU at 0, ties of a maximum) within
     `step` of a value does not.
     """
+    step = shapes.number("gradcheck", "step", step, 0.0, above=True)
+    seed = shapes.integer("gradcheck", "seed", seed, 0)
+    if x is not None and (not isinstance(x, np.ndarray) or not x.ndim or x.dtype.kind not in "uif"):
+        raise TypeError(f"gradcheck: x is {type(x).__name__}, expected a numpy array of numbers, samples first")
     rng = np.random.default_rng(seed)
     if isinstance(model, Layer):
         if input_shape is None:

@@ -400,9 +400,17 @@ def _shape_hint(name: str, shape: tuple[int, ...], sample: tuple[int, ...]) -> s
 
 
 def accuracy(output: np.ndarray, labels: np.ndarray) -> float:
-    """Share of rows whose largest output is at the label; nan where there are no labels."""
+    """Share of rows of output (N, K) whose largest is at the label (N,); nan where there are no labels.
+
+    Raises TypeError for what is no array, ValueError for another number of labels than rows.
+    """
+    for name, array in (("output", output), ("labels", labels)):
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"accuracy: {name} is a {type(array).__name__}, expected a numpy array")
     if labels.ndim != 1 or output.ndim != 2:
         return math.nan
+    if len(labels) != len(output):
+        raise ValueError(f"accuracy: labels are {len(labels)}, output has {len(output)} rows; expected one label a row")
     return float(np.mean(output.argmax(axis=1) == labels))
 
 

@@ -55,7 +55,8 @@ def load(
     consistent model; what a file of another program holds that cannot run here is named
     (`exchange.UnsupportedOperatorError`), as is each array that does not fit `into`.
     """
-    path = expanded(path)
+    path = expanded(path, "load: path")
+    _check_options(layers, max_bytes)
     if not path.is_file():
         raise FileNotFoundError(f"no model at {path}")
     kind = formats.kind_of(path)
@@ -79,6 +80,14 @@ def load(
             f"{path}: PyTorch's weights without a network; build the network here, and load(path, into=model)"
         )
     return _own(path, backend, layers, MAX_BYTES if max_bytes is None else max_bytes)
+
+
+def _check_options(layers: Any, max_bytes: Any) -> None:
+    """Raise TypeError or ValueError for arguments of another kind, which are no fault of the file."""
+    if not isinstance(layers, list | tuple) or not all(isinstance(c, type) and issubclass(c, Layer) for c in layers):
+        raise TypeError(f"load: layers is {layers!r}, expected classes of models.Layer in a list")
+    if max_bytes is not None:
+        shapes.integer("load", "max_bytes", max_bytes, 0)
 
 
 def _into(model: Graph, backend: str | None, path: Path, kind: str, max_bytes: int) -> Graph:

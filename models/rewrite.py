@@ -34,11 +34,11 @@ def checked(names: Iterable[str] | None) -> tuple[str, ...] | None:
     """Names of rewrites as a tuple, None for all of them; ValueError for an unknown one."""
     if names is None:
         return None
-    if not isinstance(names, Iterable):
+    if not isinstance(names, Iterable) or not getattr(names, "ndim", 1):
         raise TypeError(f"rewrites is {names!r}, expected some of {', '.join(REWRITES)}")
     names = (names,) if isinstance(names, str) else tuple(names)
     for name in names:
-        if name not in REWRITES:
+        if not isinstance(name, str) or name not in REWRITES:
             raise ValueError(f"rewrites: unknown name {name!r}; expected some of {', '.join(REWRITES)}")
     return names
 

@@ -48,7 +48,7 @@ MAX_ELEMENTS = 1 << 25  # numbers of one sample between the layers: 128 MB of fl
 
 def save(model: Graph, path: str | os.PathLike[str], layout: str | None = None) -> None:
     """Write the model; see `Graph.save`."""
-    path = expanded(path)
+    path = expanded(path, "save: path")
     if path.suffix.lower() == ".onnx":
         from .exchange.onnx_writer import write_onnx
 

@@ -6,8 +6,9 @@ A schedule is called with the number of steps already done, the steps in an epoc
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
+
+import numpy as np
 
 from kernels import shapes
 
@@ -48,7 +49,7 @@ class MultiStep(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.milestones, str) or not isinstance(self.milestones, Iterable):
+        if not isinstance(self.milestones, list | tuple | np.ndarray) or np.ndim(self.milestones) != 1:
             raise TypeError(f"MultiStep: milestones is {self.milestones!r}, expected epochs, such as (10, 20)")
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for milestone in self.milestones:

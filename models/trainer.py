@@ -75,9 +75,7 @@ class Trainer:
         for name, kind in (("model", Graph), ("optimizer", Optimizer), ("loss", Loss), ("schedule", Schedule)):
             if not isinstance(value := getattr(self, name), kind):
                 raise TypeError(f"Trainer: {name} is {value!r}, expected a models.{kind.__name__}")
-        if on_nonfinite not in ON_NONFINITE:
-            raise ValueError(f"Trainer: on_nonfinite is {on_nonfinite!r}, expected one of {', '.join(ON_NONFINITE)}")
-        self.on_nonfinite = on_nonfinite
+        self.on_nonfinite = shapes.word("Trainer", "on_nonfinite", on_nonfinite, ON_NONFINITE)
         self.batch_size = shapes.integer("Trainer", "batch_size", batch_size, 1)
         self._warn_of_softmax()
         plain = model.lower_training(self.loss, optimizer, self.batch_size)
@@ -183,7 +181,7 @@ class Trainer:
         learning_rate: the optimizer's own unless told. Raises NonFiniteError as on_nonfinite says, and ValueError for
         one sample where a layer normalises over the samples.
         """
-        if not isinstance(x, np.ndarray):
+        if not isinstance(x, np.ndarray) or not x.ndim:
             self.model.check_images(x)
         if len(x) > self.batch_size:
             raise ValueError(f"Trainer.step: x has {len(x)} samples, expected at most batch_size {self.batch_size}")
@@ -290,7 +288,8 @@ class Trainer:
         `resume`, OSError where a checkpoint cannot be written, NonFiniteError as on_nonfinite says.
         """
         chosen = self.schedule if schedule is None else schedule
-        callbacks = [*checked_callbacks("Trainer.fit", callbacks), *([EpochLines()] if verbose else [])]
+        callbacks = checked_callbacks("Trainer.fit", callbacks)
+        callbacks += [EpochLines()] if shapes.flag("Trainer.fit", "verbose", verbose) else []
         with self.alone():
             fit = Fit(
                 self, x, y, epochs, iterations, validation, callbacks, chosen, augment, checkpoints, resume, last_batch

@@ -54,7 +54,8 @@ Pixels = Annotated[
     str | None,
     typer.Option(
         metavar="0..255|0..1|-1..1|MEAN,STD",
-        help="What a network of another program takes for pixels. If left out: as its file says, or else 0..1.",
+        help="What a network of another program takes for pixels. If left out: as its file says, or else 0..1; "
+        "evaluate tells by the data's training images.",
         show_default=False,
     ),
 ]
@@ -212,7 +213,7 @@ def evaluate(
     source = runs.own_data(model) if source is None else source
     images, labels = data.load_test(source, *_image_size(network))
     images = images.reshape(len(images), *network.input_shape)
-    if takes := foreign.set_pixels(network, _is_ours(model), pixels, images, labels):
+    if takes := foreign.set_pixels(network, _is_ours(model), pixels, lambda: data.load(source).train):
         print(f"pixels taken as {takes}: --pixels says otherwise", file=sys.stderr)
     tested = foreign.logits(network).evaluate(images, labels)
     terminal.say(f"test loss {tested.loss:.4f} on {source}")

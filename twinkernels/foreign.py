@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
 
+import data
 from models.graph import Graph, accuracy
 from models.layers import Softmax
 
@@ -11,21 +12,16 @@ RANGES = {"0..1": (0.0, 255.0), "0..255": (0.0, 1.0), "-1..1": (127.5, 127.5)}
 """What pixels from 0 to 255 become, as (mean, std) in pixel units."""
 
 TRIED = 500
-"""Labelled images by which a range is chosen where neither file nor user says."""
+"""Training images by which a range is chosen where neither file nor user says."""
 
 
-def set_pixels(
-    network: Graph,
-    ours: bool,
-    pixels: str | None,
-    images: np.ndarray | None = None,
-    labels: np.ndarray | None = None,
-) -> str:
+def set_pixels(network: Graph, ours: bool, pixels: str | None, training: Callable[[], data.Split] | None = None) -> str:
     """Have a network take uint8 pixels as told; or, where it has no normalisation and nobody says, as it seems.
 
-    With labelled images it is the range that reads most of them, without it is 0..1. A file of `ours` says itself what
+    With a training split it is the range that reads most of its images, without it is 0..1. A file of `ours` says what
     it was trained on, and is left as it is where it says nothing. Returns what was assumed, "" where nothing was.
-    Raises ValueError for a text that is neither a range nor MEAN,STD.
+    Raises ValueError for a text that is neither a range nor MEAN,STD, and where `training` finds no images: nothing is
+    chosen by those that are to be judged.
     """
     if pixels is not None:
         network.normalisation = _normalisation(pixels)
@@ -33,15 +29,23 @@ def set_pixels(
     if network.normalisation is not None or ours:
         return ""
     network.normalisation = RANGES["0..1"]
-    if images is None or labels is None or len(network.output_shape) != 2:
+    if training is None or len(network.output_shape) != 2:
         return "0..1"
+    try:
+        images, labels = (array[:TRIED] for array in training())
+    except data.DataNotFoundError:
+        raise ValueError(
+            "the model's file does not say what pixels it takes, and there are no training images to tell by; "
+            f"--pixels says it: {', '.join(RANGES)} or MEAN,STD"
+        ) from None
+    images = images.reshape(len(images), *network.input_shape)
     reached = {}
     for name, normalisation in RANGES.items():
         network.normalisation = normalisation
-        reached[name] = accuracy(network.predict(images[:TRIED]), labels[:TRIED])
+        reached[name] = accuracy(network.predict(images), labels)
     best = max(reached, key=lambda name: reached[name])
     network.normalisation = RANGES[best]
-    return f"{best}, which reads {reached[best]:.3f} of {len(images[:TRIED])} images"
+    return f"{best}, which reads {reached[best]:.3f} of {len(images)} training images"
 
 
 def _normalisation(pixels: str) -> tuple[float, float]:

@@ -272,7 +272,7 @@ class Options:
         if not isinstance(self.backend, str):
             raise TypeError(f"run: backend is {self.backend!r}, expected one of {', '.join(kernels.names())}")
         shapes.integer("run", "seed", self.seed, 0)
-        Checkpoints("", self.checkpoint_steps, self.checkpoint_seconds)
+        Checkpoints(".", self.checkpoint_steps, self.checkpoint_seconds)
 
     def encoded(self) -> dict[str, Any]:
         """As JSON, the recipe's fields beside the others."""

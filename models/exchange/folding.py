@@ -128,6 +128,11 @@ def integers(array: np.ndarray) -> list[int]:
     return [int(each) for each in array.flat]
 
 
+def sizes(array: np.ndarray) -> list[int | BatchSize]:
+    """A shape, which may hold the batch size. Raises Refusal for any other array."""
+    return [each if isinstance(each, BatchSize) else integers(np.asarray(each))[0] for each in array.flat]
+
+
 def _axes(inputs: Sequence[Any], attributes: Attributes, at: int = 1) -> list[int] | None:
     """The attribute `axes`, or the input that later versions have in its place."""
     if "axes" in attributes:

@@ -680,8 +680,7 @@ def _dropout(net: Network, at: Held, x: str) -> str:
 
 @_writes("SpatialDropout2D")
 def _spatial_dropout(net: Network, at: Held, x: str) -> str:
-    warnings.warn(f"layer {at.name!r} drops whole maps in training, and single values here", stacklevel=2)
-    return net.add(at.name, "Dropout", x, rate=_number(at.config["rate"]))
+    return net.add(at.name, "Dropout2d", x, rate=_number(at.config["rate"]))
 
 
 @_writes("Identity")

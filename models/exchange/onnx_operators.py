@@ -305,6 +305,17 @@ def _dropout(call: Call) -> Tensor:
     return call.elementwise(call.layer("Dropout", rate), call.view()) if rate else call.view()
 
 
+MAP_DROPOUT = "feature_dropout"
+"""PyTorch's dropout of whole maps, for which ONNX has no operator."""
+
+
+@operator(MAP_DROPOUT)
+def _map_dropout(call: Call) -> Tensor:
+    view, net = call.view(), call.net
+    rate = call.get("ratio", 0.5)
+    return net.as_image(call.add(call.layer("Dropout2d", rate), net.image(view)), view.rank) if rate else view
+
+
 @operator("DepthToSpace", "SpaceToDepth")
 def _depth_to_space(call: Call) -> Tensor:
     view, net = call.view(), call.net
@@ -613,7 +624,16 @@ def _conv_transpose(call: Call) -> Tensor:
 def _matmul(call: Call) -> Tensor:
     if call.has(1) and isinstance(call.inputs[1], View):
         raise Refusal("multiplies two tensors that are both computed")
-    return _product(call, call.view(), call.weights(1), None)
+    view, w, lead = call.view(), call.weights(1), call.net.lead
+    row = view.rank - lead == 1 and w.ndim > 1  # as a matrix of one row, which is taken away again
+    if row:
+        view = replace(view, axes=(*view.axes[:-1], (), view.axes[-1]))
+    if (more := w.ndim - (view.rank - lead)) > 0 and w.ndim > 2:
+        if not lead:
+            raise Refusal(f"multiplies a tensor of {call.net.sizes(view)} with one of more axes, shape {w.shape}")
+        view = replace(view, axes=(*view.axes[:lead], *[()] * more, *view.axes[lead:]))
+    product = _product(call, view, w, None)
+    return replace(product, axes=(*product.axes[:-2], product.axes[-1])) if row else product
 
 
 @operator("Gemm")
@@ -625,6 +645,8 @@ def _gemm(call: Call) -> Tensor:
     alpha, beta = call.get("alpha", 1.0), call.get("beta", 1.0)
     w = w if alpha == 1 else w * w.dtype.type(alpha)
     bias = None
+    if call.has(2) and beta == 1 and isinstance(call.inputs[2], View):
+        return _joined(call, "Add", [_product(call, view, w, None), call.view(2)])
     if call.has(2) and beta:
         c = call.weights(2) * call.weights(2).dtype.type(beta)
         if c.size not in (1, w.shape[-1]) or (c.ndim == 2 and c.shape[0] != 1):
@@ -680,6 +702,13 @@ def _products(call: Call, view: View, w: np.ndarray) -> View:
     net = call.net
     *places, k, m = w.shape
     lead = view.axes[: view.rank - 2]
+    if len(places) <= len(lead) and not any(lead[len(lead) - len(places) :]):  # each matrix meets the same rows
+        kept = lead[: len(lead) - len(places)]
+        together = w.reshape(-1, k, m).transpose(1, 0, 2).reshape(k, -1)
+        product = _product(call, replace(view, axes=(*kept, *view.axes[-2:])), together, None)
+        split = net.reshape(product, [*net.sizes(product)[:-1], *places, m])
+        at, last = len(kept), len(kept) + len(places) + 1
+        return transposed(split, [*range(at), *range(at + 1, last), at, last])
     own = lead[len(lead) - len(places) :]
     if len(places) > len(lead) or [extent(axis) for axis in own] != places or BATCH in flat([*own, *view.axes[-2:]]):
         raise Refusal(f"multiplies a tensor of {net.sizes(view)} with one of shape {w.shape}")
@@ -858,8 +887,53 @@ def _whole(call: Call) -> Layer:
     return layers.GlobalMaxPool2d() if "Max" in call.node.operator else layers.GlobalAvgPool2d()
 
 
+@operator("ReduceSum")
+def _sum(call: Call) -> Tensor:
+    """The mean of n numbers, n times."""
+    view, mean = call.view(), _reduced(call)
+    before, after = (math.prod(call.net.shape(each.node)) for each in (view, mean))
+    count = before // after
+    return mean if count == 1 else _affine(call, mean, np.full(1, count, np.float32), None)
+
+
+@operator("Tile")
+def _tile(call: Call) -> Tensor:
+    view = call.view()
+    times = folding.integers(call.array(1))
+    if len(times) != view.rank - call.net.lead or min(times, default=1) < 1 or max(times, default=1) > MAX_RUNS:
+        raise Refusal(f"repeats {times} times a tensor of {call.sizes(view)}")
+    for axis, count in enumerate(times, call.net.lead):
+        view = _side_by_side(call, [view] * count, axis) if count > 1 else view
+    return view
+
+
+@operator("Expand")
+def _expand(call: Call) -> Tensor:
+    view, net = call.view(), call.net
+    wanted = folding.sizes(call.array(1))
+    sizes = call.sizes(view)
+    more = len(wanted) - len(sizes)
+    if more > 0 and net.lead:
+        view = replace(view, axes=(*view.axes[: net.lead], *[()] * more, *view.axes[net.lead :]))
+        sizes = call.sizes(view)
+    elif more > 0:
+        raise Refusal(f"makes {wanted} of a tensor of {sizes}")
+    aligned = itertools.chain([1] * -more, wanted)
+    for axis, (size, asked) in enumerate(zip(sizes, aligned, strict=True), net.lead):
+        if asked in (1, size) or (axis == 0 and asked == net.batch):
+            continue
+        if size != 1 or not isinstance(asked, int) or not 1 < asked <= MAX_RUNS:
+            raise Refusal(f"makes {wanted} of a tensor of {sizes}")
+        view = _side_by_side(call, [view] * asked, axis)
+    return view
+
+
 @operator("ReduceMean", "ReduceMax")
 def _reduce(call: Call) -> Tensor:
+    return _reduced(call)
+
+
+def _reduced(call: Call) -> View:
     view, net = call.view(), call.net
     given = call.ints("axes", 1)
     if not given and call.get("noop_with_empty_axes", 0):

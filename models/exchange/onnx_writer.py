@@ -347,6 +347,11 @@ def _dropout(call: Export) -> Tensor:
     return call.alike("Dropout", ratio)
 
 
+@writes("Dropout2d")
+def _map_dropout(call: Export) -> Tensor:
+    return call.alike("Identity")  # ONNX has no operator for it
+
+
 # Layers with weights ------------------------------------------------------------------------------------------------
 
 

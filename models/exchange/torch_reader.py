@@ -18,8 +18,9 @@ from ..encoding import ModelFormatError, harmless, printable
 from ..graph import Graph
 from .folding import Refusal
 from .onnx_file import FileInput, FileNode, OnnxFile, UnsupportedOperatorError
+from .onnx_operators import MAP_DROPOUT
 from .onnx_reader import Row, Walk
-from .torch_state import UNREAD, array_of, imported, state_of
+from .torch_state import UNREAD, array_of, evaluating, first_of, imported, state_of
 
 OPSET = 21
 
@@ -42,17 +43,13 @@ def from_torch(module: Any, example: Any, backend: str | None = None) -> Graph:
     x = torch.cat([x[:1], x[:1]])
     for parameter in module.parameters():
         x = x.to(parameter.device, parameter.dtype if x.is_floating_point() else x.dtype)
-    modes = {each: each.training for each in module.modules()}
     name = type(module).__name__
     try:
-        module.eval()
-        program = torch.export.export(module, (x,), dynamic_shapes=({0: torch.export.Dim.AUTO},), strict=False)
+        with evaluating(module):
+            program = torch.export.export(module, (x,), dynamic_shapes=({0: torch.export.Dim.AUTO},), strict=False)
     except Exception as error:  # whatever the module's own code raises
         reason = printable(ValueError(str(error).strip().partition("\n")[0]))
         raise ModelFormatError(f"{name}: torch.export cannot record it ({type(error).__name__}: {reason})") from error
-    finally:
-        for each, mode in modes.items():
-            each.training = mode
     model = _Walk(_Recorder(program, name).file()).graph(backend)
     _check_way_back(model, module)
     return model
@@ -111,7 +108,7 @@ class _Recorder:
             elif node.op == "call_function":
                 self._record(node)
             elif node.op == "output":
-                first = _first(node.args[0])
+                first = first_of(node.args[0])
         if first not in self._names:
             raise ModelFormatError(f"{self.name}: its output is no tensor")
         output = FileInput(self._names[first], np.dtype(np.float32), _sizes(first))
@@ -193,15 +190,6 @@ class _Recorder:
         self._parts[node] = names = [f"{node.name}.{i}" for i in range(len(sizes))]
         given = {"axis": axis, "split": tuple(sizes)}
         self.nodes.append(FileNode(self.module(node), "Split", (self.read(x),), tuple(names), given))
-
-
-def _first(value: Any) -> Any:
-    """The first output, in however many lists and dicts."""
-    while isinstance(value, tuple | list | dict):
-        if not value:
-            return None
-        value = next(iter(value.values() if isinstance(value, dict) else value))
-    return value
 
 
 def _sizes(node: Any) -> tuple[int | str, ...]:
@@ -357,8 +345,7 @@ def _dropout(to: _Recorder, node: Any, x: Any, rate: float, train: bool) -> None
 
 @_writes("feature_dropout")
 def _feature_dropout(to: _Recorder, node: Any, x: Any, rate: float, train: bool) -> None:
-    warnings.warn(f"{to.module(node)!r} drops whole maps in training, and single values here", stacklevel=2)
-    _dropout(to, node, x, rate, train)
+    to.put(node, MAP_DROPOUT if len(_sizes(x)) > 2 else "Dropout", to.read(x), ratio=float(rate))
 
 
 @_writes("to", "_to_copy")

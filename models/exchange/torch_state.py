@@ -10,7 +10,8 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ import numpy as np
 
 from data.files import write_atomically
 
-from ..encoding import ModelFormatError
+from ..encoding import ModelFormatError, printable
 from ..nodes import INPUT, Node
 from . import layout
 from .formats import TORCH, kind_of
@@ -131,7 +132,7 @@ def flattened_image(model: Graph, node: Node) -> Image | None:
         before = nodes[source]
         shape = model.node_shapes[before.inputs[0]]
         kind = type(before.layer).__name__
-        if kind == "Flatten" and len(shape) == 4:
+        if kind in ("Flatten", "Reshape") and len(shape) == 4:
             if _turned(nodes, before.inputs[0]):
                 return None
             height, width, channels = (int(size) for size in shape[1:])
@@ -165,6 +166,7 @@ def _turned(nodes: Mapping[str, Node], source: str) -> bool:
 KEPT = (
     "BatchNorm",
     "Dropout",
+    "Dropout2d",
     "ReLU",
     "LeakyReLU",
     "ELU",
@@ -337,12 +339,73 @@ def state_of(model: Graph, like: Mapping[str, Any] | None = None) -> dict[str, n
 def to_torch(model: Graph, module: Any = None) -> dict[str, Any]:
     """A model's weights as a state dict of tensors, which `load_state_dict` of a network with the same layers takes.
 
-    module: the network, or its state dict, whose names are taken; without it, arrays are named by the nodes here.
-    Raises ModelFormatError that names the arrays which do not fit, or for want of torch.
+    module: the network, or its state dict, whose names are taken; without it, arrays are named by the nodes here. A
+    network is run once with the weights, without being changed; of a state dict only names and shapes can be compared.
+    Raises ModelFormatError that names the arrays which do not fit, where the network then answers otherwise than the
+    model, or cannot be run; and for want of torch.
     """
     torch = imported()
-    like = module.state_dict() if hasattr(module, "state_dict") else module
-    return {name: torch.from_numpy(array.copy()) for name, array in state_of(model, like).items()}
+    live = isinstance(module, torch.nn.Module)
+    state = state_of(model, module.state_dict() if live else module)
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in state.items()}
+    if live:
+        _check_answers(model, module, tensors)
+    return tensors
+
+
+def _check_answers(model: Graph, module: Any, tensors: Mapping[str, Any]) -> None:
+    """Raise ModelFormatError unless a module with these tensors computes what the model does."""
+    torch, name = imported(), type(module).__name__
+    x = np.random.default_rng(0).standard_normal((2, *model.input_shape)).astype(model.dtype)
+    images = x.transpose(0, 3, 1, 2) if x.ndim == 4 else x
+    try:
+        with evaluating(module), torch.no_grad():
+            theirs = torch.func.functional_call(module, dict(tensors), (torch.from_numpy(images.copy()),))
+    except Exception as error:  # whatever the module's own code raises
+        reason = printable(ValueError(str(error).strip().partition("\n")[0]))
+        raise ModelFormatError(
+            f"{name} cannot be run on {images.shape} to see whether it answers as the model "
+            f"({type(error).__name__}: {reason}); to_torch(model, module.state_dict()) compares names and shapes alone"
+        ) from error
+    got = array_of(first_of(theirs))
+    ends = [model]
+    last = next(node for node in model.nodes if node.name == model.output)
+    if type(last.layer).__name__ in ("Softmax", "LogSoftmax") and last.inputs != (INPUT,):
+        ends.append(model.until(last.inputs[0]))  # which PyTorch's losses have of their own
+    for end in ends:
+        ours = end.predict(x)
+        ours = ours.transpose(0, 3, 1, 2) if ours.ndim == 4 and got.ndim == 4 else ours
+        if ours.size == got.size and np.abs(ours.ravel() - got.ravel()).max() <= TOLERANCE * np.abs(ours).max():
+            return
+    raise ModelFormatError(
+        f"{name} with these weights answers otherwise than the model: its layers are others, or number otherwise what "
+        "they flatten; a model made of it by from_torch goes back to it"
+    )
+
+
+TOLERANCE = 1e-3
+"""Of the largest output: far above rounding, far below what weights in another order do."""
+
+
+def first_of(value: Any) -> Any:
+    """The first output, in however many lists and dicts."""
+    while isinstance(value, tuple | list | dict):
+        if not value:
+            return None
+        value = next(iter(value.values() if isinstance(value, dict) else value))
+    return value
+
+
+@contextmanager
+def evaluating(module: Any) -> Iterator[None]:
+    """A module in the mode for inference, each of its parts in its own again afterwards."""
+    modes = {each: each.training for each in module.modules()}
+    try:
+        module.eval()
+        yield
+    finally:
+        for each, mode in modes.items():
+            each.training = mode
 
 
 def save_state(model: Graph, path: Path) -> None:

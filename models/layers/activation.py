@@ -26,6 +26,7 @@ __all__ = [
     "Activation",
     "Clip",
     "Dropout",
+    "Dropout2d",
     "Erf",
     "Exp",
     "HardSigmoid",
@@ -104,8 +105,7 @@ class GELU(Activation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.approximate not in ("none", "tanh"):
-            raise ValueError(f"GELU: approximate is {self.approximate!r}, expected 'none' or 'tanh'")
+        shapes.word("GELU", "approximate", self.approximate, ("none", "tanh"))
 
     def call(self) -> tuple[str, tuple[float, ...]]:
         return "gelu_tanh" if self.approximate == "tanh" else "gelu", ()
@@ -371,6 +371,40 @@ class Dropout(Layer):
         def backward(dy: Value) -> Value | None:
             dx = plan.gradient(x)
             plan.call("dropout_backward", dy, mask, self.rate, dx)
+            return dx
+
+        return y, backward
+
+
+@dataclass(frozen=True)
+class Dropout2d(Dropout):
+    """Dropout of whole maps: in training each channel of an image (N, H, W, C) is zero with probability `rate`.
+
+    The others are divided by 1 − rate. Which ones follows from the model's seed, the layer, the step, the image's place
+    in the batch and the channel (J. Tompson et al., "Efficient object localization using convolutional networks",
+    2015).
+    """
+
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
+        d = shapes.image(x.shape, "Dropout2d")
+        if not plan.training:
+            return x, None
+        # Ones, one a map: x⁰ is 1 whatever x is, a NaN included.
+        row = shapes.slice(x.shape, 1, 0, 1, 1, "Dropout2d")
+        rows = plan.value("rows", (x.shape[0], 1, *x.shape[2:]))
+        plan.call("slice", x, row, rows)
+        place = shapes.slice(rows.shape, 2, 0, 1, 1, "Dropout2d")
+        places, ones, gate = (plan.value(name, (x.shape[0], 1, 1, d.c)) for name in ("places", "ones", "gate"))
+        plan.call("slice", rows, place, places)
+        plan.call("power", places, 0.0, ones)
+        plan.call("dropout", ones, self.rate, plan.seed(), STEP, gate, plan.like(ones, "mask", np.dtype(np.bool_)))
+        y = plan.like(x)
+        plan.call("multiply", x, gate, y)
+
+        def backward(dy: Value) -> Value | None:
+            dx = plan.gradient(x)
+            if dx:
+                plan.call("multiply", dy, gate, dx)
             return dx
 
         return y, backward

@@ -37,7 +37,8 @@ class Reshape(Layer):
     def __post_init__(self) -> None:
         super().__post_init__()
         sizes = self.shape if isinstance(self.shape, tuple) else (self.shape,)
-        shapes.sizes("Reshape", "shape", [1 if size == -1 else size for size in sizes])
+        if sizes:  # () is one number a sample
+            shapes.sizes("Reshape", "shape", [1 if isinstance(size, int) and size == -1 else size for size in sizes])
         if sizes.count(-1) > 1:
             raise ValueError(f"Reshape: shape is {self.shape!r}, expected at most one -1")
         object.__setattr__(self, "shape", sizes)
@@ -196,8 +197,7 @@ class Upsample2d(Layer):
     def __post_init__(self) -> None:
         super().__post_init__()
         shapes.pair("Upsample2d", "factor", self.factor, 1)
-        if self.mode != "nearest":
-            raise ValueError(f"Upsample2d: mode is {self.mode!r}, expected 'nearest'")
+        shapes.word("Upsample2d", "mode", self.mode, ("nearest",))
 
     def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
         d = shapes.upsample2d(x.shape, self.factor, "Upsample2d")

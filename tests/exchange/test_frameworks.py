@@ -20,6 +20,7 @@ from models import (
     BatchNorm,
     Conv2d,
     Dropout,
+    Dropout2d,
     Flatten,
     Graph,
     Linear,
@@ -28,6 +29,7 @@ from models import (
     ReLU,
     Sequential,
     Sigmoid,
+    Softmax,
     Trainer,
 )
 from models.exchange import UnsupportedOperatorError, from_torch, save_keras_weights, to_torch
@@ -261,6 +263,68 @@ def test_a_module_stays_what_it_is_for_training(torch: Any) -> None:
     assert isinstance(model, Graph)
 
 
+def test_dropout_of_maps_drops_whole_maps_here_too(torch: Any) -> None:
+    nn = torch.nn
+    module = nn.Sequential(nn.Conv2d(2, 4, 1), nn.Dropout2d(0.3), nn.Flatten(), nn.Linear(96, 2))
+    model = from_torch(module, images(2, 6, 4), "numpy")
+    assert [node.layer for node in model.nodes if "Dropout" in str(node.layer)] == [Dropout2d(0.3)]
+    x = images(6, 4, 2)
+    theirs = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
+    close(model.predict(x), module.eval()(theirs).detach().numpy(), 1e-5)
+
+
+def test_weights_that_would_answer_otherwise_do_not_go_out(torch: Any) -> None:
+    """A network that flattens channels last, which nothing in its state dict tells of."""
+    nn = torch.nn
+
+    class Last(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(2, 4, 3), nn.Linear(4 * 4 * 2, 3)
+
+        def forward(self, x: Any) -> Any:
+            return self.fc(self.conv(x).permute(0, 2, 3, 1).flatten(1))
+
+    model = Sequential([Conv2d(4, 3), Flatten(), Linear(3), Softmax()], (6, 4, 2), "numpy")
+    module = Last().train()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    with pytest.raises(ModelFormatError, match=r"Last with these weights answers otherwise than the model: its layers"):
+        to_torch(model, module)
+    assert module.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+    plain = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Flatten(), nn.Linear(32, 3))  # its loss has the softmax
+    plain.load_state_dict(to_torch(model, plain))
+    with pytest.raises(ModelFormatError, match=r"Linear cannot be run on \(2, 2, 6, 4\) to see whether it answers"):
+        to_torch(Sequential([Flatten(), Linear(3)], (6, 4, 2), "numpy"), nn.Linear(48, 3))
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_network_that_came_by_onnx_goes_back_right_or_not_at_all(torch: Any, tmp_path: Path, last: bool) -> None:
+    pytest.importorskip("onnx", reason="onnx is not installed: pip install 'twinkernels[onnx]'")
+    nn = torch.nn
+    turned = [nn.Unflatten(1, (1, 4)), nn.Flatten(1, 2)] if not last else []
+
+    class Turn(nn.Module):  # type: ignore[misc, name-defined]
+        def forward(self, x: Any) -> Any:
+            return x.permute(0, 2, 3, 1)
+
+    module = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.ReLU(), *([Turn()] if last else turned), nn.Flatten(), nn.Linear(32, 3)
+    )
+    settings = {"dynamo": False, "input_names": ["x"], "dynamic_axes": {"x": {0: "n"}}, "verbose": False}
+    torch.onnx.export(module.eval(), (torch.zeros(2, 2, 6, 4),), tmp_path / "net.onnx", **settings)
+    model = models.load(tmp_path / "net.onnx", "numpy")
+    x = images(6, 4, 2)
+    theirs = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
+    close(model.predict(x), module(theirs).detach().numpy(), 1e-5)
+    if last:
+        with pytest.raises(ModelFormatError, match="answers otherwise than the model"):
+            to_torch(model, module)
+    else:
+        module.load_state_dict(to_torch(model, module))
+        close(model.predict(x), module(theirs).detach().numpy(), 1e-5)
+
+
 def test_a_state_dict_of_a_module_is_matched_by_name(torch: Any, tmp_path: Path) -> None:
     """A shortcut's arrays stand last in their block, and are computed first."""
     module, other = disturbed(torch, residual), residual(torch)
@@ -401,6 +465,7 @@ LAYERS: dict[str, Callable[[Any, Any], Any]] = {
     "pool": lambda parts, x: parts.MaxPooling2D((3, 2), strides=2, padding="same")(x),
     "pad": lambda parts, x: parts.ZeroPadding2D(((1, 2), (0, 3)))(x),
     "crop": lambda parts, x: parts.Cropping2D(((1, 2), (0, 3)))(x),
+    "dropout of maps": lambda parts, x: parts.SpatialDropout2D(0.3)(x),
     "upsample": lambda parts, x: parts.UpSampling2D((2, 3))(x),
     "layer norm": lambda parts, x: parts.LayerNormalization()(x),
     "layer norm of maps": lambda parts, x: parts.LayerNormalization(axis=[1, 2, 3])(x),

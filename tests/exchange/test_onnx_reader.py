@@ -12,6 +12,7 @@ import pytest
 import models
 from models import Adam, Graph, SoftmaxCrossEntropy, Trainer
 from models.exchange import UnsupportedOperatorError, read_onnx
+from tests.support.onnx_suite import Case, answered
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'twinkernels[onnx]'")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
@@ -347,3 +348,32 @@ def test_a_network_of_two_inputs_is_refused_in_one_line(tmp_path: Path) -> None:
     path.write_bytes(model.SerializeToString())
     with pytest.raises(UnsupportedOperatorError, match=r"'y' depends on 2 inputs \('x' and 'labels'\), expected one"):
         models.load(path, "numpy")
+
+
+@pytest.mark.parametrize(("x", "w"), [((4,), (2, 4, 3)), ((2, 4), (1, 4, 3)), ((2, 1, 5, 4), (3, 4, 2))])
+def test_matrices_meet_as_numpy_has_them(tmp_path: Path, x: Any, w: Any) -> None:
+    """Also where the product has more axes than the input, and the batch is none any more."""
+    given, weights = floats(*x), floats(*w)
+    model = written(tmp_path / "net.onnx", [helper.make_node("MatMul", ["x", "w"], ["y"])], x, {"w": weights})
+    got, want = answered(Case("", model, [given], [given @ weights], 0, 0), "numpy", tmp_path / "net.onnx")
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_sums_repeats_and_biases_that_are_computed(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("ReduceSum", ["x", "axes"], ["s"], keepdims=1),
+        helper.make_node("Tile", ["s", "times"], ["t"]),
+        helper.make_node("Expand", ["s", "shape"], ["e"]),
+        helper.make_node("Add", ["t", "e"], ["a"]),
+        helper.make_node("Flatten", ["a"], ["f"]),
+        helper.make_node("Gemm", ["f", "w"], ["g"]),
+        helper.make_node("Gemm", ["f", "w", "g"], ["y"]),
+    ]
+    constants = {
+        "axes": np.array([2]),
+        "times": np.array([1, 1, 3]),
+        "shape": np.array([1, 4, 3]),
+        "w": floats(12, 5),
+    }
+    model = written(tmp_path / "net.onnx", nodes, ("N", 4, 6), constants)
+    check(tmp_path / "net.onnx", model, floats(3, 4, 6))

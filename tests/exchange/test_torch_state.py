@@ -24,6 +24,7 @@ from models import (
     MeanNorm,
     ModelFormatError,
     ReLU,
+    Reshape,
     Sequential,
     Softmax,
     Transpose,
@@ -189,6 +190,14 @@ def test_an_order_that_is_lost_is_refused() -> None:
     model = Graph(nodes, "c", (2, 2, 3), "numpy")
     with pytest.raises(ModelFormatError, match=r"node 'b' \(Concat\) changes the order of a flattened"):
         state_of(model)
+
+
+def test_a_reshape_to_a_row_numbers_as_a_flatten_does() -> None:
+    layers = [Conv2d(4, 3), Flatten(), Linear(5)]
+    model = Sequential(layers, (6, 5, 2), "numpy")
+    reshaped = Sequential([layers[0], Reshape((48,)), layers[2]], (6, 5, 2), "numpy")
+    reshaped.set_parameters(model.parameters())
+    np.testing.assert_array_equal(state_of(reshaped)["2.weight"], state_of(model)["2.weight"])
 
 
 @pytest.mark.parametrize(("axes", "fits"), [((3, 1, 2), True), ((2, 1, 3), False)])

@@ -137,3 +137,17 @@ def test_a_kernel_written_elsewhere_is_held_to_what_it_declares() -> None:
     rules.check(Kernel(gain), {"x": x, "gain": array((5,), None), "y": x})  # which has to look itself
     with pytest.raises(ValueError, match=r"a rule is 'x y N': 'x y N' is no"):
         rules.check(Kernel(gain, shapes="x y N"), {"x": x, "gain": c, "y": x})
+    with pytest.raises(ValueError, match=r"kernel gain: shapes is 'x z \(N\)', expected gain, x, y; not so gain, y, z"):
+        rules.check(Kernel(gain, shapes="x z (N)"), {"x": x, "gain": c, "y": x})
+    with pytest.raises(ValueError, match="kernel gain: its shapes name 'k', which the call has not"):
+        rules.check(Kernel(gain, shapes="x y (N, 5, k), gain (k)"), {"x": x, "gain": c, "y": x})
+
+
+def test_a_twin_says_the_shapes_of_its_arrays() -> None:
+    with pytest.raises(ValueError, match="Kernel: gain has a twin and no shapes, expected the axes of its arrays"):
+        Kernel(gain, lambda x, gain, y: None)
+    undeclared = Kernel(gain, lambda x, gain, y: None, shapes="x gain y (any)")
+    x, c = array(("N", 5, 3), None), array((3,), None)
+    rules.check(undeclared, {"x": x, "gain": c, "y": x})
+    with pytest.raises(TypeError, match="kernel gain: y has dtype int64, expected the model's own"):
+        rules.check(undeclared, {"x": x, "gain": c, "y": array(("N", 5, 3), np.dtype(np.int64))})

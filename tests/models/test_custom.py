@@ -60,8 +60,8 @@ def fast_prelu_backward(dy, x, slope, dx, dslope):  # type: ignore[no-untyped-de
                 filled[i, c] = gradient[i, c] * (1 if rows[i, c] > 0 else slope[c])
 
 
-PRELU = Kernel(prelu, fast_prelu)
-PRELU_BACKWARD = Kernel(prelu_backward, fast_prelu_backward)
+PRELU = Kernel(prelu, fast_prelu, shapes="x y (N, ..., C), slope (C)")
+PRELU_BACKWARD = Kernel(prelu_backward, fast_prelu_backward, shapes="dy x dx (N, ..., C), slope dslope (C)")
 
 
 # Then the layer: its parameters, and its calls forward and backward.

@@ -31,6 +31,7 @@ from models import (
     ConvTranspose2d,
     Divide,
     Dropout,
+    Dropout2d,
     Erf,
     Exp,
     Flatten,
@@ -160,6 +161,7 @@ LAYERS: list[tuple[Layer, tuple[int, ...], tuple[int, ...]]] = [
     (Pad2d(2, "reflect"), IMAGE, (10, 9, 4)),
     (Upsample2d((2, 3)), (2, 3, 4), (4, 9, 4)),
     (Dropout(0.4), (4,), (4,)),
+    (Dropout2d(0.4), IMAGE, IMAGE),
 ]
 JOINS: list[tuple[Layer, tuple[int, ...]]] = [
     (Add(), (3, 3, 2)),
@@ -350,9 +352,17 @@ def test_prediction_leaves_the_running_statistics_alone(k: Kernels) -> None:
 # Dropout --------------------------------------------------------------------------------------------------------
 
 
-def dropped(backend: str, x: np.ndarray, batch_size: int, steps: int = 1, seed: int = 0, at: int = 0) -> np.ndarray:
+def dropped(
+    backend: str,
+    x: np.ndarray,
+    batch_size: int,
+    steps: int = 1,
+    seed: int = 0,
+    at: int = 0,
+    layer: Layer = Dropout(0.4),  # noqa: B008
+) -> np.ndarray:
     """What a dropout layer behind `at` others makes of x in the last of some training steps."""
-    model = Sequential([*[Tanh()] * at, Dropout(0.4)], x.shape[1:], backend, seed, np.float64)
+    model = Sequential([*[Tanh()] * at, layer], x.shape[1:], backend, seed, np.float64)
     plan = model.lower_training(MeanSquaredError(), None, input_gradient=True)
     executor = Executor(plan, model.kernels, batch_size, model.arrays())
     for step in range(1, steps + 1):
@@ -368,6 +378,18 @@ def test_dropout_keeps_the_expectation_and_is_the_identity_in_inference(k: Kerne
     assert abs(kept.mean() - 0.6) < 4 * math.sqrt(0.6 * 0.4 / x.size)
     model = Sequential([Dropout(0.4)], (40,), k.name, dtype=np.float64)
     np.testing.assert_array_equal(model.predict(x), x)
+
+
+def test_dropout_of_maps_drops_them_whole(k: Kernels) -> None:
+    x = np.random.default_rng(0).uniform(1, 2, (30, 3, 2, 40))
+    y = dropped(k.name, x, batch_size=30, layer=Dropout2d(0.4))
+    kept = y[:, :1, :1] != 0
+    np.testing.assert_allclose(y, np.where(kept, x / 0.6, 0), rtol=1e-15)
+    assert abs(kept.mean() - 0.6) < 4 * math.sqrt(0.6 * 0.4 / kept.size)
+    model = Sequential([Dropout2d(0.4)], x.shape[1:], k.name, dtype=np.float64)
+    np.testing.assert_array_equal(model.predict(x), x)
+    with pytest.raises(ValueError, match="Dropout2d: x has shape"):
+        Sequential([Dropout2d()], (4,))
 
 
 def test_dropout_trains(k: Kernels) -> None:

@@ -89,7 +89,7 @@ def test_inspect_shows_this_packages_own_files_too(tmp_path: Path, capsys: pytes
 def test_evaluate_says_what_it_took_for_pixels(net: Path, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = run(capsys, "evaluate", net, "--data", digits, "--backend", "numpy")
     assert status == 0
-    assert "--pixels says otherwise" in err
+    assert "of 20 training images: --pixels says otherwise" in err
     assert out.splitlines()[-1].startswith("test accuracy ")
     status, out, err = run(capsys, "evaluate", net, "--data", digits, "--backend", "numpy", "--pixels", "33.3,78.5")
     assert (status, err) == (0, "")
@@ -117,10 +117,25 @@ def test_the_range_that_reads_most_is_taken() -> None:
             return np.eye(2)[np.full(len(x), int(right))]
 
     network = Bright({"flat": (Flatten(), "input"), "out": (Linear(2), "flat")}, "out", (2, 2, 1), "numpy")
-    images, labels = np.zeros((3, 2, 2, 1), np.uint8), np.ones(3, np.uint8)
-    assert foreign.set_pixels(network, False, None, images, labels) == "-1..1, which reads 1.000 of 3 images"
+    training = data.Split(np.zeros((3, 2, 2, 1), np.uint8), np.ones(3, np.uint8))
+    assert foreign.set_pixels(network, False, None, lambda: training) == "-1..1, which reads 1.000 of 3 training images"
     assert network.normalisation == (127.5, 127.5)
-    assert foreign.set_pixels(network, False, None, images, labels) == ""
+    assert foreign.set_pixels(network, False, None, lambda: training) == ""
+
+
+def test_nothing_is_chosen_by_the_images_that_are_judged(
+    net: Path, digits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = data.load(digits).train.labels
+    seen = []
+    monkeypatch.setattr(foreign, "accuracy", lambda shares, truth: seen.append(truth.tolist()) or 0.0)
+    run(capsys, "evaluate", net, "--data", digits, "--backend", "numpy")
+    assert seen == [labels.tolist()] * len(foreign.RANGES)
+    images = digits / "t10k-images-idx3-ubyte"  # with its labels beside it, and no training split
+    status, out, err = run(capsys, "evaluate", net, "--data", images, "--backend", "numpy")
+    assert (status, out) == (2, "")
+    assert "there are no training images to tell by; --pixels says it" in err
+    assert run(capsys, "evaluate", net, "--data", images, "--backend", "numpy", "--pixels", "0..1")[0] == 0
 
 
 def test_the_loss_of_a_network_that_ends_in_softmax_is_that_of_its_logits() -> None:

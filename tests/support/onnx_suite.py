@@ -21,11 +21,11 @@ from models.exchange.onnx_file import read_file
 from models.exchange.onnx_reader import Walk
 
 MODULES = """
-abs add averagepool batch_normalization celu clip concat conv convtranspose depthtospace div dropout elu erf exp flatten
-gather gelu gemm globalaveragepool globalmaxpool groupnormalization hardsigmoid hardswish identity
+abs add averagepool batch_normalization celu clip concat conv convtranspose depthtospace div dropout elu erf exp expand
+flatten gather gelu gemm globalaveragepool globalmaxpool groupnormalization hardsigmoid hardswish identity
 instance_normalization layernormalization leakyrelu log logsoftmax lrn matmul maxpool mish mul neg pad pow prelu
-reciprocal reducemean relu reshape selu sigmoid slice softmax softplus softsign spacetodepth split sqrt squeeze sub sum
-swish tanh thresholdedrelu transpose unsqueeze
+reciprocal reducemean reducesum relu reshape selu sigmoid slice softmax softplus softsign spacetodepth split sqrt
+squeeze sub sum swish tanh thresholdedrelu tile transpose unsqueeze
 """
 """The modules of the suite's node cases whose operators are known here."""
 
