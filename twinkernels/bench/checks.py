@@ -19,7 +19,7 @@ from kernels.accuracy import Call, Closeness, Results
 
 from . import arrays, calls
 from .calls import Fault
-from .declare import SPECIALS, Case, said
+from .declare import SPECIALS, Case, FileError, in_words
 
 CHECKS = ("agreement", "outputs", "inputs", "bounds", "types", "bits", "float64", "takes", "sizes")
 """What is asked of a contestant.
@@ -112,11 +112,13 @@ def truth(case: Case, call: Call) -> Truth:
     try:
         own, _ = results(case, call, definition)
         exact, _ = results(case, call.in_float64(), definition)
-    except ImportError:
+    except (ImportError, FileError):
         raise
     except Exception as error:
         function = case.twins.function(definition)
-        raise case.fail(f"the definition {getattr(function, '__name__', definition)} raises {said(error)}") from None
+        raise case.fail(
+            f"the definition {getattr(function, '__name__', definition)} raises {in_words(error)}"
+        ) from None
     if not own:
         raise case.fail(
             "the definition returns nothing and fills nothing: say twins(..., outputs='y') with the names of the "
@@ -224,8 +226,10 @@ def examine(case: Case, contestant: str, dtype: str, right: Truth | None = None,
         first = e.run(right.call)
     except ImportError as error:
         return Checked(case.id, contestant, dtype, missing=str(error))
+    except FileError:
+        raise
     except Exception as error:
-        return Checked(case.id, contestant, dtype, (Fault("agreement", f"raises {said(error)}"),), math.inf)
+        return Checked(case.id, contestant, dtype, (Fault("agreement", f"raises {in_words(error)}"),), math.inf)
     near = e.compare(first, right)
     baseline = closeness(case, right.own, right)
     if fault := _parted(e, right, first, near):
@@ -293,7 +297,7 @@ def _smallest(e: _Examination, call: Call) -> str:
             for (name, own), theirs in zip(right.own.items(), found.values(), strict=True)
         ]
     except Exception as error:  # the same call went well a moment ago
-        answers = [said(error)]
+        answers = [in_words(error)]
     return f"\nsmallest input: {shown}\n" + "\n".join(answers)
 
 
@@ -480,25 +484,29 @@ def _takes(e: _Examination) -> None:
             try:
                 found = e.run(call, **how)
             except Exception as error:
-                e.add("takes", f"{what}: raises {said(error)}")
+                e.add("takes", f"{what}: raises {in_words(error)}")
                 break
             fault = _parted(e, right, found, e.compare(found, right))
             if fault:
                 e.add("takes", f"{what}: {fault}" + ("" if how else _smallest(e, call)))
                 break
-            if what == "zeros" and (fault := _signs(right, found)):
+            if fault := _near_zero(what, right, found):
                 e.add("takes", f"{what}: {fault}")
                 break
 
 
-def _signs(right: Truth, found: Results) -> str:
-    """Where a zero has another sign, in words."""
+def _near_zero(what: str, right: Truth, found: Results) -> str:
+    """Where a zero has another sign, or a denormal has become one, in words; no budget tells these apart."""
     for (name, own), result in zip(right.own.items(), found.values(), strict=True):
-        if own.dtype.kind == "f":
+        if own.dtype.kind != "f" or what not in ("zeros", "denormals"):
+            continue
+        if what == "zeros":
             wrong = (own == 0) & (np.signbit(own) != np.signbit(result))
-            if wrong.any():
-                at = _at(wrong)
-                return f"{_place(name, at)} is {result[at]!s}, by the definition {own[at]!s}"
+        else:
+            wrong = (own != 0) & (np.abs(own) < np.finfo(own.dtype).tiny) & (result == 0)
+        if wrong.any():
+            at = _at(wrong)
+            return f"{_place(name, at)} is {result[at]!s}, by the definition {own[at]!s}"
     return ""
 
 

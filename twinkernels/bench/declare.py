@@ -193,7 +193,7 @@ class Case:
         try:
             made = self.build(Draw(dtype, seed), **sizes)
         except Exception as error:
-            raise self.fail(f"the case raises {said(error)}") from None
+            raise self.fail(f"the case raises {in_words(error)}") from None
         definition = self.twins.function(self.twins.definition)
         try:
             signature = inspect.signature(definition)
@@ -266,7 +266,7 @@ class Case:
         try:
             return int(told(**call.arguments))
         except Exception as error:
-            raise self.fail(f"{what} raises {said(error)}") from None
+            raise self.fail(f"{what} raises {in_words(error)}") from None
 
 
 def case(
@@ -339,9 +339,10 @@ def read(path: str | Path) -> list[Case]:
     imported = [c for value in vars(module).values() for c in getattr(value, "twinkernels_cases", ())]
     found = list(dict.fromkeys([*imported, *_declared[began:]]))
     found.sort(key=_declared.index)
-    variables = {id(value): name for name, value in vars(module).items() if isinstance(value, Twins)}
     if not found:
-        have = "twins, but no case" if variables else "no twins and no case"
+        have = (
+            "twins, but no case" if any(isinstance(v, Twins) for v in vars(module).values()) else "no twins and no case"
+        )
         raise FileError(f"{path} has {have}: expected twins(...) and functions under @case(...)")
     for each in found:
         kernel = each.twins
@@ -349,7 +350,8 @@ def read(path: str | Path) -> list[Case]:
         if not kernel.name:
             first = kernel.contestants[kernel.definition]
             own = first.partition(":")[2] if isinstance(first, str) else called(first)
-            kernel.name = variables.get(id(kernel), own)
+            where = {**getattr(each.build, "__globals__", {}), **vars(module)}  # a case may be another module's
+            kernel.name = next((name for name, value in where.items() if value is kernel), own)
     seen: set[str] = set()
     for each in found:
         if each.id in seen:
@@ -374,7 +376,7 @@ def _executed(path: Path) -> ModuleType:
     except FileError as error:
         raise FileError(f"{path}{_line(error, path)}: {error}") from None
     except Exception as error:
-        raise FileError(f"{path}{_line(error, path)}: {said(error)}") from None
+        raise FileError(f"{path}{_line(error, path)}: {in_words(error)}") from None
     return module
 
 
@@ -391,7 +393,7 @@ def _line(error: Exception, path: Path) -> str:
     return f", line {frames[-1].lineno}" if frames else ""
 
 
-def said(error: BaseException) -> str:
+def in_words(error: BaseException) -> str:
     """An exception in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -23,7 +23,7 @@ from kernels.accuracy import Call
 from . import checks, gate, memory, timing
 from .calls import Function
 from .checks import NOBODY
-from .declare import Case, FileError, read, said
+from .declare import Case, FileError, in_words, read
 from .elsewhere import Elsewhere
 from .timing import Interval, Sampler
 
@@ -238,7 +238,7 @@ def _case(
         except ImportError as error:
             missing[contestant] = str(error)
         except Exception as error:
-            missing[contestant] = said(error)
+            missing[contestant] = in_words(error)
     samplers: dict[str, Callable[[], float]] = {name: prepared.sampler() for name, prepared in ready.items()}
     twins = [name for name in ready if name != case.twins.definition]
     if older is not None:
@@ -370,7 +370,8 @@ def at_revision(path: Path, revision: str, folder: Path) -> Path:
     def git(*arguments: str) -> bytes:
         done = subprocess.run(["git", "-C", str(path.absolute().parent), *arguments], capture_output=True, check=False)
         if done.returncode:
-            raise ValueError(f"--against {revision}: {done.stderr.decode(errors='replace').strip().splitlines()[-1]}")
+            said = done.stderr.decode(errors="replace").strip().splitlines() or ["no file, and no revision in git"]
+            raise ValueError(f"--against {revision}: {said[-1]}")
         return done.stdout
 
     try:
