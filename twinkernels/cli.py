@@ -519,14 +519,14 @@ def check_file(
 
     The status is 1 where one is not.
     """
-    from .bench import checks, declare, report
+    from .bench import checks, declare
 
     chosen = _chosen(declare.read(file), cases)
     if threads is not None:
         checks.set_threads(threads)
     failed = total = 0
     for checked in checks.check(chosen):
-        terminal.say_lines(report.verdict(checked))
+        terminal.say_lines(str(checked))
         failed += bool(checked.faults)
         total += 1
     print(f"{total - failed} of {total} hold")

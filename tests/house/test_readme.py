@@ -20,7 +20,14 @@ from twinkernels import cli
 ROOT = Path(__file__).parents[2]
 PAGES = [name.relative_to(ROOT).as_posix() for name in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-LINKING = [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "benchmarks/RESULTS.md"]
+LINKING = [
+    *PAGES,
+    "examples/README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "benchmarks/README.md",
+    "benchmarks/RESULTS.md",
+]
 
 
 def text(page: str) -> str:
@@ -86,8 +93,15 @@ def pictures(names: dict[str, Any], printed: str) -> None:
     assert {path.name for path in Path().iterdir()} == {"curves.svg", "network.png", "mistakes.svg"}
 
 
+def suites(names: dict[str, Any], printed: str) -> None:
+    assert names["standardise"].contestants.keys() == {"numpy", "numba"}
+    assert [mark.name for mark in names["test_twins"].pytestmark] == ["parametrize"]
+    assert names["Standardise"].params == (["numpy", "numba"], ["standardise/rows", "largest/rows"])
+
+
 CHECKS: dict[str, Callable[[dict[str, Any], str], None]] = {
     "README.md": readme,
+    "docs/bench.md": suites,
     "docs/command.md": recipe,
     "docs/data.md": distorted,
     "docs/exchange.md": onnx_in_and_out,
@@ -135,7 +149,7 @@ def test_shell_blocks_use_commands_and_options_that_exist(capsys: pytest.Capture
     lines = [line for page in PAGES for _, block in blocks(page, "sh") for line in block.splitlines()]
     calls = [shlex.split(line, comments=True) for line in lines if line.startswith("twinkernels ")]
     commands = {"list", "train", "evaluate", "predict", "draw", "profile", "report", "explore", "study"}
-    commands |= {"compile", "inspect"}
+    commands |= {"compile", "inspect", "check", "bench"}
     assert {call[1] for call in calls} == commands
     for call in calls:
         with pytest.raises(SystemExit) as end:

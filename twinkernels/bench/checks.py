@@ -7,6 +7,7 @@ import functools
 import math
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -30,8 +31,9 @@ threads. float64: no arithmetic in it between float32 arrays. takes, sizes: righ
 """
 
 THREADS = (1, 2, 3)
-REPEATS = 4
-"""Further calls at the most threads: a race seldom shows in one."""
+REPEATS, RACES, RACING = 4, 50, 0.5
+"""Further calls at the most threads; how many where Numba's threads may race, and the seconds they may take: a race
+seldom shows in one, and on a busy machine in few."""
 EXAMPLES = 25
 """Sizes that hypothesis tries."""
 MOST_TERMS = 10_000
@@ -62,6 +64,19 @@ class Checked:
     def title(self) -> str:
         """Case, contestant and dtype."""
         return f"{self.case} {self.contestant} {self.dtype}"
+
+    def __str__(self) -> str:
+        """A line, and the faults below it."""
+        if self.missing:
+            return f"{self.title}  left out: {self.missing}"
+        if not self.faults:
+            figures = f"{self.error:.3g} ulp, {self.share:.0%} of its budget; the definition {self.baseline:.3g}"
+            return f"{self.title}  ok  {figures}"
+        lines = [f"{self.title}  FAILED"]
+        for fault in self.faults:
+            first, *rest = fault.text.split("\n")
+            lines += [f"    {fault.check}: {first}", *(f"        {line}" for line in rest)]
+        return "\n".join(lines)
 
 
 @dataclass
@@ -240,7 +255,9 @@ def examine(case: Case, contestant: str, dtype: str, right: Truth | None = None,
             _bits(e, first)
         if not case.twins.float64 and dtype == "float32":
             _float64(e)
-        if case.takes:
+        if case.takes and not {"agreement", "outputs"} & {
+            fault.check for fault in e.faults
+        }:  # these show there as well
             _takes(e)
     return Checked(
         case.id,
@@ -416,11 +433,31 @@ def _bits(e: _Examination, first: Results) -> None:
     if found := differing(e.run(e.right.call)):
         e.add("bits", f"a second call gives other bits: {found}")
         return
-    for n in (*THREADS, *[THREADS[-1]] * REPEATS):
+    for n in THREADS:
         with threads(n):
             if found := differing(e.run(e.right.call)):
                 e.add("bits", f"{n} threads give other bits: {found}")
                 return
+    with threads(THREADS[-1]):
+        if found := next(filter(None, map(differing, _repeated(e))), ""):
+            e.add("bits", f"{THREADS[-1]} threads give other bits from call to call: {found}")
+
+
+def _repeated(e: _Examination) -> Iterator[Results]:
+    """What further calls give on the same arrays: more of them where Numba's threads may race, which they seldom do."""
+    function = e.case.placed(e.case.twins.function(e.contestant))
+    arguments = e.right.call.fresh(NOBODY)
+    written = e.right.call.arrays("output", "in place")
+    in_place = e.right.call.arrays("in place")
+    parallel = getattr(function, "targetoptions", {}).get("parallel", False)
+    until, done = time.perf_counter() + RACING, 0
+    while done < REPEATS or (parallel and done < RACES and time.perf_counter() < until):
+        for name, value in in_place.items():
+            arguments[name][...] = value
+        with np.errstate(all="ignore"):
+            returned = function(*arguments.values())
+        yield {**{name: arguments[name] for name in written}, **flattened(e.case, returned)}
+        done += 1
 
 
 @contextlib.contextmanager
@@ -607,6 +644,12 @@ def _search(case: Case, holds: Callable[[dict[str, int]], Checked]) -> None:
 
 def check(cases: Iterable[Case]) -> Iterator[Checked]:
     """Every contestant of every case, in each of its dtypes, the definition first.
+
+    Args:
+        cases: as `read` gives them.
+
+    Returns:
+        What was found, as it is found; each is its own line of what `twinkernels check` prints.
 
     Raises:
         FileError: a case that no twin could pass: its definition raises, or gives nothing, or a contestant gives

@@ -1,4 +1,4 @@
-"""What `twinkernels check` and `twinkernels bench` print."""
+"""What `twinkernels bench` prints."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from . import gate
-from .checks import Checked
 from .measure import Line
 from .timing import Interval
 
@@ -26,20 +25,6 @@ HEADINGS = (
     "error, ulp",
     "of budget",
 )
-
-
-def verdict(checked: Checked) -> str:
-    """A line for a contestant on a case, and the faults below it."""
-    if checked.missing:
-        return f"{checked.title}  left out: {checked.missing}"
-    if not checked.faults:
-        figures = f"{checked.error:.3g} ulp, {checked.share:.0%} of its budget; the definition {checked.baseline:.3g}"
-        return f"{checked.title}  ok  {figures}"
-    lines = [f"{checked.title}  FAILED"]
-    for fault in checked.faults:
-        first, *rest = fault.text.split("\n")
-        lines += [f"    {fault.check}: {first}", *(f"        {line}" for line in rest)]
-    return "\n".join(lines)
 
 
 def row(line: Line) -> list[str]:
