@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from twinkernels.bench import FileError, read
+from twinkernels.bench import FileError, gate, measure, memory, read, timing, twins
+from twinkernels.bench.declare import Case
 
 from ..program.conftest import Called
 
@@ -268,3 +270,43 @@ def test_options_that_do_not_go_together(
     status, _, err = run("bench", write(GOOD), *options)
     assert status == 2
     assert message in " ".join(err)
+
+
+def test_a_twin_of_one_and_a_half_times_its_recorded_time_is_beyond_the_gate_however_short_its_call() -> None:
+    def outcome(speedup: float, spread: float, lenient: bool) -> gate.Outcome:
+        interval = timing.Interval(speedup / spread, speedup, speedup * spread)
+        return gate.Outcome("k", interval, 3.0, 0.1, 3e-5, 1e-5, lenient=lenient)
+
+    assert outcome(3.0 / 1.5, 1.1, lenient=False).failures
+    assert not outcome(3.0 / 1.5, 1.1, lenient=True).failures  # the package's own, on any machine of a kind
+    assert not outcome(3.0 / 1.2, 1.1, lenient=False).failures
+
+
+def test_what_is_in_place_is_given_back_before_each_sample() -> None:
+    def double(p: np.ndarray) -> None:
+        p *= 2
+
+    kernel = twins(numpy=double, in_place="p")
+    case = Case(kernel, "case", lambda draw: {"p": np.ones(3, np.float32)})
+    call, restore = measure.bound(case, case.call(), double)
+    assert restore is not None
+    begun: list[float] = []
+
+    def noted() -> None:
+        restore()
+        begun.append(float(call.args[0][0]))  # type: ignore[attr-defined]
+
+    sampler = timing.Sampler(call, noted)
+    sampler()
+    sampler()
+    assert begun == [1.0, 1.0]
+
+
+def test_memory_is_what_a_call_takes_beside_its_arguments() -> None:
+    x = np.ones(1 << 20, np.float32)
+    found = memory.peak(lambda: np.exp(x) + np.exp(x)), memory.peak(lambda: np.exp(x, out=x))
+    if None in found:
+        pytest.skip("this system does not tell what a call takes")
+    two, none = found
+    assert 2 * x.nbytes <= two < 4 * x.nbytes
+    assert none < x.nbytes / 4

@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,9 @@ NEEDED = {
 }
 """What the code of a page imports beyond the package."""
 
+BESIDE = {"docs/bench.md": ["examples/standardise/standardise.py"]}
+"""Files that the code of a page finds in its folder."""
+
 LOAD = functools.cache(data.load)
 
 
@@ -136,13 +140,17 @@ def test_names_and_arguments_on_this_page_work_as_written(
 ) -> None:
     for package, reason in NEEDED.get(page, {}).items():
         pytest.importorskip(package, reason=reason)
+    for file in BESIDE.get(page, []):
+        shutil.copy(ROOT / file, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(data, "load", LOAD)  # every page draws the same strokes
     names: dict[str, Any] = {"__name__": "page"}
+    threads = kernels.get_threads()
     for line, code in blocks(page, "python"):
         # Padded, so that a traceback shows the page's own line numbers; nothing imported from __future__ is the page's.
         exec(compile("\n" * line + code, str(ROOT / page), "exec", dont_inherit=True), names)
     CHECKS[page](names, capsys.readouterr().out)
+    kernels.set_threads(threads)
 
 
 def test_shell_blocks_use_commands_and_options_that_exist(capsys: pytest.CaptureFixture[str]) -> None:

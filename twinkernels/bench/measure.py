@@ -64,7 +64,7 @@ def bound(case: Case, call: Call, function: Function) -> tuple[Callable[[], Any]
         for name, value in in_place.items():
             arguments[name][...] = value
 
-    return lambda: placed(*values), restore if in_place else None
+    return functools.partial(placed, *values), restore if in_place else None
 
 
 def prepare(case: Case, contestant: str, dtype: str | None = None, right: checks.Truth | None = None) -> Prepared:

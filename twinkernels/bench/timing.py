@@ -47,7 +47,7 @@ def quiet(limit: float = 2.0) -> None:
         time.sleep(0.002)
         if time.process_time() - cpu < 0.1 * (time.perf_counter() - wall) and not _runnable():
             return
-    raise RuntimeError(f"threads of this process keep working for {limit} s while idle; is OMP_WAIT_POLICY=active set?")
+    raise ValueError(f"threads of this process keep working for {limit} s while idle; is OMP_WAIT_POLICY=active set?")
 
 
 @contextlib.contextmanager
@@ -108,6 +108,16 @@ def undisturbed(call: Callable[[], Any]) -> Iterator[None]:
         yield
 
 
+def mean(call: Callable[[], Any], least: float = 0.01) -> float:
+    """Seconds of one call, the mean over as many as fill `least` seconds, whatever else there is at work."""
+    calls, start = 0, time.perf_counter()
+    while True:
+        call()
+        calls += 1
+        if (spent := time.perf_counter() - start) >= least:
+            return spent / calls
+
+
 class Sampler:
     """Times a call in samples, each begun when the process is quiet and long enough for the clock."""
 
@@ -127,9 +137,10 @@ class Sampler:
         return max(1, math.ceil(_SAMPLE / max(self._once, 1e-7)))
 
     def _seconds(self, repetitions: int) -> float:
+        call = self.call
         start = time.perf_counter()
         for _ in itertools.repeat(None, repetitions):
-            self.call()
+            call()
         return (time.perf_counter() - start) / repetitions
 
     def __call__(self) -> float:
