@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .suite import common
+from twinkernels.bench import timing
 
 
 def timed(config: pytest.Config) -> bool:
@@ -16,7 +16,7 @@ def timed(config: pytest.Config) -> bool:
 def settled(request: pytest.FixtureRequest) -> None:
     """Pinned threads where times are taken; where not, what other tests set is left alone."""
     if timed(request.config):
-        common.settle()
+        timing.settle()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -2,9 +2,9 @@
 
 Nothing is measured here: `benchmarks.peers`, `benchmarks.recipes`, `tests.support.budgets` and `twinkernels study` do
 that, and keep what they find. Of results/*.json this makes RESULTS.md with its pictures, the README's block, the table
-in docs/determinism.md, and the figures that `twinkernels list` shows; and of a study's storage docs/study.md with its
-pictures. With --check nothing is written, and the exit status is 1 if a text is not what would be; pictures are not
-compared, since each version of Matplotlib draws its own.
+in docs/determinism.md, and the figures that `twinkernels list` shows; of differences.py the table in docs/bench.md; and
+of a study's storage docs/study.md with its pictures. With --check nothing is written, and the exit status is 1 if a
+text is not what would be; pictures are not compared, since each version of Matplotlib draws its own.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from pathlib import Path
 
 from twinkernels.recipes import FIGURES
 
-from . import budgets, recipes, results
+from . import budgets, differences, recipes, results
 from .text import replace
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 DETERMINISM = ROOT / "docs" / "determinism.md"
+BENCH = ROOT / "docs" / "bench.md"
 
 
 def texts() -> tuple[dict[Path, str], dict[str, results.Chart]]:
@@ -29,6 +30,7 @@ def texts() -> tuple[dict[Path, str], dict[str, results.Chart]]:
     made, charts = results.texts(results.kept(results.HERE), results.HERE, README)
     made[FIGURES] = recipes.published(recipes.read(recipes.KEPT))
     made[DETERMINISM] = replace(DETERMINISM.read_text(encoding="utf-8"), "budgets", budgets.text())
+    made[BENCH] = replace(BENCH.read_text(encoding="utf-8"), "differences", differences.text())
     return made, charts
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import time
 from collections.abc import Callable, Sequence
 from statistics import median
 
@@ -18,6 +17,7 @@ import models
 from models import Adam, Optimizer, RMSProp, Trainer
 from models.plan import table
 from models.rewrite import REWRITES, rewrite
+from twinkernels.bench import timing
 
 NETWORKS: dict[str, Optimizer] = {"cnn-bn": Adam(1e-3), "mlp-512": RMSProp(1e-3)}
 BATCHES = (64, 128, 512)
@@ -68,17 +68,8 @@ def compare(calls: dict[str, Call], repetitions: int) -> dict[str, tuple[float, 
     for _ in range(repetitions):
         order = list(calls)
         random.shuffle(order)
-        rounds.append({choice: _seconds(calls[choice]) for choice in order})
+        rounds.append({choice: timing.mean(calls[choice], LEAST) for choice in order})
     return {c: (median(r[c] for r in rounds), median(r[c] / r["all"] for r in rounds)) for c in calls}
-
-
-def _seconds(call: Call) -> float:
-    count, start = 0, time.perf_counter()
-    while True:
-        call()
-        count += 1
-        if (spent := time.perf_counter() - start) >= LEAST:
-            return spent / count
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -11,7 +11,6 @@ speed cancels. Useful operations only: no padding zeros, no recomputed rows.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from statistics import median
 from typing import Any
@@ -22,6 +21,7 @@ import threadpoolctl
 import kernels
 from kernels import limits, memory, shapes
 from models import Adam, Trainer, build
+from twinkernels.bench.timing import mean as seconds
 
 Call = Callable[[], object]
 RNG = np.random.default_rng(0)
@@ -32,16 +32,6 @@ def normal(*shape: int) -> np.ndarray:
     array = memory.empty(shape, np.float32)
     array[...] = RNG.standard_normal(shape)
     return array
-
-
-def seconds(call: Call, least: float = 0.01) -> float:
-    """Time of one call, the mean over as many as fill `least` seconds."""
-    calls, start = 0, time.perf_counter()
-    while True:
-        call()
-        calls += 1
-        if (spent := time.perf_counter() - start) >= least:
-            return spent / calls
 
 
 def conv2d(backend: str, x: tuple[int, ...], w: tuple[int, ...], **options: Any) -> dict[str, tuple[Call, int]]:

@@ -33,6 +33,8 @@ from .study.storage import DEFAULTS, load_optuna
 if TYPE_CHECKING:
     from models.graph import Graph
 
+    from .bench.declare import Case
+
 BROKEN_PIPE = 141
 """The status where nobody reads standard output any more, as a shell counts a program that this ends: 128 + SIGPIPE."""
 
@@ -508,6 +510,105 @@ def study_factors(
     terminal.say(f"{len(findings.outcomes):,} of {findings.total:,} trainings; table and pictures in {written}")
 
 
+File = Annotated[
+    Path, typer.Argument(parser=expanded, metavar="FILE", help="A Python file of twins and cases: docs/bench.md.")
+]
+Cases = Annotated[
+    list[str] | None,
+    typer.Option("--cases", metavar="TEXT", help="Only cases whose id has this in it.", show_default=False),
+]
+
+
+@app.command("check")
+def check_file(
+    file: File,
+    cases: Cases = None,
+    threads: Threads = None,
+) -> None:
+    """Check kernels of your own: is each twin equal to its definition, in whatever its file says that it takes?
+
+    The status is 1 where one is not.
+    """
+    from .bench import checks, declare
+
+    chosen = _chosen(declare.read(file), cases)
+    if threads is not None:
+        checks.set_threads(threads)
+    failed = total = 0
+    for checked in checks.check(chosen):
+        terminal.say_lines(str(checked))
+        failed += bool(checked.faults)
+        total += 1
+    print(f"{total - failed} of {total} hold")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("bench")
+def bench_file(
+    file: File,
+    cases: Cases = None,
+    threads: Threads = None,
+    rounds: Annotated[int, typer.Option(min=9, help="Of a case, each with a sample of every contestant.")] = 30,
+    seconds: Annotated[float, typer.Option(min=0, help="That the rounds of a case may take.")] = 5.0,
+    seed: Seed = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", parser=expanded, metavar="JSON", help="Keep all figures there.", show_default=False),
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(parser=expanded, metavar="PICTURE", help="Draw them: .png or .svg.", show_default=False),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON|REV",
+            help="Compare with figures that were kept, or with a git revision of the file, timed beside it.",
+            show_default=False,
+        ),
+    ] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Keep each twin's speed-up beside FILE as its floor on this kind of CPU.")
+    ] = False,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="Race every twin against its floor; the status is 1 where one falls short.")
+    ] = False,
+    calibrate: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Race every twin against itself N times.", show_default=False),
+    ] = None,
+) -> None:
+    """Time kernels of your own side by side: speed-ups with their intervals, shares of the machine's limit, errors.
+
+    The status is 1 where one is wrong, or slower than --against or --gate allow.
+    """
+    from .bench import declare, running, timing
+
+    if bool(record) + bool(gate) + (calibrate is not None) > 1:
+        raise ValueError("--record, --gate and --calibrate are three, expected one of them")
+    if (record or gate or calibrate) and (json_file or picture or against):
+        raise ValueError("--json, --picture and --against belong to figures, not to --record, --gate or --calibrate")
+    if picture is not None:
+        plots.figure_class()
+    chosen = _chosen([case for case in declare.read(file) if not case.sizes], cases)
+    timing.settle(threads or kernels.get_threads())
+    if record or gate or calibrate:
+        passed = running.race(file, chosen, rounds, record, calibrate)
+    else:
+        passed = running.show(file, chosen, rounds, seconds, seed or 0, json_file, picture, against)
+    if not passed:
+        raise typer.Exit(1)
+
+
+def _chosen(cases: Sequence[Case], texts: Sequence[str] | None) -> list[Case]:
+    """Those whose id has one of the texts."""
+    chosen = [case for case in cases if not texts or any(text in case.id for text in texts)]
+    if not chosen:
+        raise ValueError(f"no case has {' or '.join(texts)} in its id" if texts else "no case to be timed")
+    return chosen
+
+
 def _message(error: Exception) -> str:
     """What goes wrong with a file, or with anything else, in one line."""
     if isinstance(error, OSError) and error.filename:
@@ -557,7 +658,8 @@ def _load(path: Path, backend: str | None) -> Graph:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit: 0, or 2 after a user's mistake and 130 after Ctrl-C, each with one line on stderr; 1
-    where predict could not read all of its images, or not all of what inspect looks at can run.
+    where predict could not read all of its images, not all of what inspect looks at can run, or check or bench found
+    something.
 
     The library answers a mistake with a ValueError or an OSError that names it, so these are the user's here; so
     are a training whose numbers are no longer finite and a size that memory does not hold.

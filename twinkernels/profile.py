@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import textwrap
 import time
@@ -31,6 +32,7 @@ from models.trainer import Trainer
 from models.zoo import build
 
 from . import plots, recipes, runs
+from .bench import timing
 from .plots.style import shortened
 from .recipes import Recipe
 
@@ -44,7 +46,6 @@ _TITLES = {"numpy": "NumPy", "numba": "Numba"}
 _FITTED = ("NumPy µs", "Numba µs", "faster", "limit", "GFLOP/s", "error", "MFLOP", "kB")
 """Columns of a listing that has to fit a width, the most telling first; Numba's where no backend is named."""
 _LEAST = 4  # of these columns stay at any width
-_PAUSE = 0.1  # seconds; idle workers of OpenMP and OpenBLAS spin for tens of milliseconds before they sleep
 _ROUNDS = 3
 
 
@@ -214,7 +215,8 @@ def profile(
     whole: dict[str, list[float]] = {backend: [] for backend in BACKENDS}
     for _ in range(_ROUNDS):
         for backend, executor in executors.items():
-            time.sleep(_PAUSE)
+            with contextlib.suppress(ValueError):  # with OMP_WAIT_POLICY=active they never rest
+                timing.quiet()
             _measure(executor, n, seconds / _ROUNDS, passes[backend], whole[backend])
 
     steps = {

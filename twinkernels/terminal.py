@@ -43,6 +43,12 @@ def say(*parts: object, sep: str = " ", flush: bool = False) -> None:
     print(*(harmless(str(part)) for part in parts), sep=sep, flush=flush)
 
 
+def say_lines(text: str) -> None:
+    """As `say`, of a text that has lines."""
+    for line in text.split("\n"):
+        say(line, flush=True)
+
+
 def width() -> int | None:
     """Columns of the terminal that standard output is; None where it is none."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

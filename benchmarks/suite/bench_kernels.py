@@ -9,6 +9,9 @@ from asv_runner.benchmarks.mark import SkipNotImplemented
 
 import kernels
 import models
+from twinkernels.bench import timing
+from twinkernels.bench.asv import Timed as Timed
+from twinkernels.bench.errors import accuracy
 
 from . import cases, common
 
@@ -26,7 +29,7 @@ RATIOS = [id for id in BENCH if id.split("/")[0] in ZOO]
 
 # asv forks each measurement from a process that has this module.
 common.load()
-common.settle()
+timing.settle()
 
 
 def setup_cache() -> None:
@@ -47,27 +50,7 @@ def ready(backend: str, case: str | None = None, network: str | None = None) -> 
         kernels.get(backend)
     except ImportError as error:
         raise SkipNotImplemented(f"the {backend} backend cannot be loaded: {error}") from error
-    common.settle()
-
-
-class Timed:
-    """What asv times itself: several calls a sample, in a process that nothing disturbs from its first setup on.
-
-    asv calls setup again before each call. What these calls leave is as good for the next one, so there is nothing to
-    do; NumPy's threads, which a setup sets spinning, would be timed with it.
-    """
-
-    number = 10
-    prepared: tuple[str, ...] | None = None
-
-    def setup(self, *params: str) -> None:
-        if self.prepared != params:
-            self.undisturbed = common.undisturbed(self.prepare(*params))
-            self.undisturbed.__enter__()  # for as long as this object lives
-            self.prepared = params
-
-    prepare: Callable[..., Callable[[], Any]]
-    """Given the parameters, asserts that the results are right; the call that wakes the threads."""
+    timing.settle()
 
 
 class Kernel(Timed):
@@ -107,7 +90,7 @@ class KernelError:
 
     def track_error(self, backend: str, case: str, dtype: str) -> float:
         call = common.record(cases.get(case), dtype)
-        found = common.measure_accuracy(call, kernels.get(backend))
+        found = accuracy(call, kernels.get(backend), kernels.get("numpy"))
         assert found.share <= 1.0, f"{case} on {backend} is wrong: {found}"
         return found.relative
 
@@ -124,8 +107,8 @@ class KernelRatio:
     def setup(self, backend: str, case: str, dtype: str) -> None:
         ready(backend, case)
         calls = {name: common.prepare(case, name, dtype) for name in ("numpy", backend)}
-        self.samplers = {name: common.Sampler(call) for name, call in calls.items()}
+        self.samplers = {name: timing.Sampler(call) for name, call in calls.items()}
 
     def track_time_ratio(self, backend: str, case: str, dtype: str) -> float:
-        seconds = common.sample(self.samplers, 9)
-        return common.ratio(seconds[backend], seconds["numpy"]).median
+        seconds = timing.sample(self.samplers, 9)
+        return timing.ratio(seconds[backend], seconds["numpy"]).median

@@ -12,9 +12,10 @@ import numpy as np
 import data
 import models
 from data import strokes
+from twinkernels.bench import timing
+from twinkernels.bench.asv import Timed
 
-from . import common
-from .bench_kernels import BACKENDS, Timed, ready
+from .bench_kernels import BACKENDS, ready
 
 NETWORKS = ["mlp-meannorm", "mlp-nobias", "mlp-512", "mlp-rmsprop", "cnn-bn", "cnn-record"]
 """Written out: asv asks for parameters by their number, whichever commit it measures."""
@@ -77,11 +78,11 @@ class StepRatio:
         self.samplers = {}
         for name in ("numpy", backend):
             trainer = models.Trainer(models.build(network, name), models.Adam(1e-9), batch_size=int(batch))
-            self.samplers[name] = common.Sampler(partial(trainer.step, x, y))
+            self.samplers[name] = timing.Sampler(partial(trainer.step, x, y))
 
     def track_time_ratio(self, backend: str, network: str, batch: str) -> float:
-        seconds = common.sample(self.samplers, 9)
-        return common.ratio(seconds[backend], seconds["numpy"]).median
+        seconds = timing.sample(self.samplers, 9)
+        return timing.ratio(seconds[backend], seconds["numpy"]).median
 
 
 class Gradients:

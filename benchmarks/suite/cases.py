@@ -20,41 +20,10 @@ from numpy.typing import DTypeLike
 
 import kernels
 from kernels import shapes
+from twinkernels.bench.draw import Draw
 
 Array = np.ndarray
 Arguments = dict[str, Any]
-
-
-class Draw:
-    """Random arrays of one dtype. All values are float32 numbers, so that both dtypes see the same ones."""
-
-    def __init__(self, dtype: DTypeLike, seed: int) -> None:
-        self.dtype = np.dtype(dtype)
-        self.rng = np.random.default_rng(seed)
-
-    def normal(self, *shape: int, mean: float | Array = 0.0, std: float | Array = 1.0) -> Array:
-        """Normal values."""
-        values = mean + std * self.rng.standard_normal(shape)
-        return np.asarray(values, np.float32).astype(self.dtype)
-
-    def positive(self, *shape: int) -> Array:
-        """Values in [0.25, 2)."""
-        return self.rng.uniform(0.25, 2.0, shape).astype(np.float32).astype(self.dtype)
-
-    def integers(self, *shape: int, low: int = -2, high: int = 3) -> Array:
-        """Whole numbers in [low, high): many ties, and sums that float32 holds exactly."""
-        return self.rng.integers(low, high, shape).astype(self.dtype)
-
-    def special(self, *shape: int, values: tuple[float, ...]) -> Array:
-        """Normal values with each of `values` at several random places."""
-        array = self.normal(*shape)
-        places = self.rng.permutation(array.size)[: max(array.size // 2, len(values))]
-        array.flat[places] = np.resize(np.asarray(values, np.float32), places.size)
-        return array
-
-    def labels(self, rows: int, classes: int) -> Array:
-        """int64 labels in [0, classes)."""
-        return self.rng.integers(0, classes, rows)
 
 
 @dataclass(frozen=True)

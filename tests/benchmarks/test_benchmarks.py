@@ -22,6 +22,7 @@ from benchmarks.suite import cases, common
 from kernels import Kernels
 from kernels.accuracy import closeness
 from kernels.interface import roles
+from twinkernels.bench import errors, timing
 
 SUITE = Path(__file__).parents[2] / "benchmarks" / "suite"
 NUMPY = kernels.get("numpy")
@@ -70,7 +71,7 @@ def benchmarks() -> list[Any]:
 SAMPLES = """
 import contextlib, importlib, inspect, sys
 sys.path.insert(0, sys.argv[1])
-from suite import common
+from twinkernels.bench import timing
 states = []
 
 @contextlib.contextmanager
@@ -80,7 +81,7 @@ def undisturbed(call):
     yield
     states.append("over")
 
-common.undisturbed = undisturbed
+timing.undisturbed = undisturbed
 timed = []
 for module in sys.argv[2:]:
     for name, item in vars(importlib.import_module(f"suite.{module}")).items():
@@ -248,7 +249,7 @@ def test_outputs_start_poisoned() -> None:
 
 @pytest.mark.parametrize("case", cases.select(tag="small"), ids=lambda case: case.id)
 def test_the_definition_is_within_its_budget(case: cases.Case) -> None:
-    accuracy = common.measure_accuracy(common.record(case), NUMPY)
+    accuracy = errors.accuracy(common.record(case), NUMPY, NUMPY)
     assert accuracy.share <= 0.25
     assert accuracy.relative == 1.0
 
@@ -299,7 +300,7 @@ def test_quiet_waits_for_a_busy_thread() -> None:
     stop = time.perf_counter() + 0.2
     worker = threading.Thread(target=lambda: [None for _ in iter(lambda: time.perf_counter() < stop, False)])
     worker.start()
-    common.quiet()
+    timing.quiet()
     assert time.perf_counter() >= stop - 0.02
     worker.join()
 
@@ -311,8 +312,8 @@ def test_quiet_gives_up_on_a_thread_that_never_rests() -> None:
     worker = threading.Thread(target=lambda: [None for _ in iter(lambda: not stop.is_set(), False)])
     worker.start()
     try:
-        with pytest.raises(RuntimeError, match="OMP_WAIT_POLICY"):
-            common.quiet(limit=0.05)
+        with pytest.raises(ValueError, match="OMP_WAIT_POLICY"):
+            timing.quiet(limit=0.05)
     finally:
         stop.set()
         worker.join()
@@ -334,7 +335,7 @@ def test_workers_are_parted_and_then_free() -> None:
     try:
         workers[0].start()
         workers[1].start()
-        with common.parted():
+        with timing.parted():
             mine, *theirs = os.sched_getaffinity(0), *(cores(worker) for worker in workers[:2])
             workers[2].start()  # inherits the one core
             inherited = cores(workers[2])
@@ -360,9 +361,9 @@ def test_a_sample_is_taken_with_the_workers_parted(monkeypatch: pytest.MonkeyPat
         yield
         parted = False
 
-    monkeypatch.setattr(common, "parted", part)
+    monkeypatch.setattr(timing, "parted", part)
     states: list[bool] = []
-    sampler = common.Sampler(lambda: states.append(parted))
+    sampler = timing.Sampler(lambda: states.append(parted))
     states.clear()
     sampler()
     assert len(states) > sampler.repetitions
@@ -378,9 +379,9 @@ def test_a_busy_moment_does_not_decide_how_long_a_sample_is(monkeypatch: pytest.
         now += 2.0**-8 if slow < 3 else 2.0**-14  # exact in sums
         slow += 1
 
-    monkeypatch.setattr(common, "quiet", lambda: None)
-    monkeypatch.setattr(common, "time", SimpleNamespace(perf_counter=lambda: now))
-    sampler = common.Sampler(call)
+    monkeypatch.setattr(timing, "quiet", lambda: None)
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now))
+    sampler = timing.Sampler(call)
     assert sampler.repetitions == 1
     assert sampler() == 2.0**-14
     assert sampler.repetitions == 17  # of 61 µs, for a millisecond
@@ -392,7 +393,7 @@ def test_every_round_asks_every_sampler_in_some_order() -> None:
     def sampler(name: str) -> Any:
         return lambda: (asked.append(name), float(len(asked)))[1]
 
-    seconds = common.sample({"a": sampler("a"), "b": sampler("b")}, rounds=30)
+    seconds = timing.sample({"a": sampler("a"), "b": sampler("b")}, rounds=30)
     rounds = [tuple(asked[i : i + 2]) for i in range(0, 60, 2)]
     assert set(rounds) == {("a", "b"), ("b", "a")}
     assert sorted([*seconds["a"], *seconds["b"]]) == list(range(1, 61))

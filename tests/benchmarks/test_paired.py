@@ -16,6 +16,7 @@ from benchmarks import paired
 from benchmarks.suite import cases, common
 from kernels import Kernels
 from kernels.interface import roles
+from twinkernels.bench import elsewhere, errors, gate, timing
 
 NUMPY = kernels.get("numpy")
 CASE = "relu/small"
@@ -33,8 +34,8 @@ def altered(kernel: str, alter: Callable[..., None]) -> Kernels:
     return Kernels("altered", SimpleNamespace(**{**names, kernel: changed}))
 
 
-def judge(twin: Kernels, case_id: str = CASE, floor: float = 1.0) -> paired.Verdict:
-    return paired.gate([case_id], (NUMPY, twin), {"any": {case_id: floor}}, "any", pairs=30)
+def judge(twin: Kernels, case_id: str = CASE, floor: float = 1.0) -> gate.Verdict:
+    return paired.judge([case_id], (NUMPY, twin), {"any": {case_id: floor}}, "any", pairs=30)
 
 
 def test_equal_backends_pass() -> None:
@@ -89,9 +90,9 @@ def test_one_nan_in_the_middle_fails(case_id: str) -> None:
 
     wrong = altered(kernel, plant)
     assert paired.share(case_id, wrong) == np.inf
-    assert paired.Outcome(case_id, common.Interval(2.0, 2.1, 2.2), 1.0, np.nan, 2e-6, 1e-6).failures
+    assert gate.Outcome(case_id, timing.Interval(2.0, 2.1, 2.2), 1.0, np.nan, 2e-6, 1e-6).failures
     if not case_id.startswith("predict"):
-        found = common.measure_accuracy(common.record(cases.get(case_id)), wrong)
+        found = errors.accuracy(common.record(cases.get(case_id)), wrong, NUMPY)
         assert found.error == found.share == np.inf
 
 
@@ -110,13 +111,13 @@ def test_every_bench_case_is_in_the_gate_once() -> None:
 
 def test_floors_of_an_unknown_kind_of_cpu_are_conservative() -> None:
     floors = {"any": {"a": 1.5}, "mine": {"a": 3.0}}
-    assert paired.floor_of("a", floors, "mine") == 3.0
-    assert paired.floor_of("a", floors, "theirs") == 1.5
-    assert paired.floor_of("b", floors, "theirs") == paired.CONSERVATIVE
+    assert gate.floor_of("a", floors, "mine") == 3.0
+    assert gate.floor_of("a", floors, "theirs") == 1.5
+    assert gate.floor_of("b", floors, "theirs") == gate.CONSERVATIVE
 
 
 def test_the_floors_that_are_kept_name_cases() -> None:
-    floors = paired.read_floors()
+    floors = gate.read_floors(paired.FLOORS)
     assert "any" in floors
     for kind, kept in floors.items():
         assert set(kept) <= set(paired.ids()), kind
@@ -126,18 +127,18 @@ def test_the_floors_that_are_kept_name_cases() -> None:
 def test_recorded_floors_are_the_low_ends(tmp_path: Any) -> None:
     path = tmp_path / "floors.json"
     path.write_text('{"any": {"relu/small": 1.0}}')
-    outcome = paired.Outcome("relu/small", common.Interval(3.479, 3.6, 3.7), 1.0, 0.5, 2.0, 1.0)
-    paired.record_floors([outcome], "mine", path)
+    outcome = gate.Outcome("relu/small", timing.Interval(3.479, 3.6, 3.7), 1.0, 0.5, 2.0, 1.0)
+    gate.record_floors([outcome], "mine", path)
     assert json.loads(path.read_text()) == {"any": {"relu/small": 1.0}, "mine": {"relu/small": 3.4}}
 
 
 def test_numpy_that_is_slower_beside_numba_fails() -> None:
-    def outcome(*disturbance: float) -> paired.Outcome:
-        speedup = common.Interval(2.0, 2.1, 2.2)
-        return paired.Outcome(CASE, speedup, 1.0, 0.5, 2e-6, 1e-6, common.Interval(*disturbance))
+    def outcome(*disturbance: float) -> gate.Outcome:
+        speedup = timing.Interval(2.0, 2.1, 2.2)
+        return gate.Outcome(CASE, speedup, 1.0, 0.5, 2e-6, 1e-6, timing.Interval(*disturbance))
 
-    def verdict(*disturbance: float) -> paired.Verdict:
-        return paired.Verdict([outcome(1.0, 1.1, 1.2)], common.Interval(*disturbance))
+    def verdict(*disturbance: float) -> gate.Verdict:
+        return gate.Verdict([outcome(1.0, 1.1, 1.2)], timing.Interval(*disturbance))
 
     assert not outcome(1.2, 1.3, 1.4).failures
     assert outcome(2.1, 2.5, 2.9).failures
@@ -147,46 +148,45 @@ def test_numpy_that_is_slower_beside_numba_fails() -> None:
     assert verdict(0.9, 1.3, 1.4).passed
 
 
-def test_a_verdict_tells_the_median_disturbance(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_verdict_tells_the_median_disturbance() -> None:
     measured = {
-        "a": common.Interval(1.0, 2.0, 9.0),
-        "b": common.Interval(3.0, 4.0, 5.0),
-        "c": common.Interval(2.0, 6.0, 7.0),
+        "a": timing.Interval(1.0, 2.0, 9.0),
+        "b": timing.Interval(3.0, 4.0, 5.0),
+        "c": timing.Interval(2.0, 6.0, 7.0),
     }
 
-    def measure(case_id: str, *rest: Any) -> paired.Outcome:
-        return paired.Outcome(case_id, common.Interval(1.0, 1.0, 1.0), 1.0, 0.0, 1.0, 1.0, measured[case_id])
+    def race(case_id: str, seed: int) -> gate.Outcome:
+        return gate.Outcome(case_id, timing.Interval(1.0, 1.0, 1.0), 1.0, 0.0, 1.0, 1.0, measured[case_id])
 
-    monkeypatch.setattr(paired, "measure", measure)
-    assert paired.gate(["a", "b", "c"], (NUMPY, NUMPY), {}, "any").disturbance == (2.0, 4.0, 7.0)
+    assert gate.gate(["a", "b", "c"], race).disturbance == (2.0, 4.0, 7.0)
 
 
-def outcome_of(case_id: str, high: float, numba: float = 1e-3) -> paired.Outcome:
+def outcome_of(case_id: str, high: float, twin: float = 1e-3) -> gate.Outcome:
     """An outcome whose floor is 1 and whose interval ends there."""
-    return paired.Outcome(case_id, common.Interval(high / 2, high / 2, high), 1.0, 0.0, 1e-3, numba)
+    return gate.Outcome(case_id, timing.Interval(high / 2, high / 2, high), 1.0, 0.0, 1e-3, twin)
 
 
 def test_a_case_that_failed_once_is_tried_again_after_the_others() -> None:
     order: list[tuple[str, int]] = []
 
-    def race(case_id: str, attempt: int) -> paired.Outcome:
+    def race(case_id: str, attempt: int) -> gate.Outcome:
         order.append((case_id, attempt))
         return outcome_of(case_id, 0.1 if (case_id, attempt) == ("b", 0) or case_id == "c" else 2.0)
 
-    outcomes = paired.settled(["a", "b", "c", "d"], race)
+    outcomes = gate.settled(["a", "b", "c", "d"], race)
     assert order == [("a", 0), ("b", 0), ("c", 0), ("d", 0), ("b", 1), ("c", 1), ("c", 2)]
     assert [bool(outcome.failures) for outcome in outcomes] == [False, False, True, False]
 
 
 def test_a_short_call_may_lose_half_of_its_floor_and_others_a_quarter() -> None:
-    assert not outcome_of("relu/small", 0.6, numba=50e-6).failures
-    assert outcome_of("relu/small", 0.4, numba=50e-6).failures
-    assert outcome_of("relu/small", 0.6, numba=150e-6).failures
-    assert not outcome_of("relu/small", 0.8, numba=150e-6).failures
+    assert not outcome_of("relu/small", 0.6, twin=50e-6).failures
+    assert outcome_of("relu/small", 0.4, twin=50e-6).failures
+    assert outcome_of("relu/small", 0.6, twin=150e-6).failures
+    assert not outcome_of("relu/small", 0.8, twin=150e-6).failures
 
 
 def test_numpy_alone_runs_without_numba() -> None:
-    with paired.Alone() as alone:
+    with paired.alone() as alone:
         assert 0.0 < alone.sampler(CASE)() < 1.0
 
 
@@ -200,30 +200,29 @@ def test_numpy_alone_rests_before_it_answers(monkeypatch: pytest.MonkeyPatch) ->
             return case_id
         raise EOFError
 
-    monkeypatch.setattr(paired, "sys", SimpleNamespace(modules={}))
-    monkeypatch.setattr(paired, "Sampler", lambda call: lambda: done.append("sample"))
-    monkeypatch.setattr(common, "quiet", lambda: done.append("rest"))
+    monkeypatch.setattr(elsewhere, "Sampler", lambda call: lambda: (done.append("sample"), 0.0)[1])
+    monkeypatch.setattr(timing, "quiet", lambda: done.append("rest"))
     connection: Any = SimpleNamespace(recv=receive, send=lambda seconds: done.append("answer"))
-    paired.serve(connection, kernels.get_threads())
+    elsewhere.serve(connection, paired.prepare_numpy, kernels.get_threads(), without="")
     assert done == ["sample", "rest", "answer"]
 
 
 def test_the_interval_holds_the_median() -> None:
     rng = np.random.default_rng(1)
     slow, fast = np.exp(rng.normal(np.log(2.0), 0.1, 200)), np.exp(rng.normal(0.0, 0.1, 200))
-    low, median, high = common.ratio(slow, fast)
+    low, median, high = timing.ratio(slow, fast)
     assert low < median < high
     assert low < 2.0 < high
     assert high / low < 1.2
-    assert common.ratio(slow, fast) == common.ratio(slow, fast)
+    assert timing.ratio(slow, fast) == timing.ratio(slow, fast)
 
 
 def test_calibration_counts_alarms(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     assert paired.calibrate([CASE], NUMPY, runs=2, pairs=30, show=lambda line: lines.append(str(line))) == 0.0
     assert "0 of 2 runs" in lines[-2]
-    monkeypatch.setattr(paired, "MARGIN", 100.0)
-    monkeypatch.setattr(paired, "SHORT_MARGIN", 100.0)
+    monkeypatch.setattr(gate, "MARGIN", 100.0)
+    monkeypatch.setattr(gate, "SHORT_MARGIN", 100.0)
     assert paired.calibrate([CASE], NUMPY, runs=1, pairs=30, show=lambda line: None) == 1.0
 
 
@@ -233,10 +232,10 @@ def test_either_backend_is_calibrated(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_disturbance_while_calibrating_is_an_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
-    with paired.Alone() as alone:
-        monkeypatch.setattr(paired, "CASE_DISTURBED", np.inf)
+    with paired.alone() as alone:
+        monkeypatch.setattr(gate, "CASE_DISTURBED", np.inf)
         assert paired.calibrate([CASE], NUMPY, 1, 30, alone, lambda line: None) == 0.0
-        monkeypatch.setattr(paired, "CASE_DISTURBED", 0.0)
+        monkeypatch.setattr(gate, "CASE_DISTURBED", 0.0)
         assert paired.calibrate([CASE], NUMPY, 1, 30, alone, lambda line: None) == 1.0
 
 

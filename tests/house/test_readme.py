@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,14 @@ from twinkernels import cli
 ROOT = Path(__file__).parents[2]
 PAGES = [name.relative_to(ROOT).as_posix() for name in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-LINKING = [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "benchmarks/RESULTS.md"]
+LINKING = [
+    *PAGES,
+    "examples/README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "benchmarks/README.md",
+    "benchmarks/RESULTS.md",
+]
 
 
 def text(page: str) -> str:
@@ -86,8 +94,15 @@ def pictures(names: dict[str, Any], printed: str) -> None:
     assert {path.name for path in Path().iterdir()} == {"curves.svg", "network.png", "mistakes.svg"}
 
 
+def suites(names: dict[str, Any], printed: str) -> None:
+    assert names["standardise"].contestants.keys() == {"numpy", "numba"}
+    assert [mark.name for mark in names["test_twins"].pytestmark] == ["parametrize"]
+    assert names["Standardise"].params == (["numpy", "numba"], ["standardise/rows", "largest/rows"])
+
+
 CHECKS: dict[str, Callable[[dict[str, Any], str], None]] = {
     "README.md": readme,
+    "docs/bench.md": suites,
     "docs/command.md": recipe,
     "docs/data.md": distorted,
     "docs/exchange.md": onnx_in_and_out,
@@ -107,6 +122,9 @@ NEEDED = {
 }
 """What the code of a page imports beyond the package."""
 
+BESIDE = {"docs/bench.md": ["examples/standardise/standardise.py"]}
+"""Files that the code of a page finds in its folder."""
+
 LOAD = functools.cache(data.load)
 
 
@@ -122,20 +140,24 @@ def test_names_and_arguments_on_this_page_work_as_written(
 ) -> None:
     for package, reason in NEEDED.get(page, {}).items():
         pytest.importorskip(package, reason=reason)
+    for file in BESIDE.get(page, []):
+        shutil.copy(ROOT / file, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(data, "load", LOAD)  # every page draws the same strokes
     names: dict[str, Any] = {"__name__": "page"}
+    threads = kernels.get_threads()
     for line, code in blocks(page, "python"):
         # Padded, so that a traceback shows the page's own line numbers; nothing imported from __future__ is the page's.
         exec(compile("\n" * line + code, str(ROOT / page), "exec", dont_inherit=True), names)
     CHECKS[page](names, capsys.readouterr().out)
+    kernels.set_threads(threads)
 
 
 def test_shell_blocks_use_commands_and_options_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line for page in PAGES for _, block in blocks(page, "sh") for line in block.splitlines()]
     calls = [shlex.split(line, comments=True) for line in lines if line.startswith("twinkernels ")]
     commands = {"list", "train", "evaluate", "predict", "draw", "profile", "report", "explore", "study"}
-    commands |= {"compile", "inspect"}
+    commands |= {"compile", "inspect", "check", "bench"}
     assert {call[1] for call in calls} == commands
     for call in calls:
         with pytest.raises(SystemExit) as end:

@@ -8,6 +8,7 @@ Colours tell apart for every kind of colour vision, and lines are labelled where
 
 from ..classify import confusion_matrix, mistakes
 from .answers import confusion, predictions
+from .contestants import contestants
 from .dataset import class_counts, mean_images, samples
 from .networks import convolution, first_linear, network, until, weights
 from .speed import layer_times, step_times
@@ -31,6 +32,7 @@ __all__ = [
     "class_counts",
     "confusion",
     "confusion_matrix",
+    "contestants",
     "convolution",
     "curves",
     "factors",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from .style import BLUE, FAINT, INK, MUTED, ORANGE, SKY, WIDTH, blank, picture, 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from kernels.limits import Limits
 
     from ..profile import Line, Profile
 
@@ -91,34 +94,46 @@ def step_times(profile: Profile) -> Figure:
 def _draw_roofline(axes: Axes, profile: Profile) -> None:
     contractions = [(at, line) for at, line in enumerate(profile.lines) if line.flops]
     intensity = np.array([line.flops / line.bytes for _, line in contractions])
+    rates = {backend: [line.flops / line.seconds[backend] / 1e9 for _, line in contractions] for backend in LOOKS}
+    names = [str(at) for at, _ in contractions]
+    draw_roofline(axes, profile.limits, names, intensity, {LOOKS[backend]: rate for backend, rate in rates.items()})
+    batch, threads = profile.batch_size, profile.threads
+    axes.set_title(f"{profile.name}, {batch} images a step, {threads} threads: contractions and the limit", pad=24)
+
+
+def draw_roofline(
+    axes: Axes,
+    limits: Limits,
+    names: Sequence[str],
+    intensity: np.ndarray,
+    rates: Mapping[tuple[str, str, str], Sequence[float]],
+) -> None:
+    """Points under the machine's limit. rates: GFLOP/s by (label, colour, marker); names stand above the last."""
     left, right = 0.5 * intensity.min(initial=1.0), 2 * intensity.max(initial=100.0)
     reach = np.geomspace(left, right, 100)
     for size, style in (1 << 18, "--"), (1 << 26, "-"):
-        roof = np.minimum(profile.limits.peak, reach * profile.limits.bandwidth(2 * size)) / 1e9
+        roof = np.minimum(limits.peak, reach * limits.bandwidth(2 * size)) / 1e9
         label = f"limit, {f'{size >> 20} MiB' if size >> 20 else f'{size >> 10} KiB'} in use"
         axes.loglog(reach, roof, style, color=INK, linewidth=1.2, label=label)
-    rates = {}
-    for backend, (label, colour, marker) in LOOKS.items():
-        rates[backend] = [line.flops / line.seconds[backend] / 1e9 for _, line in contractions]
-        axes.loglog(intensity, rates[backend], marker, color=colour, markersize=6, label=label, zorder=3)
-    # Numbers stand in a row of their own above all points, as near to these as they can without meeting.
+    for (label, colour, marker), rate in rates.items():
+        axes.loglog(intensity, rate, marker, color=colour, markersize=6, label=label, zorder=3)
+    (_, colour, _), last = list(rates.items())[-1]
+    # Names stand in a row of their own above all points, as near to these as they can without meeting.
     order = np.argsort(intensity, kind="stable")
     aims = [float(np.log(intensity[at] / left) / np.log(right / left)) for at in order]
     for at, place in zip(order, spaced(aims, [1.0] * len(aims), [0.013] * len(aims)), strict=True):
         axes.annotate(
-            str(contractions[at][0]),
-            (intensity[at], rates["numba"][at]),
+            names[at],
+            (intensity[at], last[at]),
             (place, 1.03),
             textcoords="axes fraction",
             ha="center",
             va="bottom",
-            color=BLUE,
+            color=colour,
             weight="bold",
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 3},
         )
-    batch, threads = profile.batch_size, profile.threads
-    axes.set_title(f"{profile.name}, {batch} images a step, {threads} threads: contractions and the limit", pad=24)
     axes.set(ylabel="GFLOP/s", xlim=(left, right))
     axes.set_xlabel("operations a byte", loc="left")
     for axis in axes.xaxis, axes.yaxis:

@@ -1,0 +1,3 @@
+from twinkernels.bench import asv_suite
+
+Softplus = asv_suite("../softplus.py")
