@@ -619,7 +619,7 @@ class Backend(Protocol):
         loss: Output,
         dlogits: Output,
     ) -> None:
-        """loss_n as in `softmax_cross_entropy`, whose rule for labels outside of [0, C) is that of samples that weigh."""
+        """loss_n as in `softmax_cross_entropy`, whose rule for labels outside of [0, C) is for those that weigh."""
 
     @staticmethod
     def soft_cross_entropy(
@@ -870,10 +870,6 @@ class Backend(Protocol):
         m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ), where t = step counts from 1: the first update has t = 1 both in the
         moments and in their correction. Kingma and Ba 2015; decoupled decay makes it AdamW.
         """
-
-    @staticmethod
-    def clip_value(g: InPlace, limit: float) -> None:
-        """g = −limit where g < −limit, limit where g > limit; NaN stays NaN."""
 
     @staticmethod
     def clip_norm(g: InPlace, limit: float, d: FlatDims, scratch: Scratch) -> None:

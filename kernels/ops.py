@@ -2851,22 +2851,6 @@ class Kernels:
         """
         self.adam(p, g, m, v, step, learning_rate, beta1, beta2, eps, weight_decay, decoupled=True)
 
-    def clip_value(self, g: Array, limit: float) -> None:
-        """Each element of g to at least −limit and at most limit, in place.
-
-        Args:
-            g: gradients, any shape; updated in place.
-            limit: a number above 0.
-
-        Raises:
-            TypeError: g is anything but a numpy array of float32 or float64.
-            ValueError: g is not C-contiguous, has an empty axis or is read-only; limit is not above 0.
-        """
-        shapes.arrays("clip_value", g=g)
-        shapes.writeable("clip_value", g=g)
-        limit = shapes.number("clip_value", "limit", limit, 0.0, above=True)
-        self.backend.clip_value(*_axed(g), limit)
-
     def clip_norm(self, g: Array, limit: float) -> None:
         """g *= min(1, limit / (‖g‖ + 10⁻⁶)), in place: the Euclidean norm of all of g becomes at most limit.
 

@@ -169,7 +169,6 @@ RULES: dict[str, str] = {
     "sgd": "p g v (...)",
     "rmsprop": "p g v (...)",
     "adam": "p g m v (...)",
-    "clip_value": "g (...)",
     "clip_norm": "g (size)",
     # Training
     "batchnorm_relu_maxpool2d": (

@@ -1275,7 +1275,6 @@ def _clipping(name: str, tag: str, n: int, limit: float, special: tuple[float, .
         g[: len(special)] = special
         return {"g": g, "limit": limit}
 
-    _case("clip_value", name, tag, build)
     _case("clip_norm", name, tag, build)
 
 

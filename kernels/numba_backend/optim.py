@@ -15,7 +15,7 @@ from .compiler.jit import kernel, prange, strict
 from .tiles.chunks import CHUNK, chunk, chunks, elementwise, run
 from .tiles.elementary import single
 
-__all__ = ["adam", "clip_norm", "clip_norm_scratch", "clip_value", "rmsprop", "sgd"]
+__all__ = ["adam", "clip_norm", "clip_norm_scratch", "rmsprop", "sgd"]
 
 
 @strict
@@ -114,18 +114,6 @@ def adam(
             square = flushed(keep_v * vs[i] + gain_v * (gradient * gradient))
             ms[i], vs[i] = mean, square
             ps[i] = parameter - rate_m * mean / (np.sqrt(square) * root_v + small)
-
-
-@elementwise
-@kernel(strict=True)
-def clip_value(g: InPlace, limit: float) -> None:
-    real = g.dtype.type
-    most = real(limit)
-    for c in prange(chunks(g)):
-        gs = chunk(g, c)
-        for i in range(gs.size):
-            below = most if gs[i] > most else gs[i]
-            gs[i] = -most if below < -most else below
 
 
 def clip_norm_scratch(d: FlatDims, n: int) -> int:

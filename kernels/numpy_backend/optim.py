@@ -9,7 +9,7 @@ import numpy as np
 from ..interface import InPlace, Input, Scratch
 from ..shapes import FlatDims
 
-__all__ = ["adam", "clip_norm", "clip_norm_scratch", "clip_value", "rmsprop", "sgd"]
+__all__ = ["adam", "clip_norm", "clip_norm_scratch", "rmsprop", "sgd"]
 
 
 def sgd(
@@ -108,10 +108,6 @@ def _decay(p: np.ndarray, g: np.ndarray, learning_rate: float, weight_decay: flo
 def _flush(state: np.ndarray) -> None:
     """Denormals to zero: arithmetic on them is many times slower. A NaN stays NaN."""
     state *= np.abs(state) >= np.finfo(state.dtype).tiny
-
-
-def clip_value(g: InPlace, limit: float) -> None:
-    np.clip(g, -limit, limit, out=g)
 
 
 def clip_norm_scratch(d: FlatDims, n: int) -> int:

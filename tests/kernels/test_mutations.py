@@ -228,10 +228,6 @@ def clips_each_element(a: Arguments, correct: Any) -> None:
     np.clip(a["g"], -a["limit"], a["limit"], out=a["g"])
 
 
-def clips_from_above_alone(a: Arguments, correct: Any) -> None:
-    np.minimum(a["g"], a["limit"], out=a["g"])
-
-
 MUTATIONS: list[tuple[Callable[..., Any], str, int | None]] = [
     (drops_the_bias, "linear/small", None),
     (drops_the_bias, "conv2d/cnn-bn-conv1-b1", None),
@@ -269,7 +265,6 @@ MUTATIONS: list[tuple[Callable[..., Any], str, int | None]] = [
     (squares_without_a_half, "huber/small", None),
     (takes_probabilities_for_logits, "binary_cross_entropy/small", None),
     (clips_each_element, "clip_norm/small", None),
-    (clips_from_above_alone, "clip_value/small", None),
     (corrects_with_the_next_step, "adam/first-step", None),
     (decays_coupled, "adam/decay-decoupled", None),
     (decays_coupled, "sgd/decay-decoupled", None),

@@ -1109,12 +1109,6 @@ def adam(p, g, m, v, step, learning_rate, beta1, beta2, eps, weight_decay, decou
         p[i] = weight - learning_rate * quotient(m_hat, math.sqrt(v_hat) + eps)
 
 
-def clip_value(g, limit):
-    for i in np.ndindex(g.shape):
-        if abs(g.item(i)) > limit:
-            g[i] = math.copysign(limit, g.item(i))
-
-
 def clip_norm(g, limit, d, scratch):
     norm = math.sqrt(total([x * x for x in g.tolist()])) + 1e-6
     if not norm <= limit:
