@@ -656,13 +656,16 @@ class Backend(Protocol):
         prediction: Input,
         target: Input,
         weights: Input | None,
-        delta: float,
+        threshold: float,
         d: ChannelDims,
         scratch: Scratch,
         loss: Output,
         dprediction: Output,
     ) -> None:
-        """e² / 2 of each difference e = prediction − target up to delta, delta (|e| − delta / 2) beyond. Huber 1964."""
+        """e² / 2 of each e = prediction − target with |e| <= threshold, threshold (|e| − threshold / 2) beyond.
+
+        Huber 1964.
+        """
 
     @staticmethod
     def mae(

@@ -2041,7 +2041,7 @@ class Kernels:
         dtype = shapes.arrays(kernel, logits=logits, weights=weights)
         shapes.rank(kernel, "logits", logits.shape, 2, "samples, classes")
         shapes.weights(kernel, weights, len(logits))
-        labels = shapes.labels(kernel, labels, *logits.shape, counted=weights > 0)
+        labels = shapes.labels(kernel, labels, len(logits), logits.shape[1], weights > 0)
         smoothing = shapes.number(kernel, "smoothing", smoothing, 0.0, below=1.0)
         d = shapes.channels(logits.shape, kernel, "logits")
         loss, dlogits = memory.empty((), dtype), _like(logits)
@@ -2090,9 +2090,9 @@ class Kernels:
         return self._weighted("binary_cross_entropy", "logits", logits, target, weights)
 
     def huber(
-        self, prediction: Array, target: Array, weights: Array | None = None, delta: float = 1.0
+        self, prediction: Array, target: Array, weights: Array | None = None, threshold: float = 1.0
     ) -> tuple[Array, Array]:
-        """loss = mean of e² / 2 where |e| = |prediction − target| <= delta, else of delta (|e| − delta / 2).
+        """loss = mean of e² / 2 for e = prediction − target, of threshold (|e| − threshold / 2) beyond |e| = threshold.
 
         Huber 1964. A sample's loss is the mean over its elements; the mean over samples is one by weight.
 
@@ -2100,7 +2100,7 @@ class Kernels:
             prediction: (N, ..., C).
             target: of prediction's shape.
             weights: how much each sample counts, (N,), none below 0; None for all alike.
-            delta: the difference up to which the loss is a square, above 0.
+            threshold: the difference up to which the loss is a square, above 0.
 
         Returns:
             loss (), an array without axes, and dprediction of prediction's shape.
@@ -2108,10 +2108,10 @@ class Kernels:
         Raises:
             TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
             ValueError: an array is not C-contiguous or has an empty axis, or only one axis; the shapes differ; a weight
-                is below 0 or not finite; delta is not above 0.
+                is below 0 or not finite; threshold is not above 0.
         """
-        delta = shapes.number("huber", "delta", delta, 0.0, above=True)
-        return self._weighted("huber", "prediction", prediction, target, weights, delta)
+        threshold = shapes.number("huber", "threshold", threshold, 0.0, above=True)
+        return self._weighted("huber", "prediction", prediction, target, weights, threshold)
 
     def mae(self, prediction: Array, target: Array, weights: Array | None = None) -> tuple[Array, Array]:
         """loss = mean of |prediction − target| over all elements, and its gradient, the sign of the difference.

@@ -84,7 +84,15 @@ from .layers import (
     Upsample2d,
 )
 from .loading import load
-from .losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
+from .losses import (
+    BinaryCrossEntropy,
+    Huber,
+    Loss,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    SoftCrossEntropy,
+    SoftmaxCrossEntropy,
+)
 from .nonfinite import NonFiniteError
 from .optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
 from .plan import Plan, Step, Value
@@ -112,6 +120,7 @@ __all__ = [
     "Array",
     "AvgPool2d",
     "BatchNorm",
+    "BinaryCrossEntropy",
     "Callback",
     "Checkpoints",
     "Clip",
@@ -139,6 +148,7 @@ __all__ = [
     "HeNormal",
     "HeUniform",
     "History",
+    "Huber",
     "Initialiser",
     "InstanceNorm",
     "Layer",
@@ -153,6 +163,7 @@ __all__ = [
     "Lowering",
     "MaxPool2d",
     "Mean",
+    "MeanAbsoluteError",
     "MeanNorm",
     "MeanSquaredError",
     "Mish",
@@ -180,6 +191,7 @@ __all__ = [
     "SiLU",
     "Sigmoid",
     "Slice",
+    "SoftCrossEntropy",
     "Softmax",
     "SoftmaxCrossEntropy",
     "Softplus",

@@ -1215,7 +1215,7 @@ def _weighted(
     std: float = 1.0,
     special: tuple[float, ...] = (),
     smoothing: float = 0.0,
-    delta: float = 1.0,
+    threshold: float = 1.0,
 ) -> None:
     """Every loss of the section: those over classes with two axes, those that need weights where there are some."""
 
@@ -1249,13 +1249,13 @@ def _weighted(
     if len(shape) == 2:
         _case("soft_cross_entropy", name, tag, soft)
     _case("binary_cross_entropy", name, tag, binary)
-    _case("huber", name, tag, lambda draw: regression(draw) | {"delta": delta})
+    _case("huber", name, tag, lambda draw: regression(draw) | {"threshold": threshold})
     _case("mae", name, tag, regression)
 
 
 _weighted("small", "small", 5, 4)
-_weighted("weights", "small", 7, 5, weights="drawn", smoothing=0.1, delta=0.5)
-_weighted("image", "edge", 3, 5, 7, 2, weights="drawn", delta=2.0)
+_weighted("weights", "small", 7, 5, weights="drawn", smoothing=0.1, threshold=0.5)
+_weighted("image", "edge", 3, 5, 7, 2, weights="drawn", threshold=2.0)
 _weighted("one-value", "edge", 1, 1)
 _weighted("odd", "edge", 5, 17, weights="drawn", smoothing=0.3)
 _weighted("weightless", "edge", 3, 4, weights="zero")

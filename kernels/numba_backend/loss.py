@@ -401,10 +401,10 @@ def huber_scratch(d: ChannelDims, n: int) -> int:
 
 
 @kernel(optional={"weights": 1})
-def _huber(prediction, target, weights, delta, scratch, loss, dprediction):
+def _huber(prediction, target, weights, threshold, scratch, loss, dprediction):
     n, size = prediction.shape
     rows, real = block_rows(prediction), prediction.dtype.type
-    worth, half, most = unit(weights, n) / size, real(0.5), real(delta)
+    worth, half, most = unit(weights, n) / size, real(0.5), real(threshold)
     for b in prange((n + rows - 1) // rows):
         first, last = b * rows, (b + 1) * rows
         ps, ts, grads = prediction[first:last], target[first:last], dprediction[first:last]
@@ -428,13 +428,21 @@ def huber(
     prediction: Input,
     target: Input,
     weights: Input | None,
-    delta: float,
+    threshold: float,
     d: ChannelDims,
     scratch: Scratch,
     loss: Output,
     dprediction: Output,
 ) -> None:
-    flat = samples(prediction), samples(target), weights, delta, scratch[: len(prediction)], loss, samples(dprediction)
+    flat = (
+        samples(prediction),
+        samples(target),
+        weights,
+        threshold,
+        scratch[: len(prediction)],
+        loss,
+        samples(dprediction),
+    )
     run(_huber, prediction.size, *flat)
 
 

@@ -214,7 +214,7 @@ def huber(
     prediction: Input,
     target: Input,
     weights: Input | None,
-    delta: float,
+    threshold: float,
     d: ChannelDims,
     scratch: Scratch,
     loss: Output,
@@ -222,7 +222,7 @@ def huber(
 ) -> None:
     elements = scratch[: prediction.size].reshape(prediction.shape)
     np.subtract(prediction, target, out=elements)
-    np.clip(elements, -delta, delta, out=dprediction)
+    np.clip(elements, -threshold, threshold, out=dprediction)
     elements -= dprediction / 2
     elements *= dprediction
     _average_elements(elements, weights, loss, dprediction)

@@ -236,7 +236,7 @@ VALUE_ERRORS: BadCalls = [
     (lambda k: k.soft_cross_entropy(a(2, 3, 4), a(2, 3, 4)), "soft_cross_entropy: logits has shape (2, 3, 4)"),
     (lambda k: k.soft_cross_entropy(a(2, 3), a(2, 4)), "soft_cross_entropy: target has shape (2, 4)"),
     (lambda k: k.binary_cross_entropy(a(2, 3), a(3, 2)), "binary_cross_entropy: target has shape (3, 2)"),
-    (lambda k: k.huber(a(2, 3), a(2, 3), delta=0.0), "huber: delta is 0.0"),
+    (lambda k: k.huber(a(2, 3), a(2, 3), threshold=0.0), "huber: threshold is 0.0"),
     (lambda k: k.mae(a(2, 3), a(2, 3), NAN * a(2)), "mae: weights[0] is nan"),
     (lambda k: k.weighted_mse(a(2, 3), a(2, 3), np.inf * a(2)), "weighted_mse: weights[0] is inf"),
     # Joining branches

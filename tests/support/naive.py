@@ -845,14 +845,14 @@ def binary_cross_entropy(logits, target, weights, d, scratch, loss, dlogits):
     _weighed(element, lambda at: _sigmoid(logits.item(at)) - target.item(at), weights, loss, dlogits)
 
 
-def huber(prediction, target, weights, delta, d, scratch, loss, dprediction):
+def huber(prediction, target, weights, threshold, d, scratch, loss, dprediction):
     def element(at):
         e = abs(prediction.item(at) - target.item(at))
-        return e * e / 2.0 if e <= delta else delta * (e - delta / 2.0)
+        return e * e / 2.0 if e <= threshold else threshold * (e - threshold / 2.0)
 
     def slope(at):
         e = prediction.item(at) - target.item(at)
-        return e if not abs(e) > delta else math.copysign(delta, e)
+        return e if not abs(e) > threshold else math.copysign(threshold, e)
 
     _weighed(element, slope, weights, loss, dprediction)
 
