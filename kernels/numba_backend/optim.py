@@ -126,11 +126,11 @@ def _clip_norm(g, limit, norms):
     for c in prange(chunks(g)):
         gs, sum_ = chunk(g, c), 0.0
         for i in range(gs.size):
-            sum_ += float(gs[i]) * float(gs[i])
+            sum_ += np.float64(gs[i]) * np.float64(gs[i])
         norms[c] = math.sqrt(sum_)
     total = 0.0
     for c in range(chunks(g)):
-        total += float(norms[c]) * float(norms[c])
+        total += np.float64(norms[c]) * np.float64(norms[c])
     norm = math.sqrt(total) + 1e-6
     factor = g.dtype.type(limit / norm)
     for c in prange(chunks(g) if not norm <= limit else 0):
