@@ -121,7 +121,7 @@ class _Network(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
         if array.dtype == np.uint8 and self.model_.normalisation is not None:
             return array
         mean, std = self._scaling
-        scaled = np.subtract(array, mean, dtype=self.model_.dtype)
+        scaled: np.ndarray = np.subtract(array, mean, dtype=self.model_.dtype)
         scaled /= self.model_.dtype.type(std)
         return scaled
 
@@ -327,8 +327,8 @@ class _Network(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
     def _from_line(cls, fitted: Any, kind: type, backend: str | None) -> tuple[Self, Any]:
         """An estimator with the layers of a fitted network of scikit-learn's, or of a Pipeline that ends in one."""
         steps: list[Any] = [step for _, step in fitted.steps] if hasattr(fitted, "steps") else [fitted]
-        *scalers, last = steps
-        if not isinstance(last, kind):
+        scalers, last = steps[:-1], steps[-1]
+        if not issubclass(type(last), kind):
             raise TypeError(f"from_sklearn: fitted is {fitted!r}, expected a {kind.__name__} or a Pipeline with one")
         check_is_fitted(last)
         w, b = [c.copy() for c in last.coefs_], [i.copy() for i in last.intercepts_]
@@ -361,7 +361,7 @@ class _Network(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
         return new, last
 
     def _as_sklearn(self, kind: Callable[..., Any], w: list[np.ndarray], b: list[np.ndarray], activation: str) -> Any:
-        fitted = kind(tuple(own.shape[1] for own in w[:-1]), activation=activation)
+        fitted = kind(hidden_layer_sizes=tuple(own.shape[1] for own in w[:-1]), activation=activation)
         fitted.coefs_, fitted.intercepts_ = w, b
         fitted.n_layers_, fitted.n_outputs_ = len(w) + 1, w[-1].shape[1]
         fitted.n_features_in_, fitted.n_iter_, fitted.loss_ = self.n_features_in_, self.n_iter_, self.loss_
@@ -498,8 +498,8 @@ class NetworkClassifier(ClassifierMixin, _Network):  # type: ignore[misc]
         array = self._samples(X, reset)
         if type_of_target(y) == "multilabel-indicator":
             raise ValueError(
-                f"{type(self).__name__}: y has shape {np.asarray(y).shape}, expected (N,), a label a sample; of one-hot rows "
-                "that is y.argmax(axis=1)"
+                f"{type(self).__name__}: y has shape {np.asarray(y).shape}, expected (N,), a label a sample; of "
+                "one-hot rows that is y.argmax(axis=1)"
             )
         labels = column_or_1d(y, warn=True)
         check_classification_targets(labels)
