@@ -190,6 +190,12 @@ class _Network(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
             )
         return OPTIMIZERS[self.optimizer](self.learning_rate)
 
+    def _schedule(self, partial: bool) -> Schedule:
+        """The constant one where nobody knows how long the training will be."""
+        if self.schedule is not None and not partial:
+            return self.schedule
+        return Schedule() if partial or self.early_stopping else OneCycle()
+
     def _begin(self, array: np.ndarray, outputs: int, weights: np.ndarray | None) -> None:
         """A new model, and the scaling of its input."""
         kept = array.dtype if array.dtype in (np.float32, np.float64) else np.float32
@@ -226,7 +232,7 @@ class _Network(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
             x,
             targets,
             epochs=epochs or self.epochs or max(LEAST_EPOCHS, -(-STEPS // steps)),
-            schedule=Schedule() if epochs else (OneCycle() if self.schedule is None else self.schedule),
+            schedule=self._schedule(bool(epochs)),
             callbacks=callbacks,
             validation=validation,
             augment=self.augment,
@@ -305,7 +311,8 @@ class _Network(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
     def _line(self) -> tuple[list[np.ndarray], list[np.ndarray], str]:
         """Weights, biases and activation of a network of linear layers, the scaling in the first of them."""
         nodes = [node for node in self.model_.nodes if not isinstance(node.layer, Flatten)]
-        linear, between = nodes[::2], nodes[1::2]
+        plain = all(isinstance(node.layer, Linear) for node in nodes)
+        linear, between = (nodes, []) if plain else (nodes[::2], nodes[1::2])
         kinds: set[type[Layer] | None] = {type(node.layer) for node in between} or {None}
         names = {kind: name for name, kind in ACTIVATIONS.items()}
         if len(kinds) > 1 or not kinds <= set(names) or not all(isinstance(node.layer, Linear) for node in linear):
@@ -398,7 +405,8 @@ class NetworkClassifier(ClassifierMixin, _Network):  # type: ignore[misc]
     network: sizes of hidden layers, such as (512,), with ReLU between; or a list of `models` layers, behind which a
     Linear layer with an output a class is put unless it ends in one; or a name of the zoo, such as "cnn-bn".
     backend: "numba" or "numpy". optimizer: "adam", "adamw", "rmsprop" or "sgd" at `learning_rate`, or a
-    models.Optimizer. schedule: of the learning rate over the fit, a models.Schedule; OneCycle() unless told.
+    models.Optimizer. schedule: of the learning rate over the fit, a models.Schedule; OneCycle() unless told,
+    or none with early stopping.
     loss: a models.Loss of labels; SoftmaxCrossEntropy() unless told. epochs: 10, or as many as make 1,000 steps, unless
     told. batch_size: samples a step, at most all there are.
     early_stopping: set `validation_fraction` of the samples aside, stop when accuracy on them has not risen for
@@ -469,9 +477,8 @@ class NetworkClassifier(ClassifierMixin, _Network):  # type: ignore[misc]
         if not more:
             self.classes_: np.ndarray
             if len(classes) < 2:
-                raise ValueError(
-                    f"{type(self).__name__}: y holds the one class {classes[0]!r}, expected two classes or more"
-                )
+                (only,), name = classes.tolist(), type(self).__name__
+                raise ValueError(f"{name}: y holds the one class {only!r}, expected two classes or more")
             self.classes_ = classes
         return self._learn(array, labels, weights, more, 0)
 
