@@ -12,6 +12,7 @@ import os
 from data import mnist
 from data.augment import Augment
 from data.batches import batches, epoch_order
+from data.convert import save
 from data.csv import read_csv
 from data.errors import DataFormatError, DataNotFoundError
 from data.files import expanded
@@ -41,6 +42,7 @@ __all__ = [
     "read_labelled",
     "read_picture",
     "read_pixels",
+    "save",
     "split",
     "standardise",
     "statistics",

@@ -49,6 +49,9 @@ def parse_pixels(stream: BinaryIO, path: Path, size: tuple[int, int] | None = No
         from PIL import Image
 
         grey = drawn.mode in ("1", "L", "LA") or drawn.mode.startswith("I")
+        if drawn.mode in ("P", "PA"):
+            red, green, blue = drawn.convert("RGB").split()
+            grey = red.tobytes() == green.tobytes() == blue.tobytes()
         shown = Image.fromarray(_brightness(drawn, transparent)) if grey else _on_paper(drawn).convert("RGB")
         if size is not None and shown.size != (size[1], size[0]):
             shown = shown.resize((size[1], size[0]), Image.Resampling.BOX)

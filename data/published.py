@@ -51,7 +51,7 @@ EMNIST = {
 """Classes by split. In bymerge and balanced, letters that look alike in both cases are one class."""
 
 HELD_OUT = 7  # one sample in so many is tested on where a set has no labelled test part, as MNIST has them
-OPENML = 70_000  # rows of the sets that OpenML joins: the first 60,000 are those for training
+OPENML = (60_000, 70_000)  # rows of the sets that OpenML joins: those for training, and all
 CIFAR_BYTES = 3 * 32 * 32
 MAX_CELLS = 1 << 29  # numbers of an array in an archive: ten times MNIST's
 USPS_SIDE = 16
@@ -78,10 +78,11 @@ def held_out(whole: Split, classes: tuple[str, ...] | None, what: str) -> Datase
 
 def halves(whole: Split, classes: tuple[str, ...] | None, what: str) -> Dataset:
     """A set in one table: OpenML's as they were published, others by `held_out`."""
-    if len(whole.labels) != OPENML:
+    first, count = OPENML
+    if len(whole.labels) != count:
         return held_out(whole, classes, what)
-    first, rest = slice(60_000), slice(60_000, None)
-    train, test = (Split(whole.images[part], whole.labels[part]) for part in (first, rest))
+    parts = slice(first), slice(first, None)
+    train, test = (Split(whole.images[part], whole.labels[part]) for part in parts)
     return Dataset(train, test, classes=classes)
 
 
