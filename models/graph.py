@@ -186,6 +186,20 @@ class Graph:
         self._range_checked = False
 
     @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of the classes that the outputs stand for, which a file keeps; None if the model has none."""
+        return self.architecture.classes
+
+    @classes.setter
+    def classes(self, names: Sequence[str] | None) -> None:
+        if names is not None and (len(self.output_shape) != 2 or len(names) != self.output_shape[1]):
+            raise ValueError(
+                f"model: classes has {len(names)} names and the output is {shapes.text(self.output_shape)}, "
+                "expected a name an output"
+            )
+        self.architecture = replace(self.architecture, classes=None if names is None else tuple(names))
+
+    @property
     def rewrites(self) -> tuple[str, ...] | None:
         """Names of the rewrites (`models.rewrite.REWRITES`) with which inference runs; None stands for all."""
         return self._rewrites
