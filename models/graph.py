@@ -392,7 +392,9 @@ class Graph:
         output = self.predict(x)
         own = () if weights is None else (weights,)
         value = loss.value(self.kernels, output, target, *own)
-        return Evaluation.of(value, output, target if weights is None else np.where(weights > 0, target, -1))
+        if weights is not None and target.ndim == 1:
+            target = np.where(weights > 0, target, -1)
+        return Evaluation.of(value, output, target)
 
     def to(self, backend: str, dtype: DTypeLike | None = None) -> Graph:
         """A copy with the same weights on another backend, or in another dtype."""

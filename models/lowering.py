@@ -126,10 +126,10 @@ def lower_training(
                 node, _, own = state_name(name).rpartition(".")
                 raise ValueError(f"node name {node!r} is not allowed: its {own!r} is the name of {optimizer}'s own")
         with _named(f"optimizer {optimizer}"):
-            kept |= _update(plan, optimizer, layout, parts)
+            whole = Value(PARAMETERS, (layout.size,))
+            kept |= _update(plan, optimizer, whole, parts)
         if average:
-            flat = (layout.size,)
-            plan.call("ema_update", Value(state_name(AVERAGE), flat), Value(PARAMETERS, flat), AVERAGE_MOMENTUM)
+            plan.call("ema_update", Value(state_name(AVERAGE), whole.shape), whole, AVERAGE_MOMENTUM)
         kept |= {*map(state_name, names)}
     lowered = Plan(plan.updates_last(), inputs, outputs, batch_size, architecture.dtype)
     check_flow(lowered, kept, _layers(architecture))
@@ -137,18 +137,18 @@ def lower_training(
     return lowered
 
 
-def _update(plan: PlanBuilder, optimizer: Optimizer, layout: Layout, parts: Sequence[Part] | None) -> set[str]:
+def _update(plan: PlanBuilder, optimizer: Optimizer, whole: Value, parts: Sequence[Part] | None) -> set[str]:
     """The optimizer's calls, of all parameters or part by part; returns the names of the parts' vectors."""
-    g = Value(GRADIENTS, (layout.size,))
+    g = Value(GRADIENTS, whole.shape)
     if optimizer.clip_value is not None:
         clipped = plan.value("clipped", g.shape)
         plan.call("clip", g, -optimizer.clip_value, optimizer.clip_value, clipped)
         g = clipped
     if optimizer.clip_norm is not None:
-        plan.call("clip_norm", g, optimizer.clip_norm, shapes.FlatDims(layout.size))
+        plan.call("clip_norm", g, optimizer.clip_norm, shapes.FlatDims(int(whole.shape[0])))
     if parts is None:
         state = [Value(state_name(name), g.shape) for name in optimizer.state]
-        optimizer.lower(plan, Value(PARAMETERS, g.shape), g, state)
+        optimizer.lower(plan, whole, g, state)
         return set()
     names = set()
     for part in parts:
