@@ -12,6 +12,7 @@ import os
 from data import mnist
 from data.augment import Augment
 from data.batches import batches, epoch_order
+from data.convert import save
 from data.csv import read_csv
 from data.errors import DataFormatError, DataNotFoundError
 from data.files import expanded
@@ -19,7 +20,8 @@ from data.folder import read_folder
 from data.frame import frame
 from data.idx import read_idx, write_idx
 from data.images import holds_pictures, read_images, read_labelled
-from data.pictures import read_picture
+from data.pictures import read_picture, read_pixels
+from data.published import digits
 from data.splits import Dataset, Split, normalise, split, standardise, statistics
 
 __all__ = [
@@ -39,6 +41,8 @@ __all__ = [
     "read_images",
     "read_labelled",
     "read_picture",
+    "read_pixels",
+    "save",
     "split",
     "standardise",
     "statistics",
@@ -46,8 +50,10 @@ __all__ = [
 ]
 
 
-def load(source: str | os.PathLike[str]) -> Dataset:
-    """Load a data set: train and test, each images (N, H, W, 1) uint8 and labels (N,) uint8.
+def load(source: str | os.PathLike[str], size: tuple[int, int] | None = None) -> Dataset:
+    """Load a data set: train and test, each images (N, H, W, 1), in colour (N, H, W, 3), uint8 and labels (N,) uint8.
+
+    `classes` of what is returned are the names of the classes, where they are known; `note` says what was made of it.
 
     ``source`` is
 
@@ -55,7 +61,13 @@ def load(source: str | os.PathLike[str]) -> Dataset:
     - ``"mnist"``: from $TWINKERNELS_DATA, else from the cache, else downloaded;
     - any other path (also ``"./mnist"``): a folder with the four IDX files ``train-images-idx3-ubyte``,
       ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte`` (or with a dot
-      before ``idx``), or with ``mnist_train.csv`` and ``mnist_test.csv``; each plain or .gz.
+      before ``idx``), or with ``mnist_train.csv`` and ``mnist_test.csv``; each plain or .gz;
+    - a folder or file of another set as it is published: QMNIST, EMNIST (one split as ``FOLDER/emnist-letters``),
+      Fashion-MNIST, Kuzushiji, CIFAR-10 and CIFAR-100 (binary), USPS (libsvm), Kaggle's ``train.csv``, OpenML's CSV
+      and ARFF, Keras' ``mnist.npz``, Hugging Face's parquet, pictures as ``{train,test}/LABEL/*.png``;
+    - ``"digits"``: scikit-learn's, 8 x 8.
+
+    size: (H, W) to which pictures are scaled; their own unless told, or 32 x 32 where these differ.
 
     Raises DataNotFoundError where there is no data, DataFormatError where a file is damaged.
     """
@@ -68,8 +80,10 @@ def load(source: str | os.PathLike[str]) -> Dataset:
         return Dataset(Split(*train), Split(*test))
     if source == "mnist":
         return mnist.load()
+    if source == "digits":
+        return digits()
     try:
-        return read_folder(source)
+        return read_folder(source, size)
     except DataNotFoundError as error:
         raise DataNotFoundError(f'load: source is neither "strokes" nor "mnist", and {error}') from None
 

@@ -1,6 +1,7 @@
 """MNIST as CSV: a label, then 784 pixels from 0 to 255, one image a line; a header line may come first.
 
-The label stands in the first column, or in the last where the header names it there, as in OpenML's files.
+The label stands in the first column, or in the last where the header names it there, as in OpenML's files; in ARFF, the
+other form of these, the header is a line an attribute. Kaggle's images to be read have no label.
 """
 
 import codecs
@@ -10,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,12 +50,42 @@ def read_csv(path: str | os.PathLike[str]) -> Split:
         return parse(stream, path)
 
 
+class Table(NamedTuple):
+    """Images (N, 28, 28, 1) uint8 and labels (N,) uint8, or None where the file has no column of them."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8] | None
+
+
+def read_table(path: str | os.PathLike[str]) -> Table:
+    """As `read_csv`, but also of files of pixels alone, such as Kaggle's test.csv. Raises what that raises."""
+    path = expanded(path)
+    with reading(path) as stream:
+        lines = _lines(path, stream)
+        first = next(lines, "")
+        if len(first.split(",")) != COLUMNS - 1:
+            stream.seek(0)
+            return Table(*parse(stream, path))
+        headed = any(_value(cell) is None for cell in first.split(","))
+        lines, start = (lines, 2) if headed else (chain([first], lines), 1)
+        pixels = bytearray()
+        while block := list(islice(lines, BLOCK_LINES)):
+            pixels += _rows(path, start, block, COLUMNS - 1).tobytes()
+            start += len(block)
+        if not pixels:
+            raise DataFormatError(f"{path}: line {start}: no rows")
+        return Table(np.frombuffer(pixels, np.uint8).reshape(-1, HEIGHT, WIDTH, 1), None)
+
+
 def parse(stream: BinaryIO, path: Path) -> Split:
     """What `read_csv` returns, from an open stream; ``path`` is for the messages."""
     lines = _lines(path, stream)
     first = next(lines, "")
     start, named = 1, None
-    if _is_header(first):
+    if first.startswith(("%", "@")):
+        first, start = _arff_header(path, first, lines)
+        named = _named(path, first)
+    elif _is_header(first):
         start, named = 2, _named(path, first)
     elif first:
         lines = chain([first], lines)
@@ -92,6 +123,20 @@ def _lines(path: Path, stream: BinaryIO) -> Iterator[str]:
         yield line.decode("latin-1")  # any byte decodes, so that bad ones reach the message
 
 
+def _arff_header(path: Path, first: str, lines: Iterator[str]) -> tuple[str, int]:
+    """The names of an ARFF file's attributes as the header of a CSV file, and the number of its first row's line."""
+    names: list[str] = []
+    for number, line in enumerate(chain([first], lines), 1):
+        word, _, rest = line.strip().partition(" ")
+        if word.lower() == "@data":
+            return ",".join(names), number + 1
+        if word.lower() == "@attribute":
+            names.append(re.sub(r"^(?:'([^']*)'|\"([^\"]*)\"|(\S+)).*$", r"\1\2\3", rest.strip()).replace(",", " "))
+        elif word and not word.startswith("%") and word.lower() != "@relation":
+            raise DataFormatError(f"{path}: line {number}: {word[:20]!r}, expected @relation, @attribute or @data")
+    raise DataFormatError(f"{path}: an ARFF file without @data")
+
+
 def _value(cell: str) -> int | None:
     match = _INTEGER.fullmatch(cell)
     return int(match[1]) if match and int(match[1]) <= 255 else None
@@ -122,27 +167,26 @@ def _may_be_labels(column: NDArray[np.uint8]) -> bool:
     return len(counts) <= MOST_CLASSES and int(counts.max()) < 0.8 * len(column)
 
 
-def _rows(path: Path, start: int, lines: list[str]) -> NDArray[np.uint8]:
+def _rows(path: Path, start: int, lines: list[str], columns: int = COLUMNS) -> NDArray[np.uint8]:
     """The values of whole lines, the first of which is line ``start`` of the file."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # where loadtxt would guess, it warns
             rows = np.loadtxt(lines, np.uint8, comments=None, delimiter=",", ndmin=2)
-        if rows.shape == (len(lines), COLUMNS):  # loadtxt skips blank lines
+        if rows.shape == (len(lines), columns):  # loadtxt skips blank lines
             return rows
     except (ValueError, Warning):
         pass  # loadtxt is quick, but counts rows from its own start: find the line below
-    return np.array([_row(f"{path}: line {start + at}", line) for at, line in enumerate(lines)], np.uint8)
+    return np.array([_row(f"{path}: line {start + at}", line, columns) for at, line in enumerate(lines)], np.uint8)
 
 
-def _row(place: str, line: str) -> list[int]:
+def _row(place: str, line: str, columns: int = COLUMNS) -> list[int]:
     if not line.strip():
         raise DataFormatError(f"{place}: blank")
     cells = line.split(",")
-    if len(cells) != COLUMNS:
-        raise DataFormatError(
-            f"{place}: {len(cells)} columns, expected {COLUMNS} (a label and {HEIGHT} x {WIDTH} pixels)"
-        )
+    if len(cells) != columns:
+        label = "a label and " if columns == COLUMNS else ""
+        raise DataFormatError(f"{place}: {len(cells)} columns, expected {columns} ({label}{HEIGHT} x {WIDTH} pixels)")
     values = []
     for column, cell in enumerate(cells, 1):
         value = _value(cell)

@@ -1,4 +1,4 @@
-"""A folder of MNIST-like files: four IDX files or two CSV files, each plain or .gz."""
+"""A folder, or a file, that is a data set: MNIST's four IDX files or two CSV files, or another that is published."""
 
 import os
 from itertools import product
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from data import published
+from data.classes import classes_in, read_classes
 from data.csv import read_csv
 from data.errors import DataFormatError, DataNotFoundError
 from data.files import expanded
@@ -24,13 +26,19 @@ def find(folder: Path, name: str) -> Path | None:
     return None
 
 
-def read_folder(path: str | os.PathLike[str]) -> Dataset:
-    """Read a folder's IDX files, or its CSV files where no full set of IDX files is there.
+def read_folder(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> Dataset:
+    """Read a folder's IDX files, or its CSV files where no full set of IDX files is there, or what else is published.
 
-    Raises DataNotFoundError where neither set is complete, and DataFormatError for a file that is not what
-    its name says.
+    size: (H, W) of pictures. Raises DataNotFoundError where no set is complete, and DataFormatError for a file that is
+    not what its name says.
     """
     folder = expanded(path)
+    if folder.is_file() and (dataset := _read_file(folder)) is not None:
+        return dataset
+    kind = folder.name.removeprefix("emnist-")
+    one_of_several = kind in published.EMNIST and not folder.exists() and folder.parent.is_dir()
+    if one_of_several and (dataset := published.emnist(folder.parent, kind)) is not None:
+        return dataset
     if not folder.is_dir():
         state = "is not a folder" if folder.exists() else "does not exist"
         raise DataNotFoundError(f"{folder} {state}; expected a folder with {_expected()}")
@@ -42,14 +50,37 @@ def read_folder(path: str | os.PathLike[str]) -> Dataset:
             raise DataFormatError(
                 f"{test_images}: images are {_size(test)}, those of {train_images.name} {_size(train)}"
             )
-        return Dataset(train, test)
+        return Dataset(train, test, classes=published.named(train_images))
     if found.keys() >= set(CSV_NAMES):
-        return Dataset(*(read_csv(found[name]) for name in CSV_NAMES))
+        halves = (read_csv(found[name]) for name in CSV_NAMES)
+        return Dataset(*halves, classes=published.named(found[CSV_NAMES[0]]))
+    if not found:
+        published.refuse_pickles(folder)
+        for read in published.FOLDERS:
+            if (dataset := read(folder)) is not None:
+                return dataset
+        for archive in folder.glob("*.npz"):
+            if set(published.arrays(archive)) >= {"x_train", "y_train"}:
+                return published.keras_archive(archive)
+        if classes_in(folder):
+            return read_classes(folder, size)
     for names in IDX_NAMES, CSV_NAMES:
         if any(name in found for name in names):
             missing = ", ".join(name for name in names if name not in found)
             raise DataNotFoundError(f"{folder} lacks {missing}; found {_content(folder)}")
     raise DataNotFoundError(f"{folder} holds no data; expected {_expected()}; found {_content(folder)}")
+
+
+def _read_file(path: Path) -> Dataset | None:
+    """A data set that is one file, by the end of its name: CSV, ARFF, Keras' .npz; None for any other."""
+    name = path.name.lower().removesuffix(".gz")
+    if name.endswith((".csv", ".arff")):
+        return published.table(path)
+    if name.endswith(".npz"):
+        return published.keras_archive(path)
+    if name.endswith(published.PICKLES):
+        published.refuse_pickle(path)
+    return None
 
 
 def _read_pair(images_path: Path, labels_path: Path) -> Split:

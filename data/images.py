@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.csv import read_csv
+from data.csv import read_csv, read_table
 from data.errors import DataFormatError, DataNotFoundError
 from data.files import GZIP, expanded, regular
 from data.frame import taken
@@ -37,7 +37,7 @@ def read_images(path: str | os.PathLike[str], height: int = 28, width: int = 28)
         files = _pictures(path)
         return [str(file) for file in files], _stack(files, height, width)
     if _is_csv(path):
-        images = _sized(path, read_csv(path).images[..., 0], height, width)
+        images = _sized(path, read_table(path).images[..., 0], height, width)
     elif _is_idx(path):
         images = _sized(path, read_idx(path), height, width)
     else:

@@ -1,9 +1,10 @@
-"""Pictures (PNG, JPEG, BMP, GIF, WebP) as grey pixels. Needs Pillow, the extra ``images``."""
+"""Pictures (PNG, JPEG, BMP, GIF, WebP) as pixels, grey or in colour. Needs Pillow, the extra ``images``."""
 
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,59 @@ def read_picture(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         return parse(stream, path)
 
 
+def read_pixels(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """Read a picture in its colours, (H, W, 3) uint8, or (H, W, 1) where it is grey; otherwise as `read_picture`.
+
+    size: (H, W) to which it is scaled, a pixel being the mean of what it covers.
+    """
+    path = expanded(path)
+    with regular(path) as stream:
+        return parse_pixels(stream, path, size)
+
+
 def parse(stream: BinaryIO, path: Path) -> NDArray[np.uint8]:
     """What `read_picture` returns, from an open stream; ``path`` is for the messages."""
+    return _decoded(stream, path, _brightness)
+
+
+def parse_pixels(stream: BinaryIO, path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """What `read_pixels` returns, from an open stream; ``path`` is for the messages."""
+
+    def colours(drawn: Any, transparent: int | None) -> NDArray[np.uint8]:
+        from PIL import Image
+
+        grey = drawn.mode in ("1", "L", "LA") or drawn.mode.startswith("I")
+        if drawn.mode in ("P", "PA"):
+            red, green, blue = drawn.convert("RGB").split()
+            grey = red.tobytes() == green.tobytes() == blue.tobytes()
+        shown = Image.fromarray(_brightness(drawn, transparent)) if grey else _on_paper(drawn).convert("RGB")
+        if size is not None and shown.size != (size[1], size[0]):
+            shown = shown.resize((size[1], size[0]), Image.Resampling.BOX)
+        pixels = np.array(shown)
+        return pixels[..., np.newaxis] if grey else pixels
+
+    return _decoded(stream, path, colours)
+
+
+def _brightness(drawn: Any, transparent: int | None) -> NDArray[np.uint8]:
+    from PIL import ImageOps
+
+    if drawn.mode.startswith("I"):  # grey in 16 bits
+        levels = np.asarray(drawn).astype(np.uint16)
+        grey = np.right_shift(levels, 8).astype(np.uint8)
+        grey[levels == transparent] = 255
+        return grey
+    return np.array(ImageOps.grayscale(_on_paper(drawn)))
+
+
+def _on_paper(drawn: Any) -> Any:
+    from PIL import Image
+
+    return Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn.convert("RGBA"))
+
+
+def _decoded(stream: BinaryIO, path: Path, pixels: Callable[[Any, int | None], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """A picture, turned as it is to be looked at, as pixels; the second argument is its transparent level."""
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
@@ -39,15 +91,7 @@ def parse(stream: BinaryIO, path: Path) -> NDArray[np.uint8]:
                 raise DataFormatError(f"{picture.width} x {picture.height} pixels, at most {MAX_PIXELS} are read")
             if (count := getattr(picture, "n_frames", 1)) > 1:
                 raise DataFormatError(f"{count} pictures in one file, expected one")
-            drawn = ImageOps.exif_transpose(picture)
-            if drawn.mode.startswith("I"):  # grey in 16 bits
-                levels = np.asarray(drawn).astype(np.uint16)
-                grey = np.right_shift(levels, 8).astype(np.uint8)
-                grey[levels == picture.info.get("transparency", -1)] = 255
-                return grey
-            drawn = drawn.convert("RGBA")
-        paper = Image.new("RGBA", drawn.size, "white")
-        return np.array(ImageOps.grayscale(Image.alpha_composite(paper, drawn)))
+            return pixels(ImageOps.exif_transpose(picture), picture.info.get("transparency", -1))
     except UnidentifiedImageError:
         stream.seek(0)
         kind = " but HEIC or AVIF, whatever its name" if stream.read(12)[4:8] == b"ftyp" else ""

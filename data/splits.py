@@ -59,13 +59,20 @@ class _Halves(NamedTuple):
 class Dataset(_Halves):
     """The two halves of a data set, made of any pairs (images, labels).
 
-    Raises TypeError or ValueError for what is no pair of arrays of one length.
+    classes: the names of the classes by label, or None where labels are all that is known. note: what else is to be
+    said of how it was read, or nothing. Raises TypeError or ValueError for what is no pair of arrays of one length.
     """
 
-    __slots__ = ()
+    classes: tuple[str, ...] | None
+    note: str
 
-    def __new__(cls, train: Pair, test: Pair) -> Self:
-        return super().__new__(cls, as_split("Dataset: train", train), as_split("Dataset: test", test))
+    def __new__(cls, train: Pair, test: Pair, *, classes: tuple[str, ...] | None = None, note: str = "") -> Self:
+        made = super().__new__(cls, as_split("Dataset: train", train), as_split("Dataset: test", test))
+        made.classes, made.note = classes, note
+        return made
+
+    def __getnewargs_ex__(self) -> tuple[tuple[Split, Split], dict[str, Any]]:
+        return (self.train, self.test), {"classes": self.classes, "note": self.note}
 
 
 def as_split(name: str, value: Pair) -> Split:

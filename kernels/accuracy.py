@@ -161,10 +161,12 @@ def reduction_length(call: Call) -> int:
             length = d.kh * d.kw * d.f // d.groups
         case "convtranspose2d_backward":
             length = max(n * d.h * d.w, d.kh * d.kw * d.c // d.groups)
-        case "softmax_cross_entropy":
-            length = n * d.channels
-        case "mse":
+        case "softmax_cross_entropy" | "weighted_cross_entropy" | "soft_cross_entropy" | "binary_cross_entropy":
+            length = arguments["logits"].size
+        case "mse" | "weighted_mse" | "huber" | "mae":
             length = arguments["prediction"].size
+        case "clip_norm":
+            length = d.size
         case "smooth2d":
             length = (2 * len(arguments["weights"]) - 1) ** 2
         case "warp":
@@ -211,7 +213,7 @@ def scales(call: Call, name: str, truth: np.ndarray, cancelling: bool = False) -
     if any(word in call.name for word in _CANCELLING):
         left_of = ("dy",) if call.name.endswith("_backward") else ("x",)
         scale = max([scale, *(array.max() for input, array in same_shape.items() if input in left_of)])
-    if call.name == "softmax_cross_entropy" and name == "loss":
+    if call.name.endswith("cross_entropy") and name == "loss":
         scale = max(scale, inputs["logits"].max())
     if cancelling:
         scale = max([scale, *(array.max() for array in list(inputs.values())[:1])])

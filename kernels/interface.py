@@ -36,6 +36,7 @@ from .shapes import (
     BroadcastDims,
     ChannelDims,
     Conv2dDims,
+    FlatDims,
     GroupDims,
     ImageDims,
     LinearDims,
@@ -602,6 +603,94 @@ class Backend(Protocol):
     ) -> None:
         """loss = mean of (prediction − target)² over all elements, dprediction = 2 (prediction − target) / elements."""
 
+    # Losses by weight ---------------------------------------------------------------------------------------
+    # A sample's loss is the mean over its elements, and `weights` (N,), none below 0, weigh it:
+    # loss = Σ_n weights_n loss_n / Σ_n weights_n, and its gradient. With weights None all weigh 1. A sample that
+    # weighs 0 takes no part, whatever it holds: its row of the gradient is 0. Where none weighs anything, so is all.
+
+    @staticmethod
+    def weighted_cross_entropy(
+        logits: Input,
+        labels: Input,
+        weights: Input,
+        smoothing: float,
+        d: ChannelDims,
+        scratch: Scratch,
+        loss: Output,
+        dlogits: Output,
+    ) -> None:
+        """loss_n as in `softmax_cross_entropy`, whose rule for labels outside of [0, C) is for those that weigh."""
+
+    @staticmethod
+    def soft_cross_entropy(
+        logits: Input,
+        target: Input,
+        weights: Input | None,
+        d: ChannelDims,
+        scratch: Scratch,
+        loss: Output,
+        dlogits: Output,
+    ) -> None:
+        """loss_n = −Σ_c target_nc log softmax(logits_n)_c, gradient softmax(logits_n) Σ_c target_nc − target_n.
+
+        logits and target (N, C). A class whose target is 0 adds nothing to the loss, be its logit −infinity.
+        """
+
+    @staticmethod
+    def binary_cross_entropy(
+        logits: Input,
+        target: Input,
+        weights: Input | None,
+        d: ChannelDims,
+        scratch: Scratch,
+        loss: Output,
+        dlogits: Output,
+    ) -> None:
+        """−t log σ(x) − (1 − t) log(1 − σ(x)) of each logit x and target t, gradient σ(x) − t; σ(x) = 1 / (1 + e⁻ˣ).
+
+        Computed as max(x, 0) − x t + log(1 + e^−|x|), which is finite for every finite logit.
+        """
+
+    @staticmethod
+    def huber(
+        prediction: Input,
+        target: Input,
+        weights: Input | None,
+        threshold: float,
+        d: ChannelDims,
+        scratch: Scratch,
+        loss: Output,
+        dprediction: Output,
+    ) -> None:
+        """e² / 2 of each e = prediction − target with |e| <= threshold, threshold (|e| − threshold / 2) beyond.
+
+        Huber 1964.
+        """
+
+    @staticmethod
+    def mae(
+        prediction: Input,
+        target: Input,
+        weights: Input | None,
+        d: ChannelDims,
+        scratch: Scratch,
+        loss: Output,
+        dprediction: Output,
+    ) -> None:
+        """|prediction − target| of each element, gradient the difference's sign, which is 0 of 0."""
+
+    @staticmethod
+    def weighted_mse(
+        prediction: Input,
+        target: Input,
+        weights: Input,
+        d: ChannelDims,
+        scratch: Scratch,
+        loss: Output,
+        dprediction: Output,
+    ) -> None:
+        """(prediction − target)² of each element."""
+
     # Arithmetic of two arrays ------------------------------------------------------------------------------
     # Shapes broadcast as NumPy's do: aligned at the last axis, and an axis of size 1, or one that is not there, is
     # repeated. An array's gradient is summed over the places where it was repeated.
@@ -783,6 +872,13 @@ class Backend(Protocol):
 
         m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ), where t = step counts from 1: the first update has t = 1 both in the
         moments and in their correction. Kingma and Ba 2015; decoupled decay makes it AdamW.
+        """
+
+    @staticmethod
+    def clip_norm(g: InPlace, limit: float, d: FlatDims, scratch: Scratch) -> None:
+        """g *= min(1, limit / (‖g‖ + 10⁻⁶)), ‖g‖ the Euclidean norm of the whole vector, summed in float64.
+
+        All of it is NaN where any of it is, and NaN or 0 where any is infinite. Pascanu et al. 2013, in PyTorch's form.
         """
 
 

@@ -2015,6 +2015,147 @@ class Kernels:
         self.backend.mse(prediction, target, d, self._scratch("mse", d, prediction), loss, dprediction)
         return loss, dprediction
 
+    # Losses by weight --------------------------------------------------------------------------------------
+
+    def weighted_cross_entropy(
+        self, logits: Array, labels: Array, weights: Array, smoothing: float = 0.0
+    ) -> tuple[Array, Array]:
+        """`softmax_cross_entropy` as a mean by weight: Σ weights_n loss_n / Σ weights_n, and its gradient.
+
+        A sample that weighs 0 takes no part, whatever it and its label hold. Class weights are the samples' by their
+        labels, which is how PyTorch has them.
+
+        Args:
+            logits: (N, C), one score a class.
+            labels: (N,), integers from 0 to C − 1, of any integer dtype; where the weight is 0, any.
+            weights: (N,), how much each sample counts, none below 0.
+            smoothing: share of the target that all classes divide among themselves, in [0, 1).
+
+        Returns:
+            loss (), an array without axes, and dlogits (N, C).
+
+        Raises:
+            TypeError: logits and weights are anything but numpy arrays of one dtype, float32 or float64, or labels
+                anything but one of integers.
+            ValueError: logits is not C-contiguous, is empty or has other axes than two; labels or weights is not (N,),
+                a label that weighs is outside the classes, a weight below 0 or not finite; smoothing is out of range.
+        """
+        kernel = "weighted_cross_entropy"
+        dtype = shapes.arrays(kernel, logits=logits, weights=weights)
+        shapes.rank(kernel, "logits", logits.shape, 2, "samples, classes")
+        shapes.weights(kernel, weights, len(logits))
+        labels = shapes.labels(kernel, labels, len(logits), logits.shape[1], weights > 0)
+        smoothing = shapes.number(kernel, "smoothing", smoothing, 0.0, below=1.0)
+        d = shapes.channels(logits.shape, kernel, "logits")
+        loss, dlogits = memory.empty((), dtype), _like(logits)
+        scratch = self._scratch(kernel, d, logits)
+        self.backend.weighted_cross_entropy(logits, labels, weights, smoothing, d, scratch, loss, dlogits)
+        return loss, dlogits
+
+    def soft_cross_entropy(self, logits: Array, target: Array, weights: Array | None = None) -> tuple[Array, Array]:
+        """loss = −mean over the batch of Σ_c target_c log softmax(logits)_c, and its gradient; targets are shares.
+
+        Args:
+            logits: (N, C), one score a class.
+            target: (N, C), what each class is meant to have; rows of probabilities add up to 1.
+            weights: how much each sample counts, (N,), none below 0; None for all alike.
+
+        Returns:
+            loss (), an array without axes, and dlogits (N, C).
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or empty; logits has other axes than two, the shapes differ; a
+                weight is below 0 or not finite.
+        """
+        shapes.arrays("soft_cross_entropy", logits=logits, target=target, **_given(weights=weights))
+        shapes.rank("soft_cross_entropy", "logits", logits.shape, 2, "samples, classes")
+        return self._weighted("soft_cross_entropy", "logits", logits, target, weights)
+
+    def binary_cross_entropy(self, logits: Array, target: Array, weights: Array | None = None) -> tuple[Array, Array]:
+        """loss = mean of −t log σ(x) − (1 − t) log(1 − σ(x)) over logits x and targets t, and its gradient σ(x) − t.
+
+        σ(x) = 1 / (1 + e⁻ˣ). A sample's loss is the mean over its elements; the mean over samples is one by weight.
+
+        Args:
+            logits: (N, ..., C).
+            target: of logits's shape, from 0 to 1.
+            weights: how much each sample counts, (N,), none below 0; None for all alike.
+
+        Returns:
+            loss (), an array without axes, and dlogits of logits's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis, or only one axis; the shapes differ; a weight
+                is below 0 or not finite.
+        """
+        return self._weighted("binary_cross_entropy", "logits", logits, target, weights)
+
+    def huber(
+        self, prediction: Array, target: Array, weights: Array | None = None, threshold: float = 1.0
+    ) -> tuple[Array, Array]:
+        """loss = mean of e² / 2 for e = prediction − target, of threshold (|e| − threshold / 2) beyond |e| = threshold.
+
+        Huber 1964. A sample's loss is the mean over its elements; the mean over samples is one by weight.
+
+        Args:
+            prediction: (N, ..., C).
+            target: of prediction's shape.
+            weights: how much each sample counts, (N,), none below 0; None for all alike.
+            threshold: the difference up to which the loss is a square, above 0.
+
+        Returns:
+            loss (), an array without axes, and dprediction of prediction's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis, or only one axis; the shapes differ; a weight
+                is below 0 or not finite; threshold is not above 0.
+        """
+        threshold = shapes.number("huber", "threshold", threshold, 0.0, above=True)
+        return self._weighted("huber", "prediction", prediction, target, weights, threshold)
+
+    def mae(self, prediction: Array, target: Array, weights: Array | None = None) -> tuple[Array, Array]:
+        """loss = mean of |prediction − target| over all elements, and its gradient, the sign of the difference.
+
+        A sample's loss is the mean over its elements; the mean over samples is one by weight.
+
+        Args:
+            prediction: (N, ..., C).
+            target: of prediction's shape.
+            weights: how much each sample counts, (N,), none below 0; None for all alike.
+
+        Returns:
+            loss (), an array without axes, and dprediction of prediction's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis, or only one axis; the shapes differ; a weight
+                is below 0 or not finite.
+        """
+        return self._weighted("mae", "prediction", prediction, target, weights)
+
+    def weighted_mse(self, prediction: Array, target: Array, weights: Array) -> tuple[Array, Array]:
+        """`mse` as a mean by weight: Σ weights_n loss_n / Σ weights_n, and its gradient.
+
+        A sample's loss is the mean over its elements; one that weighs 0 takes no part, whatever it holds.
+
+        Args:
+            prediction: (N, ..., C).
+            target: of prediction's shape.
+            weights: how much each sample counts, (N,), none below 0.
+
+        Returns:
+            loss (), an array without axes, and dprediction of prediction's shape.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis, or only one axis; the shapes differ; a weight
+                is below 0 or not finite.
+        """
+        return self._weighted("weighted_mse", "prediction", prediction, target, weights)
+
     # Arithmetic of two arrays ------------------------------------------------------------------------------
 
     def add(self, a: Array, b: Array) -> Array:
@@ -2713,6 +2854,26 @@ class Kernels:
         """
         self.adam(p, g, m, v, step, learning_rate, beta1, beta2, eps, weight_decay, decoupled=True)
 
+    def clip_norm(self, g: Array, limit: float) -> None:
+        """g *= min(1, limit / (‖g‖ + 10⁻⁶)), in place: the Euclidean norm of all of g becomes at most limit.
+
+        Pascanu et al. 2013, in PyTorch's form. NaN anywhere in g makes all of it NaN.
+
+        Args:
+            g: gradients, any shape; updated in place.
+            limit: a number above 0.
+
+        Raises:
+            TypeError: g is anything but a numpy array of float32 or float64.
+            ValueError: g is not C-contiguous, has an empty axis or is read-only; limit is not above 0.
+        """
+        shapes.arrays("clip_norm", g=g)
+        shapes.writeable("clip_norm", g=g)
+        limit = shapes.number("clip_norm", "limit", limit, 0.0, above=True)
+        d = shapes.FlatDims(g.size)
+        flat = g.reshape(-1)
+        self.backend.clip_norm(flat, limit, d, self._scratch("clip_norm", d, flat))
+
     # What the methods share --------------------------------------------------------------------------------
 
     def _find(self, kernel: str, name: str) -> Any:
@@ -2725,6 +2886,20 @@ class Kernels:
 
     def _scratch(self, kernel: str, d: Any, x: Array) -> Array:
         return memory.empty(self.scratch_size(kernel, d, len(x) if x.ndim else 1), x.dtype)
+
+    def _weighted(
+        self, kernel: str, name: str, output: Array, target: Array, weights: Array | None, *attributes: float
+    ) -> tuple[Array, Array]:
+        """A loss of outputs and targets of one shape, by weight."""
+        dtype = shapes.arrays(kernel, **{name: output, "target": target}, **_given(weights=weights))
+        shapes.equal(kernel, "target", target.shape, output.shape, f"the shape of {name}")
+        d = shapes.channels(output.shape, kernel, name)
+        if weights is not None:
+            shapes.weights(kernel, weights, len(output))
+        loss, gradient = memory.empty((), dtype), _like(output)
+        scratch = self._scratch(kernel, d, output)
+        getattr(self.backend, kernel)(output, target, weights, *attributes, d, scratch, loss, gradient)
+        return loss, gradient
 
     def _broadcast(self, kernel: str, a: Array, b: Array) -> Array:
         dtype = shapes.arrays(kernel, a=a, b=b)

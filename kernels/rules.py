@@ -134,6 +134,12 @@ RULES: dict[str, str] = {
     "log_softmax_backward": "dy x y dx (..., C)",
     "softmax_cross_entropy": "logits dlogits (N, channels), labels (N) int64, loss (); positions = 1",
     "mse": "prediction target dprediction (N, ..., channels), loss ()",
+    "weighted_cross_entropy": ("logits dlogits (N, channels), labels (N) int64, weights (N), loss (); positions = 1"),
+    "soft_cross_entropy": "logits target dlogits (N, channels), weights (N), loss (); positions = 1",
+    "binary_cross_entropy": "logits target dlogits (N, ..., channels), weights (N), loss ()",
+    "huber": "prediction target dprediction (N, ..., channels), weights (N), loss ()",
+    "mae": "prediction target dprediction (N, ..., channels), weights (N), loss ()",
+    "weighted_mse": "prediction target dprediction (N, ..., channels), weights (N), loss ()",
     # Arithmetic of two arrays
     "add": "a b y (any)",
     "add_backward": "dy da db (any)",
@@ -163,6 +169,7 @@ RULES: dict[str, str] = {
     "sgd": "p g v (...)",
     "rmsprop": "p g v (...)",
     "adam": "p g m v (...)",
+    "clip_norm": "g (size)",
     # Training
     "batchnorm_relu_maxpool2d": (
         f"x (N, h, w, c), gamma beta mean inv_std var (c), peak (N, oh, ow, c), {_POOL}; {_SIDE_BY_SIDE}"

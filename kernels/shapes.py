@@ -132,6 +132,12 @@ class BroadcastDims(NamedTuple):
     size: int
 
 
+class FlatDims(NamedTuple):
+    """A vector of `size` elements."""
+
+    size: int
+
+
 class AxisDims(NamedTuple):
     """A sample seen from one axis of `size`: as many places `before` it, and elements `after` it."""
 
@@ -370,18 +376,27 @@ def arrays(kernel: str, **named: object) -> np.dtype:
     return dtype
 
 
-def labels(kernel: str, value: object, rows: int, classes: int) -> np.ndarray:
-    """`value` as int64 labels of shape (rows,) in [0, classes)."""
+def labels(kernel: str, value: object, rows: int, classes: int, counted: np.ndarray | None = None) -> np.ndarray:
+    """`value` as int64 labels of shape (rows,) in [0, classes), those of samples that are not `counted` aside."""
     if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.integer):
         got = f"dtype {value.dtype}" if isinstance(value, np.ndarray) else f"type {type(value).__name__}"
         raise TypeError(f"{kernel}: labels have {got}, expected an array of integers")
     if value.shape != (rows,):
         raise ValueError(f"{kernel}: labels have shape {value.shape}, expected ({rows},), one label a sample")
-    outside = np.flatnonzero((value < 0) | (value >= classes))
+    outside = np.flatnonzero(((value < 0) | (value >= classes)) & (True if counted is None else counted))
     if outside.size:
         at = int(outside[0])
         raise ValueError(f"{kernel}: labels[{at}] is {value[at]}, expected 0 to {classes - 1} for {classes} classes")
     return np.ascontiguousarray(value, dtype=np.int64)
+
+
+def weights(kernel: str, value: np.ndarray, rows: int) -> None:
+    """Check the samples' weights (rows,): finite, and none below 0."""
+    equal(kernel, "weights", value.shape, (rows,), "one weight a sample")
+    unfit = np.flatnonzero(~((value >= 0) & (value < np.inf)))
+    if unfit.size:
+        at = int(unfit[0])
+        raise ValueError(f"{kernel}: weights[{at}] is {value[at]}, expected a finite number of at least 0")
 
 
 def indices(kernel: str, value: object) -> np.ndarray:

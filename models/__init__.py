@@ -85,7 +85,15 @@ from .layers import (
     Upsample2d,
 )
 from .loading import load
-from .losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
+from .losses import (
+    BinaryCrossEntropy,
+    Huber,
+    Loss,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    SoftCrossEntropy,
+    SoftmaxCrossEntropy,
+)
 from .nonfinite import NonFiniteError
 from .optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
 from .plan import Plan, Step, Value
@@ -113,6 +121,7 @@ __all__ = [
     "Array",
     "AvgPool2d",
     "BatchNorm",
+    "BinaryCrossEntropy",
     "Callback",
     "Checkpoints",
     "Clip",
@@ -141,6 +150,7 @@ __all__ = [
     "HeNormal",
     "HeUniform",
     "History",
+    "Huber",
     "Initialiser",
     "InstanceNorm",
     "Layer",
@@ -155,6 +165,7 @@ __all__ = [
     "Lowering",
     "MaxPool2d",
     "Mean",
+    "MeanAbsoluteError",
     "MeanNorm",
     "MeanSquaredError",
     "Mish",
@@ -182,6 +193,7 @@ __all__ = [
     "SiLU",
     "Sigmoid",
     "Slice",
+    "SoftCrossEntropy",
     "Softmax",
     "SoftmaxCrossEntropy",
     "Softplus",

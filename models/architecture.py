@@ -8,7 +8,9 @@ import numpy as np
 
 from kernels import shapes
 
-from .nodes import Node
+from .nodes import MAX_NAME, Node
+
+MAX_CLASSES = 10_000
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Architecture:
     dtype: float32 or float64.
     seed: of the initial weights, dropout and shuffling.
     normalisation: (mean, std) in pixel units, by which uint8 images are normalised; None if there is none.
+    classes: the names of the classes that a classifier's outputs stand for, or None.
     """
 
     nodes: tuple[Node, ...]
@@ -29,8 +32,10 @@ class Architecture:
     dtype: np.dtype = np.dtype(np.float32)
     seed: int = 0
     normalisation: tuple[float, float] | None = None
+    classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", _class_names(self.classes))
         object.__setattr__(self, "seed", shapes.integer("model", "seed", self.seed, 0))
         if self.dtype not in shapes.FLOAT_DTYPES:
             raise TypeError(f"model: dtype is {self.dtype}, expected float32 or float64")
@@ -61,4 +66,21 @@ class Architecture:
         for node in reversed(self.nodes):
             if node.name in wanted:
                 wanted.update(node.inputs)
-        return replace(self, nodes=tuple(node for node in self.nodes if node.name in wanted), output=name)
+        return replace(
+            self,
+            nodes=tuple(node for node in self.nodes if node.name in wanted),
+            output=name,
+            classes=self.classes if name == self.output else None,
+        )
+
+
+def _class_names(given: object) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    names = tuple(given) if isinstance(given, list | tuple) else ()
+    if not 1 <= len(names) <= MAX_CLASSES or not all(isinstance(n, str) and len(n) <= MAX_NAME for n in names):
+        raise ValueError(
+            f"model: classes is {str(given)[:100]!r}, expected 1 to {MAX_CLASSES} names of at most {MAX_NAME} "
+            "characters"
+        )
+    return names

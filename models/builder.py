@@ -13,7 +13,7 @@ import numpy as np
 from kernels.interface import Backend, Fused, Kernel, Scalar
 from kernels.shapes import Shape, plain, text
 
-from .plan import GRADIENTS, PARAMETERS, UPDATES, Step, Value, given, gradient_name
+from .plan import GRADIENTS, PARAMETERS, UPDATES, WEIGHTS, Step, Value, given, gradient_name
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -35,8 +35,9 @@ class PlanBuilder:
         self.node = ""
         self._seed = seed
         self._nodes = 0
-        self._names = dict.fromkeys((PARAMETERS, GRADIENTS), 1)  # no layer's and no loss's own
+        self._names = dict.fromkeys((PARAMETERS, GRADIENTS, WEIGHTS), 1)  # no layer's and no loss's own
         self._parameters: dict[Value, Value] = {}
+        self._fixed: set[Value] = set()
         self._statistics: set[Value] = set()
         self._wanted: set[Value] = set()
 
@@ -82,12 +83,17 @@ class PlanBuilder:
         _check(kernel, arguments)
         self.steps.append(Step(kernel, arguments, self.phase, node=self.node))
 
-    def parameters(self, shapes: Mapping[str, Shape], gradients: bool = True) -> SimpleNamespace:
-        """The current node's parameters (or, without gradients, its running statistics) as values."""
+    def parameters(self, shapes: Mapping[str, Shape], gradients: bool = True, trained: bool = True) -> SimpleNamespace:
+        """The current node's parameters (or, without gradients, its running statistics) as values.
+
+        Those that are not trained have gradients where a kernel cannot do without, and nobody reads them.
+        """
         values = {}
         for name, shape in shapes.items():
             values[name] = self.value(name, shape)
-            if gradients:
+            if gradients and not trained:
+                self._fixed.add(values[name])
+            elif gradients:
                 self._parameters[values[name]] = Value(gradient_name(f"{self.node}.{name}"), shape)
                 self.want(values[name])
             else:
@@ -125,7 +131,7 @@ class PlanBuilder:
 
     def gradient(self, value: Value | None) -> Value | None:
         """An array for the loss's gradient by a value; None where nobody needs it."""
-        if value is None or not self.wants(value):
+        if value is None or not (self.wants(value) or value in self._fixed):
             return None
         name = gradient_name(value.name)
         return self._parameters.get(value) or Value(self._unique(name), value.shape, value.dtype)

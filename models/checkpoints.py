@@ -94,7 +94,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-_EARLIER = {"last_batch": "keep"}
+_EARLIER = {"last_batch": "keep", "learning_rates": None, "average": None, "accumulate": 1}
 """Options that files of earlier versions do not state."""
 
 
@@ -139,6 +139,9 @@ class Checkpointer:
                     "batch_size": trainer.batch_size,
                     "steps": total,
                     "on_nonfinite": trainer.on_nonfinite,
+                    "learning_rates": trainer.learning_rates,
+                    "average": trainer.average,
+                    "accumulate": trainer.accumulate,
                     "last_batch": last_batch,
                     "callbacks": [type(callback).__name__ for callback in _stateful(callbacks)],
                 }
@@ -206,7 +209,7 @@ class Checkpointer:
             state = callback.state()
             arrays |= {f"callback {i}/{k}": v for k, v in state.items() if isinstance(v, np.ndarray)}
             kept[str(i)] = {k: v for k, v in state.items() if not isinstance(v, np.ndarray)}
-        counters = {name: getattr(trainer, name) for name in ("steps", "epochs", "skipped", "stop")}
+        counters = {name: getattr(trainer, name) for name in _counters(trainer)}
         progress = dataclasses.asdict(trainer.progress) | {
             "history": [vars(e) for e in trainer.progress.history.epochs]
         }
@@ -305,7 +308,7 @@ class Checkpointer:
         trainer.model.set_parameters(model)
         for name, array in self._optimizer_state().items():
             array[...] = state.arrays[name]
-        for name in ("steps", "epochs", "skipped", "stop"):
+        for name in _counters(trainer):
             setattr(trainer, name, numbers[name])
         history = History([Epoch(**epoch) for epoch in numbers["progress"]["history"]])
         trainer.progress = Progress(**(numbers["progress"] | {"history": history}))
@@ -321,6 +324,10 @@ class Checkpointer:
 
 class _OtherFit(ValueError):
     """A sound checkpoint that belongs to a fit with other options."""
+
+
+def _counters(trainer: Trainer) -> tuple[str, ...]:
+    return ("steps", "epochs", "skipped", "stop", *(("gathered",) if trainer.accumulate > 1 else ()))
 
 
 def _stateful(callbacks: Sequence[Callback]) -> list[Callback]:

@@ -31,11 +31,16 @@ class ModelFormatError(ValueError):
 def encode(value: Any) -> Any:
     """A layer's configuration as JSON: dataclasses become {"type": name, field: value, ...}."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        kept = (f for f in dataclasses.fields(value) if not _left_out(value, f))
+        fields = {f.name: encode(getattr(value, f.name)) for f in kept}
         return {"type": type(value).__name__} | fields
     if isinstance(value, (tuple, list)):
         return [encode(item) for item in value]
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _left_out(value: Any, field: dataclasses.Field[Any]) -> bool:
+    return field.name in getattr(value, "later", ()) and getattr(value, field.name) == field.default
 
 
 def decode(value: Any, known: dict[str, type]) -> Any:

@@ -19,6 +19,7 @@ from .graph import accuracy
 from .history import Epoch, History, Progress
 from .nodes import INPUT
 from .nonfinite import is_finite
+from .plan import WEIGHTS
 from .schedules import Schedule
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Fit:
         trainer: Trainer,
         x: np.ndarray,
         y: np.ndarray,
+        sample_weight: np.ndarray | None,
         epochs: int | None,
         iterations: int | None,
         validation: tuple[np.ndarray, np.ndarray] | None,
@@ -83,6 +85,7 @@ class Fit:
             raise ValueError("Trainer.fit: resume is True and checkpoints is None, expected a models.Checkpoints")
         model.check_images(x)
         target = loss.check(y, len(x), model.output_shape)
+        weights = loss.weights("Trainer.fit", target, sample_weight)
         if validation is not None:
             model.check_images(validation[0], "validation images")
             loss.check(validation[1], len(validation[0]), model.output_shape)
@@ -105,6 +108,9 @@ class Fit:
         self._trainer = trainer
         self._x = np.ascontiguousarray(x, None if x.dtype == np.uint8 else model.dtype)
         self._target = target.copy() if target.dtype.kind in "iu" else target  # a label that changes has been checked
+        self._weights = weights
+        if weights is not None and target.dtype.kind in "iu":
+            self._target[weights == 0] = -1  # of no class: it does not count, and is not counted
         self._per_epoch, self._total = per_epoch, total
         self._merged = last_batch == "merge" and rest > 0 and whole > 0
         self._validation = validation
@@ -114,7 +120,8 @@ class Fit:
         self._resume = resume
         self._checkpointer = None
         if checkpoints is not None:
-            arrays = (x, target, *(validation or ()))
+            given = (x, target, weights, *(validation or ()))
+            arrays = [array for array in given if array is not None]
             self._checkpointer = Checkpointer(
                 checkpoints, trainer, callbacks, schedule, per_epoch, total, arrays, augment, resume, last_batch
             )
@@ -177,11 +184,11 @@ class Fit:
         try:
             losses, correct = run_epoch(
                 trainer.executor,
-                {INPUT: self._x, "target": self._target},
+                {INPUT: self._x, "target": self._target} | ({} if self._weights is None else {WEIGHTS: self._weights}),
                 indices,
                 trainer.model.normalisation,
-                step=np.arange(trainer.steps + 1, trainer.steps + count + 1),
-                learning_rate=np.array([self._rate(progress.done + i) for i in range(count)]),
+                0,
+                **trainer.scalars(trainer.steps + 1, np.array([self._rate(progress.done + i) for i in range(count)])),
             )
             sound = trainer.on_nonfinite == "ignore" or is_finite(losses)
         finally:
@@ -196,7 +203,8 @@ class Fit:
             return
         trainer.steps += count
         for i, part in enumerate(parts):
-            share = math.nan if correct is None else float(correct[i] / len(part))
+            counted = len(part) if self._weights is None else np.count_nonzero(self._weights[part])
+            share = math.nan if correct is None else float(correct[i] / max(counted, 1))
             progress.add(float(losses[i]), share, len(part))
 
     def _batch(self, indices: np.ndarray) -> None:
@@ -205,12 +213,13 @@ class Fit:
         images, target = self._x[indices], self._target[indices]
         if self._augment is not None:
             images = self._augment(images, indices, trainer.model.seed, trainer.epochs, trainer.model.backend)
-        outputs = trainer.run_step(trainer.model.prepare(images), target, self._rate(progress.done))
+        weights = None if self._weights is None else self._weights[indices]
+        outputs = trainer.run_step(trainer.model.prepare(images), target, self._rate(progress.done), weights)
         loss = float(outputs["loss"])
         if trainer.skipped > before:
             progress.skip()
         else:
-            progress.add(loss, accuracy(outputs["output"], target), len(indices))
+            progress.add(loss, accuracy(outputs["output"], target, weights), len(indices))
         for callback in self._callbacks:
             callback.on_step_end(trainer, loss)
 

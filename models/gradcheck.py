@@ -15,7 +15,7 @@ from .graph import Graph
 from .layers import Layer
 from .losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
 from .nodes import INPUT
-from .plan import gradient_name
+from .plan import WEIGHTS, gradient_name
 from .sequential import Sequential
 
 
@@ -67,13 +67,16 @@ def gradcheck(
         y = rng.integers(0, output[-1], n) if labelled else rng.standard_normal(output)
     target = loss.check(y, n, twin.output_shape)
 
+    weights = loss.weights("gradcheck", target, None)
+    inputs = {INPUT: x, "target": target} | ({} if weights is None else {WEIGHTS: weights})
+
     gradients = memory.zeros(twin.parameter_layout.size, np.float64)
     views = twin.parameter_layout.views(gradients)
     arrays = twin.arrays(gradients)
     executor = Executor(plan, twin.kernels, n, arrays)
 
     def run() -> dict[str, np.ndarray]:
-        return executor.run({INPUT: x, "target": target}, n, step=1)
+        return executor.run(inputs, n, step=1)
 
     analytic = {INPUT: run()[gradient_name(INPUT)]} | {name: view.copy() for name, view in views.items()}
     worst = GradientCheck(0.0, "none")

@@ -34,11 +34,57 @@ DEFAULT_BACKEND = "numba"
 PREDICT_BATCH = 512
 
 
-class Evaluation(NamedTuple):
-    """Loss and accuracy over a set; accuracy is nan for a loss without classes."""
-
+class _Figures(NamedTuple):
     loss: float
     accuracy: float
+
+
+class Evaluation(_Figures):
+    """Loss and accuracy over a set, a pair; accuracy is nan for a loss without classes.
+
+    output: the model's own, of every sample. labels: what they were held against, -1 for those that do not count; None
+    where there are no classes.
+    """
+
+    output: np.ndarray | None = None
+    labels: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, loss: float, output: np.ndarray, target: np.ndarray) -> Self:
+        """The evaluation of a model's output (N, ...) and its targets."""
+        labelled = target.ndim == 1 and output.ndim == 2
+        found = cls(loss, accuracy(output, target, target >= 0) if labelled else math.nan)
+        if labelled:
+            found.output, found.labels = output, target
+        return found
+
+    def top(self, k: int) -> float:
+        """Share of samples whose label is among the k classes of the largest outputs; of equal ones the first count.
+
+        Raises ValueError where there are no classes, or not so many.
+        """
+        output, labels = self._classes("top")
+        if not 1 <= shapes.integer("top", "k", k, 1) <= output.shape[1]:
+            raise ValueError(f"top: k is {k}, expected 1 to {output.shape[1]}, the number of classes")
+        own = output[np.arange(len(output)), labels][:, np.newaxis]
+        before = np.arange(output.shape[1]) < labels[:, np.newaxis]
+        ahead = np.count_nonzero((output > own) | ((output == own) & before), axis=1)
+        return float(np.mean(ahead < k))
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """Counts (classes, classes) of samples: row the label, column the answer. ValueError without classes."""
+        output, labels = self._classes("confusion")
+        classes = output.shape[1]
+        counts: np.ndarray = np.bincount(labels * classes + output.argmax(axis=1), minlength=classes**2)
+        return counts.reshape(classes, classes)
+
+    def _classes(self, what: str) -> tuple[np.ndarray, np.ndarray]:
+        """Outputs and labels of the samples that count."""
+        if self.output is None or self.labels is None:
+            raise ValueError(f"{what}: the evaluation has no classes, expected one of labels")
+        counted = self.labels >= 0
+        return self.output[counted], self.labels[counted]
 
 
 class Graph:
@@ -138,6 +184,20 @@ class Graph:
     def normalisation(self, value: tuple[float, float] | None) -> None:
         self.architecture = replace(self.architecture, normalisation=value)
         self._range_checked = False
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of the classes that the outputs stand for, which a file keeps; None if the model has none."""
+        return self.architecture.classes
+
+    @classes.setter
+    def classes(self, names: Sequence[str] | None) -> None:
+        if names is not None and (len(self.output_shape) != 2 or len(names) != self.output_shape[1]):
+            raise ValueError(
+                f"model: classes has {len(names)} names and the output is {shapes.text(self.output_shape)}, "
+                "expected a name an output"
+            )
+        self.architecture = replace(self.architecture, classes=None if names is None else tuple(names))
 
     @property
     def rewrites(self) -> tuple[str, ...] | None:
@@ -314,16 +374,27 @@ class Graph:
             inference = self._inference = Executor(plan, self.kernels, batch_size, self.arrays())
         return inference
 
-    def evaluate(self, x: np.ndarray, y: np.ndarray, loss: Loss | None = None) -> Evaluation:
-        """Loss (cross-entropy unless told) and accuracy over a whole set, in inference mode; x as for `predict`."""
+    def evaluate(
+        self, x: np.ndarray, y: np.ndarray, loss: Loss | None = None, sample_weight: np.ndarray | None = None
+    ) -> Evaluation:
+        """Loss (cross-entropy unless told) and accuracy over a whole set, in inference mode; x as for `predict`.
+
+        sample_weight: how much each sample counts in the loss, for one that is `weighted`; what weighs 0 has no part in
+        the accuracy either. Of a classifier, `top` and `confusion` of what is returned tell more.
+        """
         loss = SoftmaxCrossEntropy() if loss is None else loss
         if not isinstance(loss, Loss):
             raise TypeError(f"evaluate: loss is {loss!r}, expected a models.Loss")
         self.check_images(x)
         self.check_range(x)
         target = loss.check(y, len(x), self.output_shape)
+        weights = loss.weights("evaluate", target, sample_weight)
         output = self.predict(x)
-        return Evaluation(loss.value(self.kernels, output, target), accuracy(output, target))
+        own = () if weights is None else (weights,)
+        value = loss.value(self.kernels, output, target, *own)
+        if weights is not None and target.ndim == 1:
+            target = np.where(weights > 0, target, -1)
+        return Evaluation.of(value, output, target)
 
     def to(self, backend: str, dtype: DTypeLike | None = None) -> Graph:
         """A copy with the same weights on another backend, or in another dtype."""
@@ -399,8 +470,9 @@ def _shape_hint(name: str, shape: tuple[int, ...], sample: tuple[int, ...]) -> s
     return f"; {hints[shape]}" if shape in hints else ""
 
 
-def accuracy(output: np.ndarray, labels: np.ndarray) -> float:
-    """Share of rows of output (N, K) whose largest is at the label (N,); nan where there are no labels.
+def accuracy(output: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Share of rows of output (N, K) whose largest is at the label (N,), among those that weigh (N,); nan where there
+    are no labels.
 
     Raises TypeError for what is no array, ValueError for another number of labels than rows.
     """
@@ -411,7 +483,10 @@ def accuracy(output: np.ndarray, labels: np.ndarray) -> float:
         return math.nan
     if len(labels) != len(output):
         raise ValueError(f"accuracy: labels are {len(labels)}, output has {len(output)} rows; expected one label a row")
-    return float(np.mean(output.argmax(axis=1) == labels))
+    right = output.argmax(axis=1) == labels
+    if weights is not None:
+        right = right[weights > 0]
+    return float(np.mean(right)) if right.size else math.nan
 
 
 def _read_only(views: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -194,6 +194,7 @@ def _architecture(metadata: dict[str, str] | None, known: dict[str, type]) -> tu
         dtype=np.dtype(told["dtype"]),
         seed=told["seed"],
         normalisation=None if told["normalisation"] is None else tuple(told["normalisation"]),
+        classes=told.get("classes"),
     )
     return Sequential if told["kind"] == "Sequential" else Graph, architecture
 

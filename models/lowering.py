@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kernels import shapes
@@ -28,7 +28,20 @@ from .layout import Layout
 from .losses import Loss
 from .nodes import INPUT, Node
 from .optimizers import Optimizer
-from .plan import BATCH, GRADIENTS, PARAMETERS, Plan, Value, gradient_name, state_name
+from .parts import Part
+from .plan import (
+    AVERAGE,
+    AVERAGE_MOMENTUM,
+    BATCH,
+    GRADIENTS,
+    LEARNING_RATE,
+    PARAMETERS,
+    WEIGHTS,
+    Plan,
+    Value,
+    gradient_name,
+    state_name,
+)
 
 
 @dataclass(frozen=True)
@@ -63,11 +76,15 @@ def lower_training(
     optimizer: Optimizer | None,
     batch_size: int | None = None,
     input_gradient: bool = False,
+    parts: Sequence[Part] | None = None,
+    average: bool = False,
 ) -> Plan:
     """The plan of a training step: forward, loss, backward in reverse; then the updates of running statistics and the
     optimizer's.
 
-    Without an optimizer the step ends with the gradients; `input_gradient` asks for the input's too.
+    Without an optimizer the step ends with the gradients; `input_gradient` asks for the input's too. parts: of the
+    parameters, in whose place the optimizer updates them; those of no part are left as they are, and have no gradients.
+    average: whether a moving average of the parameters is kept, by the weight AVERAGE_MOMENTUM of the new ones.
     """
     if not isinstance(loss, Loss):
         raise TypeError(f"lower_training: loss is {loss!r}, expected a models.Loss")
@@ -77,48 +94,87 @@ def lower_training(
     x = Value(INPUT, (BATCH, *architecture.input_shape))
     if input_gradient:
         plan.want(x)
-    network = _forward(plan, architecture.nodes, x)
+    fixed = () if parts is None else {node.name for node in architecture.nodes} - {n for p in parts for n in p.nodes}
+    network = _forward(plan, architecture.nodes, x, fixed)
 
     plan.enter("loss")
     output = network.values[architecture.output]
     with _named(f"loss {loss}"):
         target = loss.target(output.shape)
-        loss_value, gradient = _checked_loss(loss, target, output, loss.lower(plan, output, target))
+        inputs = {INPUT: x, "target": target}
+        if loss.by_weight:
+            inputs[WEIGHTS] = Value(WEIGHTS, (BATCH,))
+        weights = (inputs[WEIGHTS],) if loss.by_weight else ()
+        loss_value, gradient = _checked_loss(loss, target, output, loss.lower(plan, output, target, *weights))
 
     plan.enter("backward")
+    if not plan.wants(output):
+        raise ValueError("no parameter is trained, expected one at least")
     arriving = {architecture.output: [gradient]}
     _backward(plan, architecture.nodes, network, arriving)
     outputs = {"output": output, "loss": loss_value}
     if input_gradient:
         outputs[gradient_name(INPUT)] = _summed(plan, INPUT, arriving[INPUT])
 
+    kept = {*network.arrays, PARAMETERS, GRADIENTS}
     if optimizer is not None:
         plan.enter("optimizer")
-        flat = (Layout({name: parameter.shape for name, parameter in network.parameters.items()}).size,)
-        state = [Value(state_name(name), flat) for name in optimizer.state]
-        for value in state:
-            if value.name in network.arrays:
-                node, _, name = value.name.rpartition(".")
-                raise ValueError(f"node name {node!r} is not allowed: its {name!r} is the name of {optimizer}'s own")
+        layout = Layout({name: parameter.shape for name, parameter in network.parameters.items()})
+        names = [*optimizer.state, *([AVERAGE] if average else [])]
+        for name in names:
+            if state_name(name) in network.arrays:
+                node, _, own = state_name(name).rpartition(".")
+                raise ValueError(f"node name {node!r} is not allowed: its {own!r} is the name of {optimizer}'s own")
         with _named(f"optimizer {optimizer}"):
-            optimizer.lower(plan, Value(PARAMETERS, flat), Value(GRADIENTS, flat), state)
-    lowered = Plan(plan.updates_last(), {INPUT: x, "target": target}, outputs, batch_size, architecture.dtype)
-    names = optimizer.state if optimizer else ()
-    kept = {*network.arrays, PARAMETERS, GRADIENTS, *map(state_name, names)}
+            whole = Value(PARAMETERS, (layout.size,))
+            kept |= _update(plan, optimizer, whole, parts)
+        if average:
+            plan.call("ema_update", Value(state_name(AVERAGE), whole.shape), whole, AVERAGE_MOMENTUM)
+        kept |= {*map(state_name, names)}
+    lowered = Plan(plan.updates_last(), inputs, outputs, batch_size, architecture.dtype)
     check_flow(lowered, kept, _layers(architecture))
     _check_gradients(plan, architecture, lowered)
     return lowered
 
 
-def _forward(plan: PlanBuilder, nodes: Sequence[Node], x: Value) -> Network:
-    """Every layer writes its calls, and hands back its output and the function that will write its backward."""
+def _update(plan: PlanBuilder, optimizer: Optimizer, whole: Value, parts: Sequence[Part] | None) -> set[str]:
+    """The optimizer's calls, of all parameters or part by part; returns the names of the parts' vectors."""
+    g = Value(GRADIENTS, whole.shape)
+    if optimizer.clip_value is not None:
+        clipped = plan.value("clipped", g.shape)
+        plan.call("clip", g, -optimizer.clip_value, optimizer.clip_value, clipped)
+        g = clipped
+    if optimizer.clip_norm is not None:
+        plan.call("clip_norm", g, optimizer.clip_norm, shapes.FlatDims(int(whole.shape[0])))
+    if parts is None:
+        state = [Value(state_name(name), g.shape) for name in optimizer.state]
+        optimizer.lower(plan, whole, g, state)
+        return set()
+    names = set()
+    for part in parts:
+        first = len(plan.steps)
+        own = {name: Value(part.of(name), (part.stop - part.start,)) for name in (PARAMETERS, GRADIENTS)}
+        state = [Value(part.of(state_name(name)), own[PARAMETERS].shape) for name in optimizer.state]
+        optimizer.lower(plan, own[PARAMETERS], own[GRADIENTS], state)
+        names |= {value.name for value in (*own.values(), *state)}
+        for at, step in enumerate(plan.steps[first:], first):
+            arguments = tuple(part.learning_rate if a is LEARNING_RATE else a for a in step.arguments)
+            plan.steps[at] = replace(step, arguments=arguments)
+    return names
+
+
+def _forward(plan: PlanBuilder, nodes: Sequence[Node], x: Value, fixed: Collection[str] = ()) -> Network:
+    """Every layer writes its calls, and hands back its output and the function that will write its backward.
+
+    fixed: nodes whose parameters are not trained.
+    """
     network = Network({INPUT: x})
     for node in nodes:
-        append(plan, network, node)
+        append(plan, network, node, node.name not in fixed)
     return network
 
 
-def append(plan: PlanBuilder, network: Network, node: Node) -> None:
+def append(plan: PlanBuilder, network: Network, node: Node, trained: bool = True) -> None:
     """One more node, behind those that it reads."""
     inputs = [network.values[name] for name in node.inputs]
     with _named(_node(node)):
@@ -126,12 +182,12 @@ def append(plan: PlanBuilder, network: Network, node: Node) -> None:
         parameters = node.layer.parameters(*(value.shape for value in inputs))
         statistics = node.layer.statistics(*(value.shape for value in inputs))
         _check_arrays(node, parameters, statistics, network)
-        p = plan.parameters({name: parameter.shape for name, parameter in parameters.items()})
+        p = plan.parameters({name: parameter.shape for name, parameter in parameters.items()}, trained=trained)
         running = plan.parameters({name: array.shape for name, array in statistics.items()}, gradients=False)
         vars(p).update(vars(running))
         y, network.backwards[node.name] = _checked_output(node.layer.lower(plan, p, *inputs))
     # A gradient has to come back through here if something before here has a use for it.
-    if parameters or any(plan.wants(value) for value in inputs):
+    if (parameters and trained) or any(plan.wants(value) for value in inputs):
         plan.want(y)
     network.values[node.name] = y
     network.parameters.update({f"{node.name}.{name}": array for name, array in parameters.items()})

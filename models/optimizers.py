@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from kernels import shapes
@@ -13,18 +13,29 @@ from .plan import LEARNING_RATE, STEP, Value
 from .settings import Settings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Optimizer(Settings):
-    """Base: `state` names the vectors kept beside the parameters, each starting at zero."""
+    """Base: `state` names the vectors kept beside the parameters, each starting at zero.
+
+    clip_value: every element of the gradients is brought to at least its negative, and at most it. clip_norm: then all
+    of them are scaled down together where their Euclidean norm is above it. None leaves them alone.
+    """
 
     learning_rate: float
+    clip_value: float | None = field(default=None, kw_only=True, repr=False)
+    clip_norm: float | None = field(default=None, kw_only=True, repr=False)
+
+    later: ClassVar[tuple[str, ...]] = ("clip_value", "clip_norm")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         name = type(self).__name__
         shapes.number(name, "learning_rate", self.learning_rate, 0.0, above=True)
-        for field, low, below in self._bounds:
-            shapes.number(name, field, getattr(self, field), low, below=below)
+        for limit in ("clip_value", "clip_norm"):
+            if getattr(self, limit) is not None:
+                object.__setattr__(self, limit, shapes.number(name, limit, getattr(self, limit), 0.0, above=True))
+        for bounded, low, below in self._bounds:
+            shapes.number(name, bounded, getattr(self, bounded), low, below=below)
 
     _bounds: ClassVar[Sequence[tuple[str, float, float]]] = ()
 
@@ -41,7 +52,7 @@ class Optimizer(Settings):
 _INFINITY = float("inf")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SGD(Optimizer):
     """p −= learning_rate v, v = momentum v + g; with nesterov p −= learning_rate (g + momentum v).
 
@@ -70,7 +81,7 @@ class SGD(Optimizer):
         plan.call("sgd", p, g, v, LEARNING_RATE, self.momentum, self.nesterov, self.weight_decay, self.decoupled)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RMSProp(Optimizer):
     """v = rho v + (1 − rho) g², p −= learning_rate g / (√v + eps)."""
 
@@ -89,7 +100,7 @@ class RMSProp(Optimizer):
         plan.call("rmsprop", p, g, *state, LEARNING_RATE, self.rho, self.eps, self.weight_decay, self.decoupled)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Adam(Optimizer):
     """Adam with bias correction by the step's own number, and coupled weight decay (L2). Kingma and Ba 2015."""
 
@@ -115,7 +126,7 @@ class Adam(Optimizer):
         plan.call("adam", p, g, *state, STEP, LEARNING_RATE, *betas, self.eps, self.weight_decay, self._decoupled)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AdamW(Adam):
     """Adam with decoupled weight decay. Loshchilov and Hutter 2019."""
 

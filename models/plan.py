@@ -77,6 +77,14 @@ PARAMETERS, GRADIENTS = "parameters", "gradients"
 """The values that are all parameters, and all gradients by them, as one flat vector each."""
 
 
+WEIGHTS = "weights"
+"""The input of a plan that is how much each sample counts."""
+
+AVERAGE = "average"
+AVERAGE_MOMENTUM = Scalar("average_momentum", float)
+"""The vector that is the parameters' moving average, and the weight of the new ones in it."""
+
+
 def gradient_name(name: str) -> str:
     """The name of the gradient by a value."""
     return f"d{name}"

@@ -85,7 +85,8 @@ def content(model: Graph) -> bytes:
 def describe(model: Graph) -> dict[str, Any]:
     """A model without its arrays, as JSON."""
     made = model.architecture
-    return {
+    named = {} if made.classes is None else {"classes": list(made.classes)}
+    return named | {
         "format": FORMAT,
         "kind": type(model).__name__,
         "nodes": [[n.name, encode(n.layer), list(n.inputs)] for n in made.nodes],

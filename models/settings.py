@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar, cast, get_type_hints
 
 from kernels import shapes
 
@@ -17,6 +18,14 @@ class Settings:
 
     unbounded: ClassVar[tuple[str, ...]] = ()
     """Fields that may be infinite."""
+
+    later: ClassVar[tuple[str, ...]] = ()
+    """Fields that earlier files do not state: at their default, files leave them out."""
+
+    def __repr__(self) -> str:
+        own = ((field.name, field.default, getattr(self, field.name)) for field in dataclasses.fields(cast(Any, self)))
+        shown = [f"{name}={value!r}" for name, default, value in own if name not in self.later or value != default]
+        return f"{type(self).__qualname__}({', '.join(shown)})"
 
     def __post_init__(self) -> None:
         kind: type = type(self)

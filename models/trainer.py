@@ -7,7 +7,7 @@ import math
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,14 +25,19 @@ from .graph import Graph
 from .history import History, Progress
 from .layers import LogSoftmax, Softmax
 from .losses import Loss, SoftmaxCrossEntropy
+from .lowering import lower_training
 from .nodes import INPUT
 from .nonfinite import NonFiniteError
 from .optimizers import Optimizer
-from .plan import PARAMETERS, state_name
+from .parts import Part, parts_of
+from .plan import AVERAGE, AVERAGE_MOMENTUM, GRADIENTS, PARAMETERS, WEIGHTS, state_name
 from .rewrite import checked, rewrite
 from .schedules import Schedule
 
 ON_NONFINITE = ("raise", "skip", "ignore")
+GATHERED = "gathered"
+"""The vector that is the sum of the gradients that wait."""
+
 GRADIENTS_EVERY = 100
 """Steps between two looks at the gradients with on_nonfinite="raise"."""
 
@@ -49,14 +54,31 @@ class Trainer:
     has changed anything. "raise": a NonFiniteError, which names the first bad layer as a replay of the batch on the
     NumPy backend shows it; the loss is looked at in each step, the others in every hundredth. "skip": the step is left
     out, and counted; all are looked at in each step. "ignore": nothing.
+    learning_rates: factors of the learning rate by node; a name stands for all nodes that begin with it and a dot.
+    Nodes at 0 are frozen: their parameters stay as they are, and no gradients by them are computed.
+    average: the weight of the old in a moving average of the parameters, such as 0.999, which begins with those of the
+    first step; `averaged` gives the model that has them.
+    accumulate: batches whose gradients are averaged before the optimizer steps.
     `trainer.plan` is the whole step, and print(trainer.plan) lists it. `steps` counts the optimizer's steps, `epochs`
     the epochs, `skipped` the steps left out, and `progress` is where the running fit stands.
 
-    Model, optimizer, loss, batch size and on_nonfinite are fixed: the plan is made of them. A trainer works for one
+    Model, optimizer, loss, batch size and the like are fixed: the plan is made of them. A trainer works for one
     Python thread at a time; RuntimeError where a second one asks.
     """
 
-    _FIXED = frozenset(("model", "optimizer", "loss", "batch_size", "on_nonfinite", "plan"))
+    _FIXED = frozenset(
+        (
+            "model",
+            "optimizer",
+            "loss",
+            "batch_size",
+            "on_nonfinite",
+            "plan",
+            "learning_rates",
+            "average",
+            "accumulate",
+        )
+    )
 
     def __init__(
         self,
@@ -67,6 +89,9 @@ class Trainer:
         schedule: Schedule | None = None,
         rewrites: Iterable[str] | None = None,
         on_nonfinite: str = "raise",
+        learning_rates: Mapping[str, float] | None = None,
+        average: float | None = None,
+        accumulate: int = 1,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -78,7 +103,16 @@ class Trainer:
         self.on_nonfinite = shapes.word("Trainer", "on_nonfinite", on_nonfinite, ON_NONFINITE)
         self.batch_size = shapes.integer("Trainer", "batch_size", batch_size, 1)
         self._warn_of_softmax()
-        plain = model.lower_training(self.loss, optimizer, self.batch_size)
+        self.learning_rates = None if learning_rates is None else dict(learning_rates)
+        self.average = None if average is None else shapes.number("Trainer", "average", average, 0.0, below=1.0)
+        self.accumulate = shapes.integer("Trainer", "accumulate", accumulate, 1)
+        self._parts: tuple[Part, ...] | None = None
+        if self.learning_rates is not None:
+            names = [node.name for node in model.nodes]
+            self._parts = parts_of("Trainer", model.parameter_layout, names, self.learning_rates)
+        plain = lower_training(
+            model.architecture, self.loss, optimizer, self.batch_size, parts=self._parts, average=average is not None
+        )
         norms = (step for step in plain.steps if step.kernel in ("batchnorm", "meannorm"))
         self.over_samples = {step.node: step.name for step in norms if step.dims["d"].positions == 1}
         """Nodes that normalise over the samples alone, and by what: of one sample nothing is left."""
@@ -91,13 +125,16 @@ class Trainer:
             )
         size = model.parameter_layout.size
         self._gradients = memory.zeros(size, model.dtype)
-        self.state = {name: memory.zeros(size, model.dtype) for name in optimizer.state}
+        kept = [*optimizer.state, *([AVERAGE] if average is not None else []), *([GATHERED] if accumulate > 1 else [])]
+        self.state = {name: memory.zeros(size, model.dtype) for name in kept}
         self.executor = Executor(self.plan, model.kernels, self.batch_size, self.arrays())
         statistics = (step for step in self.plan.steps if step.phase == "statistics")
         self._batch_statistics = [value for step in statistics for value in step.inputs.values()]
         self.steps = 0
         self.epochs = 0
         self.skipped = 0
+        self.gathered = 0
+        """Batches whose gradients wait for the optimizer's step."""
         self.stop = False
         self.validates = False
         """Whether the running fit has validation data."""
@@ -115,8 +152,18 @@ class Trainer:
         return f"<Trainer of {self.model!r} by {how}, {self.steps:,} steps done>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        counters = {name: getattr(self, name) for name in ("steps", "epochs", "skipped", "progress")}
-        settings = (self.optimizer, self.loss, self.batch_size, self.schedule, self._rewrites, self.on_nonfinite)
+        counters = {name: getattr(self, name) for name in ("steps", "epochs", "skipped", "gathered", "progress")}
+        settings = (
+            self.optimizer,
+            self.loss,
+            self.batch_size,
+            self.schedule,
+            self._rewrites,
+            self.on_nonfinite,
+            self.learning_rates,
+            self.average,
+            self.accumulate,
+        )
         return _restored, (self.model, settings, self.state, self._gradients, counters)
 
     def _warn_of_softmax(self) -> None:
@@ -147,7 +194,9 @@ class Trainer:
     def arrays(self) -> dict[str, np.ndarray]:
         """The persistent arrays by value name, writable: for executors alone."""
         state = {state_name(name): array for name, array in self.state.items()}
-        return self.model.arrays(self._gradients) | state
+        arrays = self.model.arrays(self._gradients) | state
+        vectors = {name: arrays[name] for name in (PARAMETERS, GRADIENTS, *state)}
+        return arrays | {k: view for part in self._parts or () for k, view in part.views(vectors).items()}
 
     def changing(self) -> dict[str, np.ndarray]:
         """Every array that steps change, writable: parameters, running statistics, optimizer state."""
@@ -174,11 +223,40 @@ class Trainer:
         """Copies of the last step's gradients by parameter name."""
         return {name: view.copy() for name, view in self.model.parameter_layout.views(self._gradients).items()}
 
-    def step(self, x: np.ndarray, y: np.ndarray, learning_rate: float | None = None) -> float:
+    def averaged(self) -> Graph:
+        """A copy of the model with the moving average of its parameters, and its own running statistics.
+
+        Raises ValueError for a trainer that keeps none.
+        """
+        if self.average is None:
+            raise ValueError("averaged: the trainer keeps no average, expected Trainer(..., average=0.999)")
+        copy = self.model.to(self.model.backend)
+        if self.steps:
+            copy.set_parameters(self.model.parameter_layout.views(self.state[AVERAGE]))
+        return copy
+
+    def scalars(self, first: int, rates: np.ndarray) -> dict[str, np.ndarray]:
+        """What steps from number `first` on, at these learning rates, are handed: values by name, one a step."""
+        found = {"step": np.arange(first, first + len(rates)), "learning_rate": rates}
+        found |= {part.learning_rate.name: part.factor * rates for part in self._parts or ()}
+        if self.average is not None:
+            momentum = np.full(len(rates), 1 - self.average)
+            momentum[: first == 1] = 1.0
+            found[AVERAGE_MOMENTUM.name] = momentum
+        return found
+
+    def step(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        learning_rate: float | None = None,
+        sample_weight: np.ndarray | None = None,
+    ) -> float:
         """One optimizer step on one batch of at most batch_size samples; returns the batch's loss.
 
         x: float images, or uint8 ones if the model has a normalisation. y: integer labels, or the loss's targets.
-        learning_rate: the optimizer's own unless told. Raises NonFiniteError as on_nonfinite says, and ValueError for
+        learning_rate: the optimizer's own unless told. sample_weight: how much each sample counts, for a loss that is
+        `weighted`. Raises NonFiniteError as on_nonfinite says, and ValueError for
         one sample where a layer normalises over the samples.
         """
         if not isinstance(x, np.ndarray) or not x.ndim:
@@ -189,19 +267,26 @@ class Trainer:
         rate = self.optimizer.learning_rate
         if learning_rate is not None:
             rate = shapes.number("Trainer.step", "learning_rate", learning_rate, 0.0)
+        weights = self.loss.weights("Trainer.step", target, sample_weight)
         with self.alone():
-            return float(self.run_step(self.model.prepare(x), target, rate)["loss"])
+            return float(self.run_step(self.model.prepare(x), target, rate, weights)["loss"])
 
-    def run_step(self, x: np.ndarray, target: np.ndarray, learning_rate: float) -> dict[str, np.ndarray]:
-        """`step` with images and targets that are checked and prepared, of any number; returns the plan's outputs."""
+    def run_step(
+        self, x: np.ndarray, target: np.ndarray, learning_rate: float, weights: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """`step` with images, targets and weights that are checked and prepared, of any number; returns the plan's
+        outputs."""
         if len(x) == 1:
             self.refuse_single_samples("a batch")
         executor = self._executor_for(len(x))
-        inputs = {INPUT: x, "target": target}
-        scalars: dict[str, Any] = {"step": self.steps + 1, "learning_rate": learning_rate}
+        inputs = {INPUT: x, "target": target} | ({} if weights is None else {WEIGHTS: weights})
+        steps = self.scalars(self.steps + 1, np.array([learning_rate], np.float64)).items()
+        scalars: dict[str, Any] = {name: values.item() for name, values in steps}
 
         def accept(outputs: dict[str, np.ndarray]) -> bool:
             if self._is_sound(executor, outputs, len(x)):
+                if not self._is_gathered():
+                    return False
                 self.steps += 1
                 return True
             if self.on_nonfinite == "raise" or not nonfinite.is_finite(self.model.arrays()[PARAMETERS]):
@@ -214,6 +299,20 @@ class Trainer:
                 return executor.run(inputs, len(x), accept, **scalars)
         finally:
             self.changed()
+
+    def _is_gathered(self) -> bool:
+        """Whether the optimizer may step: then the gradients are the mean of those that were waited for."""
+        if self.accumulate == 1:
+            return True
+        waiting = self.state[GATHERED]
+        waiting += self._gradients
+        self.gathered += 1
+        if self.gathered < self.accumulate:
+            return False
+        np.divide(waiting, self.accumulate, out=self._gradients)
+        waiting.fill(0)
+        self.gathered = 0
+        return True
 
     def _executor_for(self, n: int) -> Executor:
         """The executor, or one for a larger batch, which only the last of an epoch can be."""
@@ -234,7 +333,7 @@ class Trainer:
 
     def steps_together(self) -> int:
         """How many steps from here on may run in one call: those of which nothing but the loss has to be looked at."""
-        if self.on_nonfinite == "skip" or not self.executor.compiled:
+        if self.on_nonfinite == "skip" or self.accumulate > 1 or not self.executor.compiled:
             return 1
         return GRADIENTS_EVERY - 1 - self.steps % GRADIENTS_EVERY if self.on_nonfinite == "raise" else sys.maxsize
 
@@ -250,7 +349,16 @@ class Trainer:
 
     def _diagnosis(self, inputs: dict[str, np.ndarray], loss: float, scalars: dict[str, float]) -> str:
         n = len(inputs[INPUT])
-        twin = Trainer(self.model.to("numpy"), self.optimizer, self.loss, n, rewrites=(), on_nonfinite="ignore")
+        twin = Trainer(
+            self.model.to("numpy"),
+            self.optimizer,
+            self.loss,
+            n,
+            rewrites=(),
+            on_nonfinite="ignore",
+            learning_rates=self.learning_rates,
+            average=self.average,
+        )
         found = nonfinite.first(twin.executor, inputs, self.model.parameters(), n, **scalars)
         what = f"loss is {loss}" if not math.isfinite(loss) else "gradients or statistics are not finite"
         where = f"first not finite is {found}" if found else "on the NumPy backend the same batch stays finite"
@@ -271,6 +379,7 @@ class Trainer:
         resume: bool = False,
         last_batch: str | None = None,
         verbose: bool = False,
+        sample_weight: np.ndarray | None = None,
     ) -> History:
         """Train for a number of epochs, or of iterations (batches), in batches of seeded random order.
 
@@ -282,7 +391,8 @@ class Trainer:
         else must be as it was then. last_batch: what becomes of the samples that make no whole batch. "keep": a smaller
         batch; "drop": they wait for an epoch whose order has them earlier; "merge": the batch before takes them in.
         Unless told they are kept, but merged where they are one sample and a layer normalises over the samples.
-        verbose: print a line an epoch.
+        verbose: print a line an epoch. sample_weight: how much each sample counts, for a loss that is `weighted`;
+        in validation all count alike.
 
         Raises ValueError for a fit that is not the one kept, FileExistsError for a folder that holds one unless
         `resume`, OSError where a checkpoint cannot be written, NonFiniteError as on_nonfinite says.
@@ -292,7 +402,19 @@ class Trainer:
         callbacks += [EpochLines()] if shapes.flag("Trainer.fit", "verbose", verbose) else []
         with self.alone():
             fit = Fit(
-                self, x, y, epochs, iterations, validation, callbacks, chosen, augment, checkpoints, resume, last_batch
+                self,
+                x,
+                y,
+                sample_weight,
+                epochs,
+                iterations,
+                validation,
+                callbacks,
+                chosen,
+                augment,
+                checkpoints,
+                resume,
+                last_batch,
             )
             return fit.run()
 

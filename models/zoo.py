@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -79,8 +80,16 @@ def build(
     seed: int = 0,
     dtype: DTypeLike = np.float32,
     normalisation: tuple[float, float] | None = None,
+    input_shape: Sequence[int] = IMAGE,
+    classes: int = 10,
 ) -> Graph:
-    """A network of the zoo with fresh weights; ValueError for an unknown name."""
+    """A network of the zoo with fresh weights, for images of any shape (H, W, C) and any number of classes.
+
+    Raises ValueError for an unknown name, and for images that are too small for it.
+    """
     if not isinstance(name, str) or name not in NETWORKS:
         raise ValueError(f"unknown network {name!r}; expected one of {', '.join(NETWORKS)}")
-    return Sequential(NETWORKS[name](), IMAGE, backend, seed, dtype, normalisation)
+    *hidden, last = NETWORKS[name]()
+    assert isinstance(last, Linear)
+    layers = [*hidden, replace(last, outputs=classes)]
+    return Sequential(layers, input_shape, backend, seed, dtype, normalisation)

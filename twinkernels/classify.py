@@ -25,6 +25,11 @@ def probabilities(model: Graph, x: np.ndarray) -> np.ndarray:
     return shares
 
 
+def name_of(model: Graph, label: int) -> str:
+    """What a class is called: by the model's own names, or by its number."""
+    return str(label) if model.classes is None else model.classes[label]
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     """The probability of each class, (N, classes), by NumPy's kernel: for what is shown, not for what is timed."""
     return kernels.get("numpy").softmax(np.ascontiguousarray(logits))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import typer
 
 import data
 import kernels
+from data.convert import FORMS
 from data.files import expanded, write_atomically
 from data.images import pictures_in
 from models.encoding import harmless
@@ -22,8 +22,8 @@ from models.exchange.formats import SAFETENSORS, kind_of
 from models.loading import load
 from models.nonfinite import NonFiniteError
 
-from . import __version__, foreign, plots, precompile, profile, recipes, runs, start, streams, study, terminal
-from .classify import probabilities
+from . import __version__, foreign, inputs, plots, precompile, profile, recipes, runs, start, streams, study, terminal
+from .classify import name_of, probabilities
 from .pages import explore, report
 from .pages.html import check_target
 from .study import page
@@ -66,7 +66,8 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="strokes|mnist|PATH",
-        help="A name, or a folder of IDX or CSV files. If left out: the run's or the study's, strokes for a new one.",
+        help="A name, a published set's file or folder, or your pictures. If left out: the run's or the study's, "
+        "strokes for a new one.",
         show_default=False,
     ),
 ]
@@ -207,18 +208,30 @@ def evaluate(
         ),
     ] = None,
     pixels: Pixels = None,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="K", help="Also the share of labels among the K likeliest.", show_default=False),
+    ] = None,
+    confusion: Annotated[
+        bool, typer.Option("--confusion", help="Also a table of labels (rows) and answers (columns).")
+    ] = False,
     threads: Threads = None,
 ) -> None:
     """Print a model's loss and accuracy on the test images, or on labelled images of your own."""
     _set_threads(threads)
     network = _load(model, backend)
     source = runs.own_data(model) if source is None else source
-    images, labels = data.load_test(source, *_image_size(network))
-    images = images.reshape(len(images), *network.input_shape)
-    if takes := foreign.set_pixels(network, _is_ours(model), pixels, lambda: data.load(source).train):
+    images, labels = inputs.labelled(network, source)
+    if takes := foreign.set_pixels(network, _is_ours(model), pixels, lambda: inputs.training(network, source)):
         print(f"pixels taken as {takes}: --pixels says otherwise", file=sys.stderr)
     tested = foreign.logits(network).evaluate(images, labels)
+    if confusion:
+        names = [name_of(network, label) for label in range(tested.confusion.shape[0])]
+        rows = [(name, *map(str, row)) for name, row in zip(names, tested.confusion.tolist(), strict=True)]
+        terminal.print_table(("label", *names), rows, right=tuple(names))
     terminal.say(f"test loss {tested.loss:.4f} on {source}")
+    if top is not None:
+        terminal.say(f"test top-{top} accuracy {tested.top(top):.4f}")
     print(f"test accuracy {tested.accuracy:.4f}")
 
 
@@ -233,15 +246,25 @@ def predict(
     ],
     backend: Backend = None,
     pixels: Pixels = None,
+    submission: Annotated[
+        Path | None,
+        typer.Option(
+            parser=expanded,
+            metavar="FILE",
+            help="Write the answers as Kaggle takes them, ImageId,Label, in place of the lines.",
+            show_default=False,
+        ),
+    ] = None,
     threads: Threads = None,
 ) -> None:
-    """Print a line for each image: file, digit, probability; tabs between.
+    """Print a line for each image: file, class, probability; tabs between.
 
     Of several, those that cannot be read are named on standard error, and the status is 1.
     """
     _set_threads(threads)
     network = _load(model, backend)
-    size = _image_size(network)
+    inputs.size(network)
+    answers: list[np.ndarray] = []
     if takes := foreign.set_pixels(network, _is_ours(model), pixels):
         print(f"pixels taken as {takes}: --pixels says otherwise", file=sys.stderr)
     bad = False
@@ -255,17 +278,24 @@ def predict(
         read = []
         for file in files:
             try:
-                read.append(data.read_images(file, *size))
+                read.append(inputs.images(network, file))
             except (data.DataFormatError, OSError) as error:
-                if len(images) == len(files) == 1:
+                if len(images) == len(files) == 1 or submission is not None:
                     raise
                 bad = _complain(error)
         if read:
             names = [name for part, _ in read for name in part]
             together = np.concatenate([part for _, part in read])
-            shares = probabilities(network, together.reshape(len(together), *network.input_shape))
+            shares = probabilities(network, together)
+            answers.append(shares.argmax(axis=1))
+            if submission is not None:
+                continue
             for name, row in zip(names, shares, strict=True):
-                terminal.say(name, row.argmax(), f"{row.max():.4f}", sep="\t")
+                terminal.say(name, name_of(network, int(row.argmax())), f"{row.max():.4f}", sep="\t")
+    if submission is not None:
+        whole = np.concatenate(answers)
+        write_atomically(submission, inputs.submission(whole))
+        terminal.say(f"{len(whole):,} answers in {submission}")
     if bad:
         raise typer.Exit(1)
 
@@ -454,6 +484,25 @@ def explore_data(
     terminal.say(f"page in {path}")
 
 
+@app.command("convert")
+def convert_data(
+    source: Annotated[
+        str, typer.Argument(metavar="strokes|mnist|digits|PATH", help="A name, or a file or folder that train takes.")
+    ],
+    target: Annotated[Path, typer.Argument(parser=expanded, metavar="TARGET", help="A new folder, or NAME.npz.")],
+    form: Annotated[
+        str | None,
+        typer.Option("--to", metavar="|".join(FORMS), help="By TARGET's end if left out, or idx.", show_default=False),
+    ] = None,
+) -> None:
+    """Write a data set in another form: IDX, CSV, Keras' .npz, or a folder of PNG for each class."""
+    loaded = data.load(source)
+    if loaded.note:
+        _complain(loaded.note)
+    written = data.save(loaded, target, form)
+    terminal.say(f"{len(loaded.train.labels):,} and {len(loaded.test.labels):,} images in {written}")
+
+
 @app.command(
     "study",
     help="Study the factors of a training: each one's effect, and its spread over seeds.\n\n"
@@ -630,15 +679,6 @@ def _interruptible(out: Path | None) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted" + (runs.how_to_go_on(out) if out else "")) from None
-
-
-def _image_size(network: Graph) -> tuple[int, int]:
-    side = math.isqrt(network.input_shape[0])
-    if network.input_shape == (side * side,):  # a row for each image
-        return side, side
-    if len(network.input_shape) != 3 or network.input_shape[2] != 1:
-        raise ValueError(f"the model takes inputs {network.input_shape}, expected grey images (H, W, 1)")
-    return network.input_shape[0], network.input_shape[1]
 
 
 def _is_ours(path: Path) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
 import shlex
@@ -25,7 +26,7 @@ from kernels import shapes
 from models import losses, optimizers, schedules
 from models.callbacks import Callback, checked
 from models.checkpoints import Checkpoints, versions
-from models.encoding import ModelFormatError, construct, encode, printable
+from models.encoding import ModelFormatError, construct, encode, harmless, printable
 from models.graph import DEFAULT_BACKEND, Evaluation, Graph
 from models.history import MAX_EPOCHS, Epoch, History
 from models.loading import load
@@ -38,6 +39,8 @@ from models.zoo import build
 from . import recipes
 from .locks import HeldError, Lock, check_free
 from .recipes import Recipe
+
+_log = logging.getLogger("twinkernels")
 
 CONFIG, HISTORY, MODEL = "config.json", "history.jsonl", "model.safetensors"
 LOCK = ".lock"
@@ -106,11 +109,11 @@ def run(
         checkpoint_steps=checkpoint_steps,
         checkpoint_seconds=checkpoint_seconds,
     )
-    model = build(options.recipe.network, options.backend, seed)
+    build(options.recipe.network, options.backend, seed)  # a name that is none is answered before the data is read
     if out is None:
-        return _train(model, options, source, callbacks, None)
+        return _train(options, source, callbacks, None)
     with RunFolder(expanded(out), options) as folder:
-        return _train(model, options, source, callbacks, folder)
+        return _train(options, source, callbacks, folder)
 
 
 def resume(
@@ -153,8 +156,7 @@ def resume(
             folder = held.enter_context(RunFolder(path, options, resume=True))
             folder.take()
             if not (path / MODEL).is_file():  # another may just have ended it
-                model = build(options.recipe.network, options.backend, options.seed)
-                return _train(model, options, source, callbacks, folder)
+                return _train(options, source, callbacks, folder)
         model = load(path / MODEL, options.backend)
         _, test = source if isinstance(source, data.Dataset) else data.load(source)
         return Outcome(model, read_history(path), model.evaluate(test.images, test.labels))
@@ -189,8 +191,18 @@ def _begin(
         return run(recipe, "strokes" if source is None else source, out=path, callbacks=callbacks, **options)
 
 
+def _model(options: Options, dataset: data.Dataset) -> Graph:
+    """The recipe's network, made for the images and classes of a set that names its classes."""
+    network, backend, seed = options.recipe.network, options.backend, options.seed
+    if dataset.classes is None:
+        return build(network, backend, seed)
+    shape = dataset.train.images.shape[1:]
+    model = build(network, backend, seed, input_shape=shape, classes=len(dataset.classes))
+    model.classes = dataset.classes
+    return model
+
+
 def _train(
-    model: Graph,
     options: Options,
     source: str | os.PathLike[str] | data.Dataset,
     callbacks: Sequence[Callback],
@@ -198,7 +210,11 @@ def _train(
 ) -> Outcome:
     recipe, watching = options.recipe, checked("run", callbacks)
     kernels.set_threads(options.threads)  # BLAS's too, since its sums depend on them
-    train, test = source if isinstance(source, data.Dataset) else data.load(source)
+    dataset = source if isinstance(source, data.Dataset) else data.load(source)
+    if dataset.note:
+        _log.warning("%s", harmless(dataset.note))
+    train, test = dataset
+    model = _model(options, dataset)
     model.check_images(test.images, "test images")
     recipe.loss.check(test.labels, len(test.images), model.output_shape)
     validation = None
@@ -250,7 +266,7 @@ def source_name(source: str | os.PathLike[str] | data.Dataset) -> str | None:
     """What config.json calls the data: a name, or a path that leads there from any folder; None for a loaded one."""
     if isinstance(source, data.Dataset):
         return None
-    return str(source) if source in ("strokes", "mnist") else os.path.abspath(expanded(source))
+    return str(source) if source in ("strokes", "mnist", "digits") else os.path.abspath(expanded(source))
 
 
 @dataclass(frozen=True)

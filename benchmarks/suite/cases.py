@@ -1162,3 +1162,96 @@ _local_response("one-channel", "edge", 3, 4, 1, size=5)
 _local_response("nan-inf", "edge", 3, 4, 9, size=3, alpha=0.1, special=(np.nan,))
 _local_response("googlenet-b16", "bench", 16, 28, 28, 64, size=5)
 _transpose("space-to-depth", "edge", (1, 2, 2, 3, 2, 2), (0, 1, 3, 5, 2, 4))
+
+
+# Losses by weight ----------------------------------------------------------------------------------------------
+
+
+def _weights(draw: Draw, n: int, kind: str) -> Arguments:
+    """None; drawn ones, of which some are 0; or nothing but 0."""
+    if kind == "none":
+        return {}
+    weights = draw.positive(n)
+    weights[:: 3 if kind == "drawn" else 1] = 0
+    return {"weights": weights}
+
+
+def _weighted(
+    name: str,
+    tag: str,
+    *shape: int,
+    weights: str = "none",
+    std: float = 1.0,
+    special: tuple[float, ...] = (),
+    smoothing: float = 0.0,
+    threshold: float = 1.0,
+) -> None:
+    """Every loss of the section: those over classes with two axes, those that need weights where there are some."""
+
+    def output(draw: Draw) -> Array:
+        x = draw.normal(*shape, std=std)
+        x.flat[: len(special)] = special
+        return x
+
+    def regression(draw: Draw) -> Arguments:
+        return {"prediction": output(draw), "target": draw.normal(*shape), **_weights(draw, shape[0], weights)}
+
+    def labelled(draw: Draw) -> Arguments:
+        own = {"logits": output(draw), "labels": draw.labels(*shape), "smoothing": smoothing}
+        return own | _weights(draw, shape[0], weights)
+
+    def soft(draw: Draw) -> Arguments:
+        target = draw.positive(*shape)
+        target[:, ::2] = 0
+        return {"logits": output(draw), "target": target, **_weights(draw, shape[0], weights)}
+
+    def binary(draw: Draw) -> Arguments:
+        target = draw.positive(*shape) / 2
+        target.flat[::3] = 0
+        target.flat[1::3] = 1
+        return {"logits": output(draw), "target": target, **_weights(draw, shape[0], weights)}
+
+    if weights != "none":
+        _case("weighted_mse", name, tag, regression)
+        if len(shape) == 2:
+            _case("weighted_cross_entropy", name, tag, labelled)
+    if len(shape) == 2:
+        _case("soft_cross_entropy", name, tag, soft)
+    _case("binary_cross_entropy", name, tag, binary)
+    _case("huber", name, tag, lambda draw: regression(draw) | {"threshold": threshold})
+    _case("mae", name, tag, regression)
+
+
+_weighted("small", "small", 5, 4)
+_weighted("weights", "small", 7, 5, weights="drawn", smoothing=0.1, threshold=0.5)
+_weighted("image", "edge", 3, 5, 7, 2, weights="drawn", threshold=2.0)
+_weighted("one-value", "edge", 1, 1)
+_weighted("odd", "edge", 5, 17, weights="drawn", smoothing=0.3)
+_weighted("weightless", "edge", 3, 4, weights="zero")
+_weighted("far", "edge", 6, 5, weights="drawn", std=200.0)
+_weighted("nan-inf", "edge", 5, 3, special=(np.nan, 1.0, 2.0, np.inf, 0.5, 0.25, -np.inf))
+_weighted("nan-weights", "edge", 6, 3, weights="drawn", special=(np.nan, np.inf, -np.inf, np.nan))
+_weighted("classes-b128", "bench", 128, 10, weights="drawn")
+_weighted("autoencoder-b128", "bench", 128, 784)
+
+
+# Clipping ------------------------------------------------------------------------------------------------------
+
+
+def _clipping(name: str, tag: str, n: int, limit: float, special: tuple[float, ...] = ()) -> None:
+    def build(draw: Draw) -> Arguments:
+        g = draw.normal(n)
+        g[: len(special)] = special
+        return {"g": g, "limit": limit}
+
+    _case("clip_norm", name, tag, build)
+
+
+_clipping("small", "small", 12, 0.75)
+_clipping("within", "edge", 5, 1000.0)
+_clipping("odd", "edge", 4113, 1.5)
+_clipping("one-value", "edge", 1, 0.25)
+_clipping("large", "edge", 6, 2.0, special=(1e30, -1e30))
+_clipping("nan", "edge", 6, 0.5, special=(np.nan,))
+_clipping("infinite", "edge", 6, 0.5, special=(np.inf, -np.inf))
+_clipping("cnn-bn", "bench", _CNN_BN, 1.0)

@@ -13,17 +13,29 @@ from ..interface import Input, Output, Scratch
 from ..shapes import ChannelDims
 from .compiler.jit import inline, kernel, prange, serial
 from .tiles.chunks import CHUNK, block_rows, chunk, chunks, rows, run
-from .tiles.elementary import exp
+from .tiles.elementary import exp, sigmoid, softplus
 
 __all__ = [
+    "binary_cross_entropy",
+    "binary_cross_entropy_scratch",
+    "huber",
+    "huber_scratch",
     "log_softmax",
     "log_softmax_backward",
+    "mae",
+    "mae_scratch",
     "mse",
     "mse_scratch",
+    "soft_cross_entropy",
+    "soft_cross_entropy_scratch",
     "softmax",
     "softmax_backward",
     "softmax_cross_entropy",
     "softmax_cross_entropy_scratch",
+    "weighted_cross_entropy",
+    "weighted_cross_entropy_scratch",
+    "weighted_mse",
+    "weighted_mse_scratch",
 ]
 
 
@@ -207,3 +219,314 @@ def _mse(prediction, target, scratch, loss, dprediction):
 def mse(prediction: Input, target: Input, d: ChannelDims, scratch: Scratch, loss: Output, dprediction: Output) -> None:
     flat = prediction.reshape(-1), target.reshape(-1), scratch, loss, dprediction.reshape(-1)
     run(_mse, prediction.size, *flat)
+
+
+# Losses by weight: every sample's share of the mean is known before the first of them is looked at. -----------------
+
+
+def samples(x: np.ndarray) -> np.ndarray:
+    """An array as the matrix of its samples."""
+    return x.reshape(len(x), -1)
+
+
+@inline
+def unit(weights, n):
+    """What a weight of 1 is worth: 1 over the sum of the weights, which is n where there are none, or 0 of 0."""
+    sum_ = 0.0
+    for i in range(weights.size):
+        sum_ += float(weights[i])
+    if weights.size == 0:
+        sum_ = float(n)
+    return 1 / sum_ if sum_ > 0 else 0.0
+
+
+@inline
+def share(weights, row, worth):
+    """A sample's share of the mean."""
+    return float(weights[row]) * worth if weights.size else worth
+
+
+@inline
+def summed(losses):
+    """Σ losses, in their order, in float64."""
+    sum_ = 0.0
+    for i in range(losses.size):
+        sum_ += float(losses[i])
+    return sum_
+
+
+def weighted_cross_entropy_scratch(d: ChannelDims, n: int) -> int:
+    """One loss a sample."""
+    return n
+
+
+@kernel
+def _weighted_cross_entropy(logits, labels, weights, smoothing, scratch, loss, dlogits):
+    n, channels = logits.shape
+    rows, real = block_rows(logits), logits.dtype.type
+    hit, miss, worth = real(1 - smoothing), real(smoothing / channels), unit(weights, n)
+    for b in prange((logits.shape[0] + rows - 1) // rows):
+        first, last = b * rows, (b + 1) * rows
+        label, losses = labels[first:last], scratch[first:last]
+        own, grads = weights[first:last], dlogits[first:last]
+        shift(logits[first:last], grads)
+        for row in range(grads.shape[0]):
+            at = place(label[row], channels)
+            if at != label[row]:
+                grads[row, 0] = np.nan
+            losses[row] = -hit * grads[row, at]
+            if smoothing > 0:
+                losses[row] -= miss * total(grads[row])
+        exponentiate(grads)
+        for row in range(grads.shape[0]):
+            scale = real(share(own, row, worth))
+            if scale == 0:
+                losses[row] = real(0)
+                for i in range(channels):
+                    grads[row, i] = real(0)
+            else:
+                sum_ = total(grads[row])
+                losses[row] = (losses[row] + real(math.log(sum_))) * scale
+                for i in range(channels):
+                    grads[row, i] = (grads[row, i] / sum_ - miss) * scale
+                grads[row, place(label[row], channels)] -= hit * scale
+    loss[()] = summed(scratch)
+
+
+def weighted_cross_entropy(
+    logits: Input,
+    labels: Input,
+    weights: Input,
+    smoothing: float,
+    d: ChannelDims,
+    scratch: Scratch,
+    loss: Output,
+    dlogits: Output,
+) -> None:
+    own = scratch[: len(logits)]
+    run(_weighted_cross_entropy, logits.size, logits, labels, weights, smoothing, own, loss, dlogits)
+
+
+def soft_cross_entropy_scratch(d: ChannelDims, n: int) -> int:
+    """One loss a sample."""
+    return n
+
+
+@kernel(optional={"weights": 1})
+def _soft_cross_entropy(logits, target, weights, scratch, loss, dlogits):
+    n, channels = logits.shape
+    rows, real = block_rows(logits), logits.dtype.type
+    worth = unit(weights, n)
+    for b in prange((logits.shape[0] + rows - 1) // rows):
+        first, last = b * rows, (b + 1) * rows
+        own, wanted = weights[first:last], target[first:last]
+        losses, grads = scratch[first:last], dlogits[first:last]
+        shift(logits[first:last], grads)
+        for row in range(grads.shape[0]):
+            terms = real(0)
+            for i in range(channels):
+                if wanted[row, i] != 0:
+                    terms += wanted[row, i] * grads[row, i]
+            losses[row] = -terms
+        exponentiate(grads)
+        for row in range(grads.shape[0]):
+            scale = real(share(own, row, worth))
+            if scale == 0:
+                losses[row] = real(0)
+                for i in range(channels):
+                    grads[row, i] = real(0)
+            else:
+                sum_, whole = total(grads[row]), total(wanted[row])
+                losses[row] = (losses[row] + whole * real(math.log(sum_))) * scale
+                for i in range(channels):
+                    grads[row, i] = (grads[row, i] * (whole / sum_) - wanted[row, i]) * scale
+    loss[()] = summed(scratch)
+
+
+def soft_cross_entropy(
+    logits: Input,
+    target: Input,
+    weights: Input | None,
+    d: ChannelDims,
+    scratch: Scratch,
+    loss: Output,
+    dlogits: Output,
+) -> None:
+    run(_soft_cross_entropy, logits.size, logits, target, weights, scratch[: len(logits)], loss, dlogits)
+
+
+def binary_cross_entropy_scratch(d: ChannelDims, n: int) -> int:
+    """One loss a sample."""
+    return n
+
+
+@kernel(optional={"weights": 1})
+def _binary_cross_entropy(logits, target, weights, scratch, loss, dlogits):
+    n, size = logits.shape
+    rows, real = block_rows(logits), logits.dtype.type
+    worth = unit(weights, n) / size
+    for b in prange((n + rows - 1) // rows):
+        first, last = b * rows, (b + 1) * rows
+        xs, ts, grads = logits[first:last], target[first:last], dlogits[first:last]
+        own, losses = weights[first:last], scratch[first:last]
+        for row in range(xs.shape[0]):
+            scale = real(share(own, row, worth))
+            sum_ = real(0)
+            for i in range(size if scale != 0 else 0):
+                x, t = xs[row, i], ts[row, i]
+                sum_ += (x if x > 0 else real(0)) - x * t + softplus(-abs(x))
+                grads[row, i] = (sigmoid(x) - t) * scale
+            for i in range(0 if scale != 0 else size):
+                grads[row, i] = real(0)
+            losses[row] = sum_ * scale
+    loss[()] = summed(scratch)
+
+
+def binary_cross_entropy(
+    logits: Input,
+    target: Input,
+    weights: Input | None,
+    d: ChannelDims,
+    scratch: Scratch,
+    loss: Output,
+    dlogits: Output,
+) -> None:
+    flat = samples(logits), samples(target), weights, scratch[: len(logits)], loss, samples(dlogits)
+    run(_binary_cross_entropy, logits.size, *flat)
+
+
+def huber_scratch(d: ChannelDims, n: int) -> int:
+    """One loss a sample."""
+    return n
+
+
+@kernel(optional={"weights": 1})
+def _huber(prediction, target, weights, threshold, scratch, loss, dprediction):
+    n, size = prediction.shape
+    rows, real = block_rows(prediction), prediction.dtype.type
+    worth, half, most = unit(weights, n) / size, real(0.5), real(threshold)
+    for b in prange((n + rows - 1) // rows):
+        first, last = b * rows, (b + 1) * rows
+        ps, ts, grads = prediction[first:last], target[first:last], dprediction[first:last]
+        own, losses = weights[first:last], scratch[first:last]
+        for row in range(ps.shape[0]):
+            scale = real(share(own, row, worth))
+            sum_ = real(0)
+            for i in range(size if scale != 0 else 0):
+                difference = ps[row, i] - ts[row, i]
+                below = most if difference > most else difference
+                slope = -most if below < -most else below
+                sum_ += slope * (difference - half * slope)
+                grads[row, i] = slope * scale
+            for i in range(0 if scale != 0 else size):
+                grads[row, i] = real(0)
+            losses[row] = sum_ * scale
+    loss[()] = summed(scratch)
+
+
+def huber(
+    prediction: Input,
+    target: Input,
+    weights: Input | None,
+    threshold: float,
+    d: ChannelDims,
+    scratch: Scratch,
+    loss: Output,
+    dprediction: Output,
+) -> None:
+    flat = (
+        samples(prediction),
+        samples(target),
+        weights,
+        threshold,
+        scratch[: len(prediction)],
+        loss,
+        samples(dprediction),
+    )
+    run(_huber, prediction.size, *flat)
+
+
+def mae_scratch(d: ChannelDims, n: int) -> int:
+    """One loss a sample."""
+    return n
+
+
+@kernel(optional={"weights": 1})
+def _mae(prediction, target, weights, scratch, loss, dprediction):
+    n, size = prediction.shape
+    rows, real = block_rows(prediction), prediction.dtype.type
+    worth = unit(weights, n) / size
+    for b in prange((n + rows - 1) // rows):
+        first, last = b * rows, (b + 1) * rows
+        ps, ts, grads = prediction[first:last], target[first:last], dprediction[first:last]
+        own, losses = weights[first:last], scratch[first:last]
+        for row in range(ps.shape[0]):
+            scale = real(share(own, row, worth))
+            sum_ = real(0)
+            for i in range(size if scale != 0 else 0):
+                difference = ps[row, i] - ts[row, i]
+                sum_ += abs(difference)
+                if difference > 0:
+                    grads[row, i] = scale
+                elif difference < 0:
+                    grads[row, i] = -scale
+                else:
+                    grads[row, i] = difference  # 0, or NaN
+            for i in range(0 if scale != 0 else size):
+                grads[row, i] = real(0)
+            losses[row] = sum_ * scale
+    loss[()] = summed(scratch)
+
+
+def mae(
+    prediction: Input,
+    target: Input,
+    weights: Input | None,
+    d: ChannelDims,
+    scratch: Scratch,
+    loss: Output,
+    dprediction: Output,
+) -> None:
+    flat = samples(prediction), samples(target), weights, scratch[: len(prediction)], loss, samples(dprediction)
+    run(_mae, prediction.size, *flat)
+
+
+def weighted_mse_scratch(d: ChannelDims, n: int) -> int:
+    """One loss a sample."""
+    return n
+
+
+@kernel
+def _weighted_mse(prediction, target, weights, scratch, loss, dprediction):
+    n, size = prediction.shape
+    rows, real = block_rows(prediction), prediction.dtype.type
+    worth = unit(weights, n) / size
+    for b in prange((n + rows - 1) // rows):
+        first, last = b * rows, (b + 1) * rows
+        ps, ts, grads = prediction[first:last], target[first:last], dprediction[first:last]
+        own, losses = weights[first:last], scratch[first:last]
+        for row in range(ps.shape[0]):
+            scale = real(share(own, row, worth))
+            double = real(2) * scale
+            sum_ = real(0)
+            for i in range(size if scale != 0 else 0):
+                difference = ps[row, i] - ts[row, i]
+                sum_ += difference * difference
+                grads[row, i] = double * difference
+            for i in range(0 if scale != 0 else size):
+                grads[row, i] = real(0)
+            losses[row] = sum_ * scale
+    loss[()] = summed(scratch)
+
+
+def weighted_mse(
+    prediction: Input,
+    target: Input,
+    weights: Input,
+    d: ChannelDims,
+    scratch: Scratch,
+    loss: Output,
+    dprediction: Output,
+) -> None:
+    flat = samples(prediction), samples(target), weights, scratch[: len(prediction)], loss, samples(dprediction)
+    run(_weighted_mse, prediction.size, *flat)

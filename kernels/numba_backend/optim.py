@@ -9,12 +9,13 @@ import math
 
 import numpy as np
 
-from ..interface import InPlace, Input
+from ..interface import InPlace, Input, Scratch
+from ..shapes import FlatDims
 from .compiler.jit import kernel, prange, strict
-from .tiles.chunks import chunk, chunks, elementwise
+from .tiles.chunks import CHUNK, chunk, chunks, elementwise, run
 from .tiles.elementary import single
 
-__all__ = ["adam", "rmsprop", "sgd"]
+__all__ = ["adam", "clip_norm", "clip_norm_scratch", "rmsprop", "sgd"]
 
 
 @strict
@@ -113,3 +114,30 @@ def adam(
             square = flushed(keep_v * vs[i] + gain_v * (gradient * gradient))
             ms[i], vs[i] = mean, square
             ps[i] = parameter - rate_m * mean / (np.sqrt(square) * root_v + small)
+
+
+def clip_norm_scratch(d: FlatDims, n: int) -> int:
+    """A norm a chunk."""
+    return -(-d.size // CHUNK)
+
+
+@kernel(strict=True)
+def _clip_norm(g, limit, norms):
+    for c in prange(chunks(g)):
+        gs, sum_ = chunk(g, c), 0.0
+        for i in range(gs.size):
+            sum_ += np.float64(gs[i]) * np.float64(gs[i])
+        norms[c] = math.sqrt(sum_)
+    total = 0.0
+    for c in range(chunks(g)):
+        total += np.float64(norms[c]) * np.float64(norms[c])
+    norm = math.sqrt(total) + 1e-6
+    factor = g.dtype.type(limit / norm)
+    for c in prange(chunks(g) if not norm <= limit else 0):
+        gs = chunk(g, c)
+        for i in range(gs.size):
+            gs[i] *= factor
+
+
+def clip_norm(g: InPlace, limit: float, d: FlatDims, scratch: Scratch) -> None:
+    run(_clip_norm, g.size, g, limit, scratch)

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 
-from ..interface import InPlace, Input
+from ..interface import InPlace, Input, Scratch
+from ..shapes import FlatDims
 
-__all__ = ["adam", "rmsprop", "sgd"]
+__all__ = ["adam", "clip_norm", "clip_norm_scratch", "rmsprop", "sgd"]
 
 
 def sgd(
@@ -107,3 +108,13 @@ def _decay(p: np.ndarray, g: np.ndarray, learning_rate: float, weight_decay: flo
 def _flush(state: np.ndarray) -> None:
     """Denormals to zero: arithmetic on them is many times slower. A NaN stays NaN."""
     state *= np.abs(state) >= np.finfo(state.dtype).tiny
+
+
+def clip_norm_scratch(d: FlatDims, n: int) -> int:
+    return 0
+
+
+def clip_norm(g: InPlace, limit: float, d: FlatDims, scratch: Scratch) -> None:
+    norm = math.sqrt(np.square(g, dtype=np.float64).sum())
+    if not norm + 1e-6 <= limit:  # a norm that is NaN is handed on
+        g *= limit / (norm + 1e-6)

@@ -30,7 +30,7 @@ def read_only(*shape: int) -> np.ndarray:
 X, W, B = a(2, 6, 6, 3), a(3, 3, 3, 4), a(4)
 BACKWARD = [name for name in kernel_names() if list(roles(name))[:3] == ["dy", "x", "y"] and "softmax" not in name]
 ELEMENTWISE = {*BACKWARD, *(name.removesuffix("_backward") for name in BACKWARD), "ema_update", "add", "add_backward"}
-ELEMENTWISE |= {"dropout", "dropout_backward", "sgd", "rmsprop", "adam"}
+ELEMENTWISE |= {"dropout", "dropout_backward", "sgd", "rmsprop", "adam", "clip_norm"}
 T = a(3, 3, 4, 3)
 VECTOR, LABELS = a(5), np.zeros(2, np.int64)
 NAN = float("nan")
@@ -227,6 +227,18 @@ VALUE_ERRORS: BadCalls = [
     (lambda k: k.softmax_cross_entropy(a(2, 3), LABELS, -0.1), "softmax_cross_entropy: smoothing is -0.1"),
     (lambda k: k.mse(a(2, 3), a(2, 4)), "mse: target has shape (2, 4), expected (2, 3)"),
     (lambda k: k.mse(a(3), a(3)), "mse: prediction has shape (3,)"),
+    (
+        lambda k: k.weighted_cross_entropy(a(2, 3), np.array([0, -100]), a(2)),
+        "weighted_cross_entropy: labels[1] is -100",
+    ),
+    (lambda k: k.weighted_cross_entropy(a(2, 3), LABELS, a(3)), "weighted_cross_entropy: weights has shape (3,)"),
+    (lambda k: k.weighted_cross_entropy(a(2, 3), LABELS, -a(2)), "weighted_cross_entropy: weights[0] is -1.0"),
+    (lambda k: k.soft_cross_entropy(a(2, 3, 4), a(2, 3, 4)), "soft_cross_entropy: logits has shape (2, 3, 4)"),
+    (lambda k: k.soft_cross_entropy(a(2, 3), a(2, 4)), "soft_cross_entropy: target has shape (2, 4)"),
+    (lambda k: k.binary_cross_entropy(a(2, 3), a(3, 2)), "binary_cross_entropy: target has shape (3, 2)"),
+    (lambda k: k.huber(a(2, 3), a(2, 3), threshold=0.0), "huber: threshold is 0.0"),
+    (lambda k: k.mae(a(2, 3), a(2, 3), NAN * a(2)), "mae: weights[0] is nan"),
+    (lambda k: k.weighted_mse(a(2, 3), a(2, 3), np.inf * a(2)), "weighted_mse: weights[0] is inf"),
     # Joining branches
     (lambda k: k.add(a(2, 3), a(2, 4)), "add: a has shape (2, 3), b has (2, 4)"),
     (lambda k: k.divide(a(2, 3), a(2)), "divide: a has shape (2, 3), b has (2,)"),
@@ -294,6 +306,8 @@ VALUE_ERRORS: BadCalls = [
     (lambda k: k.sgd(read_only(5), VECTOR, None, 0.1), "sgd: p is read-only"),
     (lambda k: k.adam(a(5), VECTOR, a(5), read_only(5), 1, 0.1), "adam: v is read-only"),
     (lambda k: k.sgd(a(5), a(4), None, 0.1), "sgd: g has shape (4,)"),
+    (lambda k: k.clip_norm(read_only(5), 1.0), "clip_norm: g is read-only"),
+    (lambda k: k.clip_norm(a(5), -1.0), "clip_norm: limit is -1.0"),
     (lambda k: k.rmsprop(a(5), a(5), a(4), 0.1), "rmsprop: v has shape (4,)"),
     (lambda k: k.sgd(a(5), a(5), None, 0.1, momentum=0.9), "sgd: v is None"),
     (lambda k: k.sgd(a(5), a(5), None, NAN), "sgd: learning_rate is nan"),

@@ -260,6 +260,30 @@ def _losses_and_joins() -> Iterator[Differentiable]:
         lambda k, dy, prediction: dy * k.mse(prediction, values(3, 2, 2, seed=1))[1],
         ("prediction",),
     )
+    weights = np.array([0.5, 0.0, 2.0, 1.5, 1.0])
+    target = np.abs(values(5, 4, seed=1)) % 1.0
+    for name, own in (("plain", None), ("weights", weights)):
+        for kernel, first in (
+            ("soft_cross_entropy", "logits"),
+            ("binary_cross_entropy", "logits"),
+            ("huber", "prediction"),
+            ("mae", "prediction"),
+            ("weighted_mse", "prediction"),
+            ("weighted_cross_entropy", "logits"),
+        ):
+            if own is None and kernel.startswith("weighted"):
+                continue
+            wanted = labels if kernel == "weighted_cross_entropy" else target
+            yield Differentiable(
+                f"{kernel}-{name}",
+                kernel,
+                {first: values(5, 4)},
+                lambda k, kernel=kernel, wanted=wanted, own=own, **x: getattr(k, kernel)(*x.values(), wanted, own)[0],
+                lambda k, dy, kernel=kernel, wanted=wanted, own=own, **x: (
+                    dy * getattr(k, kernel)(*x.values(), wanted, own)[1]
+                ),
+                (first,),
+            )
     repeated = {"equal": ((3, 4), (3, 4)), "repeated": ((2, 1, 3, 2), (2, 3, 1, 2)), "parameter": ((3, 2, 3), (3,))}
     for (name, (a, b)), kernel in itertools.product(repeated.items(), ("add", "subtract", "multiply", "divide")):
         operands = {"a": values(*a), "b": 1.5 + np.abs(values(*b, seed=1))}
@@ -346,6 +370,7 @@ def test_gradient_equals_central_differences(k: Kernels, check: Differentiable) 
 
 
 def test_every_gradient_is_checked() -> None:
-    losses = {"softmax_cross_entropy", "mse"}
+    losses = {"softmax_cross_entropy", "mse", "weighted_cross_entropy", "soft_cross_entropy", "binary_cross_entropy"}
+    losses |= {"huber", "mae", "weighted_mse"}
     backward = {name for name in kernels.kernel_names() if name.endswith("_backward")}
     assert {check.kernel for check in CHECKS} == backward | losses

@@ -202,6 +202,32 @@ def repeats_the_edge_in_a_reflection(a: Arguments, correct: Any) -> None:
     correct({**a, "mode": "edge"})
 
 
+def weighs_the_gradient_alone(a: Arguments, correct: Any) -> None:
+    correct(a)
+    own = {name: np.empty_like(array) for name, array in a.items() if name in ("dlogits", "dprediction")}
+    correct({**a, **own, "weights": np.ones_like(a["weights"])})
+
+
+def divides_by_the_batch(a: Arguments, correct: Any) -> None:
+    correct(a)
+    share = a["weights"].sum() / len(a["weights"])
+    a["loss"][...] *= share
+    next(array for name, array in a.items() if name in ("dlogits", "dprediction"))[...] *= share
+
+
+def squares_without_a_half(a: Arguments, correct: Any) -> None:
+    correct(a)
+    a["loss"][...] *= 2
+
+
+def takes_probabilities_for_logits(a: Arguments, correct: Any) -> None:
+    correct({**a, "logits": 1 / (1 + np.exp(-a["logits"]))})
+
+
+def clips_each_element(a: Arguments, correct: Any) -> None:
+    np.clip(a["g"], -a["limit"], a["limit"], out=a["g"])
+
+
 MUTATIONS: list[tuple[Callable[..., Any], str, int | None]] = [
     (drops_the_bias, "linear/small", None),
     (drops_the_bias, "conv2d/cnn-bn-conv1-b1", None),
@@ -231,6 +257,14 @@ MUTATIONS: list[tuple[Callable[..., Any], str, int | None]] = [
     (forgets_to_scale, "dropout_backward/small", None),
     (smooths_the_loss_alone, "softmax_cross_entropy/smoothing", None),
     (forgets_the_mean_over_the_batch, "softmax_cross_entropy/small", None),
+    (weighs_the_gradient_alone, "weighted_cross_entropy/weights", None),
+    (weighs_the_gradient_alone, "huber/weights", None),
+    (divides_by_the_batch, "weighted_mse/weights", None),
+    (divides_by_the_batch, "mae/weights", None),
+    (divides_by_the_batch, "soft_cross_entropy/weights", None),
+    (squares_without_a_half, "huber/small", None),
+    (takes_probabilities_for_logits, "binary_cross_entropy/small", None),
+    (clips_each_element, "clip_norm/small", None),
     (corrects_with_the_next_step, "adam/first-step", None),
     (decays_coupled, "adam/decay-decoupled", None),
     (decays_coupled, "sgd/decay-decoupled", None),

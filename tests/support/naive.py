@@ -791,6 +791,88 @@ def mse(prediction, target, d, scratch, loss, dprediction):
     loss[()] = total(squares) / prediction.size
 
 
+def _weighed(elements, slopes, weights, loss, gradient):
+    """Means of each sample's elements, weighed: by (sample, place within it), its loss and its slope."""
+    n = len(gradient)
+    own = [1.0] * n if weights is None else weights.tolist()
+    whole = total(own)
+    losses = []
+    for i in range(n):
+        places = list(np.ndindex(gradient.shape[1:]))
+        share = quotient(own[i], whole) if own[i] else 0.0
+        for place in places:
+            gradient[(i, *place)] = slopes((i, *place)) * share / len(places) if share else 0.0
+            if share:
+                losses.append(elements((i, *place)) * share / len(places))
+    loss[()] = total(losses)
+
+
+def weighted_cross_entropy(logits, labels, weights, smoothing, d, scratch, loss, dlogits):
+    n, classes = logits.shape
+    whole, losses = total(weights.tolist()), []
+    for i in range(n):
+        log_p, label = _log_softmax(logits[i].tolist()), labels.item(i)
+        share = weights.item(i) / whole if weights.item(i) else 0.0
+        for c in range(classes):
+            target = (1.0 - smoothing) * (c == label) + smoothing / classes
+            if not 0 <= label < classes:
+                target = math.nan
+            dlogits[i, c] = (exponential(log_p[c]) - target) * share if share else 0.0
+            if target and share:
+                losses.append(-target * log_p[c] * share)
+    loss[()] = total(losses)
+
+
+def soft_cross_entropy(logits, target, weights, d, scratch, loss, dlogits):
+    n, classes = logits.shape
+    own = [1.0] * n if weights is None else weights.tolist()
+    whole, losses = total(own), []
+    for i in range(n):
+        log_p, t = _log_softmax(logits[i].tolist()), target[i].tolist()
+        share = own[i] / whole if own[i] else 0.0
+        for c in range(classes):
+            dlogits[i, c] = (exponential(log_p[c]) * total(t) - t[c]) * share if share else 0.0
+            if t[c] and share:
+                losses.append(-t[c] * log_p[c] * share)
+    loss[()] = total(losses)
+
+
+def binary_cross_entropy(logits, target, weights, d, scratch, loss, dlogits):
+    def element(at):
+        x, t = logits.item(at), target.item(at)
+        return max(x, 0.0) * (1.0 if x == x else math.nan) - x * t + math.log1p(exponential(-abs(x)))
+
+    _weighed(element, lambda at: _sigmoid(logits.item(at)) - target.item(at), weights, loss, dlogits)
+
+
+def huber(prediction, target, weights, threshold, d, scratch, loss, dprediction):
+    def element(at):
+        e = abs(prediction.item(at) - target.item(at))
+        return e * e / 2.0 if e <= threshold else threshold * (e - threshold / 2.0)
+
+    def slope(at):
+        e = prediction.item(at) - target.item(at)
+        return e if not abs(e) > threshold else math.copysign(threshold, e)
+
+    _weighed(element, slope, weights, loss, dprediction)
+
+
+def mae(prediction, target, weights, d, scratch, loss, dprediction):
+    def slope(at):
+        e = prediction.item(at) - target.item(at)
+        return e if not abs(e) > 0.0 else math.copysign(1.0, e)
+
+    _weighed(lambda at: abs(prediction.item(at) - target.item(at)), slope, weights, loss, dprediction)
+
+
+def weighted_mse(prediction, target, weights, d, scratch, loss, dprediction):
+    def element(at):
+        e = prediction.item(at) - target.item(at)
+        return e * e
+
+    _weighed(element, lambda at: 2.0 * (prediction.item(at) - target.item(at)), weights, loss, dprediction)
+
+
 # Arithmetic of two arrays --------------------------------------------------------------------------------------
 
 
@@ -1025,3 +1107,10 @@ def adam(p, g, m, v, step, learning_rate, beta1, beta2, eps, weight_decay, decou
         m_hat = m.item(i) / (1.0 - beta1**step)
         v_hat = v.item(i) / (1.0 - beta2**step)
         p[i] = weight - learning_rate * quotient(m_hat, math.sqrt(v_hat) + eps)
+
+
+def clip_norm(g, limit, d, scratch):
+    norm = math.sqrt(total([x * x for x in g.tolist()])) + 1e-6
+    if not norm <= limit:
+        for i in range(g.size):
+            g[i] = g.item(i) * (limit / norm)

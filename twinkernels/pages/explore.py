@@ -17,7 +17,8 @@ def summary(dataset: Dataset) -> str:
     splits = dataset._asdict()
     rows = [("class", *splits)]
     for label in np.unique(np.concatenate([split.labels for split in dataset])):
-        rows.append((str(label), *(f"{np.count_nonzero(split.labels == label):,}" for split in dataset)))
+        name = str(label) if dataset.classes is None else dataset.classes[label]
+        rows.append((name, *(f"{np.count_nonzero(split.labels == label):,}" for split in dataset)))
     rows.append(("all", *(f"{len(split.labels):,}" for split in dataset)))
     rows.append(("size", *(" x ".join(map(str, split.images.shape[1:])) for split in dataset)))
     figures = [data.statistics(split) for split in dataset]

@@ -71,7 +71,10 @@ def mosaic(axes: Axes, tiles: np.ndarray, signed: bool, framed: bool = True) -> 
 
 
 def draw_image(axes: Axes, image: np.ndarray, extent: tuple[float, float, float, float]) -> None:
-    """One image (H, W, C); grey is ink on paper. The extent is narrowed to the image's proportions."""
+    """One image (H, W, C); grey is ink on paper, three channels of uint8 are colours.
+
+    The extent is narrowed to the image's proportions.
+    """
     height, width = image.shape[:2]
     left, right, bottom, top = extent
     scale = min((right - left) / width, (bottom - top) / height)
@@ -82,7 +85,8 @@ def draw_image(axes: Axes, image: np.ndarray, extent: tuple[float, float, float,
         centre + scale * height / 2,
         centre - scale * height / 2,
     )
-    axes.imshow(grey(image[np.newaxis])[0], fading(INK), extent=extent, aspect="auto")
+    coloured = image.dtype == np.uint8 and image.shape[2] == 3
+    axes.imshow(image if coloured else grey(image[np.newaxis])[0], fading(INK), extent=extent, aspect="auto")
 
 
 def grey(images: np.ndarray) -> np.ndarray:
