@@ -57,25 +57,49 @@ def labelled(network: Graph, source: str | os.PathLike[str]) -> Split:
     Of a set with names of classes, labels are the network's own of the same names. Raises what `data.load_test` does,
     and ValueError for a class that the network has not.
     """
-    height, width, channels = size(network)
+    height, width, _ = size(network)
     if reads_marks(network) and all(map(str.isdecimal, network.classes or ())):
         found = data.load_test(source, height, width)
         return Split(found.images.reshape(len(found.images), *network.input_shape), found.labels)
-    folder = expanded(source)
-    if folder.is_dir() and not (folder / "train").is_dir() and classes_in(folder):
-        dataset = read_classes(folder, (height, width))
-        whole = [np.concatenate([getattr(half, name) for half in dataset]) for name in ("images", "labels")]
-        pixels, labels = whole
+    if _is_one_part(source):
+        dataset = read_classes(expanded(source), (height, width))
+        pixels, labels = (np.concatenate([getattr(half, name) for half in dataset]) for name in ("images", "labels"))
     else:
         dataset = data.load(source, (height, width))
         pixels, labels = dataset.test
-    if dataset.classes and network.classes and dataset.classes != network.classes:
-        if unknown := [name for name in dataset.classes if name not in network.classes]:
+    return _for_network(network, source, dataset.classes, pixels, labels)
+
+
+def training(network: Graph, source: str | os.PathLike[str]) -> Split:
+    """Labelled images of the training part of a set. Raises what `labelled` does, and DataNotFoundError where all
+    pictures are what `labelled` gives."""
+    if _is_one_part(source):
+        raise data.DataNotFoundError(f"{source} has no training part")
+    dataset = data.load(source, size(network)[:2])
+    return _for_network(network, source, dataset.classes, *dataset.train)
+
+
+def _is_one_part(source: str | os.PathLike[str]) -> bool:
+    """Whether a source is a folder of classes that is not divided into train and test."""
+    folder = expanded(source)
+    return folder.is_dir() and not (folder / "train").is_dir() and bool(classes_in(folder))
+
+
+def _for_network(
+    network: Graph,
+    source: str | os.PathLike[str],
+    classes: tuple[str, ...] | None,
+    pixels: np.ndarray,
+    labels: np.ndarray,
+) -> Split:
+    """Images in the network's shape, with its numbers for classes of the same names."""
+    if classes and network.classes and classes != network.classes:
+        if unknown := [name for name in classes if name not in network.classes]:
             own = ", ".join(network.classes)
             raise ValueError(f"{source}: class {unknown[0]!r} is none of the model's, which are {own}")
-        numbers = np.array([network.classes.index(name) for name in dataset.classes], np.uint8)
+        numbers = np.array([network.classes.index(name) for name in classes], np.uint8)
         labels = numbers[labels]
-    if pixels.ndim == 4 and pixels.shape[3] == 1 and channels == 3:
+    if pixels.ndim == 4 and pixels.shape[3] == 1 and size(network)[2] == 3:
         pixels = np.repeat(pixels, 3, axis=3)
     return Split(pixels.reshape(len(pixels), *network.input_shape), labels)
 
