@@ -14,7 +14,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ import kernels
 from data.files import write_atomically
 
 from . import timing
-from .timing import Interval, Sampler
+from .timing import Interval
 
 MARGIN = 0.75
 """A case may lose a quarter of its floor before it fails: the spread between machines of one kind."""
@@ -102,7 +102,7 @@ HEADING = (
 
 def race(
     id: str,
-    calls: tuple[Callable[[], Any], Callable[[], Any]],
+    both: tuple[Callable[[], float], Callable[[], float]],
     floor: float,
     share: float,
     pairs: int,
@@ -110,8 +110,8 @@ def race(
     alone: Callable[[], float] | None = None,
     lenient: bool = True,
 ) -> Outcome:
-    """Race two calls of a case, the definition's and its twin's. alone: samples the definition where it is alone."""
-    samplers: dict[str, Callable[[], float]] = {"definition": Sampler(calls[0]), "twin": Sampler(calls[1])}
+    """Race the samplers of a case, the definition's and its twin's. alone: samples the definition where it is alone."""
+    samplers = dict(zip(("definition", "twin"), both, strict=True))
     if alone is not None:
         samplers["alone"] = alone
     seconds = timing.sample(samplers, pairs, seed)

@@ -243,7 +243,8 @@ def _case(
     twins = [name for name in ready if name != case.twins.definition]
     if older is not None:
         samplers |= {f"{name}@": older.sampler(older_id(case, name, dtype)) for name in twins}
-    spent = sampled(samplers, rounds, seconds, seed)
+    with np.errstate(all="ignore"):
+        spent = sampled(samplers, rounds, seconds, seed)
 
     def ratio(slow: str, fast: str) -> Interval | None:
         known = slow in spent and slow != fast
@@ -305,7 +306,7 @@ def moved(right: checks.Truth) -> int:
 
 
 def races(
-    cases: Sequence[Case], floors: Mapping[str, float] | None, rounds: int, against_itself: bool = False
+    cases: Sequence[Case], floors: Mapping[str, float], rounds: int, against_itself: bool = False
 ) -> tuple[list[str], gate.Race]:
     """The ids of every twin on every case, and what races one against its definition, or against itself.
 
@@ -324,8 +325,9 @@ def races(
         twin = prepare(case, contestant, dtype)
         other = prepare(case, contestant if against_itself else case.twins.definition, dtype)
         shares.setdefault(id, twin.share)
-        floor = 1.0 if floors is None else floors.get(id, gate.CONSERVATIVE)
-        return gate.race(id, (other.call, twin.call), floor, shares[id], rounds, seed, lenient=False)
+        floor = floors.get(id, gate.CONSERVATIVE)
+        with np.errstate(all="ignore"):
+            return gate.race(id, (other.sampler(), twin.sampler()), floor, shares[id], rounds, seed, lenient=False)
 
     for id, (case, contestant, dtype) in list(known.items()):
         try:
