@@ -34,7 +34,7 @@ class Timed:
 def asv_suite(path: str | Path) -> type[Timed]:
     """A file of twins and cases as an asv suite, in one line of a module that asv finds.
 
-    ``Kernels = asv_suite("../softplus.py")`` has, by contestant and case, the time of a call, its error in units of the
+    ``Softplus = asv_suite("../softplus.py")`` has, by contestant and case, in its first dtype, the time of a call, its error in units of the
     definition's own (an ulp added to both), and its time over the definition's, measured in pairs. A contestant that
     is wrong is not timed: its benchmarks fail. One that is not installed is n/a.
 
@@ -88,7 +88,7 @@ def asv_suite(path: str | Path) -> type[Timed]:
 
     Kernels.track_error.unit = Kernels.track_time_ratio.unit = "times the definition's"  # type: ignore[attr-defined]
     Kernels.__module__ = caller.get("__name__", __name__)
-    Kernels.__qualname__ = "Kernels"
+    Kernels.__name__ = Kernels.__qualname__ = "".join(part.capitalize() for part in Path(path).stem.split("_"))
     return Kernels
 
 
