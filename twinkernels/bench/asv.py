@@ -34,9 +34,10 @@ class Timed:
 def asv_suite(path: str | Path) -> type[Timed]:
     """A file of twins and cases as an asv suite, in one line of a module that asv finds.
 
-    ``Softplus = asv_suite("../softplus.py")`` has, by contestant and case, in its first dtype, the time of a call, its error in units of the
-    definition's own (an ulp added to both), and its time over the definition's, measured in pairs. A contestant that
-    is wrong is not timed: its benchmarks fail. One that is not installed is n/a.
+    ``Softplus = asv_suite("../softplus.py")`` has, by contestant and case: the time of a call, its error in units of
+    the definition's own (an ulp added to both), and its time over the definition's, measured in pairs; of a case with
+    several dtypes in the first. A contestant that is wrong is not timed: its benchmarks fail. One that is not installed
+    is n/a.
 
     Args:
         path: of the file; a relative one begins at the folder of the module that calls.
