@@ -27,6 +27,7 @@ from twinkernels.bench import gate, timing
 from twinkernels.bench.elsewhere import Elsewhere
 from twinkernels.bench.errors import accuracy
 from twinkernels.bench.gate import CONSERVATIVE, DISTURBED, Outcome, Verdict
+from twinkernels.bench.timing import Sampler
 
 from .suite import cases, common
 
@@ -106,7 +107,7 @@ def races(
 
     def race(case_id: str, seed: int) -> Outcome:
         used = shares[case_id] if shares is not None else share(case_id, twins[1])
-        both = prepare(case_id, twins[0]), prepare(case_id, twins[1])
+        both = Sampler(prepare(case_id, twins[0])), Sampler(prepare(case_id, twins[1]))
         apart = None if beside is None else beside.sampler(case_id)
         return gate.race(case_id, both, gate.floor_of(case_id, floors, kind), used, pairs, seed, apart)
 

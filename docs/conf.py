@@ -40,6 +40,7 @@ INCLUDED = {
     "changelog": "CHANGELOG.md",
     "contributing": "CONTRIBUTING.md",
     "benchmarks": "benchmarks/README.md",
+    "examples": "examples/README.md",
     "results": "benchmarks/RESULTS.md",
     "promises": "README.md#what-you-can-rely-on",
 }

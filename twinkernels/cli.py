@@ -578,11 +578,11 @@ def check_file(
 
     The status is 1 where one is not.
     """
-    from .bench import checks, declare
+    from .bench import checks, declare, timing
 
     chosen = _chosen(declare.read(file), cases)
     if threads is not None:
-        checks.set_threads(threads)
+        timing.set_threads(threads)
     failed = total = 0
     for checked in checks.check(chosen):
         terminal.say_lines(str(checked))

@@ -237,7 +237,7 @@ def test_a_twin_slower_than_recorded_fails_the_gate(write: Callable[[str], Path]
     (tmp_path / "own.floors.json").write_text(json.dumps({kind: {"k/small other": 1000.0}}))
     status, out, _ = run("bench", path, "--gate", "--rounds", "9")
     assert status == 1
-    assert any("is below 0.75 x its floor 1000" in line for line in out)
+    assert any("is below 0.8 x its floor 1000" in line for line in out)
 
 
 def test_a_wrong_twin_fails_the_gate_and_gets_no_floor(write: Callable[[str], Path], run: Run, tmp_path: Path) -> None:
@@ -296,9 +296,10 @@ def test_what_is_in_place_is_given_back_before_each_sample() -> None:
         restore()
         begun.append(float(call.args[0][0]))  # type: ignore[attr-defined]
 
-    sampler = timing.Sampler(call, noted)
-    sampler()
-    sampler()
+    with np.errstate(over="ignore"):
+        sampler = timing.Sampler(call, noted)
+        sampler()
+        sampler()
     assert begun == [1.0, 1.0]
 
 
@@ -308,5 +309,5 @@ def test_memory_is_what_a_call_takes_beside_its_arguments() -> None:
     if None in found:
         pytest.skip("this system does not tell what a call takes")
     two, none = found
-    assert 2 * x.nbytes <= two < 4 * x.nbytes
+    assert 1.9 * x.nbytes < two < 4 * x.nbytes  # pages are not counted to the last
     assert none < x.nbytes / 4

@@ -14,7 +14,7 @@ from twinkernels import study
 @pytest.fixture
 def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
     """Texts are written to copies of the pages; the paths of the copies."""
-    copies = {name: tmp_path / getattr(pages, name).name for name in ("README", "DETERMINISM", "FIGURES")}
+    copies = {name: tmp_path / getattr(pages, name).name for name in ("README", "DETERMINISM", "FIGURES", "BENCH")}
     for name, copy in copies.items():
         copy.write_bytes(getattr(pages, name).read_bytes())
         monkeypatch.setattr(pages, name, copy)
@@ -49,7 +49,8 @@ def test_a_stale_page_is_named_and_then_written(apart, tmp_path, capsys, monkeyp
     for path in (*apart, page):
         before = path.read_text(encoding="utf-8")
         capsys.readouterr()
-        start, mark, rest = before.partition("<!-- results -->" if path.name == "README.md" else "<!-- budgets -->")
+        block = {"README.md": "results", "bench.md": "differences"}.get(path.name, "budgets")
+        start, mark, rest = before.partition(f"<!-- {block} -->")
         path.write_text(f"{start}{mark}\nNobody wrote this.{rest}", encoding="utf-8")
         assert pages.main(["--check"]) == 1
         assert capsys.readouterr().out == f"{path.name} is not what python -m benchmarks.pages writes\n"

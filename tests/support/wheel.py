@@ -20,6 +20,12 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+TWINS = """
+from twinkernels.bench import case, twins
+
+double = twins(numpy=lambda x: x + x, other=lambda x: 2 * x)
+case(double, "small")(lambda draw: {"x": draw.normal(8)})
+"""
 ASSET = re.compile(r'(?:src|href)="([^"#:]+)"')
 
 
@@ -63,6 +69,9 @@ def check(folder: Path) -> None:
     assert "page in explore-strokes.html" in installed.command("explore", "strokes")
     study = "--factor", "smoothing", "--trials", "0"
     assert "0 of 75 trainings" in installed.command("study", *study)
+    (empty / "own.py").write_text(TWINS, encoding="utf-8")
+    assert installed.command("check", "own.py").endswith("2 of 2 hold\n")
+    assert "double/small" in installed.command("bench", "own.py")
     installed.draws()
     print(f"{wheel.name} is whole")
 

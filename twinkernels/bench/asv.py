@@ -34,9 +34,10 @@ class Timed:
 def asv_suite(path: str | Path) -> type[Timed]:
     """A file of twins and cases as an asv suite, in one line of a module that asv finds.
 
-    ``Kernels = asv_suite("../softplus.py")`` has, by contestant and case, the time of a call, its error in units of the
-    definition's own (an ulp added to both), and its time over the definition's, measured in pairs. A contestant that
-    is wrong is not timed: its benchmarks fail. One that is not installed is n/a.
+    ``Softplus = asv_suite("../softplus.py")`` has, by contestant and case: the time of a call, its error in units of
+    the definition's own (an ulp added to both), and its time over the definition's, measured in pairs; of a case with
+    several dtypes in the first. A contestant that is wrong is not timed: its benchmarks fail. One that is not installed
+    is n/a.
 
     Args:
         path: of the file; a relative one begins at the folder of the module that calls.
@@ -88,7 +89,7 @@ def asv_suite(path: str | Path) -> type[Timed]:
 
     Kernels.track_error.unit = Kernels.track_time_ratio.unit = "times the definition's"  # type: ignore[attr-defined]
     Kernels.__module__ = caller.get("__name__", __name__)
-    Kernels.__qualname__ = "Kernels"
+    Kernels.__name__ = Kernels.__qualname__ = "".join(part.capitalize() for part in Path(path).stem.split("_"))
     return Kernels
 
 

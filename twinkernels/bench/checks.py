@@ -6,7 +6,6 @@ import contextlib
 import functools
 import math
 import re
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ import kernels
 from kernels import Kernels, accuracy
 from kernels.accuracy import Call, Closeness, Results
 
-from . import arrays, calls
+from . import arrays, calls, timing
 from .calls import Fault
 from .declare import SPECIALS, Case, FileError, in_words
 
@@ -464,21 +463,11 @@ def _repeated(e: _Examination) -> Iterator[Results]:
 def threads(n: int) -> Iterator[None]:
     """So many threads in every backend, and in Numba's functions of whoever wrote them."""
     before = kernels.get_threads()
-    set_threads(n)
+    timing.set_threads(n)
     try:
         yield
     finally:
-        set_threads(before)
-
-
-def set_threads(n: int) -> None:
-    """As `kernels.set_threads`, at once for functions that are not the package's own."""
-    kernels.set_threads(n)
-    if "numba" in sys.modules:
-        from kernels.numba_backend.compiler.threads import turn
-
-        with turn():
-            pass
+        timing.set_threads(before)
 
 
 _DOUBLE = re.compile(r"= (?:\w+ )*?(f(?:add|sub|mul|div|ext|pext|neg)|fpext)\b[^\n]*\bdouble\b")

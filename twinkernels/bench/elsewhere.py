@@ -84,8 +84,9 @@ def serve(connection: Connection, prepare: Prepare, threads: int, without: str) 
             return
         try:
             if case_id != current or sampler is None:
-                sampler = Sampler(prepare(case_id))
-                current = case_id
+                call = prepare(case_id)
+                timing.set_threads(threads)  # once more, for what has been imported meanwhile
+                sampler, current = Sampler(call), case_id
             answer: float | str = sampler()
         except Exception as error:
             current, answer = None, f"{type(error).__name__}: {error}"

@@ -1,9 +1,9 @@
 """The gate: is a twin as much faster than its definition as it was, and as accurate?
 
 The two run alternately, in random order, in one process. The speed-up is the median of the paired ratios; a case fails
-when its whole bootstrap interval lies below MARGIN times its floor, so that noise alone fails nothing. Floors are kept
-by kind of CPU. A case fails as well when its error is beyond its budget. One that fails is tried again when all others
-are done: a moment in which the machine had something else to do is over by then.
+when its whole bootstrap interval lies below a margin times its floor, so that noise alone fails nothing. Floors are
+kept by kind of CPU. A case fails as well when its error is beyond its budget. One that fails is tried again when all
+others are done: a moment in which the machine had something else to do is over by then.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ import kernels
 from data.files import write_atomically
 
 from . import timing
-from .timing import Interval, Sampler
+from .timing import Interval
 
 MARGIN = 0.75
 """A case may lose a quarter of its floor before it fails: the spread between machines of one kind."""
@@ -30,6 +30,9 @@ MARGIN = 0.75
 SHORT, SHORT_MARGIN = 100e-6, 0.5
 """One whose call takes the twin fewer seconds may lose half: what the start of the threads costs differs from one
 machine of a kind to another, and from hour to hour on each."""
+
+NEAR = 0.8
+"""What a twin has to keep of a floor that is this very machine's: one that takes one and a half times as long fails."""
 
 TRIES = 3
 """How often a case is measured before its failure counts."""
@@ -58,8 +61,8 @@ SHARP = 1.25
 class Outcome:
     """What one case showed. definition, twin: seconds of a call.
 
-    disturbance: the definition's time beside the twin over its time alone; None if not measured. lenient: a short call
-    may lose half of its floor.
+    disturbance: the definition's time beside the twin over its time alone; None if not measured. lenient: the floor is
+    that of any machine of a kind, and not of this one.
     """
 
     id: str
@@ -74,7 +77,9 @@ class Outcome:
     @property
     def margin(self) -> float:
         """The share of its floor that the case has to reach."""
-        return min(SHORT_MARGIN, MARGIN) if self.lenient and self.twin < SHORT else MARGIN
+        if not self.lenient:
+            return NEAR
+        return min(SHORT_MARGIN, MARGIN) if self.twin < SHORT else MARGIN
 
     @property
     def failures(self) -> list[str]:
@@ -102,7 +107,7 @@ HEADING = (
 
 def race(
     id: str,
-    calls: tuple[Callable[[], Any], Callable[[], Any]],
+    both: tuple[Callable[[], float], Callable[[], float]],
     floor: float,
     share: float,
     pairs: int,
@@ -110,8 +115,8 @@ def race(
     alone: Callable[[], float] | None = None,
     lenient: bool = True,
 ) -> Outcome:
-    """Race two calls of a case, the definition's and its twin's. alone: samples the definition where it is alone."""
-    samplers: dict[str, Callable[[], float]] = {"definition": Sampler(calls[0]), "twin": Sampler(calls[1])}
+    """Race the samplers of a case, the definition's and its twin's. alone: samples the definition where it is alone."""
+    samplers = dict(zip(("definition", "twin"), both, strict=True))
     if alone is not None:
         samplers["alone"] = alone
     seconds = timing.sample(samplers, pairs, seed)
@@ -152,20 +157,20 @@ def read_floors(path: Path) -> dict[str, dict[str, float]]:
     return floors
 
 
-def record_floors(outcomes: Sequence[Outcome], kind: str, path: Path) -> None:
+def record_floors(outcomes: Sequence[Outcome], kind: str, path: Path, digits: int = 2) -> None:
     """Write this run's speed-ups, each the low end of its interval, as the floors of this kind of CPU.
 
     A case that was measured in too much noise keeps the floor it had.
     """
     floors = read_floors(path) if path.exists() else {}
     sharp = [outcome for outcome in outcomes if outcome.speedup.high < SHARP * outcome.speedup.low]
-    floors.setdefault(kind, {}).update({outcome.id: _two_digits_down(outcome.speedup.low) for outcome in sharp})
+    floors.setdefault(kind, {}).update({outcome.id: _down(outcome.speedup.low, digits) for outcome in sharp})
     write_atomically(path, (json.dumps(floors, indent=1) + "\n").encode())
 
 
-def _two_digits_down(value: float) -> float:
-    scale = 10.0 ** (math.floor(math.log10(value)) - 1)
-    return round(math.floor(value / scale) * scale, 6)
+def _down(value: float, digits: int) -> float:
+    scale = 10.0 ** (math.floor(math.log10(value)) + 1 - digits)
+    return round(math.floor(value / scale) * scale, 9)
 
 
 # The gate --------------------------------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ def prepare(case: Case, contestant: str, dtype: str | None = None, right: checks
 
 
 @dataclass(frozen=True)
-class Line:
+class Measured:
     """A contestant on a case.
 
     seconds: of a call, the median. speedup: the definition's time over it, in pairs, None for the definition. limit:
@@ -146,7 +146,7 @@ class Bench:
     """All lines, and what they were measured on."""
 
     machine: dict[str, Any]
-    lines: list[Line] = field(default_factory=list)
+    lines: list[Measured] = field(default_factory=list)
 
     def json(self) -> dict[str, Any]:
         """What `--json` keeps: intervals as [low, median, high], infinite errors as "inf"."""
@@ -190,7 +190,7 @@ def bench(
     limits: Callable[[str], Limits | None] | None = None,
     older: Elsewhere | None = None,
     tell: Callable[[str, int, int], None] = lambda text, done, total: None,
-) -> Iterator[Line]:
+) -> Iterator[Measured]:
     """Time every contestant of every case, interleaved in random order, each beside the definition in its round.
 
     Args:
@@ -226,7 +226,7 @@ def machine_limits(dtype: str) -> Limits | None:
 
 def _case(
     case: Case, dtype: str, rounds: int, seconds: float, seed: int, limits: Limits | None, older: Elsewhere | None
-) -> list[Line]:
+) -> list[Measured]:
     right = checks.truth(case, case.call(dtype))
     ready: dict[str, Prepared] = {}
     missing: dict[str, str] = {}
@@ -243,7 +243,8 @@ def _case(
     twins = [name for name in ready if name != case.twins.definition]
     if older is not None:
         samplers |= {f"{name}@": older.sampler(older_id(case, name, dtype)) for name in twins}
-    spent = sampled(samplers, rounds, seconds, seed)
+    with np.errstate(all="ignore"):
+        spent = sampled(samplers, rounds, seconds, seed)
 
     def ratio(slow: str, fast: str) -> Interval | None:
         known = slow in spent and slow != fast
@@ -252,14 +253,14 @@ def _case(
     lines = []
     for contestant in case.twins.contestants:
         if contestant in missing:
-            lines.append(Line(case.id, contestant, dtype, missing=missing[contestant]))
+            lines.append(Measured(case.id, contestant, dtype, missing=missing[contestant]))
             continue
         prepared = ready[contestant]
         flops = case.count("flops", right.call)
         told = case.count("bytes", right.call)
         size = moved(right) if told is None else told
         lines.append(
-            Line(
+            Measured(
                 case.id,
                 contestant,
                 dtype,
@@ -305,18 +306,18 @@ def moved(right: checks.Truth) -> int:
 
 
 def races(
-    cases: Sequence[Case], floors: Mapping[str, float] | None, rounds: int, against_itself: bool = False
+    cases: Sequence[Case], floors: Mapping[str, float], rounds: int, unknown: float, against_itself: bool = False
 ) -> tuple[list[str], gate.Race]:
     """The ids of every twin on every case, and what races one against its definition, or against itself.
 
-    floors: speed-ups by id; 1 where there is none.
+    floors: speed-ups by id. unknown: the floor of one that is not among them.
     """
     known: dict[str, tuple[Case, str, str]] = {}
     for case in cases:
         for dtype in () if case.sizes else case.dtypes:
             for contestant in case.twins.contestants:
                 if contestant != case.twins.definition:
-                    known[Line(case.id, contestant, dtype).id] = case, contestant, dtype
+                    known[Measured(case.id, contestant, dtype).id] = case, contestant, dtype
     shares: dict[str, float] = {}
 
     def race(id: str, seed: int) -> gate.Outcome:
@@ -324,8 +325,9 @@ def races(
         twin = prepare(case, contestant, dtype)
         other = prepare(case, contestant if against_itself else case.twins.definition, dtype)
         shares.setdefault(id, twin.share)
-        floor = 1.0 if floors is None else floors.get(id, gate.CONSERVATIVE)
-        return gate.race(id, (other.call, twin.call), floor, shares[id], rounds, seed, lenient=False)
+        floor = floors.get(id, unknown)
+        with np.errstate(all="ignore"):
+            return gate.race(id, (other.sampler(), twin.sampler()), floor, shares[id], rounds, seed, lenient=False)
 
     for id, (case, contestant, dtype) in list(known.items()):
         try:

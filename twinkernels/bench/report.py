@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import gate
-from .measure import Line
+from .measure import Measured
 from .timing import Interval
 
 HEADINGS = (
@@ -27,7 +27,7 @@ HEADINGS = (
 )
 
 
-def row(line: Line) -> list[str]:
+def row(line: Measured) -> list[str]:
     """Of HEADINGS, and what an older revision took where that was asked."""
     case = line.case if line.dtype == "float32" else f"{line.case} {line.dtype}"
     if line.missing:
@@ -47,14 +47,14 @@ def row(line: Line) -> list[str]:
     ]
 
 
-def rows(lines: Sequence[Line]) -> tuple[tuple[str, ...], list[list[str]]]:
+def rows(lines: Sequence[Measured]) -> tuple[tuple[str, ...], list[list[str]]]:
     """Headings and rows."""
     older = any(line.older is not None for line in lines)
     found = [row(line) + ([str(line.older or "")] if older else []) for line in lines]
     return HEADINGS + (("older / this",) if older else ()), found
 
 
-def complaints(lines: Sequence[Line], older: Mapping[str, Interval] | None = None) -> list[str]:
+def complaints(lines: Sequence[Measured], older: Mapping[str, Interval] | None = None) -> list[str]:
     """A line for everything that is wrong: errors beyond their budgets, and what is slower than it was.
 
     older: speed-ups by id, as another run has kept them.
@@ -63,10 +63,10 @@ def complaints(lines: Sequence[Line], older: Mapping[str, Interval] | None = Non
     for line in lines:
         if line.wrong:
             found.append(f"{line.id}: the error takes {line.share:.3g} times its budget")
-        if line.older is not None and line.older.high < gate.MARGIN:
+        if line.older is not None and line.older.high < gate.NEAR:
             found.append(f"{line.id}: the older one takes {line.older} of its time")
         before = (older or {}).get(line.id)
-        if before is not None and line.speedup is not None and line.speedup.high < gate.MARGIN * before.low:
+        if before is not None and line.speedup is not None and line.speedup.high < gate.NEAR * before.low:
             found.append(f"{line.id}: speed-up {line.speedup}, it was {before}")
     return found
 
@@ -76,7 +76,7 @@ def kept(path: Path) -> dict[str, Interval]:
     try:
         lines: Any = json.loads(path.read_text(encoding="utf-8"))["lines"]
         return {
-            Line(line["case"], line["contestant"], line["dtype"]).id: Interval(*line["speedup"])
+            Measured(line["case"], line["contestant"], line["dtype"]).id: Interval(*line["speedup"])
             for line in lines
             if line["speedup"] is not None
         }

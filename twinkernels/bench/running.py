@@ -66,7 +66,8 @@ def race(file: Path, cases: Sequence[Case], rounds: int, record: bool, calibrate
     path, kind = measure.floors_of(file), measure.machine()["kind"]
     floors = gate.read_floors(path) if path.exists() else {}
     known = {} if record or calibrate else floors.get(kind, floors.get("any", {}))
-    ids, one = measure.races(cases, known, rounds, against_itself=calibrate is not None)
+    unknown = 0.0 if record else gate.CONSERVATIVE
+    ids, one = measure.races(cases, known, rounds, unknown, against_itself=calibrate is not None)
     if not ids:
         raise FileError(f"{file} has no twin that can be run here")
     terminal.say(f"{kind}; {len(ids)} twins, {rounds} pairs each, on {kernels.get_threads()} threads")
@@ -79,7 +80,7 @@ def race(file: Path, cases: Sequence[Case], rounds: int, record: bool, calibrate
     verdict = gate.gate(ids, one, lambda line: terminal.say_lines(str(line)))
     if record:
         wrong = [outcome for outcome in verdict.outcomes if not outcome.share <= 1.0]
-        gate.record_floors([outcome for outcome in verdict.outcomes if outcome not in wrong], kind, path)
+        gate.record_floors([outcome for outcome in verdict.outcomes if outcome not in wrong], kind, path, digits=3)
         terminal.say(f"floors in {path}")
         return not wrong
     return verdict.passed

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,7 +29,18 @@ def settle(threads: int = THREADS) -> None:
     """
     with contextlib.suppress(ImportError):
         kernels.get("numba")
-    kernels.set_threads(threads)
+    set_threads(threads)
+
+
+def set_threads(n: int) -> None:
+    """As `kernels.set_threads`, at once for Numba's functions that are not the package's own."""
+    kernels.set_threads(n)
+    if "numba" in sys.modules:
+        with contextlib.suppress(ImportError):  # a commit before there was `compiler`
+            from kernels.numba_backend.compiler.threads import turn
+
+            with turn():
+                pass
 
 
 _SAMPLE = 1e-3

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
     from kernels.limits import Limits
 
-    from ..bench.measure import Line
+    from ..bench.measure import Measured
 
 COLOURS = (ORANGE, BLUE, GREEN, PURPLE, YELLOW, SKY)
 """Of contestants, in their order; the definition's first, as on other pictures."""
 
 
 @picture
-def contestants(lines: Sequence[Line], limits: Limits | None = None) -> Figure:
+def contestants(lines: Sequence[Measured], limits: Limits | None = None) -> Figure:
     """What `twinkernels bench` measured: speed-ups over the definition with their intervals, and contractions under
     the machine's limit.
 
@@ -49,7 +49,7 @@ def contestants(lines: Sequence[Line], limits: Limits | None = None) -> Figure:
     return figure
 
 
-def _draw_bars(axes: Axes, lines: Sequence[Line], colours: dict[str, str]) -> None:
+def _draw_bars(axes: Axes, lines: Sequence[Measured], colours: dict[str, str]) -> None:
     for at, line in enumerate(lines):
         assert line.speedup is not None
         low, median, high = line.speedup
@@ -68,7 +68,7 @@ def _draw_bars(axes: Axes, lines: Sequence[Line], colours: dict[str, str]) -> No
     axes.grid(axis="x")
 
 
-def _draw_limit(axes: Axes, lines: Sequence[Line], limits: Limits, colours: dict[str, str]) -> None:
+def _draw_limit(axes: Axes, lines: Sequence[Measured], limits: Limits, colours: dict[str, str]) -> None:
     cases = list(dict.fromkeys(line.case for line in lines))
     by_case = {case: {line.contestant: line for line in lines if line.case == case} for case in cases}
     names = list(dict.fromkeys(line.contestant for line in lines))
