@@ -4,7 +4,8 @@ What one writes     `layers`, `init`, `losses`, `optimizers`, `schedules`; `zoo`
 What it becomes     `nodes` in a `graph`, or in a line (`sequential`), by an `architecture`
 How it runs         `lowering` writes it with a `builder` into a `plan`, whose order `flow` checks; `layout` places its
                     parameters, `rewrite` fuses steps, `execute` runs them in `locks`' turns, `epochs` over a data set
-How it learns       `trainer` takes steps, `fit` loops over epochs; `callbacks`, `history`, `nonfinite`, `gradcheck`
+How it learns       `trainer` takes steps, of `parts` at rates of their own, `fit` loops over epochs; `callbacks`,
+                    `logs`, `history`, `nonfinite`, `rates`, `gradcheck`
 How it lasts        `encoding`, `saving`, `loading`; `checkpoints` of a running fit
 
 >>> from models import Sequential, Linear, ReLU
@@ -85,6 +86,7 @@ from .layers import (
     Upsample2d,
 )
 from .loading import load
+from .logs import CSVLog, TensorBoardLog
 from .losses import (
     BinaryCrossEntropy,
     Huber,
@@ -97,6 +99,7 @@ from .losses import (
 from .nonfinite import NonFiniteError
 from .optimizers import SGD, Adam, AdamW, Optimizer, RMSProp
 from .plan import Plan, Step, Value
+from .rates import LearningRates, find_learning_rate
 from .schedules import Cosine, Exponential, LinearWarmup, MultiStep, OneCycle, Schedule, StepDecay
 from .sequential import Sequential
 from .trainer import Trainer
@@ -122,6 +125,7 @@ __all__ = [
     "AvgPool2d",
     "BatchNorm",
     "BinaryCrossEntropy",
+    "CSVLog",
     "Callback",
     "Checkpoints",
     "Clip",
@@ -156,6 +160,7 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "LeakyReLU",
+    "LearningRates",
     "Linear",
     "LinearWarmup",
     "LocalResponseNorm",
@@ -203,6 +208,7 @@ __all__ = [
     "StepDecay",
     "Subtract",
     "Tanh",
+    "TensorBoardLog",
     "ThresholdedReLU",
     "Trainer",
     "Transpose",
@@ -213,6 +219,7 @@ __all__ = [
     "Zeros",
     "accuracy",
     "build",
+    "find_learning_rate",
     "from_torch",
     "gradcheck",
     "load",

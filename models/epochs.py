@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 import data
 from kernels import shapes
-from kernels.interface import Scalar
+from kernels.interface import Program, Scalar
 
 from .execute import Call, Executor
 
@@ -48,26 +50,70 @@ def run_epoch(
     for name, values in scalars.items():
         if len(values) != batches:
             raise ValueError(f"run_epoch: {name} has {len(values)} values, expected {batches}, one a batch")
-    losses, counts = np.empty(batches), np.empty(batches, np.int64)
     plan, function = executor.plan, executor.kernels.function
     labelled = len(plan.inputs["target"].shape) == 1 and len(plan.outputs["output"].shape) == 2
-    sources = {name: _source(executor, name, array, normalisation) for name, array in inputs.items()}
+    kept = _kept(executor, inputs, normalisation, len(order), batches)
     for first, last, n in ((0, full, size), (full, batches, rest)):
         if first == last:
             continue
         given = {name: executor.array(value, n) for name, value in plan.inputs.items()}
         found = {name: executor.array(value, n) for name, value in plan.outputs.items()}
-        chosen = order[first * size :]
+        chosen = kept.order[first * size :]
         before: list[Call] = [
             (function("gather"), [source, chosen, _BATCH, levels, given[name]])
-            for name, (source, levels) in sources.items()
+            for name, (source, levels) in kept.sources.items()
         ]
-        after: list[Call] = [(function("keep"), [found["loss"], _BATCH, losses[first:]])]
+        after: list[Call] = [(function("keep"), [found["loss"], _BATCH, kept.losses[first:]])]
         if labelled:
-            after.append((function("count_correct"), [found["output"], given["target"], _BATCH, counts[first:]]))
-        own = {name: values[first:last] for name, values in scalars.items()}
-        executor.run_rounds(n, last - first, own | {_BATCH.name: range(last - first)}, before, after, version)
+            counting = [found["output"], given["target"], _BATCH, kept.counts[first:]]
+            after.append((function("count_correct"), counting))
+        own: dict[str, Any] = {name: values[first:last] for name, values in scalars.items()}
+        own |= {_BATCH.name: range(last - first)}
+        program = kept.programs.get((n, first))
+
+        def fill(order: np.ndarray = order, kept: _Kept = kept) -> None:
+            kept.order[: len(order)] = order
+
+        kept.programs[n, first] = executor.run_rounds(n, last - first, own, before, after, version, program, fill)
+    losses, counts = kept.losses[:batches].copy(), kept.counts[:batches].copy()
     return losses, counts if labelled else None
+
+
+@dataclass
+class _Kept:
+    """What an epoch leaves for the next one over the same arrays: where order, losses and counts lie, and programs."""
+
+    inputs: Mapping[str, np.ndarray]
+    normalisation: tuple[float, float] | None
+    sources: dict[str, tuple[np.ndarray, np.ndarray | None]]
+    order: np.ndarray
+    losses: np.ndarray
+    counts: np.ndarray
+    programs: dict[tuple[int, int], Program] = field(default_factory=dict)
+
+    def serves(
+        self, inputs: Mapping[str, np.ndarray], normalisation: tuple[float, float] | None, samples: int, batches: int
+    ) -> bool:
+        """Whether it is of these arrays as they lie, and has the room."""
+        same = all(self.inputs[name] is array for name, array in inputs.items())
+        as_they_lie = all(np.may_share_memory(self.sources[name][0], array) for name, array in inputs.items())
+        room = len(self.order) >= samples and len(self.losses) >= batches
+        return same and as_they_lie and room and self.normalisation == normalisation
+
+
+def _kept(
+    executor: Executor,
+    inputs: Mapping[str, np.ndarray],
+    normalisation: tuple[float, float] | None,
+    samples: int,
+    batches: int,
+) -> _Kept:
+    kept = executor.kept
+    if not isinstance(kept, _Kept) or not kept.serves(inputs, normalisation, samples, batches):
+        sources = {name: _source(executor, name, array, normalisation) for name, array in inputs.items()}
+        order, losses, counts = np.empty(samples, np.int64), np.empty(batches), np.empty(batches, np.int64)
+        kept = executor.kept = _Kept(dict(inputs), normalisation, sources, order, losses, counts)
+    return kept
 
 
 def _source(

@@ -110,6 +110,8 @@ class Executor:
         self._constants: Program | None = None
         self._version: int | None = None
         self._bounds: dict[int, _Bound] = {}
+        self.kept: Any = None
+        """What whoever runs rounds keeps for the next time."""
 
     def _checked(self, value: Value, array: object) -> np.ndarray:
         """A persistent array as its value has it."""
@@ -239,22 +241,28 @@ class Executor:
         before: Sequence[Call] = (),
         after: Sequence[Call] = (),
         version: int = 0,
-    ) -> None:
+        program: Program | None = None,
+        fill: Callable[[], None] | None = None,
+    ) -> Program:
         """Run all steps on n samples `rounds` times over, between calls of one's own: in one call, where compiled.
 
         scalars: a value a round, by name. before, after: run in each round, before the first step and after the last;
-        those `before` fill the arrays of the inputs.
+        those `before` fill the arrays of the inputs. fill: called once, when nobody else runs any more. Returns the
+        program, which may be handed in again for the same n and calls: to link one takes milliseconds.
         """
         with self._turn.lock:
             if self._turn.busy:
-                self._beside().run_rounds(n, rounds, scalars, before, after, version)
-                return
+                return self._beside().run_rounds(n, rounds, scalars, before, after, version, None, fill)
             try:
                 self._turn.busy = True
                 bound = self._bound(n)
+                if fill is not None:
+                    fill()
                 self._renew_constants(version)
-                program = self._program(before) + bound.computing + bound.updating + self._program(after)
+                if program is None:
+                    program = self._program(before) + bound.computing + bound.updating + self._program(after)
                 program.run(rounds, scalars)
+                return program
             finally:
                 self._turn.busy = False
 

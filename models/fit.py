@@ -108,7 +108,7 @@ class Fit:
         self._trainer = trainer
         self._x = np.ascontiguousarray(x, None if x.dtype == np.uint8 else model.dtype)
         self._target = target.copy() if target.dtype.kind in "iu" else target  # a label that changes has been checked
-        self._weights = weights
+        self._weights = None if weights is None else weights.astype(model.dtype)
         if weights is not None and target.dtype.kind in "iu":
             self._target[weights == 0] = -1  # of no class: it does not count, and is not counted
         self._per_epoch, self._total = per_epoch, total

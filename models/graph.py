@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import os
 import warnings
@@ -437,16 +438,21 @@ class Graph:
     # Print -------------------------------------------------------------------------------------------------
 
     def summary(self) -> Listing:
-        """A table of the nodes: layer, inputs, output shape, number of parameters; a str."""
-        rows = [("node", "layer", "from", "output", "parameters")]
+        """A table of the nodes: layer, inputs, output shape, number of parameters, MFLOP of one sample; a str."""
+        rows = [("node", "layer", "from", "output", "parameters", "MFLOP")]
         counts = {node.name: 0 for node in self.nodes}
         for name, shape in self.parameter_layout.shapes.items():
             counts[name.rsplit(".", 1)[0]] += math.prod(shape)
         for node in self.nodes:
             output = shapes.text(self.node_shapes[node.name])
-            rows.append((node.name, str(node.layer), ", ".join(node.inputs), output, f"{counts[node.name]:,}"))
-        rows.append(("total", "", "", "", f"{sum(counts.values()):,}"))
-        return table(rows, right=(4,))
+            flops = sum(step.flops(1) for step in self.plan.steps if step.node == node.name)
+            count, share = f"{counts[node.name]:,}", f"{flops / 1e6:,.3f}" if flops else ""
+            rows.append((node.name, str(node.layer), ", ".join(node.inputs), output, count, share))
+        rows.append(("total", "", "", "", f"{sum(counts.values()):,}", f"{self.plan.flops(1) / 1e6:,.3f}"))
+        return table(rows, right=(4, 5))
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self))}</p>{self.summary()._repr_html_()}"
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self.nodes)} layers on {self.backend}, {self.dtype}>"

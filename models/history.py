@@ -84,6 +84,14 @@ class History:
     seconds = _Column[float]()
     skipped = _Column[int]()
 
+    def _repr_html_(self) -> str:
+        names = [name for name in Epoch.__dataclass_fields__ if any(value is not None for value in getattr(self, name))]
+        head = "".join(f"<th>{name.replace('_', ' ')}</th>" for name in names)
+        rows = [[getattr(epoch, name) for name in names] for epoch in self.epochs]
+        shown = [[f"{v:,}" if isinstance(v, int) else "" if v is None else f"{v:.4g}" for v in row] for row in rows]
+        body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in shown)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
     if not TYPE_CHECKING:  # to type checkers, any name would be one
 
         def __getattr__(self, name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import math
 import sys
 import threading
@@ -150,6 +151,9 @@ class Trainer:
     def __repr__(self) -> str:
         how = f"{self.optimizer}, {self.loss}, in batches of {self.batch_size}"
         return f"<Trainer of {self.model!r} by {how}, {self.steps:,} steps done>"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self))}</p>{self.model.summary()._repr_html_()}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         counters = {name: getattr(self, name) for name in ("steps", "epochs", "skipped", "gathered", "progress")}

@@ -130,7 +130,7 @@ def test_the_summary_counts_parameters() -> None:
     assert "stem, narrow, norm" in summary
     assert "(N, 6, 6, 12)" in summary
     expected = (3 * 3 * 2 * 4 + 4) + (4 * 4 + 4) + (3 * 3 * 2 * 4 + 4) + 8 + (12 * 3 + 3)
-    assert summary.splitlines()[-1].split() == ["total", str(expected)]
+    assert summary.splitlines()[-1].split()[:2] == ["total", str(expected)]
     assert repr(branching("numpy")) == "<Graph of 10 layers on numpy, float32>"
 
 

@@ -274,7 +274,7 @@ def test_a_resumed_fit_ends_with_the_same_bits(tmp_path: Path) -> None:
     resumed = fit(tmp_path / "cut", resume=True)
     assert parameters(resumed).tobytes() == parameters(whole).tobytes()
     assert resumed.state["average"].tobytes() == whole.state["average"].tobytes()
-    with pytest.raises(ValueError, match="average was 0.9, is null now"):
+    with pytest.raises(ValueError, match=r"average was 0\.9, is null now"):
         Trainer(network(), Adam(0.01, clip_norm=1.0), batch_size=4, accumulate=2, learning_rates={"0": 0.5}).fit(
             X, LABELS, epochs=4, checkpoints=models.Checkpoints(tmp_path / "cut"), resume=True
         )

@@ -14,7 +14,7 @@ from .networks import convolution, first_linear, network, until, weights
 from .speed import layer_times, step_times
 from .study import factors, learning_rates
 from .style import BLUE, FAINT, GREEN, INK, MUTED, ORANGE, PAPER, PURPLE, SKY, STYLE, WIDTH, YELLOW, figure_class
-from .training import curves, learning_rate
+from .training import curves, learning_rate, rate_finder
 
 __all__ = [
     "BLUE",
@@ -45,6 +45,7 @@ __all__ = [
     "mistakes",
     "network",
     "predictions",
+    "rate_finder",
     "samples",
     "step_times",
     "until",

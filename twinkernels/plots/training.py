@@ -10,9 +10,10 @@ import numpy as np
 
 from models.graph import Evaluation
 from models.history import History
+from models.rates import LearningRates
 from models.schedules import Schedule
 
-from .style import BLUE, GREEN, ORANGE, WIDTH, blank, picture, ticker
+from .style import BLUE, FAINT, GREEN, ORANGE, WIDTH, blank, picture, ticker
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -106,4 +107,18 @@ def learning_rate(
     axes.yaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.01)
     axes.grid(axis="y")
+    return figure
+
+
+@picture
+def rate_finder(found: LearningRates) -> Figure:
+    """What `models.find_learning_rate` has seen: the loss at each rate, its moving average, and the suggestion."""
+    figure = blank(WIDTH / 2, 3.2)
+    axes = figure.subplots()
+    axes.plot(found.rates, found.losses, ".", color=FAINT)
+    axes.plot(found.rates, found.smoothed, "-", color=BLUE)
+    axes.axvline(found.suggestion, color=ORANGE, linewidth=1)
+    axes.set_xscale("log")
+    axes.set_ylim(0.9 * found.smoothed.min(), 1.1 * max(found.smoothed[0], found.smoothed.min()))
+    axes.set_title(f"Loss by learning rate; {found.suggestion:.2g} is suggested")
     return figure
