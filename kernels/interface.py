@@ -1009,7 +1009,7 @@ class Fused(Protocol):
         bias: Output,
     ) -> None:
         """The filters times gamma / √(var + eps), in the order in which `conv2d_folded` reads them, and the bias
-        (b − mean) gamma / √(var + eps) + beta (F,). Without gamma there is no normalisation. One group.
+        (b − mean) gamma / √(var + eps) + beta (F,). Without gamma there is no normalisation.
 
         The size of packed is the kernel's `FoldSize`.
         """
@@ -1027,7 +1027,7 @@ class Fused(Protocol):
     ) -> None:
         """`conv2d`, `batchnorm_inference`, `relu` if wanted and `maxpool2d`, of the folded filters.
 
-        Windows of 1 by 1 stand for no pooling.
+        Windows of 1 by 1 stand for no pooling; with more than one group there is none.
         """
 
     @staticmethod

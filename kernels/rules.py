@@ -40,7 +40,8 @@ _SIDE_BY_SIDE = (
     "oh = h / kh, ow = w / kw"
 )
 _POOL_SIDE_BY_SIDE = re.sub(r"([a-z]\w*)", r"pool.\1", _SIDE_BY_SIDE)
-_BLOCK = f"groups = 1, pool.h = oh, pool.w = ow, pool.c = f, {_POOL_SIDE_BY_SIDE}"
+_POOLED = f"pool.h = oh, pool.w = ow, pool.c = f, {_POOL_SIDE_BY_SIDE}"
+_BLOCK = f"groups = 1, {_POOLED}"
 
 RULES: dict[str, str] = {
     # Contractions
@@ -189,8 +190,8 @@ RULES: dict[str, str] = {
     "linear_relu": "x (N, k), w (k, m), b (m), y (N, m)",
     "linear_relu_backward": "dy y (N, m), x dx (N, k), w dw (k, m), db (m)",
     # Inference: what depends on parameters alone is done once, and again when they have changed
-    "conv2d_fold": "w (kh, kw, c, f), b gamma beta mean var bias (f), packed (P); groups = 1",
-    "conv2d_folded": f"x (N, h, w, c), packed (P), bias (f), y (N, pool.oh, pool.ow, f); {_BLOCK}",
+    "conv2d_fold": "w (kh, kw, c / groups, f), b gamma beta mean var bias (f), packed (P)",
+    "conv2d_folded": f"x (N, h, w, c), packed (P), bias (f), y (N, pool.oh, pool.ow, f); {_POOLED}",
     "linear_fold": "w (k, m), b bias (m), packed (P)",
     "linear_folded": "x (N, k), packed (P), bias (m), y (N, m)",
 }
@@ -547,6 +548,15 @@ def _response(name: str, known: _Sizes, arguments: Mapping[str, Any]) -> None:
     shapes.integer(f"kernel {name}", "size", arguments["size"], 1)
 
 
+def _folded(name: str, known: _Sizes, arguments: Mapping[str, Any]) -> None:
+    """No windows over groups."""
+    d, pool = arguments["d"], arguments["pool"]
+    if d.groups > 1 and pool.kh * pool.kw > 1:
+        raise ValueError(
+            f"kernel {name}: pool has windows of {pool.kh} x {pool.kw} over {d.groups} groups, expected one"
+        )
+
+
 def _transpose(name: str, known: _Sizes, arguments: Mapping[str, Any]) -> None:
     """y of x's axes in that order."""
     x, axes = tuple(arguments["x"].shape), arguments["axes"]
@@ -578,6 +588,7 @@ BESIDES: dict[str, Besides] = {
         for end in ("", "_backward")
     },
     "concat": _concat,
+    "conv2d_folded": _folded,
     "transpose": _transpose,
 }
 """By kernel, what its line leaves to a function: called with the kernel's name, what is known, and the arguments."""

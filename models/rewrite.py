@@ -282,14 +282,14 @@ def pack_weights(flow: _Flow, contraction: Step) -> Iterator[Step]:
 
 def _packed_convolution(flow: _Flow, conv: Step, norm: Step | None) -> Iterator[Step]:
     d = conv.named["d"]
-    if d.groups > 1 or not flow.constant(conv.named["w"], conv.named["b"]):
+    if not flow.constant(conv.named["w"], conv.named["b"]):
         return
     steps = [conv, norm] if norm else [conv]
     relu = flow.sole(steps[-1].named["y"], "relu", "x")
     if relu:
         steps.append(relu)
     pool = flow.sole(steps[-1].named["y"], "maxpool2d", "x")
-    if pool and not (_side_by_side(pool.named["d"]) and flow.only(pool.named["argmax"])):
+    if pool and not (d.groups == 1 and _side_by_side(pool.named["d"]) and flow.only(pool.named["argmax"])):
         pool = None
     if pool:
         steps.append(pool)

@@ -35,6 +35,7 @@ from .tiles.tile import (
     tile_load_partial,
     tile_multiply_add,
     tile_store_partial,
+    tile_where_positive,
     tile_zeros,
 )
 
@@ -53,7 +54,9 @@ __all__ = [
 
 
 @separate
-def depthwise_row(x: Flat, item: int, d: Conv2dDims, flipped: bool, filters: Flat, bias: Flat, y: Flat) -> None:
+def depthwise_row(
+    x: Flat, item: int, d: Conv2dDims, flipped: bool, filters: Flat, bias: Flat, relu: bool, y: Flat
+) -> None:
     """`correlate_rows` of a row of a single image with one filter a channel."""
     c = correlation(d, flipped)
     h, w, channels = c.h, c.w, d.c
@@ -73,6 +76,8 @@ def depthwise_row(x: Flat, item: int, d: Conv2dDims, flipped: bool, filters: Fla
                     xo = ((image * h.sources + ih) * w.sources + iw) * channels + column
                     values = tile_load_partial(ONE, x, xo, 0, left)
                     tile = tile_multiply_add(tile, values, tile_load_partial(ONE, filters, wo, 0, left))
+            if relu:
+                tile = tile_where_positive(tile, tile)
             tile_store_partial(tile, y, yo + column, 0, left)
 
 
@@ -133,7 +138,7 @@ def correlate(x, w, b, d, flipped, x_image, y_image, scratch, start, y):
         low, high = share(rows, i, items)
         if depthwise:
             for row in range(low, high):
-                depthwise_row(flat(x), row, d, flipped, flat(w), flat(b), flat(y))
+                depthwise_row(flat(x), row, d, flipped, flat(w), flat(b), False, flat(y))
         else:
             images = images_of(Place(flat(x), 0), flat(scratch), n, layout)
             filters = Filters(flat(scratch), layout.filters, flat(b), False)
@@ -185,7 +190,7 @@ def conv2d_backward(dy, x, w, d, scratch, dx, dw, db):
         low, high = share(rows, item, items)
         if depthwise:
             for row in range(low, high):
-                depthwise_row(flat(dy), row, d, True, flat(w), flat(none), flat(dx))
+                depthwise_row(flat(dy), row, d, True, flat(w), flat(none), False, flat(dx))
         else:
             images = images_of(Place(flat(dy), 0), flat(scratch), n, layout)
             filters = Filters(flat(scratch), layout.filters, flat(none), False)

@@ -17,27 +17,31 @@ import numpy as np
 
 from ..shapes import Conv2dDims, LinearDims, Pool2dDims
 from .compiler.jit import Bytes, Flat, exact, inline, kernel, prange, separate
-from .conv import conv2d_scratch
+from .conv import conv2d_scratch, depthwise_row
 from .linear import linear_backward_scratch, linear_gradients, linear_scratch
 from .tiles.chunks import SMALL, load, share, store
 from .tiles.correlate import (
     ITEMS,
     Filters,
+    correlate_panel,
     correlate_rows,
     correlation_layout,
     few_positions,
     first_image,
     images_of,
     interleave,
+    is_depthwise,
     pack_filters,
 )
 from .tiles.filter_gradient import CHUNKS, add_chunks, chunk_layout, images_summed, sum_chunk
 from .tiles.gemm import (
+    MANY_PANELS,
     NARROW,
     few,
     matmul,
     matmul_scratch,
     pack_panels,
+    panel_count,
     panel_size,
     panel_width,
     row_major,
@@ -673,15 +677,23 @@ def conv2d_fold_size(d: Conv2dDims) -> int:
 
 @kernel(optional={"b": 1, "gamma": 1, "beta": 1, "mean": 1, "var": 1}, small=always)
 def conv2d_fold(w, b, gamma, beta, mean, var, eps, d, packed, bias):
-    zero, taps, vector = bias.dtype.type(0), d.kh * d.kw * d.c, lanes(w)
-    pack_filters(flat(w), d, False, Place(flat(packed), 0))
+    zero, depthwise, vector = bias.dtype.type(0), d.groups > 1 and is_depthwise(d), lanes(w)
+    taps, filters = d.kh * d.kw * (d.c // d.groups), d.f // d.groups  # of a group
+    panels, size = panel_count(filters, vector), panel_size(taps, vector)
+    if depthwise:
+        packed[: w.size] = w.reshape(-1)
+    else:
+        pack_filters(flat(w), d, False, Place(flat(packed), 0))
     for f in range(d.f):
         bias[f] = b[f] if b.size else zero
         if gamma.size:
             scale = gamma[f] / np.sqrt(var[f] + eps)
             bias[f] = (bias[f] - mean[f]) * scale + beta[f]
-            panel, column = f // (2 * vector), f // (2 * vector) * 2 * vector
-            width, start = panel_width(column, d.f, vector), panel * panel_size(taps, vector) + f - column
+            own = f % filters // (2 * vector) * 2 * vector  # where its panel begins
+            width = panel_width(own, filters, vector)
+            start = (f // filters * panels + own // (2 * vector)) * size + f % filters - own
+            if depthwise:
+                start, width = f, d.f
             for tap in range(taps):
                 packed[start + tap * width] *= scale
 
@@ -713,20 +725,48 @@ def pool_maxima(z: Rows, d: Pool2dDims, part: Part, y: Place) -> None:
                     put(best, y.memory, to + q * d.c, left)
 
 
-@kernel(small=lambda x, packed, d: few_positions(len(x), d, packed.size))
-def conv2d_folded(x, packed, bias, relu, pool, d, scratch, y):
+_HEAVY = 1 << 15  # elements of filters that a near cache does not hold beside a few rows, 128 KiB of float32
+
+
+@inline
+def is_pointwise(d):
+    """Whether every place of the output sees the same place of the input alone."""
+    plain = d.kh == 1 and d.kw == 1 and d.stride_h == 1 and d.stride_w == 1 and d.pad_h == 0 and d.pad_w == 0
+    return plain and d.oh == d.h and d.ow == d.w and d.groups == 1
+
+
+@inline
+def fold_depthwise(x, packed, bias, relu, d, y):
+    """`conv2d_folded` with one filter a channel, without windows."""
+    rows = x.shape[0] * d.oh
+    items = min(rows, ITEMS)
+    for i in prange(items):
+        low, high = share(rows, i, items)
+        for row in range(low, high):
+            depthwise_row(flat(x), row, d, False, flat(packed), flat(bias), relu, flat(y))
+
+
+@inline
+def fold_correlate(x, packed, bias, relu, pool, d, heavy, scratch, y):
+    """`conv2d_folded` as a correlation; with `heavy` filters they are shared out, each read once, in place of rows."""
     n = x.shape[0]
     layout = correlation_layout(d, n, False, 0, lanes(y))
     if layout.block > 0:
         for block in prange(layout.blocks):
             interleave(Place(flat(x), 0), n, d.h * d.w * d.c, block, Place(flat(scratch), 0), layout.block)
-    row, together = d.ow * d.f, layout.together
-    pooled = pool.kh * pool.kw > 1
+    row, together, pooled = d.ow * d.f, layout.together, pool.kh * pool.kw > 1
     # Rows of windows in hand at a time, and where their shares lie; without windows rows go straight to y.
     step = max(1, _BUFFER // (together * pool.kh * row)) if pooled else pool.oh
     z_image = step * pool.kh * row if pooled else pool.oh * row
     buffers, buffer = whole_lines(layout.filters), whole_lines(together * z_image)
-    units = layout.blocks * pool.oh
+    units, panels = layout.blocks * pool.oh, 0
+    if heavy and layout.rows * packed.size > x.size * panel_count(d.f // d.groups, lanes(y)):
+        units, panels = 0, d.groups * panel_count(d.f // d.groups, lanes(y))
+    if panels > 0:
+        for i in prange(panels):
+            source = images_of(Place(flat(x), 0), flat(scratch), n, layout)
+            filters = Filters(flat(packed), 0, flat(bias), relu)
+            correlate_panel(source, layout.rows, d, i, filters, Rows(flat(y), 0, z_image))
     shares = min(units, _SHARES)
     for i in prange(shares):
         low, high = share(units, i, shares)
@@ -747,3 +787,17 @@ def conv2d_folded(x, packed, bias, relu, pool, d, scratch, y):
             else:
                 correlate_rows(source, first_row, end_row, d, False, filters, Rows(flat(y), 0, z_image))
             low += end - p
+
+
+@kernel(small=lambda x, packed, d: few_positions(len(x), d, packed.size))
+def conv2d_folded(x, packed, bias, relu, pool, d, scratch, y):
+    pooled, panels = pool.kh * pool.kw > 1, d.groups * panel_count(d.f // d.groups, lanes(y))
+    heavy = packed.size > _HEAVY and panels >= MANY_PANELS
+    if d.groups > 1 and is_depthwise(d):
+        fold_depthwise(x, packed, bias, relu, d, y)
+    elif is_pointwise(d) and not pooled and (heavy or panels < MANY_PANELS):
+        # Rows of places are longer than the image's, and fill their tiles.
+        none, rows = packed[:0], x.shape[0] * d.h * d.w
+        matmul(x, row_major(rows, d.c), none, row_major(d.c, d.f), bias, relu, none, packed, y)
+    else:
+        fold_correlate(x, packed, bias, relu, pool, d, heavy and not pooled, scratch, y)

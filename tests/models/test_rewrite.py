@@ -297,7 +297,7 @@ def test_a_step_that_has_to_run_between_keeps_a_block_apart() -> None:
 
 def test_inference_leaves_out_what_it_cannot_fold() -> None:
     grouped = inference(Conv2d(4, 3, groups=2), *BLOCK[1:])
-    assert names(rewrite(grouped, REFERENCE)) == names(grouped)
+    assert names(rewrite(grouped, REFERENCE)) == ["conv2d_folded", "maxpool2d"]
     overlapping = inference(*BLOCK[:3], MaxPool2d(3, stride=1))
     assert names(rewrite(overlapping, REFERENCE)) == ["conv2d_folded", "maxpool2d"]
     beyond = inference(*BLOCK[:3], MaxPool2d(4, ceil_mode=True))
@@ -682,9 +682,19 @@ DENSE = [
 ]
 CONVOLUTIONS = [(case.layers[0], case.shape) for case in CONVOLVED]
 TAILS = [(), (ReLU(),), (MaxPool2d(2),), (BatchNorm(),), NORM, (*NORM, MaxPool2d(2)), (BatchNorm(), MaxPool2d((1, 2)))]
+APART = [  # groups, one filter a channel, single places, and more filters than a near cache holds
+    (Conv2d(6, 3, groups=2, padding=1), (5, 4, 4)),
+    (Conv2d(68, 1, groups=2), (3, 4, 6)),
+    (Conv2d(5, 3, stride=2, padding=1, groups=5), (6, 5, 5)),
+    (Conv2d(20, 1), (3, 5, 7)),
+    (Conv2d(300, 1), (3, 3, 120)),
+    (Conv2d(260, 3, padding=1), (3, 4, 20)),
+    (Conv2d(520, 2, groups=2), (4, 3, 36)),
+]
 FOLDS = [
     *(Case((convolution, *NORM, MaxPool2d(2)), shape, False) for convolution, shape in CONVOLUTIONS),
     *(Case((Conv2d(6, 3), *tail), (9, 8, 3), False) for tail in TAILS),
+    *(Case((convolution, *NORM), shape, False) for convolution, shape in APART),
 ]
 PACKS = [Case(layers, case.shape, False) for case in DENSE for layers in (case.layers, case.layers[:1])]
 CASES = {

@@ -101,7 +101,7 @@ def linear_relu_backward(
 
 
 def conv2d_fold_size(d: Conv2dDims) -> int:
-    return d.kh * d.kw * d.c * d.f
+    return d.kh * d.kw * (d.c // d.groups) * d.f
 
 
 def conv2d_fold(
@@ -118,7 +118,7 @@ def conv2d_folded(
     x: Any, packed: Any, bias: Any, relu: bool, pool: Pool2dDims, d: Conv2dDims, scratch: Any, y: Any
 ) -> None:
     z = np.empty((len(x), d.oh, d.ow, d.f), x.dtype)
-    _run("conv2d", d, len(x), x, packed.reshape(d.kh, d.kw, d.c, d.f), bias, d, z)
+    _run("conv2d", d, len(x), x, packed.reshape(d.kh, d.kw, d.c // d.groups, d.f), bias, d, z)
     if relu:
         _K.function("relu")(z.copy(), z)
     y[...] = windows(z, pool).max(3)

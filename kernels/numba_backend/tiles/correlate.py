@@ -293,6 +293,61 @@ def correlate_plane(x: Images, low: int, high: int, d: Conv2dDims, filters: Filt
             rows_side_by_side(count, pixels, panel, number, d.kw, epilogue, target)
 
 
+@inline
+def correlate_row(x, item, c, p, plane, filters, y):
+    """An output row in the channels of a panel; if `plane`, what `correlate_plane` leaves of it."""
+    h, w = c.h, c.w
+    x_image, vector = h.sources * w.sources * c.source, lanes(y.memory)
+    size, panels = panel_size(h.taps * w.taps * c.group_source, vector), panel_count(c.group_output, vector)
+    block, row = item // h.outputs, item % h.outputs
+    first = first_image(block, x)
+    if x.block > 0:
+        xs, unit = x.start + block * x.block, interleaved_width(vector)
+    else:
+        xs, unit = x.start + first * x_image, 1
+    images = min(x.together, x.number - first)
+    tap_h, source_h, number_h = real_taps(h, row)
+    group, column = p // panels, p % panels * 2 * vector
+    width, left = panel_width(column, c.group_output, vector), c.group_output - column
+    channel = group * c.group_output + column
+    epilogue = Epilogue(filters.bias, channel, left, filters.relu)
+    output = 0
+    while output < w.outputs:
+        if plane and output == w.inner:
+            output = w.inner_end
+            continue
+        tap_w, source_w, number_w = real_taps(w, output)
+        alike = w.inner_end - output if w.inner <= output < w.inner_end else 1  # outputs with these same taps
+        along_w, run = number_w, c.group_source
+        if c.groups == 1 and w.tap_step == 1 and w.source_step == 1:  # all real (kw, c) lie in one run
+            along_w, run = 1, number_w * c.group_source
+        nest = Nest(
+            Loop(
+                number_h,
+                h.source_step * w.sources * c.source * unit,
+                h.tap_step * w.taps * c.group_source * width,
+            ),
+            Loop(along_w, w.source_step * c.source * unit, w.tap_step * c.group_source * width),
+            Loop(run, unit, width),
+        )
+        ao = xs + ((source_h * w.sources + source_w) * c.source + group * c.group_source) * unit
+        bo = filters.start + p * size + (tap_h * w.taps + tap_w) * c.group_source * width
+        panel = Panel(filters.memory, bo, width)
+        yo = y.start + first * y.apart + (row * w.outputs + output) * c.output + channel
+        next_x, next_y = w.stride * c.source * unit, c.output
+        count, x_row, y_row, steps = images, x_image, y.apart, alike
+        if x.together == 1:
+            count, x_row, y_row, steps = alike, next_x, next_y, 1
+        for o in range(steps):
+            at, to = ao + o * next_x, yo + o * next_y
+            if x.block > 0:
+                product(NARROW, 0, Rows(x.memory, at, 1), panel, nest, epilogue, Rows(y.memory, to, y.apart))
+            else:
+                rows = Rows(x.memory, at, x_row)
+                rows_times_panel(count, rows, panel, nest, epilogue, Rows(y.memory, to, y_row))
+        output += alike
+
+
 @separate
 def correlate_rows(x: Images, low: int, high: int, d: Conv2dDims, flipped: bool, filters: Filters, y: Rows) -> None:
     """Output rows number `low` to `high`, counted through every block of images, in every channel; y are images.
@@ -301,58 +356,18 @@ def correlate_rows(x: Images, low: int, high: int, d: Conv2dDims, flipped: bool,
     0 where that is negative, with a ReLU.
     """
     c = correlation(d, flipped)
-    h, w = c.h, c.w
-    x_image, vector = h.sources * w.sources * c.source, lanes(y.memory)
-    size, panels = panel_size(h.taps * w.taps * c.group_source, vector), panel_count(c.group_output, vector)
+    vector = lanes(y.memory)
     plane = not flipped and is_plane(d, vector)
     if plane:
         correlate_plane(x, low, high, d, filters, y)
-    for item in range(low, low if plane and w.inner_end - w.inner == w.outputs else high):
-        block, row = item // h.outputs, item % h.outputs
-        first = first_image(block, x)
-        if x.block > 0:
-            xs, unit = x.start + block * x.block, interleaved_width(vector)
-        else:
-            xs, unit = x.start + first * x_image, 1
-        images = min(x.together, x.number - first)
-        tap_h, source_h, number_h = real_taps(h, row)
-        for p in range(c.groups * panels):
-            group, column = p // panels, p % panels * 2 * vector
-            width, left = panel_width(column, c.group_output, vector), c.group_output - column
-            channel = group * c.group_output + column
-            epilogue = Epilogue(filters.bias, channel, left, filters.relu)
-            output = 0
-            while output < w.outputs:
-                if plane and output == w.inner:
-                    output = w.inner_end
-                    continue
-                tap_w, source_w, number_w = real_taps(w, output)
-                alike = w.inner_end - output if w.inner <= output < w.inner_end else 1  # outputs with these same taps
-                along_w, run = number_w, c.group_source
-                if c.groups == 1 and w.tap_step == 1 and w.source_step == 1:  # all real (kw, c) lie in one run
-                    along_w, run = 1, number_w * c.group_source
-                nest = Nest(
-                    Loop(
-                        number_h,
-                        h.source_step * w.sources * c.source * unit,
-                        h.tap_step * w.taps * c.group_source * width,
-                    ),
-                    Loop(along_w, w.source_step * c.source * unit, w.tap_step * c.group_source * width),
-                    Loop(run, unit, width),
-                )
-                ao = xs + ((source_h * w.sources + source_w) * c.source + group * c.group_source) * unit
-                bo = filters.start + p * size + (tap_h * w.taps + tap_w) * c.group_source * width
-                panel = Panel(filters.memory, bo, width)
-                yo = y.start + first * y.apart + (row * w.outputs + output) * c.output + channel
-                next_x, next_y = w.stride * c.source * unit, c.output
-                count, x_row, y_row, steps = images, x_image, y.apart, alike
-                if x.together == 1:
-                    count, x_row, y_row, steps = alike, next_x, next_y, 1
-                for o in range(steps):
-                    at, to = ao + o * next_x, yo + o * next_y
-                    if x.block > 0:
-                        product(NARROW, 0, Rows(x.memory, at, 1), panel, nest, epilogue, Rows(y.memory, to, y.apart))
-                    else:
-                        rows = Rows(x.memory, at, x_row)
-                        rows_times_panel(count, rows, panel, nest, epilogue, Rows(y.memory, to, y_row))
-                output += alike
+    for item in range(low, low if plane and c.w.inner_end - c.w.inner == c.w.outputs else high):
+        for p in range(c.groups * panel_count(c.group_output, vector)):
+            correlate_row(x, item, c, p, plane, filters, y)
+
+
+@separate
+def correlate_panel(x: Images, rows: int, d: Conv2dDims, p: int, filters: Filters, y: Rows) -> None:
+    """The first `rows` of `correlate_rows` for the channels of a panel alone, whose filters are read once for all."""
+    c = correlation(d, False)
+    for item in range(rows):
+        correlate_row(x, item, c, p, False, filters, y)

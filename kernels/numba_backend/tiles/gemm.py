@@ -284,7 +284,7 @@ def pack_panels(b: Flat, matrix: MatrixLayout, first: int, sums: Flat, packed: F
         pack_panel(b, matrix, column, sums, out)
 
 
-_MANY_PANELS = 8  # are shared out among threads whole, each packed where it is used;
+MANY_PANELS = 8  # are shared out among threads whole, each packed where it is used;
 _GROUPS = 16  # fewer are packed first, then shared out in groups of rows
 
 
@@ -299,7 +299,7 @@ class Cut(NamedTuple):
 @inline
 def is_whole(columns, vector):
     """Whether panels are shared out whole."""
-    return panel_count(columns, vector) >= _MANY_PANELS
+    return panel_count(columns, vector) >= MANY_PANELS
 
 
 @inline
