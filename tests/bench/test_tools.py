@@ -81,8 +81,15 @@ def test_pytest_has_a_test_for_each_case_contestant_and_check(tmp_path: Path) ->
     assert ("test_twins[k/small-torch-float32-bits]", "SKIPPED") in found
     assert ("test_speed[k/small-other-float32]", "PASSED") in found
     assert "test_more" not in done.stdout  # the files alone where nothing else is named
-    done = pytest_process(tmp_path, "--twins", "own.py", "test_more.py")
-    assert re.search(rf"^{len([outcome for _, outcome in found if outcome == 'PASSED']) + 1} passed", done.stdout, re.M)
+
+
+def test_pytest_collects_the_files_beside_what_is_named(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("x = 1")
+    (tmp_path / "test_more.py").write_text("def test_more(): pass")
+    done = pytest_process(tmp_path, "--twins", "own.py", "test_more.py", "--continue-on-collection-errors")
+    assert done.returncode == 1
+    assert "own.py has no twins and no case" in done.stdout
+    assert "1 passed, 1 error" in done.stdout
 
 
 def test_pytest_names_the_check_that_fails(tmp_path: Path) -> None:
@@ -95,28 +102,16 @@ def test_pytest_names_the_check_that_fails(tmp_path: Path) -> None:
     assert "bits]" not in done.stdout
 
 
-def test_pytest_names_what_is_wrong_with_a_file(tmp_path: Path) -> None:
-    (tmp_path / "own.py").write_text("x = 1")
-    done = pytest_process(tmp_path, "--twins", "own.py")
-    assert done.returncode == 2
-    assert "own.py has no twins and no case" in done.stdout
-
-
 # The examples ----------------------------------------------------------------------------------------------------
 
 
-def test_the_example_checks_itself_by_pytest() -> None:
-    done = pytest_process(SOFTPLUS, "-k", "twins")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^\d+ passed", done.stdout, re.MULTILINE)
-
-
-def test_contestants_stand_side_by_side_in_pytest_benchmark(tmp_path: Path) -> None:
+def test_the_example_checks_itself_by_pytest_with_contestants_side_by_side(tmp_path: Path) -> None:
     pytest.importorskip("pytest_benchmark", reason="groups are those of pytest-benchmark, of the extra bench")
     kept = tmp_path / "out.json"
     short = ("--benchmark-max-time=0.01", "--benchmark-min-rounds=1", f"--benchmark-json={kept}")
-    done = pytest_process(SOFTPLUS, "-k", "speed", *short)
+    done = pytest_process(SOFTPLUS, *short)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^\d+ passed", done.stdout, re.MULTILINE)
     groups = [(one["group"], one["params"]["contestant"]) for one in json.loads(kept.read_text())["benchmarks"]]
     both = ("numpy", "numba")
     assert groups == [(f"softplus/wide {dtype}", name) for dtype in ("float32", "float64") for name in both]
@@ -124,21 +119,22 @@ def test_contestants_stand_side_by_side_in_pytest_benchmark(tmp_path: Path) -> N
 
 ASV = """
 import sys
-sys.path.insert(0, sys.argv[1])
-import bench_softplus
+from asv_runner.discovery import disc_benchmarks
+print(*sorted(benchmark.name for benchmark in disc_benchmarks(sys.argv[1])))
+from speed import bench_softplus
 suite = bench_softplus.Softplus()
 print(suite.params, suite.param_names)
-for name in ("numpy", "numba"):
-    suite.setup(name, "softplus/wide")
-    suite.time_call(name, "softplus/wide")
-    print(suite.track_error(name, "softplus/wide") < 3, suite.track_time_ratio(name, "softplus/wide") < 10)
+suite.setup("numba", "softplus/wide")
+suite.time_call("numba", "softplus/wide")
+print(suite.track_error("numba", "softplus/wide") < 3, suite.track_time_ratio("numba", "softplus/wide") > 0)
 """
 
 
-def test_the_example_has_an_asv_suite(tmp_path: Path) -> None:
+def test_the_example_has_an_asv_suite() -> None:
+    pytest.importorskip("asv_runner", reason="asv is of the extra bench")
     done = subprocess.run(
-        [sys.executable, "-c", ASV, str(SOFTPLUS / "speed")],
-        cwd=tmp_path,
+        [sys.executable, "-c", ASV, "speed"],
+        cwd=SOFTPLUS,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -146,31 +142,10 @@ def test_the_example_has_an_asv_suite(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
+        " ".join(f"bench_softplus.Softplus.{method}" for method in ("time_call", "track_error", "track_time_ratio")),
         "(['numpy', 'numba'], ['softplus/wide']) ('contestant', 'case')",
         "True True",
-        "True True",
     ]
-
-
-def test_asv_finds_the_benchmarks_of_a_file() -> None:
-    runner = pytest.importorskip("asv_runner.discovery", reason="asv is of the extra bench")
-    program = (
-        "import sys; from asv_runner.discovery import disc_benchmarks; "
-        "print(*sorted(b.name for b in disc_benchmarks(sys.argv[1])))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(SOFTPLUS / "speed")],
-        cwd=SOFTPLUS,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert runner
-    assert done.returncode == 0, done.stderr
-    found = done.stdout.split()
-    own = [f"bench_softplus.Softplus.{method}" for method in ("time_call", "track_error", "track_time_ratio")]
-    assert found == own
 
 
 SUITES = sorted(path for path in (EXAMPLES / "suites").glob("*.py") if path.name != "pairs.py")
