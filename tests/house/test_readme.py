@@ -86,10 +86,18 @@ def pictures(names: dict[str, Any], printed: str) -> None:
     assert {path.name for path in Path().iterdir()} == {"curves.svg", "network.png", "mistakes.svg"}
 
 
+def estimators(names: dict[str, Any], printed: str) -> None:
+    score, shown, difference = printed.strip().splitlines()
+    assert float(score) > 0.8
+    assert shown.startswith("['even' 'odd']")
+    assert float(difference) < 1e-9
+
+
 CHECKS: dict[str, Callable[[dict[str, Any], str], None]] = {
     "README.md": readme,
     "docs/command.md": recipe,
     "docs/data.md": distorted,
+    "docs/estimators.md": estimators,
     "docs/exchange.md": onnx_in_and_out,
     "docs/extend.md": twins,
     "docs/frameworks.md": exchanged,
@@ -101,6 +109,8 @@ CHECKS: dict[str, Callable[[dict[str, Any], str], None]] = {
 """What the code of a page must have come to: given its names, and what it printed."""
 
 NEEDED = {
+    "docs/data.md": {"sklearn": "digits are scikit-learn's"},
+    "docs/estimators.md": {"sklearn": "estimators need the extra sklearn"},
     "docs/exchange.md": {"onnx": "ONNX's files need the extra onnx"},
     "docs/frameworks.md": {"h5py": "Keras' files need the extra keras", "torch": "PyTorch's need the extra torch"},
     "docs/pictures.md": {"matplotlib": "pictures need the extra plots"},
@@ -135,7 +145,7 @@ def test_shell_blocks_use_commands_and_options_that_exist(capsys: pytest.Capture
     lines = [line for page in PAGES for _, block in blocks(page, "sh") for line in block.splitlines()]
     calls = [shlex.split(line, comments=True) for line in lines if line.startswith("twinkernels ")]
     commands = {"list", "train", "evaluate", "predict", "draw", "profile", "report", "explore", "study"}
-    commands |= {"compile", "inspect"}
+    commands |= {"compile", "convert", "inspect"}
     assert {call[1] for call in calls} == commands
     for call in calls:
         with pytest.raises(SystemExit) as end:
