@@ -67,7 +67,8 @@ def load(source: str | os.PathLike[str], size: tuple[int, int] | None = None) ->
       and ARFF, Keras' ``mnist.npz``, Hugging Face's parquet, pictures as ``{train,test}/LABEL/*.png``;
     - ``"digits"``: scikit-learn's, 8 x 8.
 
-    size: (H, W) to which pictures are scaled; their own unless told, or 32 x 32 where these differ.
+    size: (H, W) to which pictures are scaled; unless told their own, or 32 x 32 where these
+    differ or are larger than 64.
 
     Raises DataNotFoundError where there is no data, DataFormatError where a file is damaged.
     """

@@ -68,7 +68,7 @@ def test_from_photos_to_a_classifier_in_colour(capsys: pytest.CaptureFixture[str
     rng = np.random.default_rng(0)
 
     def photo(colour: int) -> bytes:
-        pixels = rng.integers(0, 90, (20, 20, 3), np.uint8)
+        pixels = rng.integers(0, 90, (90, 120, 3), np.uint8)
         pixels[..., colour] += 120
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "JPEG")
