@@ -31,8 +31,8 @@ def classes_in(folder: Path) -> list[str]:
 def read_classes(folder: Path, size: tuple[int, int] | None = None) -> Dataset:
     """The pictures, in colour if any is: (N, H, W, 3), else (N, H, W, 1).
 
-    size: (H, W) to which they are scaled; unless told their own where all are alike and small, else SIDE x SIDE. What is no
-    picture is left out, and named in the set's note. Raises DataNotFoundError for a class of test that train has not,
+    size: (H, W) to which they are scaled; unless told their own where all are alike and small, else SIDE x SIDE. What
+    is no picture is left out, and named in the set's note. Raises DataNotFoundError for a class of test that train has not,
     DataFormatError for a picture that is damaged or of a kind that is not read.
     """
     names = classes_in(folder)
@@ -48,8 +48,7 @@ def read_classes(folder: Path, size: tuple[int, int] | None = None) -> Dataset:
         sizes = {picture_size(path) for half in files for path, _ in half}
         if len(sizes) > 1 or max(max(own) for own in sizes) > LARGEST:
             size = (SIDE, SIDE)
-            (height, width), *more = sorted(sizes)
-            which = f"of {len(sizes)} sizes" if more else f"of {height} x {width}"
+            which = f"of {len(sizes)} sizes" if len(sizes) > 1 else "of {} x {}".format(*sizes.pop())
             notes.append(f"pictures {which} are scaled to {SIDE} x {SIDE}")
     pixels = {path: read_pixels(path, size) for half in files for path, _ in half}
     colours = max(array.shape[2] for array in pixels.values())

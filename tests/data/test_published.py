@@ -340,7 +340,7 @@ def test_parquet_of_hugging_face(tmp_path: Path) -> None:
 
 def test_digits_of_scikit_learn() -> None:
     pytest.importorskip("sklearn", reason="the extra `sklearn` is not installed")
-    found = data.load("digits")
+    found = data.load("sklearn-digits")
     assert found.train.images.shape == (1541, 8, 8, 1)
     assert (found.train.images.min(), found.train.images.max()) == (0, 255)
     assert found.classes == DIGITS
