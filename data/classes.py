@@ -32,8 +32,8 @@ def read_classes(folder: Path, size: tuple[int, int] | None = None) -> Dataset:
     """The pictures, in colour if any is: (N, H, W, 3), else (N, H, W, 1).
 
     size: (H, W) to which they are scaled; unless told their own where all are alike and small, else SIDE x SIDE. What
-    is no picture is left out, and named in the set's note. Raises DataNotFoundError for a class of test that train has not,
-    DataFormatError for a picture that is damaged or of a kind that is not read.
+    is no picture is left out, and named in the set's note. Raises DataNotFoundError for a class of test that train has
+    not, DataFormatError for a picture that is damaged or of a kind that is not read.
     """
     names = classes_in(folder)
     if not 2 <= len(names) <= MOST_CLASSES:
