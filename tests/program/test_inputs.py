@@ -53,9 +53,8 @@ def folders(root: str, **classes: int) -> None:
 def test_answers_have_names_and_labels_find_theirs(capsys: pytest.CaptureFixture[str]) -> None:
     brightest(("red", "green", "blue"))
     folders("own", blue=2, red=0)  # in another order than the network's, and without one of its classes
-    status, out, error = call(
-        capsys, "evaluate", "model.safetensors", "--data", "own", "--backend", "numpy", "--top", "2"
-    )
+    asked = ("evaluate", "model.safetensors", "--data", "own", "--backend", "numpy")
+    status, out, error = call(capsys, *asked, "--top", "2")
     assert (status, error) == (0, "")
     assert out.splitlines()[-2:] == ["test top-2 accuracy 1.0000", "test accuracy 1.0000"]
     _, out, _ = call(capsys, *asked, "--confusion")
