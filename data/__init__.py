@@ -65,9 +65,10 @@ def load(source: str | os.PathLike[str], size: tuple[int, int] | None = None) ->
     - a folder or file of another set as it is published: QMNIST, EMNIST (one split as ``FOLDER/emnist-letters``),
       Fashion-MNIST, Kuzushiji, CIFAR-10 and CIFAR-100 (binary), USPS (libsvm), Kaggle's ``train.csv``, OpenML's CSV
       and ARFF, Keras' ``mnist.npz``, Hugging Face's parquet, pictures as ``{train,test}/LABEL/*.png``;
-    - ``"digits"``: scikit-learn's, 8 x 8.
+    - ``"sklearn-digits"``: those that scikit-learn comes with, 8 x 8.
 
-    size: (H, W) to which pictures are scaled; their own unless told, or 32 x 32 where these differ.
+    size: (H, W) to which pictures are scaled; unless told their own, or 32 x 32 where these
+    differ or are larger than 64.
 
     Raises DataNotFoundError where there is no data, DataFormatError where a file is damaged.
     """
@@ -80,7 +81,7 @@ def load(source: str | os.PathLike[str], size: tuple[int, int] | None = None) ->
         return Dataset(Split(*train), Split(*test))
     if source == "mnist":
         return mnist.load()
-    if source == "digits":
+    if source == "sklearn-digits":
         return digits()
     try:
         return read_folder(source, size)

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from data.errors import DataFormatError, DataNotFoundError
 from data.images import OTHER_PICTURES, PICTURES
-from data.pictures import read_pixels
+from data.pictures import picture_size, read_pixels
 from data.published import held_out
 from data.splits import Dataset, Split
 
-SIDE = 32  # pixels of pictures that are not all of one size
+SIDE, LARGEST = 32, 64  # pixels of a side: of pictures that are not all of one size, and beyond which they are scaled
 TRAIN, TEST = ("train", "training"), ("test", "testing", "val", "validation")
 MOST_CLASSES = 256
 
@@ -31,9 +31,9 @@ def classes_in(folder: Path) -> list[str]:
 def read_classes(folder: Path, size: tuple[int, int] | None = None) -> Dataset:
     """The pictures, in colour if any is: (N, H, W, 3), else (N, H, W, 1).
 
-    size: (H, W) to which they are scaled; their own unless told where all are alike, else SIDE x SIDE. What is no
-    picture is left out, and named in the set's note. Raises DataNotFoundError for a class of test that train has not,
-    DataFormatError for a picture that is damaged or of a kind that is not read.
+    size: (H, W) to which they are scaled; unless told their own where all are alike and small, else SIDE x SIDE. What
+    is no picture is left out, and named in the set's note. Raises DataNotFoundError for a class of test that train has
+    not, DataFormatError for a picture that is damaged or of a kind that is not read.
     """
     names = classes_in(folder)
     if not 2 <= len(names) <= MOST_CLASSES:
@@ -43,13 +43,14 @@ def read_classes(folder: Path, size: tuple[int, int] | None = None) -> Dataset:
     train, test = _half(folder, TRAIN), _half(folder, TEST)
     roots = [root for root in (train or folder, test if train else None) if root]
     files = [_files(root, names) for root in roots]
-    pixels = {path: read_pixels(path, size) for half in files for path, _ in half}
-    sizes = {array.shape[:2] for array in pixels.values()}
     notes = []
-    if len(sizes) > 1:
-        size = (SIDE, SIDE)
-        pixels = {path: read_pixels(path, size) for path in pixels}
-        notes.append(f"pictures of {len(sizes)} sizes are scaled to {SIDE} x {SIDE}")
+    if size is None:
+        sizes = {picture_size(path) for half in files for path, _ in half}
+        if len(sizes) > 1 or max(max(own) for own in sizes) > LARGEST:
+            size = (SIDE, SIDE)
+            which = f"of {len(sizes)} sizes" if len(sizes) > 1 else "of {} x {}".format(*sizes.pop())
+            notes.append(f"pictures {which} are scaled to {SIDE} x {SIDE}")
+    pixels = {path: read_pixels(path, size) for half in files for path, _ in half}
     colours = max(array.shape[2] for array in pixels.values())
     if left_out := [path for root in roots for path in _others(root, names)]:
         more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""

@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from data.errors import DataFormatError
 from data.files import expanded, regular
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
+T = TypeVar("T")
+
+ORIENTATION = 0x0112  # how a camera was held, in its own tag; from 5 on, on its side
 MAX_PIXELS = 1 << 24  # 4096 x 4096
 
 
@@ -78,10 +81,33 @@ def _on_paper(drawn: Any) -> Any:
     return Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn.convert("RGBA"))
 
 
+def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Height and width of a picture as it is to be looked at, without decoding it. Raises as `read_picture` does."""
+    path = expanded(path)
+
+    def size(picture: Any) -> tuple[int, int]:
+        turned = picture.getexif().get(ORIENTATION, 1) >= 5
+        return (picture.width, picture.height) if turned else (picture.height, picture.width)
+
+    with regular(path) as stream:
+        return _opened(stream, path, size)
+
+
 def _decoded(stream: BinaryIO, path: Path, pixels: Callable[[Any, int | None], NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """A picture, turned as it is to be looked at, as pixels; the second argument is its transparent level."""
+
+    def read(picture: Any) -> NDArray[np.uint8]:
+        from PIL import ImageOps
+
+        return pixels(ImageOps.exif_transpose(picture), picture.info.get("transparency", -1))
+
+    return _opened(stream, path, read)
+
+
+def _opened(stream: BinaryIO, path: Path, read: Callable[[Any], T]) -> T:
+    """What `read` makes of a picture, or the DataFormatError of what is none."""
     try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        from PIL import Image, UnidentifiedImageError
     except ImportError:
         raise ValueError(f"{path}: pictures need Pillow: pip install 'twinkernels[images]'") from None
     try:
@@ -91,7 +117,7 @@ def _decoded(stream: BinaryIO, path: Path, pixels: Callable[[Any, int | None], N
                 raise DataFormatError(f"{picture.width} x {picture.height} pixels, at most {MAX_PIXELS} are read")
             if (count := getattr(picture, "n_frames", 1)) > 1:
                 raise DataFormatError(f"{count} pictures in one file, expected one")
-            return pixels(ImageOps.exif_transpose(picture), picture.info.get("transparency", -1))
+            return read(picture)
     except UnidentifiedImageError:
         stream.seek(0)
         kind = " but HEIC or AVIF, whatever its name" if stream.read(12)[4:8] == b"ftyp" else ""

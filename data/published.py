@@ -471,10 +471,10 @@ def digits() -> Dataset:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise ValueError("load: digits need scikit-learn: pip install 'twinkernels[sklearn]'") from None
+        raise ValueError("load: sklearn-digits need scikit-learn: pip install 'twinkernels[sklearn]'") from None
     pixels, labels = load_digits(return_X_y=True)
     images = np.rint(pixels.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
-    return held_out(Split(images, labels.astype(np.uint8)), DIGITS, "digits")
+    return held_out(Split(images, labels.astype(np.uint8)), DIGITS, "sklearn-digits")
 
 
 def refuse_pickles(folder: Path) -> None:

@@ -323,9 +323,9 @@ class Graph:
     def check_images(self, x: object, name: str = "x") -> None:
         """Raise TypeError or ValueError unless x is a batch of images for this model."""
         if not isinstance(x, np.ndarray):
-            raise TypeError(f"{name} is a {type(x).__name__}, expected a numpy array")
+            raise TypeError(f"{name} is a {type(x).__name__}, expected a numpy array{_array_hint(name, x)}")
         if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
-            raise TypeError(f"{name} has dtype {x.dtype}, expected uint8 images or floats")
+            raise TypeError(f"{name} has dtype {x.dtype}, expected uint8 images or floats{_dtype_hint(name, x)}")
         if x.shape[1:] != (expected := self.architecture.input_shape):
             hint = _shape_hint(name, x.shape, expected)
             raise ValueError(f"model: {name} has shape {x.shape}, expected {shapes.text((BATCH, *expected))}{hint}")
@@ -463,6 +463,24 @@ def _dtype(dtype: DTypeLike) -> np.dtype:
         return np.dtype(dtype)
     except TypeError:
         raise TypeError(f"model: dtype is {dtype!r}, expected float32 or float64") from None
+
+
+def _array_hint(name: str, x: object) -> str:
+    """How something else may become an array."""
+    if hasattr(x, "to_numpy"):
+        return f"; {name}.to_numpy() gives one"
+    if hasattr(x, "detach"):
+        return f"; {name}.detach().cpu().numpy() gives one"
+    return f"; numpy.asarray({name}) makes one" if isinstance(x, list | tuple) else ""
+
+
+def _dtype_hint(name: str, x: np.ndarray) -> str:
+    """How numbers of another kind may become what a model takes."""
+    if x.dtype.kind not in "iub" or not x.size:
+        return ""
+    if x.dtype.kind != "b" and x.min() >= 0 and x.max() <= 255:
+        return f"; pixels are {name}.astype(numpy.uint8)"
+    return f"; {name}.astype(numpy.float32) makes floats"
 
 
 def _shape_hint(name: str, shape: tuple[int, ...], sample: tuple[int, ...]) -> str:

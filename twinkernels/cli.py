@@ -487,7 +487,7 @@ def explore_data(
 @app.command("convert")
 def convert_data(
     source: Annotated[
-        str, typer.Argument(metavar="strokes|mnist|digits|PATH", help="A name, or a file or folder that train takes.")
+        str, typer.Argument(metavar="strokes|mnist|PATH", help="A name, or a file or folder that train takes.")
     ],
     target: Annotated[Path, typer.Argument(parser=expanded, metavar="TARGET", help="A new folder, or NAME.npz.")],
     form: Annotated[

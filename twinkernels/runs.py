@@ -266,7 +266,7 @@ def source_name(source: str | os.PathLike[str] | data.Dataset) -> str | None:
     """What config.json calls the data: a name, or a path that leads there from any folder; None for a loaded one."""
     if isinstance(source, data.Dataset):
         return None
-    return str(source) if source in ("strokes", "mnist", "digits") else os.path.abspath(expanded(source))
+    return str(source) if source in ("strokes", "mnist", "sklearn-digits") else os.path.abspath(expanded(source))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from PIL import Image
 import data
 import data.convert
 import data.folder
+import data.pictures
 import data.published
 from data import DataFormatError, DataNotFoundError, Dataset
 
@@ -339,7 +340,7 @@ def test_parquet_of_hugging_face(tmp_path: Path) -> None:
 
 def test_digits_of_scikit_learn() -> None:
     pytest.importorskip("sklearn", reason="the extra `sklearn` is not installed")
-    found = data.load("digits")
+    found = data.load("sklearn-digits")
     assert found.train.images.shape == (1541, 8, 8, 1)
     assert (found.train.images.min(), found.train.images.max()) == (0, 255)
     assert found.classes == DIGITS
@@ -387,6 +388,14 @@ def test_pictures_of_several_sizes_are_scaled_and_broken_ones_named(tmp_path: Pa
     found = data.load(tmp_path)
     assert found.train.images.shape[1:] == (32, 32, 3)
     assert "pictures of 2 sizes are scaled to 32 x 32" in found.note
+    photo = Image.fromarray(pixels(1, 30, 90, 3)[0])
+    exif = photo.getexif()
+    exif[data.pictures.ORIENTATION] = 6
+    photo.save(tmp_path / "turned.jpg", exif=exif)
+    assert data.pictures.picture_size(tmp_path / "turned.jpg") == (90, 30)
+    for name in "de":
+        folders(tmp_path / "large", pixels(7, 70, 70, 3), (name,))
+    assert data.load(tmp_path / "large").note.startswith("pictures of 70 x 70 are scaled to 32 x 32")
     (tmp_path / "a" / "000.png").write_bytes(b"\x89PNG")
     with pytest.raises(DataFormatError, match=r"000\.png: not a readable picture"):
         data.load(tmp_path)

@@ -100,11 +100,19 @@ def suites(names: dict[str, Any], printed: str) -> None:
     assert names["Standardise"].params == (["numpy", "numba"], ["standardise/rows", "largest/rows"])
 
 
+def estimators(names: dict[str, Any], printed: str) -> None:
+    score, shown, difference = printed.strip().splitlines()
+    assert float(score) > 0.8
+    assert shown.startswith("['even' 'odd']")
+    assert float(difference) < 1e-9
+
+
 CHECKS: dict[str, Callable[[dict[str, Any], str], None]] = {
     "README.md": readme,
     "docs/bench.md": suites,
     "docs/command.md": recipe,
     "docs/data.md": distorted,
+    "docs/estimators.md": estimators,
     "docs/exchange.md": onnx_in_and_out,
     "docs/extend.md": twins,
     "docs/frameworks.md": exchanged,
@@ -116,6 +124,8 @@ CHECKS: dict[str, Callable[[dict[str, Any], str], None]] = {
 """What the code of a page must have come to: given its names, and what it printed."""
 
 NEEDED = {
+    "docs/data.md": {"sklearn": "digits are scikit-learn's"},
+    "docs/estimators.md": {"sklearn": "estimators need the extra sklearn"},
     "docs/exchange.md": {"onnx": "ONNX's files need the extra onnx"},
     "docs/frameworks.md": {"h5py": "Keras' files need the extra keras", "torch": "PyTorch's need the extra torch"},
     "docs/pictures.md": {"matplotlib": "pictures need the extra plots"},
@@ -157,7 +167,7 @@ def test_shell_blocks_use_commands_and_options_that_exist(capsys: pytest.Capture
     lines = [line for page in PAGES for _, block in blocks(page, "sh") for line in block.splitlines()]
     calls = [shlex.split(line, comments=True) for line in lines if line.startswith("twinkernels ")]
     commands = {"list", "train", "evaluate", "predict", "draw", "profile", "report", "explore", "study"}
-    commands |= {"compile", "inspect", "check", "bench"}
+    commands |= {"compile", "convert", "inspect", "check", "bench"}
     assert {call[1] for call in calls} == commands
     for call in calls:
         with pytest.raises(SystemExit) as end:
