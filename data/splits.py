@@ -159,8 +159,10 @@ def standardise(images: NDArray[Any], mean: float, std: float) -> NDArray[np.flo
     if not isinstance(images, np.ndarray) or images.dtype.kind not in "uif":
         kind = f"of {images.dtype}" if isinstance(images, np.ndarray) else f"a {type(images).__name__}"
         raise TypeError(f"standardise: images is {kind}, expected a numpy array of numbers")
-    number("standardise", "mean", mean)
-    number("standardise", "std", std, 0.0, above=True)
+    given = type(mean) is float and type(std) is float  # as a model has them, which is asked image by image
+    if not (given and math.isfinite(mean) and 0 < std < math.inf):
+        number("standardise", "mean", mean)
+        number("standardise", "std", std, 0.0, above=True)
     standardised: NDArray[np.float32] = np.subtract(images, np.float32(mean), dtype=np.float32, order="C")
     standardised /= np.float32(std)
     return standardised
