@@ -41,7 +41,7 @@ def test_a_network_has_its_size(name: str) -> None:
     assert model.input_shape == (28, 28, 1)
     assert model.output_shape == ("N", 10)
     assert sum(view.size for view in model.parameters().values()) == SIZES[name]
-    assert model.summary().splitlines()[-1].split() == ["total", f"{SIZES[name]:,}"]
+    assert model.summary().splitlines()[-1].split()[:2] == ["total", f"{SIZES[name]:,}"]
 
 
 @pytest.mark.parametrize("name", SIZES)
