@@ -482,7 +482,7 @@ print(same, before > 0, compiled[before:])
 
 def test_a_program_compiles_no_kernel_and_is_cached(tmp_path: Path) -> None:
     program = SMALL_PLAN.replace("JIT", "True")
-    assert run(program, NUMBA_CACHE_DIR=tmp_path) == ["True True ['_run_serial']"]
+    assert run(program, NUMBA_CACHE_DIR=tmp_path) == ["True True ['_run']"]
     assert run(program, NUMBA_CACHE_DIR=tmp_path) == ["True False []"]
 
 
