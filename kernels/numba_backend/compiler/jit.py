@@ -408,7 +408,7 @@ def kernel(
     `optional` names the arguments that may be None and their number of axes. They arrive as arrays of size 0, so
     that one compiled variant serves both. `small` is asked whether threads would not pay, with those of a call's
     arguments that it names. `strict` leaves every operation its order and its rounding: in a x + b y the compiler else
-    chooses the product that goes into a multiply-add, another with threads than without.
+    chooses the product that goes into a multiply-add, perhaps another in each kernel that a helper is linked with.
     """
     if function is None:
         return lambda decorated: CompiledKernel(decorated, optional or {}, small, strict)
