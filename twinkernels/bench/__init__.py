@@ -12,7 +12,7 @@ benchmarks of it. The package's own benchmarks and conformance tests stand on th
 
 What a file says      `declare`, with arrays of `draw`
 How a call is made    `calls`, on `arrays` that tell what was done to them
-What is right         `truth`, for kernels of the contract `errors`; `checks` asks, and makes what fails small (`shrink`)
+What is right         `truth`, for the contract `errors`; `checks` asks, and makes what fails small with `shrink`
 How fast              `timing`; `measure` with `memory`, `elsewhere` in another process, and the `gate`
 Where it is shown     `report` and `running` in the command, `testing` and `plugin` in pytest, `asv`
 """
