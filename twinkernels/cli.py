@@ -583,12 +583,13 @@ def check_file(
     chosen = _chosen(declare.read(file), cases)
     if threads is not None:
         timing.set_threads(threads)
-    failed = total = 0
+    held = failed = missing = 0
     for checked in checks.check(chosen):
         terminal.say_lines(str(checked))
+        missing += bool(checked.missing)
         failed += bool(checked.faults)
-        total += 1
-    print(f"{total - failed} of {total} hold")
+        held += not (checked.missing or checked.faults)
+    print(f"{held} of {held + failed} hold" + (f", {missing} left out" if missing else ""))
     if failed:
         raise typer.Exit(1)
 

@@ -315,6 +315,38 @@ def test_what_the_file_says_that_it_takes_is_tried(takes: str, definition: Funct
     assert faults(twins(numpy=definition, other=definition, elementwise=True, takes=takes), matrix) == set()
 
 
+def test_numbers_are_results_as_arrays_are() -> None:
+    def definition(x: np.ndarray) -> tuple[np.float32, int]:
+        return x.sum(), int(x.argmax())
+
+    def off(x: np.ndarray) -> tuple[np.float32, int]:
+        return x.sum() * np.float32(1.0001), int(x.argmax())
+
+    assert faults(twins(numpy=definition, other=definition), matrix) == set()
+    (fault,) = found(twins(numpy=definition, other=off), matrix)["other"].faults
+    assert fault.text.startswith("result[0] is ")
+
+
+def test_a_twin_that_leans_on_alignment_is_found() -> None:
+    def aligned(x: np.ndarray) -> np.ndarray:
+        return relu(x) * np.float32(1 + x.ctypes.data % 64)
+
+    (fault,) = found(twins(numpy=relu, other=aligned), matrix)["other"].faults
+    assert fault.text.startswith("with arrays off alignment result[")
+
+
+def test_a_twin_that_raises_later_is_a_fault() -> None:
+    calls = itertools.count()
+
+    def tired(x: np.ndarray) -> np.ndarray:
+        if next(calls) > 2:
+            raise RuntimeError("no more")
+        return relu(x)
+
+    (fault,) = found(twins(numpy=relu, other=tired), matrix)["other"].faults
+    assert fault.text == "raises RuntimeError: no more in a later call"
+
+
 def test_sizes_are_chosen_and_the_smallest_is_shown() -> None:
     def wrong(x: np.ndarray) -> np.ndarray:
         y = relu(x)

@@ -139,6 +139,11 @@ def test_check_says_what_holds(write: Callable[[str], Path], run: Run) -> None:
         ["k/small other float32", "ok"],
     ]
     assert out[-1] == "2 of 2 hold"
+    status, out, _ = run("check", write(GOOD.replace("other=other", "other=other, torch='no_such_package:relu'")))
+    assert (status, out[-2:]) == (
+        0,
+        ["k/small torch float32  left out: No module named 'no_such_package'", "2 of 2 hold, 1 left out"],
+    )
 
 
 def test_check_says_what_does_not(write: Callable[[str], Path], run: Run) -> None:

@@ -8,7 +8,13 @@
 ...     return {"x": draw.normal(8)}
 
 `twinkernels check FILE` and `twinkernels bench FILE` read such a file; `pytest_suite` and `asv_suite` make tests and
-benchmarks of it.
+benchmarks of it. The package's own benchmarks and conformance tests stand on the same.
+
+What a file says      `declare`, with arrays of `draw`
+How a call is made    `calls`, on `arrays` that tell what was done to them
+What is right         `truth`, for the contract `errors`; `checks` asks, and makes what fails small with `shrink`
+How fast              `timing`; `measure` with `memory`, `elsewhere` in another process, and the `gate`
+Where it is shown     `report` and `running` in the command, `testing` and `plugin` in pytest, `asv`
 """
 
 from __future__ import annotations

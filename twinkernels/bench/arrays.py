@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from kernels import memory
 from kernels.accuracy import SENTINEL
 
 GUARD = 32
@@ -35,8 +36,10 @@ class Guarded:
         self, shape: tuple[int, ...], dtype: np.dtype, shift: int = 0, gap: int = 0, fortran: bool = False
     ) -> None:
         size = math.prod(shape) * (1 + gap)
-        guard = max(GUARD, size // max(shape[0] if shape else 1, 1))
-        self._whole = np.full(size + 2 * guard + shift, SENTINEL, dtype)
+        row = size // max(shape[0] if shape else 1, 1)
+        guard = -(-max(GUARD, row) // memory.ALIGNMENT) * memory.ALIGNMENT  # so that the array begins on a cache line
+        self._whole = memory.empty(size + 2 * guard + shift, dtype)
+        self._whole.fill(SENTINEL)
         inside = np.zeros(self._whole.size, bool)
         self.array, owned = (
             _strided(whole[guard + shift :][:size], shape, gap, fortran) for whole in (self._whole, inside)

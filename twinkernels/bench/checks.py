@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import re
 import time
@@ -14,12 +13,13 @@ from typing import Any
 import numpy as np
 
 import kernels
-from kernels import Kernels, accuracy
 from kernels.accuracy import Call, Closeness, Results
 
-from . import arrays, calls, timing
+from . import arrays, timing
 from .calls import Fault
 from .declare import SPECIALS, Case, FileError, in_words
+from .shrink import lengths, resized, shrunk
+from .truth import NOBODY, Truth, closeness, flattened, results, truth
 
 CHECKS = ("agreement", "outputs", "inputs", "bounds", "types", "bits", "float64", "takes", "sizes")
 """What is asked of a contestant.
@@ -35,12 +35,8 @@ REPEATS, RACES, RACING = 4, 50, 0.5
 seldom shows in one, and on a busy machine in few."""
 EXAMPLES = 25
 """Sizes that hypothesis tries."""
-MOST_TERMS = 10_000
-"""That a sum has unless told: naive sums of more in float32 are off by a visible amount, and are to be seen."""
-SHRINKS = 60
 SHOWN = 8
 HUGE = 1e9
-NOBODY = Kernels("", None)
 
 
 @dataclass(frozen=True)
@@ -76,106 +72,6 @@ class Checked:
             first, *rest = fault.text.split("\n")
             lines += [f"    {fault.check}: {first}", *(f"        {line}" for line in rest)]
         return "\n".join(lines)
-
-
-@dataclass
-class Truth:
-    """A call, what the definition makes of it in its own dtype, and in float64."""
-
-    call: Call
-    own: Results
-    exact: Results
-
-    @functools.cached_property
-    def single(self) -> bool:
-        """Whether float64 knows better."""
-        return any(array.dtype == np.float32 for array in self.call.arrays("input", "in place").values())
-
-
-def flattened(case: Case, returned: Any) -> Results:
-    """What a function gave back, as arrays by name."""
-    if returned is None:
-        return {}
-    if isinstance(returned, Mapping):
-        named = {str(name): value for name, value in returned.items()}
-    elif isinstance(returned, tuple) and hasattr(returned, "_fields"):
-        named = dict(zip(returned._fields, returned, strict=True))
-    elif isinstance(returned, (tuple, list)):
-        named = {f"result[{i}]": value for i, value in enumerate(returned)}
-    else:
-        named = {"result": returned}
-    found = {name: np.array(value) for name, value in named.items()}
-    for name, array in found.items():
-        if array.dtype.kind not in "iub" and array.dtype.name not in accuracy.ULPS:
-            kind = array.dtype if array.dtype.kind != "O" else type(named[name]).__name__
-            raise case.fail(f"{name} is {kind}, expected arrays or numbers of float32, float64, integers or booleans")
-    return found
-
-
-def results(case: Case, call: Call, contestant: str, poison: float = np.nan, **how: Any) -> tuple[Results, list[Fault]]:
-    """All that a contestant's call fills, updates and returns, and what was wrong on the way."""
-    function = case.placed(case.twins.function(contestant))
-    with np.errstate(all="ignore"):
-        ran = calls.run(call, function, NOBODY, poison, **how)
-    return {**ran.results, **flattened(case, ran.returned)}, list(ran.faults)
-
-
-def truth(case: Case, call: Call) -> Truth:
-    """What is right. Raises FileError where the definition raises or gives nothing."""
-    definition = case.twins.definition
-    try:
-        own, _ = results(case, call, definition)
-        exact, _ = results(case, call.in_float64(), definition)
-    except (ImportError, FileError):
-        raise
-    except Exception as error:
-        function = case.twins.function(definition)
-        raise case.fail(
-            f"the definition {getattr(function, '__name__', definition)} raises {in_words(error)}"
-        ) from None
-    if not own:
-        raise case.fail(
-            "the definition returns nothing and fills nothing: say twins(..., outputs='y') with the names of the "
-            "parameters that it fills"
-        )
-    return Truth(call, own, exact)
-
-
-def closeness(case: Case, found: Results, right: Truth) -> dict[str, Closeness]:
-    """How close each output is to the truth, by the budget of `kernels.accuracy`."""
-    told = case.count("terms", right.call)
-    near = {}
-    for name, result in found.items():
-        own, exact = right.own[name], right.exact[name]
-        if result.dtype.kind != "f" or own.dtype.kind != "f":
-            error = accuracy.errors(result, own.astype(result.dtype) if result.dtype.kind == "f" else own)
-            near[name] = Closeness(error, np.ones(error.shape), np.ones(error.shape))
-            continue
-        error = accuracy.errors(result, exact)
-        same = (result == own) | (np.isnan(result) & np.isnan(own))
-        error[np.isinf(error) & same] = 0.0  # the definition overflows as well
-        baseline = accuracy.errors(own, exact) if right.single else np.zeros(error.shape)
-        size = np.where(np.isfinite(exact), np.abs(exact.astype(np.float64)), 0.0)
-        if case.twins.elementwise:
-            inputs = right.call.arrays("input", "in place").values()
-            for array in inputs:
-                if array.dtype.kind == "f" and array.shape == size.shape:
-                    size = np.maximum(size, np.where(np.isfinite(array), np.abs(array.astype(np.float64)), 0.0))
-        else:
-            size = np.full(size.shape, size.max(initial=0.0))
-            finite = np.where(np.isfinite(baseline), baseline, 0.0)
-            baseline = np.full(baseline.shape, finite.max(initial=0.0))
-        limits = np.finfo(own.dtype)
-        ulp = limits.eps * size
-        terms = told if told is not None else _terms(right.call, result)
-        allowed = accuracy.budget(ulp, terms, own.dtype, baseline) + case.twins.ulps * ulp
-        near[name] = Closeness(error, allowed, np.maximum(ulp, float(limits.smallest_subnormal)))
-    return near
-
-
-def _terms(call: Call, result: np.ndarray) -> int:
-    given = sum(array.size for array in call.arrays("input", "in place").values())
-    return max(1, min(given // max(result.size, 1), MOST_TERMS))
 
 
 # One contestant on one case --------------------------------------------------------------------------------------
@@ -248,16 +144,12 @@ def examine(case: Case, contestant: str, dtype: str, right: Truth | None = None,
     baseline = closeness(case, right.own, right)
     if fault := _parted(e, right, first, near):
         e.add("agreement", fault + _smallest(e, right.call))
-    _outputs(e, first)
-    if not e.is_definition and not quick:
-        if case.twins.same_bits and not any(fault.check == "outputs" for fault in e.faults):
-            _bits(e, first)
-        if not case.twins.float64 and dtype == "float32":
-            _float64(e)
-        if case.takes and not {"agreement", "outputs"} & {
-            fault.check for fault in e.faults
-        }:  # these show there as well
-            _takes(e)
+    try:
+        _further(e, first, quick)
+    except FileError:
+        raise
+    except Exception as error:
+        e.add("agreement", f"raises {in_words(error)} in a later call")
     return Checked(
         case.id,
         contestant,
@@ -267,6 +159,20 @@ def examine(case: Case, contestant: str, dtype: str, right: Truth | None = None,
         max((one.ulps for one in baseline.values()), default=0.0),
         max((one.share for one in near.values()), default=0.0),
     )
+
+
+def _further(e: _Examination, first: Results, quick: bool) -> None:
+    _outputs(e, first)
+    if e.is_definition or quick:
+        return
+    _unaligned(e)
+    wrong = {fault.check for fault in e.faults}
+    if e.case.twins.same_bits and "outputs" not in wrong:
+        _bits(e, first)
+    if not e.case.twins.float64 and e.dtype == "float32":
+        _float64(e)
+    if e.case.takes and not {"agreement", "outputs"} & wrong:  # what is wrong already is wrong there as well
+        _takes(e)
 
 
 # Where they part -------------------------------------------------------------------------------------------------
@@ -329,61 +235,15 @@ def _shown(name: str, value: Any) -> str:
     return f"{text} {values}"
 
 
-def resized(call: Call, length: int, new: int, part: str = "first") -> Call:
-    """The call with `new` in the place of every axis, and of every int, that is `length`."""
-
-    def cut(value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            kept = slice(None, new) if part == "first" else slice(length - new, None)
-            return value[tuple(kept if size == length else slice(None) for size in value.shape)]
-        if isinstance(value, tuple) and not hasattr(value, "_fields"):
-            return tuple(new if type(each) is int and each == length else each for each in value)
-        return new if type(value) is int and value == length else value
-
-    return Call(call.kernel, {name: cut(value) for name, value in call.arguments.items()})
-
-
-def lengths(call: Call) -> list[int]:
-    """How long the axes are, each length once, the longest first."""
-    return sorted({size for array in call.arrays("input", "in place").values() for size in array.shape}, reverse=True)
-
-
-def shrunk(call: Call, wrong: Callable[[Call], bool]) -> Call:
-    """As small a call as halving and cutting axes leads to that is still wrong."""
-    tries = SHRINKS
-
-    def attempt(smaller: Call) -> bool:
-        nonlocal tries
-        tries -= 1
-        with contextlib.suppress(Exception):  # the definition does not take it, or the twin does not
-            return tries >= 0 and wrong(smaller)
-        return False
-
-    progress = True
-    while progress and tries > 0:
-        progress = False
-        for length in lengths(call):
-            for new in dict.fromkeys((1, length // 2, length - 1)):
-                if not 0 < new < length:
-                    continue
-                found = next(
-                    (small for part in ("first", "last") if attempt(small := resized(call, length, new, part))), None
-                )
-                if found is not None:
-                    call, progress = found, True
-                    break
-    return call
-
-
 # The checks ------------------------------------------------------------------------------------------------------
 
 
 def _outputs(e: _Examination, first: Results) -> None:
-    """Outputs hold another poison, arrays are off alignment, new memory holds garbage of two kinds."""
+    """Outputs hold another poison, and new memory other garbage."""
 
     def filled(kind: int) -> Results:
         with arrays.garbage(arrays.GARBAGE[kind]):
-            return e.run(e.right.call, arrays.POISONS[kind], shift=kind)
+            return e.run(e.right.call, arrays.POISONS[kind])
 
     seen = [filled(0)], [filled(1)]
     for name in first:
@@ -398,6 +258,15 @@ def _outputs(e: _Examination, first: Results) -> None:
         held = "as the caller left it" if name in e.right.call.arguments else "or made of memory that nobody wrote"
         count = int(np.count_nonzero(differ))
         e.add("outputs", f"{_place(name, _at(differ))} is unwritten, {held}; {count:,} of {differ.size:,} elements")
+
+
+def _unaligned(e: _Examination) -> None:
+    """Arrays that begin in the middle of a cache line."""
+    found = e.run(e.right.call, shift=1)
+    if "agreement" not in {fault.check for fault in e.faults}:
+        fault = _parted(e, e.right, found, e.compare(found, e.right))
+        if fault:
+            e.add("agreement", f"with arrays off alignment {fault}")
 
 
 def _differ(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -470,7 +339,7 @@ def threads(n: int) -> Iterator[None]:
         timing.set_threads(before)
 
 
-_DOUBLE = re.compile(r"= (?:\w+ )*?(f(?:add|sub|mul|div|ext|pext|neg)|fpext)\b[^\n]*\bdouble\b")
+_DOUBLE = re.compile(r"= (?:fadd|fsub|fmul|fdiv|frem|fneg|fpext)\b[^\n]*\bdouble\b")
 
 
 def _float64(e: _Examination) -> None:
@@ -574,7 +443,10 @@ def of_sizes(case: Case, contestant: str, dtype: str) -> Checked:
     failed: dict[str, tuple[dict[str, int], Checked]] = {}
 
     def holds(sizes: dict[str, int]) -> Checked:
-        found = examine(case, contestant, dtype, truth(case, case.call(dtype, **sizes)), quick=True)
+        try:
+            found = examine(case, contestant, dtype, truth(case, case.call(dtype, **sizes)), quick=True)
+        except FileError as error:
+            raise FileError(f"{error} (at {_sized(sizes)})") from None
         if found.faults:
             failed["last"] = sizes, found
         return found
@@ -594,8 +466,13 @@ def of_sizes(case: Case, contestant: str, dtype: str) -> Checked:
     if not failed:
         return found
     sizes, found = failed["last"]
-    at = ", ".join(f"{name}={value}" for name, value in sizes.items())
-    return replace(found, faults=tuple(Fault("sizes", f"{at}: {fault.check}: {fault.text}") for fault in found.faults))
+    return replace(
+        found, faults=tuple(Fault("sizes", f"{_sized(sizes)}: {fault.check}: {fault.text}") for fault in found.faults)
+    )
+
+
+def _sized(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in sizes.items())
 
 
 class _Found(Exception):

@@ -20,12 +20,12 @@ import numpy as np
 import kernels
 from kernels.accuracy import Call
 
-from . import checks, gate, memory, timing
+from . import gate, memory, timing
 from .calls import Function
-from .checks import NOBODY
 from .declare import Case, FileError, in_words, read
 from .elsewhere import Elsewhere
 from .timing import Interval, Sampler
+from .truth import NOBODY, Truth, closeness, results, truth
 
 if TYPE_CHECKING:
     from kernels.limits import Limits
@@ -67,24 +67,24 @@ def bound(case: Case, call: Call, function: Function) -> tuple[Callable[[], Any]
     return functools.partial(placed, *values), restore if in_place else None
 
 
-def prepare(case: Case, contestant: str, dtype: str | None = None, right: checks.Truth | None = None) -> Prepared:
+def prepare(case: Case, contestant: str, dtype: str | None = None, right: Truth | None = None) -> Prepared:
     """A contestant's call, ready to be timed, with its errors. ImportError where it is not installed."""
     dtype = dtype or case.dtypes[0]
-    right = right or checks.truth(case, case.call(dtype))
+    right = right or truth(case, case.call(dtype))
     call, restore = bound(case, right.call, case.twins.function(contestant))
     began = time.perf_counter()
     with np.errstate(all="ignore"):
         call()
     first = time.perf_counter() - began
-    found, _ = checks.results(case, right.call, contestant)
+    found, _ = results(case, right.call, contestant)
     if len(found) != len(right.own):
         raise case.fail(
             f"{contestant} gives {len(found)} arrays, the definition {case.twins.definition} {len(right.own)}"
         )
     named = dict(zip(right.own, found.values(), strict=True))
     wrong = any(value.shape != right.own[name].shape for name, value in named.items())
-    near = {} if wrong else checks.closeness(case, named, right)
-    itself = checks.closeness(case, right.own, right)
+    near = {} if wrong else closeness(case, named, right)
+    itself = closeness(case, right.own, right)
     return Prepared(
         call,
         restore,
@@ -227,7 +227,7 @@ def machine_limits(dtype: str) -> Limits | None:
 def _case(
     case: Case, dtype: str, rounds: int, seconds: float, seed: int, limits: Limits | None, older: Elsewhere | None
 ) -> list[Measured]:
-    right = checks.truth(case, case.call(dtype))
+    right = truth(case, case.call(dtype))
     ready: dict[str, Prepared] = {}
     missing: dict[str, str] = {}
     for contestant in case.twins.contestants:
@@ -296,7 +296,7 @@ def sampled(
     return {name: np.concatenate([first[name], rest[name]]) for name in samplers}
 
 
-def moved(right: checks.Truth) -> int:
+def moved(right: Truth) -> int:
     """Bytes of all arrays that are read and of all results, those in place twice."""
     read_ = right.call.arrays("input", "in place").values()
     return sum(array.nbytes for array in read_) + sum(array.nbytes for array in right.own.values())

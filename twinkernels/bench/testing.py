@@ -12,6 +12,7 @@ from typing import Any
 from . import checks
 from .checks import CHECKS, Checked
 from .declare import Case, read
+from .truth import Truth, truth
 
 OF_DEFINITION = ("agreement", "outputs", "inputs", "bounds")
 """What a definition is asked: that it is as exact as its dtype allows, and leaves its inputs alone."""
@@ -47,8 +48,8 @@ def tests(cases: Sequence[Case]) -> tuple[Callable[..., None], Callable[..., Non
         return checks.examine(case, contestant, dtype, right(id, dtype))
 
     @functools.cache
-    def right(id: str, dtype: str) -> checks.Truth:
-        return checks.truth(known[id], known[id].call(dtype))
+    def right(id: str, dtype: str) -> Truth:
+        return truth(known[id], known[id].call(dtype))
 
     wanted = list(_checks(cases))
 
