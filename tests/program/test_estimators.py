@@ -129,6 +129,8 @@ def test_images_flat_ones_and_their_channels() -> None:
     assert classifier(conv()).fit(colour, Y).model_.input_shape == (8, 8, 3)
     with pytest.raises(ValueError, match=r"channels come last: X\.transpose\(0, 2, 3, 1\)"):
         classifier(conv(), epochs=1).fit(colour, Y).predict(colour.transpose(0, 3, 1, 2))
+    with pytest.raises(ValueError, match=r"X has shape \(600, 3, 8, 8\); channels come last: X\.transpose"):
+        classifier(conv()).fit(colour.transpose(0, 3, 1, 2), Y)
     with pytest.raises(ValueError, match=r"X has shape \(600, 7, 8, 1\), expected \(N, 8, 8, 1\)"):
         fitted.predict(IMAGES[:, 1:])
     told = classifier(conv(), image_shape=(4, 16), epochs=1).fit(X, Y)
