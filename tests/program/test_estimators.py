@@ -75,8 +75,9 @@ def conv() -> list[models.Layer]:
 
 
 def test_it_learns_digits() -> None:
-    fitted = classifier((64,), learning_rate=1e-2, epochs=150).fit(X[:500], Y[:500])
-    assert fitted.score(X[500:], Y[500:]) > 0.85
+    held_out = np.arange(len(X)) % 6 == 0
+    fitted = classifier((64,), learning_rate=1e-2, epochs=150).fit(X[~held_out], Y[~held_out])
+    assert fitted.score(X[held_out], Y[held_out]) > 0.9
     assert fitted.n_iter_ == len(fitted.history_.epochs) == 150
     np.testing.assert_allclose(fitted.predict_proba(X).sum(axis=1), 1)
     np.testing.assert_allclose(np.exp(fitted.predict_log_proba(X)), fitted.predict_proba(X))
