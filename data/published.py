@@ -66,6 +66,12 @@ def named(path: Path) -> tuple[str, ...] | None:
     return KUZUSHIJI if "kmnist" in text or "kuzushiji" in text else None
 
 
+def one_line(error: Exception) -> str:
+    """What another library says, in one line and without what could steer a terminal."""
+    text = " ".join(str(error).split())[:200]
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def held_out(whole: Split, classes: tuple[str, ...] | None, what: str) -> Dataset:
     """A set without a labelled test part: one sample in HELD_OUT is set aside, drawn with seed 0."""
     count = len(whole.labels) // HELD_OUT
@@ -198,10 +204,11 @@ def arrays(path: Path) -> dict[str, NDArray[Any]]:
                     found[entry.filename.removesuffix(".npy")] = array
     except DataFormatError:
         raise
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise DataFormatError(f"{path}: not a readable .npz file ({error})") from None
+    except FileNotFoundError:
+        raise
+    # What a damaged archive makes its readers meet: zlib.error, TokenError, struct.error, NotImplementedError.
+    except Exception as error:
+        raise DataFormatError(f"{path}: not a readable .npz file ({one_line(error)})") from None
     return found
 
 
@@ -441,7 +448,7 @@ def _parquet_file(path: Path) -> tuple[Split, tuple[str, ...] | None]:
         try:
             found = pyarrow.parquet.read_table(file)
         except (pyarrow.ArrowException, OSError, ValueError) as error:
-            raise DataFormatError(f"{path}: not a readable parquet file ({error})") from None
+            raise DataFormatError(f"{path}: not a readable parquet file ({one_line(error)})") from None
     pictures = next((name for name in ("image", "img") if name in found.column_names), None)
     labelled = next((name for name in ("label", "fine_label", "labels") if name in found.column_names), None)
     if pictures is None or labelled is None:

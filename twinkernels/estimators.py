@@ -146,6 +146,9 @@ class _Network(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
         if self.image_shape is not None:
             shape = tuple(self.image_shape)
             return (*shape, 1) if len(shape) == 2 else shape
+        if array.ndim == 4 and array.shape[1] in (1, 3) and array.shape[3] not in (1, 3, 4):
+            name = type(self).__name__
+            raise ValueError(f"{name}: X has shape {array.shape}; channels come last: X.transpose(0, 2, 3, 1)")
         if array.ndim > 2:
             return (*array.shape[1:], 1) if array.ndim == 3 else array.shape[1:]
         features = array.shape[1]

@@ -75,8 +75,9 @@ def conv() -> list[models.Layer]:
 
 
 def test_it_learns_digits() -> None:
-    fitted = classifier((64,), learning_rate=1e-2, epochs=150).fit(X[:500], Y[:500])
-    assert fitted.score(X[500:], Y[500:]) > 0.85
+    held_out = np.arange(len(X)) % 6 == 0
+    fitted = classifier((64,), learning_rate=1e-2, epochs=150).fit(X[~held_out], Y[~held_out])
+    assert fitted.score(X[held_out], Y[held_out]) > 0.9
     assert fitted.n_iter_ == len(fitted.history_.epochs) == 150
     np.testing.assert_allclose(fitted.predict_proba(X).sum(axis=1), 1)
     np.testing.assert_allclose(np.exp(fitted.predict_log_proba(X)), fitted.predict_proba(X))
@@ -129,6 +130,8 @@ def test_images_flat_ones_and_their_channels() -> None:
     assert classifier(conv()).fit(colour, Y).model_.input_shape == (8, 8, 3)
     with pytest.raises(ValueError, match=r"channels come last: X\.transpose\(0, 2, 3, 1\)"):
         classifier(conv(), epochs=1).fit(colour, Y).predict(colour.transpose(0, 3, 1, 2))
+    with pytest.raises(ValueError, match=r"X has shape \(600, 3, 8, 8\); channels come last: X\.transpose"):
+        classifier(conv()).fit(colour.transpose(0, 3, 1, 2), Y)
     with pytest.raises(ValueError, match=r"X has shape \(600, 7, 8, 1\), expected \(N, 8, 8, 1\)"):
         fitted.predict(IMAGES[:, 1:])
     told = classifier(conv(), image_shape=(4, 16), epochs=1).fit(X, Y)
