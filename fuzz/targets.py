@@ -157,17 +157,9 @@ class _Fit:
         self.stopping = m.EarlyStopping()
         self.stopping.on_fit_begin(self.trainer, 6)
         arrays = [X, self.trainer.loss.check(Y, len(X), model.output_shape), X, Y]
+        options = checkpoints.fit_options(self.trainer, [self.stopping], self.trainer.schedule, None, 6, "keep", arrays)
         self.checkpointer = checkpoints.Checkpointer(
-            m.Checkpoints("nowhere"),
-            self.trainer,
-            [self.stopping],
-            self.trainer.schedule,
-            3,
-            6,
-            arrays,
-            None,
-            True,
-            "keep",
+            m.Checkpoints("nowhere"), self.trainer, [self.stopping], options, 3, 6, True
         )
 
     def go_on(self, state: checkpoints.State) -> None:

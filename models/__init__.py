@@ -5,6 +5,7 @@ What it becomes     `nodes` in a `graph`, or in a line (`sequential`), by an `ar
 How it runs         `lowering` writes it with a `builder` into a `plan`, whose order `flow` checks; `layout` places its
                     parameters, `rewrite` fuses steps, `execute` runs them in `locks`' turns, `epochs` over a data set
 How it learns       `trainer` takes steps, `fit` loops over epochs; `callbacks`, `history`, `nonfinite`, `gradcheck`
+Where it runs       `sharding` cuts its batches, which a `communicator`'s processes share
 How it lasts        `encoding`, `saving`, `loading`; `checkpoints` of a running fit
 
 >>> from models import Sequential, Linear, ReLU
@@ -18,6 +19,7 @@ from .architecture import Architecture
 from .builder import PlanBuilder
 from .callbacks import Callback, EarlyStopping
 from .checkpoints import Checkpoints
+from .communicator import Communicator, RankError
 from .encoding import ModelFormatError
 from .exchange.torch_reader import from_torch
 from .gradcheck import GradientCheck, gradcheck
@@ -115,6 +117,7 @@ __all__ = [
     "Callback",
     "Checkpoints",
     "Clip",
+    "Communicator",
     "Concat",
     "Constant",
     "Conv2d",
@@ -171,6 +174,7 @@ __all__ = [
     "PlanBuilder",
     "Power",
     "RMSProp",
+    "RankError",
     "ReLU",
     "ReLU6",
     "Reciprocal",

@@ -51,7 +51,7 @@ def run_epoch(
     losses, counts = np.empty(batches), np.empty(batches, np.int64)
     plan, function = executor.plan, executor.kernels.function
     labelled = len(plan.inputs["target"].shape) == 1 and len(plan.outputs["output"].shape) == 2
-    sources = {name: _source(executor, name, array, normalisation) for name, array in inputs.items()}
+    sources = {name: source_of(executor, name, array, normalisation) for name, array in inputs.items()}
     for first, last, n in ((0, full, size), (full, batches, rest)):
         if first == last:
             continue
@@ -70,7 +70,7 @@ def run_epoch(
     return losses, counts if labelled else None
 
 
-def _source(
+def source_of(
     executor: Executor, name: str, array: np.ndarray, normalisation: tuple[float, float] | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """A set as batches are gathered from it; and for uint8 images, what each level becomes."""

@@ -13,13 +13,15 @@ import data
 from kernels import shapes
 
 from .callbacks import Callback
-from .checkpoints import Checkpointer, Checkpoints
+from .checkpoints import Checkpointer, Checkpoints, fit_options
 from .epochs import run_epoch
+from .execute import Executor
 from .graph import accuracy
 from .history import Epoch, History, Progress
 from .nodes import INPUT
 from .nonfinite import is_finite
 from .schedules import Schedule
+from .sharding import Feed, Fill, copied
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -87,10 +89,12 @@ class Fit:
             model.check_images(validation[0], "validation images")
             loss.check(validation[1], len(validation[0]), model.output_shape)
         whole, rest = divmod(len(x), trainer.batch_size)
-        if trainer.batch_size == 1 or len(x) == 1 or (rest == 1 and last_batch == "keep"):
-            trainer.refuse_single_samples("a batch" if trainer.batch_size == 1 else "the last batch")
+        least = 2 * trainer.shards  # samples of a batch, for each of its shards to have two
+        if trainer.batch_size < least or len(x) < least or (0 < rest < least and last_batch == "keep"):
+            part = "" if trainer.shards == 1 else "a shard of "
+            trainer.refuse_single_samples(part + ("a batch" if trainer.batch_size < least else "the last batch"))
         if last_batch is None:
-            last_batch = "merge" if rest == 1 and trainer.over_samples else "keep"
+            last_batch = "merge" if 0 < rest < least and trainer.over_samples else "keep"
         per_epoch = whole if whole and last_batch != "keep" else whole + (rest > 0)
         if epochs is not None:
             total = shapes.integer("Trainer.fit", "epochs", epochs, 1) * per_epoch
@@ -112,16 +116,21 @@ class Fit:
         self._schedule = schedule
         self._augment = augment
         self._resume = resume
+        self._feed = None
+        if trainer.sharded is not None and augment is None:
+            self._feed = Feed({INPUT: self._x, "target": self._target}, model.normalisation)
         self._checkpointer = None
-        if checkpoints is not None:
+        if checkpoints is not None or trainer.communicator.size > 1:
             arrays = (x, target, *(validation or ()))
-            self._checkpointer = Checkpointer(
-                checkpoints, trainer, callbacks, schedule, per_epoch, total, arrays, augment, resume, last_batch
-            )
+            self._options = fit_options(trainer, callbacks, schedule, augment, total, last_batch, arrays)
+        if checkpoints is not None:
+            self._checkpointer = Checkpointer(checkpoints, trainer, callbacks, self._options, per_epoch, total, resume)
 
     def run(self) -> History:
         """From the start, or from where a checkpoint is, to the end."""
         trainer = self._trainer
+        if trainer.communicator.size > 1:
+            trainer.communicator.agree("Trainer.fit", self._options)
         trainer.stop = False
         trainer.progress = Progress()
         trainer.validates = self._validation is not None
@@ -163,7 +172,7 @@ class Fit:
     def _batches_per_call(self) -> int:
         """How many batches from here on may run in one compiled call, because nobody looks in between."""
         watched = any(type(callback).on_step_end is not Callback.on_step_end for callback in self._callbacks)
-        if watched or self._augment:
+        if watched or self._augment or self._trainer.sharded is not None:
             return 1
         most = min(SAMPLES_TOGETHER // self._trainer.batch_size, self._trainer.steps_together())
         return min(most, self._checkpointer.due_in()) if self._checkpointer else most
@@ -202,17 +211,36 @@ class Fit:
     def _batch(self, indices: np.ndarray) -> None:
         trainer, progress = self._trainer, self._trainer.progress
         before = trainer.skipped
-        images, target = self._x[indices], self._target[indices]
-        if self._augment is not None:
-            images = self._augment(images, indices, trainer.model.seed, trainer.epochs, trainer.model.backend)
-        outputs = trainer.run_step(trainer.model.prepare(images), target, self._rate(progress.done))
-        loss = float(outputs["loss"])
+        rate = self._rate(progress.done)
+        if trainer.sharded is None:
+            images, target = self._samples(indices)
+            outputs = trainer.run_step(images, target, rate)
+            loss, share = float(outputs["loss"]), accuracy(outputs["output"], target)
+        else:
+            fill = self._fill(indices) if self._feed is None else self._feed.fill(indices)
+            loss, share = trainer.sharded_step(len(indices), fill, rate)
         if trainer.skipped > before:
             progress.skip()
         else:
-            progress.add(loss, accuracy(outputs["output"], target), len(indices))
+            progress.add(loss, share, len(indices))
         for callback in self._callbacks:
             callback.on_step_end(trainer, loss)
+
+    def _samples(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Images as the network takes them, and targets."""
+        model, images = self._trainer.model, self._x[indices]
+        if self._augment is not None:
+            images = self._augment(images, indices, model.seed, self._trainer.epochs, model.backend)
+        return model.prepare(images), self._target[indices]
+
+    def _fill(self, indices: np.ndarray) -> Fill:
+        """What writes shards of samples that are made anew in each epoch: a rank makes its own alone."""
+
+        def write(start: int, stop: int, executor: Executor) -> None:
+            images, target = self._samples(indices[start:stop])
+            copied({INPUT: images, "target": target})(0, stop - start, executor)
+
+        return write
 
     def _rate(self, done: int) -> float:
         name = type(self._schedule).__name__
@@ -222,7 +250,10 @@ class Fit:
     def _end_epoch(self) -> None:
         trainer, progress = self._trainer, self._trainer.progress
         trainer.refuse_nonfinite()
-        checked = None if self._validation is None else trainer.model.evaluate(*self._validation, trainer.loss)
+        checked = None
+        if self._validation is not None:
+            evaluate = trainer.model.evaluate if trainer.sharded is None else trainer.sharded.evaluate
+            checked = evaluate(*self._validation, trainer.loss)
         trainer.epochs += 1
         record = Epoch(
             epoch=trainer.epochs,
@@ -239,3 +270,5 @@ class Fit:
         trainer.progress = Progress(done=progress.done, history=progress.history)
         for callback in self._callbacks:
             callback.on_epoch_end(trainer, record)
+        if trainer.communicator.size > 1:
+            trainer.stop = any(trainer.communicator.gather(trainer.stop))

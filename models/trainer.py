@@ -19,6 +19,7 @@ from . import nonfinite
 from .callbacks import Callback, EpochLines
 from .callbacks import checked as checked_callbacks
 from .checkpoints import Checkpoints
+from .communicator import Communicator
 from .execute import Executor
 from .fit import Fit
 from .graph import Graph
@@ -31,6 +32,7 @@ from .optimizers import Optimizer
 from .plan import PARAMETERS, state_name
 from .rewrite import checked, rewrite
 from .schedules import Schedule
+from .sharding import Fill, ShardedStep, copied, one_blas_thread
 
 ON_NONFINITE = ("raise", "skip", "ignore")
 GRADIENTS_EVERY = 100
@@ -49,6 +51,10 @@ class Trainer:
     has changed anything. "raise": a NonFiniteError, which names the first bad layer as a replay of the batch on the
     NumPy backend shows it; the loss is looked at in each step, the others in every hundredth. "skip": the step is left
     out, and counted; all are looked at in each step. "ignore": nothing.
+    shards: parts into which a batch is cut, each with a mask and batch statistics of its own; their gradients are added
+    in a fixed order. None: the number of ranks, or one process's batch as a whole.
+    communicator: a `Communicator`, or an mpi4py communicator: its ranks share the shards, and all call what one calls,
+    with the same arguments. Results depend on the shards alone, not on the ranks and threads that compute them.
     `trainer.plan` is the whole step, and print(trainer.plan) lists it. `steps` counts the optimizer's steps, `epochs`
     the epochs, `skipped` the steps left out, and `progress` is where the running fit stands.
 
@@ -56,7 +62,7 @@ class Trainer:
     Python thread at a time; RuntimeError where a second one asks.
     """
 
-    _FIXED = frozenset(("model", "optimizer", "loss", "batch_size", "on_nonfinite", "plan"))
+    _FIXED = frozenset(("model", "optimizer", "loss", "batch_size", "on_nonfinite", "plan", "shards", "communicator"))
 
     def __init__(
         self,
@@ -67,6 +73,8 @@ class Trainer:
         schedule: Schedule | None = None,
         rewrites: Iterable[str] | None = None,
         on_nonfinite: str = "raise",
+        shards: int | None = None,
+        communicator: Any = None,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -79,6 +87,12 @@ class Trainer:
             raise ValueError(f"Trainer: on_nonfinite is {on_nonfinite!r}, expected one of {', '.join(ON_NONFINITE)}")
         self.on_nonfinite = on_nonfinite
         self.batch_size = shapes.integer("Trainer", "batch_size", batch_size, 1)
+        self.communicator = communicator if isinstance(communicator, Communicator) else Communicator(communicator)
+        self.shards = self.communicator.size if shards is None else shapes.integer("Trainer", "shards", shards, 1)
+        for count, of in ((self.communicator.size, "ranks"), (self.shards, "shards")):
+            limit, where = (self.shards, "shards") if of == "ranks" else (self.batch_size, "samples a batch")
+            if count > limit:
+                raise ValueError(f"Trainer: {count} {of} for {limit} {where}, expected at most as many")
         self._warn_of_softmax()
         plain = model.lower_training(self.loss, optimizer, self.batch_size)
         norms = (step for step in plain.steps if step.kernel in ("batchnorm", "meannorm"))
@@ -86,15 +100,17 @@ class Trainer:
         """Nodes that normalise over the samples alone, and by what: of one sample nothing is left."""
         self._rewrites = checked(rewrites)
         self.plan = rewrite(plain, model.kernels, rewrites)
-        if on_nonfinite == "skip" and (early := self._changed_early()):
+        if (on_nonfinite == "skip" or self.shards > 1) and (early := self._changed_early()):
+            what = "on_nonfinite is 'skip'" if on_nonfinite == "skip" else f"shards is {self.shards}"
+            known = "a step is known to be sound; expected 'raise' or 'ignore'"
             raise ValueError(
-                f"Trainer: on_nonfinite is 'skip', but {', '.join(early)} must change before a step is known to be "
-                "sound; expected 'raise' or 'ignore'"
+                f"Trainer: {what}, but {', '.join(early)} must change before "
+                + (known if on_nonfinite == "skip" else "all shards are done; expected 1")
             )
         size = model.parameter_layout.size
         self._gradients = memory.zeros(size, model.dtype)
         self.state = {name: memory.zeros(size, model.dtype) for name in optimizer.state}
-        self.executor = Executor(self.plan, model.kernels, self.batch_size, self.arrays())
+        self.executor = Executor(self.plan, model.kernels, -(-self.batch_size // self.shards), self.arrays())
         statistics = (step for step in self.plan.steps if step.phase == "statistics")
         self._batch_statistics = [value for step in statistics for value in step.inputs.values()]
         self.steps = 0
@@ -106,6 +122,8 @@ class Trainer:
         self.progress = Progress()
         self._larger: Executor | None = None
         self._busy = threading.RLock()
+        self.sharded = ShardedStep(self, self.shards, self.communicator) if self.shards > 1 else None
+        """How a step is taken in shards; None where batches are whole."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self._FIXED and name in self.__dict__:
@@ -118,7 +136,10 @@ class Trainer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         counters = {name: getattr(self, name) for name in ("steps", "epochs", "skipped", "progress")}
+        if self.communicator.size > 1:
+            raise TypeError("Trainer: one of several ranks cannot be copied or pickled; its model can")
         settings = (self.optimizer, self.loss, self.batch_size, self.schedule, self._rewrites, self.on_nonfinite)
+        settings = (*settings, self.shards)
         return _restored, (self.model, settings, self.state, self._gradients, counters)
 
     def _warn_of_softmax(self) -> None:
@@ -172,6 +193,11 @@ class Trainer:
         flat = (self._gradients, *self.changing().values())
         return self.executor.bytes + sum(array.nbytes for array in flat)
 
+    @property
+    def flat_gradients(self) -> np.ndarray:
+        """The gradients as one vector, writable: for steps alone."""
+        return self._gradients
+
     def gradients(self) -> dict[str, np.ndarray]:
         """Copies of the last step's gradients by parameter name."""
         return {name: view.copy() for name, view in self.model.parameter_layout.views(self._gradients).items()}
@@ -192,13 +218,41 @@ class Trainer:
         if learning_rate is not None:
             rate = shapes.number("Trainer.step", "learning_rate", learning_rate, 0.0)
         with self.alone():
-            return float(self.run_step(self.model.prepare(x), target, rate)["loss"])
+            images = self.model.prepare(x)
+            if self.sharded is None:
+                return float(self.run_step(images, target, rate)["loss"])
+            with self.together():
+                return self.sharded_step(len(x), copied({INPUT: images, "target": target}), rate)[0]
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What shards need around their steps, and the ranks told where this one fails."""
+        if self.sharded is None:
+            yield
+            return
+        try:
+            with one_blas_thread() if self.model.backend == "numpy" else contextlib.nullcontext():
+                yield
+        except BaseException as error:
+            self.communicator.fail(error)
+            raise
+
+    def sharded_step(self, n: int, fill: Fill, learning_rate: float) -> tuple[float, float]:
+        """`step` in shards, on n samples that `fill` writes; returns the loss and the share of correct predictions."""
+        assert self.sharded is not None
+        for shard in self.sharded.cut(n):
+            if shard.size == 1:
+                self.refuse_single_samples("a shard")
+        try:
+            return self.sharded.run(n, fill, learning_rate)
+        finally:
+            self.changed()
 
     def run_step(self, x: np.ndarray, target: np.ndarray, learning_rate: float) -> dict[str, np.ndarray]:
         """`step` with images and targets that are checked and prepared, of any number; returns the plan's outputs."""
         if len(x) == 1:
             self.refuse_single_samples("a batch")
-        executor = self._executor_for(len(x))
+        executor = self.executor_for(len(x))
         inputs = {INPUT: x, "target": target}
         scalars: dict[str, Any] = {"step": self.steps + 1, "learning_rate": learning_rate}
 
@@ -206,8 +260,8 @@ class Trainer:
             if self._is_sound(executor, outputs, len(x)):
                 self.steps += 1
                 return True
-            if self.on_nonfinite == "raise" or not nonfinite.is_finite(self.model.arrays()[PARAMETERS]):
-                raise NonFiniteError(self._diagnosis(inputs, float(outputs["loss"]), scalars))
+            if self.on_nonfinite == "raise" or not self.is_finite():
+                raise NonFiniteError(self.diagnosis(inputs, float(outputs["loss"]), scalars, self.steps + 1))
             self.skipped += 1
             return False
 
@@ -217,9 +271,9 @@ class Trainer:
         finally:
             self.changed()
 
-    def _executor_for(self, n: int) -> Executor:
+    def executor_for(self, n: int) -> Executor:
         """The executor, or one for a larger batch, which only the last of an epoch can be."""
-        if n <= self.batch_size:
+        if n <= self.executor.batch_size:
             return self.executor
         if self._larger is None or self._larger.batch_size < n:
             self._larger = Executor(self.plan, self.model.kernels, n, self.arrays())
@@ -240,24 +294,33 @@ class Trainer:
             return 1
         return GRADIENTS_EVERY - 1 - self.steps % GRADIENTS_EVERY if self.on_nonfinite == "raise" else sys.maxsize
 
+    def is_finite(self) -> bool:
+        """Whether all parameters are finite numbers."""
+        return nonfinite.is_finite(self.model.arrays()[PARAMETERS])
+
+    def looks_at_gradients(self) -> bool:
+        """Whether the next step's gradients and batch statistics are looked at, besides its loss."""
+        return self.on_nonfinite == "skip" or (self.steps + 1) % GRADIENTS_EVERY == 0
+
     def _is_sound(self, executor: Executor, outputs: dict[str, np.ndarray], n: int) -> bool:
         if self.on_nonfinite == "ignore":
             return True
         if not math.isfinite(outputs["loss"]):
             return False
-        if self.on_nonfinite == "raise" and (self.steps + 1) % GRADIENTS_EVERY:
+        if not self.looks_at_gradients():
             return True
         statistics = (executor.array(value, n) for value in self._batch_statistics)
         return all(map(nonfinite.is_finite, (self._gradients, *statistics)))
 
-    def _diagnosis(self, inputs: dict[str, np.ndarray], loss: float, scalars: dict[str, float]) -> str:
+    def diagnosis(self, inputs: dict[str, np.ndarray], loss: float, scalars: dict[str, float], step: int) -> str:
+        """What there is to say of a bad step, whose inputs are run again layer by layer."""
         n = len(inputs[INPUT])
         twin = Trainer(self.model.to("numpy"), self.optimizer, self.loss, n, rewrites=(), on_nonfinite="ignore")
         found = nonfinite.first(twin.executor, inputs, self.model.parameters(), n, **scalars)
         what = f"loss is {loss}" if not math.isfinite(loss) else "gradients or statistics are not finite"
         where = f"first not finite is {found}" if found else "on the NumPy backend the same batch stays finite"
         rate = scalars["learning_rate"]
-        return f"training: {what} at step {scalars['step']}, learning rate {rate:g}; replayed by layer, {where}"
+        return f"training: {what} at step {step}, learning rate {rate:g}; replayed by layer, {where}"
 
     def fit(
         self,
@@ -291,7 +354,7 @@ class Trainer:
         """
         chosen = self.schedule if schedule is None else schedule
         callbacks = [*checked_callbacks("Trainer.fit", callbacks), *([EpochLines()] if verbose else [])]
-        with self.alone():
+        with self.alone(), self.together():
             fit = Fit(
                 self, x, y, epochs, iterations, validation, callbacks, chosen, augment, checkpoints, resume, last_batch
             )
