@@ -167,24 +167,18 @@ class Communicator:
 
     def first(self, function: Callable[[], T]) -> T:
         """What the function gives on rank 0, where alone it is called, on all ranks; its exception too."""
-        result: T | None = None
-        error: BaseException | None = None
+        if self.size == 1:
+            return function()
+        found: tuple[Any, BaseException | None] = None, None
         if self.rank == 0:
             try:
-                result = function()
-            except Exception as caught:
-                if self.size == 1:
-                    raise
-                error = caught
-        if self.size == 1:
-            assert result is not None or error is None
-            return result  # type: ignore[return-value]
-        found = self.gather((result, _portable(error)))[0]
-        if self.rank == 0 and error is not None:
-            raise error
-        if found[1] is not None:
-            raise found[1]
-        return found[0]  # type: ignore[return-value]
+                found = function(), None
+            except Exception as error:
+                found = None, error
+        result, raised = self.gather((found[0], _portable(found[1])))[0]
+        if raised is not None:
+            raise found[1] or raised
+        return result  # type: ignore[no-any-return]
 
     def agree(self, where: str, options: Mapping[str, Any]) -> None:
         """Raise ValueError on all ranks if an option has another value on one of them than on rank 0."""
@@ -287,7 +281,8 @@ def total(
             out[...] = found
             return out
         return found
-    return np.add(left, right, out=left if out is None else out)
+    np.add(left, right, out=out if out is not None else left)
+    return out if out is not None else left
 
 
 class Sum:

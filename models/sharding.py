@@ -36,6 +36,8 @@ BUCKET = 1 << 20
 Fill = Callable[[int, int, Executor], None]
 """Writes the samples from one place of the batch to another into an executor's inputs."""
 
+Scalars = Mapping[str, Sequence[float] | np.ndarray]
+
 
 class Shard(NamedTuple):
     """A shard that has samples: its number, and where they lie in the batch."""
@@ -117,7 +119,7 @@ class ShardedStep:
                 executor = trainer.executor_for(shard.size)
                 fill(shard.start, shard.stop, executor)
                 stages = self._programs(executor, shard.size)
-                scalars = {"step": [self._mask_step(shard)], "learning_rate": [learning_rate]}
+                scalars: Scalars = {"step": [self._mask_step(shard)], "learning_rate": [learning_rate]}
                 for i, bucket in enumerate(self._buckets):
                     stages[i].run(1, scalars)
                     part = gradients[bucket.piece]
@@ -195,7 +197,7 @@ class ShardedStep:
         trainer.steps += 1
         executor = trainer.executor
         *_, statistics, optimizer = self._programs(executor, executor.batch_size)
-        scalars = {"step": [trainer.steps], "learning_rate": [learning_rate]}
+        scalars: Scalars = {"step": [trainer.steps], "learning_rate": [learning_rate]}
         if self._statistics:
             for row in figures:
                 for value, place in zip(self._statistics, self._places, strict=True):

@@ -138,8 +138,8 @@ class Trainer:
         counters = {name: getattr(self, name) for name in ("steps", "epochs", "skipped", "progress")}
         if self.communicator.size > 1:
             raise TypeError("Trainer: one of several ranks cannot be copied or pickled; its model can")
-        settings = (self.optimizer, self.loss, self.batch_size, self.schedule, self._rewrites, self.on_nonfinite)
-        settings = (*settings, self.shards)
+        how = self._rewrites, self.on_nonfinite, self.shards
+        settings = (self.optimizer, self.loss, self.batch_size, self.schedule, *how)
         return _restored, (self.model, settings, self.state, self._gradients, counters)
 
     def _warn_of_softmax(self) -> None:

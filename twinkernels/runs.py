@@ -25,6 +25,7 @@ from kernels import shapes
 from models import losses, optimizers, schedules
 from models.callbacks import Callback, checked
 from models.checkpoints import Checkpoints, versions
+from models.communicator import Communicator
 from models.encoding import ModelFormatError, construct, encode, printable
 from models.graph import DEFAULT_BACKEND, Evaluation, Graph
 from models.history import MAX_EPOCHS, Epoch, History
@@ -81,6 +82,8 @@ def run(
     checkpoint_steps: int | None = None,
     checkpoint_seconds: float | None = 60.0,
     callbacks: Sequence[Callback] = (),
+    shards: int | None = None,
+    communicator: Communicator | None = None,
 ) -> Outcome:
     """Train by a recipe, and evaluate on the test images once, after the last epoch.
 
@@ -90,6 +93,7 @@ def run(
     over the new length.
     out: a new folder, which then holds config.json, history.jsonl (a line an epoch), checkpoints and, at the end,
     model.safetensors. checkpoint_steps, checkpoint_seconds: how often within an epoch, see `Checkpoints`.
+    shards, communicator: of the trainer; of several ranks, which all call this alike, the first keeps the run.
 
     Raises ValueError for an unknown name and for data that does not fit the network, FileExistsError where `out`
     is there already, BlockingIOError where another process trains in it, and what `data.load` raises; all of it before
@@ -105,12 +109,15 @@ def run(
         threads=kernels.get_threads(),
         checkpoint_steps=checkpoint_steps,
         checkpoint_seconds=checkpoint_seconds,
+        shards=communicator.size if shards is None and communicator else shards or 1,
     )
     model = build(options.recipe.network, options.backend, seed)
-    if out is None:
-        return _train(model, options, source, callbacks, None)
-    with RunFolder(expanded(out), options) as folder:
-        return _train(model, options, source, callbacks, folder)
+    with contextlib.ExitStack() as held:
+        kept = None
+        if out is not None:
+            kept = RunFolder(expanded(out), options, keeps=communicator is None or communicator.rank == 0)
+            held.enter_context(kept)
+        return _train(model, options, source, callbacks, kept, communicator)
 
 
 def resume(
@@ -119,9 +126,12 @@ def resume(
     *,
     recipe: str | Recipe | None = None,
     callbacks: Sequence[Callback] = (),
+    communicator: Communicator | None = None,
     **given: Any,
 ) -> Outcome:
-    """Go on with a run that `run(..., out=path)` began, on as many threads: it ends with the bits it would have had.
+    """Go on with a run that `run(..., out=path)` began: it ends with the bits it would have had.
+
+    On as many threads, unless the run is one in shards: that goes on with any number of threads and ranks.
 
     A run without a checkpoint starts over; of one that has ended, the model, history and test figures are given.
     source: the data set, where the run was handed a loaded one. callbacks: those of the run. recipe, given: options of
@@ -131,11 +141,13 @@ def resume(
     that differ from the run's, ModelFormatError for damaged files, BlockingIOError where another process trains in it.
     """
     path, source = expanded(path), None if source is None else as_source(source)
-    if not (path / CONFIG).is_file():
-        return _begin(path, source, recipe, callbacks, given)
-    options = read_options(path)
+    shared = communicator or Communicator()
+    if not shared.first(lambda: (path / CONFIG).is_file()):
+        return _begin(path, source, recipe, callbacks, given, shared)
+    options = shared.first(lambda: read_options(path))
     if source is not None and not isinstance(source, data.Dataset):
         given = given | {"data": source_name(source)}
+    threads = given.pop("threads", None) if options.shards > 1 else options.threads
     config = options.encoded() | {"learning_rate": options.recipe.optimizer.learning_rate}
     if isinstance(recipe, Recipe):
         if recipe != options.recipe:
@@ -148,16 +160,21 @@ def resume(
         raise ValueError(f"{path}: the run was handed its data; pass it as source")
     source = options.data if source is None else source
     assert source is not None
-    with _threads(options.threads), contextlib.ExitStack() as held:
-        if not (path / MODEL).is_file():
-            folder = held.enter_context(RunFolder(path, options, resume=True))
+    with _threads(threads or kernels.get_threads()), contextlib.ExitStack() as held:
+        if not shared.first((path / MODEL).is_file):
+            folder = held.enter_context(RunFolder(path, options, resume=True, keeps=shared.rank == 0))
             folder.take()
-            if not (path / MODEL).is_file():  # another may just have ended it
+            if not shared.first((path / MODEL).is_file):  # another may just have ended it
                 model = build(options.recipe.network, options.backend, options.seed)
-                return _train(model, options, source, callbacks, folder)
-        model = load(path / MODEL, options.backend)
-        _, test = source if isinstance(source, data.Dataset) else data.load(source)
-        return Outcome(model, read_history(path), model.evaluate(test.images, test.labels))
+                return _train(model, options, source, callbacks, folder, shared)
+        return shared.first(lambda: _ended(path, options, source))
+
+
+def _ended(path: Path, options: Options, source: str | os.PathLike[str] | data.Dataset) -> Outcome:
+    """What a run that has ended came to."""
+    model = load(path / MODEL, options.backend)
+    _, test = source if isinstance(source, data.Dataset) else data.load(source)
+    return Outcome(model, read_history(path), model.evaluate(test.images, test.labels))
 
 
 def as_source(source: Source) -> str | os.PathLike[str] | data.Dataset:
@@ -177,16 +194,22 @@ def _threads(n: int) -> Iterator[None]:
 
 
 def _begin(
-    path: Path, source: Any, recipe: str | Recipe | None, callbacks: Sequence[Callback], given: dict[str, Any]
+    path: Path,
+    source: Any,
+    recipe: str | Recipe | None,
+    callbacks: Sequence[Callback],
+    given: dict[str, Any],
+    communicator: Communicator,
 ) -> Outcome:
     """A run that ended before its configuration was written."""
-    if not _is_free(path, missing=False):
+    if not communicator.first(lambda: _is_free(path, missing=False)):
         raise FileNotFoundError(f"{path}: no run there, it has no {CONFIG}")
     if recipe is None:
         raise ValueError(f"{path}: the run had not begun; expected its recipe, to start it")
     options = {name: value for name, value in given.items() if value is not None}
     with _threads(options.pop("threads", kernels.get_threads())):
-        return run(recipe, "strokes" if source is None else source, out=path, callbacks=callbacks, **options)
+        source = "strokes" if source is None else source
+        return run(recipe, source, out=path, callbacks=callbacks, communicator=communicator, **options)
 
 
 def _train(
@@ -195,9 +218,11 @@ def _train(
     source: str | os.PathLike[str] | data.Dataset,
     callbacks: Sequence[Callback],
     folder: RunFolder | None,
+    communicator: Communicator | None,
 ) -> Outcome:
     recipe, watching = options.recipe, checked("run", callbacks)
-    kernels.set_threads(options.threads)  # BLAS's too, since its sums depend on them
+    if options.shards == 1:
+        kernels.set_threads(options.threads)  # BLAS's too, since its sums depend on them
     train, test = source if isinstance(source, data.Dataset) else data.load(source)
     model.check_images(test.images, "test images")
     recipe.loss.check(test.labels, len(test.images), model.output_shape)
@@ -211,7 +236,15 @@ def _train(
     if held_out:
         train, validation = data.split(train, held_out, options.seed)
 
-    trainer = Trainer(model, recipe.optimizer, recipe.loss, recipe.batch_size, recipe.schedule)
+    trainer = Trainer(
+        model,
+        recipe.optimizer,
+        recipe.loss,
+        recipe.batch_size,
+        recipe.schedule,
+        shards=options.shards,
+        communicator=communicator,
+    )
     history = trainer.fit(
         train.images,
         train.labels,
@@ -265,6 +298,7 @@ class Options:
     checkpoint_steps: int | None
     checkpoint_seconds: float | None
     versions: Mapping[str, str] = field(default_factory=versions)
+    shards: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.data, str | None):
@@ -272,6 +306,7 @@ class Options:
         if not isinstance(self.backend, str):
             raise TypeError(f"run: backend is {self.backend!r}, expected one of {', '.join(kernels.names())}")
         shapes.integer("run", "seed", self.seed, 0)
+        shapes.integer("run", "shards", self.shards, 1)
         Checkpoints("", self.checkpoint_steps, self.checkpoint_seconds)
 
     def encoded(self) -> dict[str, Any]:
@@ -283,7 +318,8 @@ class Options:
     @classmethod
     def decoded(cls, config: Any) -> Options:
         """The inverse of `encoded`; LookupError, RecursionError, TypeError or ValueError if it cannot be one."""
-        fields = {name: config[name] for name in cls.__dataclass_fields__}
+        fields = {name: config[name] for name in cls.__dataclass_fields__ if name != "shards"}
+        fields["shards"] = config.get("shards", 1)  # earlier versions had whole batches alone
         seed, held = fields.pop("seed"), fields.pop("versions")
         shapes.integer("run", "seed", seed, 0)  # of any length, unlike the other numbers
         if not isinstance(held, dict) or not all(isinstance(version, str) for version in held.values()):
@@ -423,16 +459,18 @@ class RunFolder(Callback):
     """Keeps a run in a folder, which is made when training begins; every file appears whole or not at all.
 
     It is owned from `take` to the end of the `with` block. What ends well removes the lock's file, and what fails
-    leaves it: who waits for it in that moment would hold a file that is not there.
+    leaves it: who waits for it in that moment would hold a file that is not there. keeps: whether this process keeps
+    it; of several ranks one alone does.
     """
 
-    def __init__(self, path: Path, options: Options, resume: bool = False) -> None:
+    def __init__(self, path: Path, options: Options, resume: bool = False, keeps: bool = True) -> None:
         self.path = path
         self.resume = resume
+        self._keeps = keeps
         self.checkpoints = Checkpoints(path / "checkpoints", options.checkpoint_steps, options.checkpoint_seconds)
         self._options = options
         self._lock: Lock | None = None
-        if not resume:
+        if keeps and not resume:
             self._check_new()
 
     def __enter__(self) -> RunFolder:
@@ -458,6 +496,8 @@ class RunFolder(Callback):
 
     def take(self) -> None:
         """Own the folder, until the `with` block ends. Raises BlockingIOError where another process does."""
+        if not self._keeps:
+            return
         with self._named():
             self._lock = Lock(self.path / LOCK, WAIT, named=True)
 
@@ -474,6 +514,8 @@ class RunFolder(Callback):
             raise FileNotFoundError(f"{self.path}: the run's folder was moved or deleted while it was trained in")
 
     def on_fit_begin(self, trainer: Trainer, total_steps: int) -> None:
+        if not self._keeps:
+            return
         if not self.path.is_dir():
             self.path.mkdir(parents=True, exist_ok=True)
             sync_folder(self.path.parent)
@@ -489,6 +531,8 @@ class RunFolder(Callback):
         self.check_in_place()
 
     def on_epoch_end(self, trainer: Trainer, epoch: Epoch) -> None:
+        if not self._keeps:
+            return
         self.check_in_place()
         lines = []
         for record in trainer.progress.history.epochs:
@@ -497,5 +541,7 @@ class RunFolder(Callback):
         write_atomically(self.path / HISTORY, "".join(lines).encode())
 
     def on_fit_end(self, trainer: Trainer) -> None:
+        if not self._keeps:
+            return
         self.check_in_place()
         trainer.model.save(self.path / MODEL)
