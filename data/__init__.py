@@ -13,6 +13,7 @@ from data import mnist
 from data.augment import Augment
 from data.batches import batches, epoch_order
 from data.csv import read_csv
+from data.disk import DiskArray
 from data.errors import DataFormatError, DataNotFoundError
 from data.files import expanded
 from data.folder import read_folder
@@ -21,13 +22,17 @@ from data.idx import read_idx, write_idx
 from data.images import holds_pictures, read_images, read_labelled
 from data.pictures import read_picture
 from data.splits import Dataset, Split, normalise, split, standardise, statistics
+from data.windows import Reader, WindowOrder
 
 __all__ = [
     "Augment",
     "DataFormatError",
     "DataNotFoundError",
     "Dataset",
+    "DiskArray",
+    "Reader",
     "Split",
+    "WindowOrder",
     "batches",
     "epoch_order",
     "frame",
@@ -46,7 +51,7 @@ __all__ = [
 ]
 
 
-def load(source: str | os.PathLike[str]) -> Dataset:
+def load(source: str | os.PathLike[str], on_disk: bool = False) -> Dataset:
     """Load a data set: train and test, each images (N, H, W, 1) uint8 and labels (N,) uint8.
 
     ``source`` is
@@ -55,7 +60,12 @@ def load(source: str | os.PathLike[str]) -> Dataset:
     - ``"mnist"``: from $TWINKERNELS_DATA, else from the cache, else downloaded;
     - any other path (also ``"./mnist"``): a folder with the four IDX files ``train-images-idx3-ubyte``,
       ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte`` (or with a dot
-      before ``idx``), or with ``mnist_train.csv`` and ``mnist_test.csv``; each plain or .gz.
+      before ``idx``), or with ``mnist_train.csv`` and ``mnist_test.csv``; each plain or .gz; or with
+      ``train-images.npy``, ``train-labels.npy``, ``test-images.npy`` and ``test-labels.npy``, each in one file or
+      in shards ``train-images-00000.npy`` and so on, as many of images as of labels.
+
+    Images of more than 1 GiB are refused, and with ``on_disk`` they stay there, as a DiskArray, which `Trainer.fit`
+    takes.
 
     Raises DataNotFoundError where there is no data, DataFormatError where a file is damaged.
     """
@@ -69,7 +79,7 @@ def load(source: str | os.PathLike[str]) -> Dataset:
     if source == "mnist":
         return mnist.load()
     try:
-        return read_folder(source)
+        return read_folder(source, on_disk)
     except DataNotFoundError as error:
         raise DataNotFoundError(f'load: source is neither "strokes" nor "mnist", and {error}') from None
 

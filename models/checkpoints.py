@@ -105,7 +105,7 @@ def fit_options(
     augment: data.Augment | None,
     total: int,
     last_batch: str,
-    arrays: Sequence[np.ndarray],
+    arrays: Sequence[np.ndarray | data.DiskArray],
 ) -> dict[str, Any]:
     """All that a fit's result follows from, as JSON; of the arrays trained on and evaluated a digest."""
     model = trainer.model
@@ -385,8 +385,11 @@ def _named(arrays: Mapping[str, np.ndarray]) -> Iterator[Part]:
         yield from _contents([arrays[name]])
 
 
-def _contents(arrays: Sequence[np.ndarray]) -> Iterator[Part]:
+def _contents(arrays: Sequence[np.ndarray | data.DiskArray]) -> Iterator[Part]:
     for array in arrays:
+        if isinstance(array, data.DiskArray):
+            yield array.fingerprint()
+            continue
         yield f"{array.dtype} {array.shape}".encode()
         yield np.ascontiguousarray(array).data
 

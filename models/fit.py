@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from .trainer import Trainer
 
 LAST_BATCH = ("keep", "drop", "merge")
+
+LABELS_TOGETHER = 1 << 20
+"""Labels that are checked in one call, where there are more than memory should hold."""
 
 SAMPLES_TOGETHER = 1 << 14
 """Samples of the batches that run in one call: a quarter of a second, after which an interrupt is heard."""
@@ -84,7 +87,10 @@ class Fit:
         if resume and checkpoints is None:
             raise ValueError("Trainer.fit: resume is True and checkpoints is None, expected a models.Checkpoints")
         model.check_images(x)
-        target = loss.check(y, len(x), model.output_shape)
+        if isinstance(x, data.DiskArray):
+            target = self._checked_labels(trainer, x, y)
+        else:
+            target = loss.check(y, len(x), model.output_shape)
         if validation is not None:
             model.check_images(validation[0], "validation images")
             loss.check(validation[1], len(validation[0]), model.output_shape)
@@ -101,14 +107,28 @@ class Fit:
         else:
             total = shapes.integer("Trainer.fit", "iterations", iterations or 0, 1)
         if x.dtype == np.uint8 and model.normalisation is None:
-            model.normalisation = data.statistics((x, np.zeros(len(x))))  # of the images; targets of any shape
+            labels = np.broadcast_to(np.int8(0), len(x))  # of the images; targets have any shape
+            model.normalisation = data.statistics((x, labels))
         if validation is not None:  # uint8 without a normalisation is refused now, not after an epoch
             model.prepare(validation[0][:1], "validation images")
             model.check_range(validation[0], "validation images")
 
         self._trainer = trainer
-        self._x = np.ascontiguousarray(x, None if x.dtype == np.uint8 else model.dtype)
-        self._target = target.copy() if target.dtype.kind in "iu" else target  # a label that changes has been checked
+        self._reader = None
+        if isinstance(x, data.DiskArray):
+            self._reader = reader = data.Reader(
+                x,
+                target,
+                trainer.batch_size + rest,
+                lambda part: loss.check(part, len(part), model.output_shape),
+                None if x.dtype == np.uint8 else model.dtype,
+            )
+            self._x, self._target = reader.images, reader.targets
+        else:
+            self._x = np.ascontiguousarray(x, None if x.dtype == np.uint8 else model.dtype)
+            # A label that changes meanwhile has been checked.
+            self._target = target.copy() if target.dtype.kind in "iu" else target
+        self._samples_in_all = len(x)
         self._per_epoch, self._total = per_epoch, total
         self._merged = last_batch == "merge" and rest > 0 and whole > 0
         self._validation = validation
@@ -126,6 +146,16 @@ class Fit:
         if checkpoints is not None:
             self._checkpointer = Checkpointer(checkpoints, trainer, callbacks, self._options, per_epoch, total, resume)
 
+    @staticmethod
+    def _checked_labels(trainer: Trainer, x: data.DiskArray, y: np.ndarray) -> np.ndarray:
+        """The targets as they were given, checked part by part: of all at once a copy could be too large."""
+        if len(y) != len(x):
+            trainer.loss.check(y, len(x), trainer.model.output_shape)  # which says so
+        for start in range(0, len(x), LABELS_TOGETHER):
+            part = y[start : start + LABELS_TOGETHER]
+            trainer.loss.check(part, len(part), trainer.model.output_shape)
+        return y
+
     def run(self) -> History:
         """From the start, or from where a checkpoint is, to the end."""
         trainer = self._trainer
@@ -138,8 +168,12 @@ class Fit:
             callback.on_fit_begin(trainer, self._total)
         if self._checkpointer and self._resume:
             self._checkpointer.restore()
-        while trainer.progress.done < self._total and not trainer.stop:
-            self._epoch()
+        try:
+            while trainer.progress.done < self._total and not trainer.stop:
+                self._epoch()
+        finally:
+            if self._reader is not None:
+                self._reader.close()
         for callback in self._callbacks:
             callback.on_fit_end(trainer)
         return trainer.progress.history
@@ -148,18 +182,20 @@ class Fit:
         """The epoch that the fit is in, from the batch that it has come to."""
         trainer, progress = self._trainer, self._trainer.progress
         batches = min(self._per_epoch, self._total - (progress.done - progress.position))
-        order = data.epoch_order(len(self._x), trainer.model.seed, trainer.epochs)
+        order = self._order()
+        size, end = trainer.batch_size, self._samples_in_all
         began = time.perf_counter() - progress.seconds
         while progress.position < batches and not trainer.stop:
             whole = self._per_epoch - self._merged - progress.position  # batches of no more than batch_size
             count = max(1, min(self._batches_per_call(), batches - progress.position, whole))
-            indices = order[progress.position * trainer.batch_size :]
-            if whole > 0:
-                indices = indices[: count * trainer.batch_size]
+            start = progress.position * size
+            if self._reader is not None:
+                count = max(1, min(count, self._reader.together(start) // size))
+            here, samples = order(start, min(end, start + count * size) if whole > 0 else end)
             if count > 1:
-                self._batches(indices, count)
+                self._batches(here, count)
             else:
-                self._batch(indices)
+                self._batch(here, samples)
             progress.seconds = time.perf_counter() - began
             for callback in self._callbacks:
                 callback.on_progress(trainer)
@@ -168,6 +204,15 @@ class Fit:
         self._end_epoch()
         if self._checkpointer:
             self._checkpointer.write()
+
+    def _order(self) -> Callable[[int, int], tuple[np.ndarray, np.ndarray]]:
+        """Of a stretch of the epoch: where its samples are in memory, and which of the data set they are."""
+        seed, epoch = self._trainer.model.seed, self._trainer.epochs
+        if self._reader is not None:
+            self._reader.begin(seed, epoch)
+            return self._reader.take
+        order = data.epoch_order(self._samples_in_all, seed, epoch)
+        return lambda start, stop: (order[start:stop], order[start:stop])
 
     def _batches_per_call(self) -> int:
         """How many batches from here on may run in one compiled call, because nobody looks in between."""
@@ -201,23 +246,23 @@ class Fit:
         parts = [indices[i * trainer.batch_size :][: trainer.batch_size] for i in range(count)]
         if not sound:
             for part in parts:
-                self._batch(part)
+                self._batch(part, part)  # none are augmented, which alone asks for their numbers
             return
         trainer.steps += count
         for i, part in enumerate(parts):
             share = math.nan if correct is None else float(correct[i] / len(part))
             progress.add(float(losses[i]), share, len(part))
 
-    def _batch(self, indices: np.ndarray) -> None:
+    def _batch(self, indices: np.ndarray, numbers: np.ndarray) -> None:
         trainer, progress = self._trainer, self._trainer.progress
         before = trainer.skipped
         rate = self._rate(progress.done)
         if trainer.sharded is None:
-            images, target = self._samples(indices)
+            images, target = self._samples(indices, numbers)
             outputs = trainer.run_step(images, target, rate)
             loss, share = float(outputs["loss"]), accuracy(outputs["output"], target)
         else:
-            fill = self._fill(indices) if self._feed is None else self._feed.fill(indices)
+            fill = self._fill(indices, numbers) if self._feed is None else self._feed.fill(indices)
             loss, share = trainer.sharded_step(len(indices), fill, rate)
         if trainer.skipped > before:
             progress.skip()
@@ -226,18 +271,18 @@ class Fit:
         for callback in self._callbacks:
             callback.on_step_end(trainer, loss)
 
-    def _samples(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _samples(self, indices: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Images as the network takes them, and targets."""
         model, images = self._trainer.model, self._x[indices]
         if self._augment is not None:
-            images = self._augment(images, indices, model.seed, self._trainer.epochs, model.backend)
+            images = self._augment(images, numbers, model.seed, self._trainer.epochs, model.backend)
         return model.prepare(images), self._target[indices]
 
-    def _fill(self, indices: np.ndarray) -> Fill:
+    def _fill(self, indices: np.ndarray, numbers: np.ndarray) -> Fill:
         """What writes shards of samples that are made anew in each epoch: a rank makes its own alone."""
 
         def write(start: int, stop: int, executor: Executor) -> None:
-            images, target = self._samples(indices[start:stop])
+            images, target = self._samples(indices[start:stop], numbers[start:stop])
             copied({INPUT: images, "target": target})(0, stop - start, executor)
 
         return write

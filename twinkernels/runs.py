@@ -173,7 +173,7 @@ def resume(
 def _ended(path: Path, options: Options, source: str | os.PathLike[str] | data.Dataset) -> Outcome:
     """What a run that has ended came to."""
     model = load(path / MODEL, options.backend)
-    _, test = source if isinstance(source, data.Dataset) else data.load(source)
+    _, test = source if isinstance(source, data.Dataset) else data.load(source, on_disk=True)
     return Outcome(model, read_history(path), model.evaluate(test.images, test.labels))
 
 
@@ -223,7 +223,7 @@ def _train(
     recipe, watching = options.recipe, checked("run", callbacks)
     if options.shards == 1:
         kernels.set_threads(options.threads)  # BLAS's too, since its sums depend on them
-    train, test = source if isinstance(source, data.Dataset) else data.load(source)
+    train, test = source if isinstance(source, data.Dataset) else data.load(source, on_disk=True)
     model.check_images(test.images, "test images")
     recipe.loss.check(test.labels, len(test.images), model.output_shape)
     validation = None
