@@ -28,8 +28,9 @@ from .classify import probabilities
 from .pages import explore, report
 from .pages.html import check_target
 from .study import page
+from .study.places import load_optuna
 from .study.runner import SEEDS
-from .study.storage import DEFAULTS, load_optuna
+from .study.storage import DEFAULTS
 
 if TYPE_CHECKING:
     from models.communicator import Communicator
@@ -510,9 +511,12 @@ def study_factors(
         typer.Option(min=0, help="Trainings after which to end; 0 writes what there is.", show_default=False),
     ] = None,
     storage: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            parser=expanded, metavar="FILE", help="Optuna's, in SQLite; OUT/study.db if left out.", show_default=False
+            metavar="FILE|URL",
+            help="Optuna's: a file in SQLite, or postgresql://, mysql:// or journal:///PATH for many machines; "
+            "OUT/study.db if left out.",
+            show_default=False,
         ),
     ] = None,
     out: Annotated[Path, typer.Option(parser=expanded, metavar="FOLDER", help="For table and pictures.")] = Path(
