@@ -124,7 +124,7 @@ class File(_Beside):
         def connect() -> sqlite3.Connection:
             connection = sqlite3.connect(self.path, timeout=WAIT, check_same_thread=False)
             try:
-                # A commit need not wait for the disk: a power cut may take the last trials back, and harms nothing more.
+                # A commit need not wait for the disk: a power cut may take the last trials back, and harms no more.
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = NORMAL")
             except sqlite3.DatabaseError:  # no database: Python 3.13 warns of what is left open
@@ -224,21 +224,18 @@ class Server:
         from sqlalchemy.exc import ArgumentError
         from sqlalchemy.pool import NullPool
 
+        kind = url.partition("://")[0].partition("+")[0]
         try:
             parsed = make_url(url)
-        except (ArgumentError, ValueError) as error:
-            raise ValueError(f"--storage is not a URL ({error})") from None
-        self._kind, mark, _ = parsed.drivername.partition("+")
-        if not mark:
-            parsed = parsed.set(drivername=f"{self._kind}+{DRIVERS[self._kind]}")
-        self.name = parsed.render_as_string(hide_password=True)
-        self._url = parsed.render_as_string(hide_password=False)
-        try:
+            if parsed.drivername == kind:
+                parsed = parsed.set(drivername=f"{kind}+{DRIVERS[kind]}")
             self._engine = create_engine(parsed, poolclass=NullPool, isolation_level="AUTOCOMMIT")
         except ImportError as error:
-            raise ValueError(
-                f"{self._kind}:// needs a driver ({error}): pip install 'twinkernels[{self._kind}]'"
-            ) from None
+            raise ValueError(f"{kind}:// needs a driver ({error}): pip install 'twinkernels[{kind}]'") from None
+        except (ArgumentError, ValueError) as error:
+            raise ValueError(f"--storage is no URL of a database ({' '.join(str(error).split())})") from None
+        self._kind, self.name = kind, parsed.render_as_string(hide_password=True)
+        self._url = parsed.render_as_string(hide_password=False)
         self._connections: dict[str, Any] = {}
 
     def make(self) -> None:
