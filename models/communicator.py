@@ -33,6 +33,10 @@ class RankError(ConnectionError):
     """Another process has ended, met an error, or not answered in time."""
 
 
+class _FollowedError(RankError):
+    """Another rank has met an error, which is its to tell."""
+
+
 class Communicator:
     """Processes that train together, each a rank from 0 to size − 1.
 
@@ -47,7 +51,7 @@ class Communicator:
         self.timeout = shapes.number("Communicator", "timeout", timeout, 0.0, above=True)
         self.rank, self.size = 0, 1
         self._failed: dict[int, str] = {}
-        self._told = False
+        self._told, self._reason = False, ""
         self._buffers: dict[tuple[Any, int], np.ndarray] = {}
         self.sent = 0
         """Bytes that this rank has sent."""
@@ -91,7 +95,7 @@ class Communicator:
             self._listen()
             if self._failed:
                 rank = min(self._failed)
-                raise RankError(f"rank {rank} has ended: {self._failed[rank] or 'it waited for others'}")
+                raise _FollowedError(f"rank {rank} has ended: {self._failed[rank] or 'it waited for others'}")
             if now > end:
                 late = sorted({rank for (rank, _), handle in zip(requests, handles, strict=True) if not handle.Test()})
                 raise RankError(
@@ -123,8 +127,8 @@ class Communicator:
         if self.size == 1 or self._told:
             return
         self._told = True
-        text = "" if isinstance(error, RankError) else str(error) or type(error).__name__
-        content = np.frombuffer(text.encode()[:1000], np.uint8)
+        self._reason = "" if isinstance(error, _FollowedError) else str(error) or type(error).__name__
+        content = np.frombuffer(self._reason.encode()[:1000], np.uint8)
         self._last = [self._state.Isend([content, self._mpi.BYTE], rank, _STATE) for rank in self.others]
 
     def verdict(self, grace: float = 2.0) -> tuple[bool, bool]:
@@ -139,7 +143,9 @@ class Communicator:
             self._listen()
             time.sleep(1e-3)
         everybody = len(self._failed) == self.size - 1
-        return all(not text for rank, text in self._failed.items() if rank < self.rank), everybody
+        reasons = self._failed | {self.rank: self._reason}
+        speaker = min([rank for rank, reason in reasons.items() if reason] or reasons)
+        return speaker == self.rank, everybody
 
     def abort(self, status: int) -> None:
         """End all ranks at once: for those that no longer listen."""

@@ -46,11 +46,13 @@ def starter() -> str | None:
 
 
 def start(ranks: int, *arguments: object, several: Sequence[Sequence[object]] = (), **environment: str) -> Any:
-    """Start `python -m ...` on so many ranks, or each of `several` on one; gives the process."""
+    """Start `python -m ...` or `python -c ...` on so many ranks, or each of `several` on one; gives the process."""
     command = [str(starter())]
     for i, each in enumerate(several or [arguments]):
         count = 1 if several else ranks
-        command += [*([":"] if i else []), "-n", str(count), sys.executable, "-m", *map(str, each)]
+        program = list(map(str, each))
+        command += [*([":"] if i else []), "-n", str(count), sys.executable]
+        command += program if program[0] == "-c" else ["-m", *program]
     return subprocess.Popen(
         command,
         cwd=ROOT,
