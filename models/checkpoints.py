@@ -94,7 +94,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-_EARLIER = {"last_batch": "keep", "shards": 1}
+_EARLIER = {"last_batch": "keep", "shards": 1, "sync_batchnorm": False}
 """Options that files of earlier versions do not state."""
 
 
@@ -122,6 +122,7 @@ def fit_options(
         "on_nonfinite": trainer.on_nonfinite,
         "last_batch": last_batch,
         "shards": trainer.shards,
+        "sync_batchnorm": trainer.sync_batchnorm,
         "callbacks": [type(callback).__name__ for callback in _stateful(callbacks)],
     }
     # Read back through JSON, so that it compares equal to what a file holds.

@@ -95,7 +95,7 @@ class Fit:
             model.check_images(validation[0], "validation images")
             loss.check(validation[1], len(validation[0]), model.output_shape)
         whole, rest = divmod(len(x), trainer.batch_size)
-        least = 2 * trainer.shards  # samples of a batch, for each of its shards to have two
+        least = trainer.least_samples
         if trainer.batch_size < least or len(x) < least or (0 < rest < least and last_batch == "keep"):
             part = "" if trainer.shards == 1 else "a shard of "
             trainer.refuse_single_samples(part + ("a batch" if trainer.batch_size < least else "the last batch"))

@@ -23,7 +23,7 @@ from .epochs import source_of
 from .execute import Executor
 from .graph import PREDICT_BATCH, Evaluation, accuracy
 from .nonfinite import NonFiniteError
-from .plan import BATCH, Plan, gradient_name
+from .plan import BATCH, Plan, Step, gradient_name
 
 if TYPE_CHECKING:
     from .layout import Layout
@@ -65,6 +65,9 @@ class ShardedStep:
     statistics of single samples.
     """
 
+    synced = False
+    """Whether batch-norm's statistics are the batch's."""
+
     def __init__(self, trainer: Trainer, count: int, communicator: Communicator) -> None:
         self._trainer, self.count, self.communicator = trainer, count, communicator
         self.blocks = blocks(count, communicator.size)
@@ -101,47 +104,16 @@ class ShardedStep:
         Raises NonFiniteError as the trainer's on_nonfinite says, on all ranks alike.
         """
         trainer, c = self._trainer, self.communicator
-        gradients = trainer.flat_gradients
-        shards, own = self.cut(n), self.own(n)
+        shards = self.cut(n)
         equal = len({shard.size for shard in shards}) == 1
-        owners = {
-            node: rank
-            for rank, block in enumerate(self.blocks)
-            for node in complete(self.count, block)
-            if any(node[0] <= shard.number < node[1] for shard in shards)
-        }
-        figures = np.zeros((len(own), self._width))
-        leaves: dict[tuple[int, int], np.ndarray] = {}
-        sums: list[Sum] = []
-        alone = len(own) == 1  # the only shard's gradients can leave while they are computed
         with np.errstate(all="ignore"):
-            for row, shard in zip(figures, own, strict=True):
-                executor = trainer.executor_for(shard.size)
-                fill(shard.start, shard.stop, executor)
-                stages = self._programs(executor, shard.size)
-                scalars: Scalars = {"step": [self._mask_step(shard)], "learning_rate": [learning_rate]}
-                for i, bucket in enumerate(self._buckets):
-                    stages[i].run(1, scalars)
-                    part = gradients[bucket.piece]
-                    if not equal:
-                        part *= part.dtype.type(shard.size / n)
-                    if alone:
-                        sums.append(Sum(c, {self._node(shard): part}, owners, self.count, part, i))
-                if not alone:
-                    leaf = self._leaves.setdefault(shard.number, np.empty_like(gradients))
-                    leaf[...] = gradients
-                    leaves[shard.number, shard.number + 1] = leaf
-                self._note(row, executor, shard)
-            if not alone:
-                nodes = {node: total(node, leaves) for node, rank in owners.items() if rank == c.rank}
-                for i, (piece, _) in enumerate(self._buckets):
-                    mine = {node: part[piece] for node, part in nodes.items() if part is not None}
-                    sums.append(Sum(c, mine, owners, self.count, gradients[piece], i))
+            figures, sums = self._compute(n, shards, fill, learning_rate, equal)
             counts = [sum(shard.number in block for shard in shards) for block in self.blocks]
             figures = c.rows(figures, counts)
             for pending in sums:
                 pending.finish()
             if equal and len(shards) > 1:
+                gradients = trainer.flat_gradients
                 gradients *= gradients.dtype.type(1 / len(shards))
             weights = [shard.size / n for shard in shards]
             loss = math.fsum(w * found for w, found in zip(weights, figures[:, 0], strict=True))
@@ -154,6 +126,62 @@ class ShardedStep:
             else:
                 trainer.skipped += 1
         return loss, float(figures[:, 1].sum() / n) if self._labelled else math.nan
+
+    def _compute(
+        self, n: int, shards: Sequence[Shard], fill: Fill, learning_rate: float, equal: bool
+    ) -> tuple[np.ndarray, list[Sum]]:
+        """Run this rank's shards; gives their figures, and the sums of gradients that have begun.
+
+        equal: whether all shards are of one size; else their gradients are weighted before they are added.
+        """
+        trainer, c = self._trainer, self.communicator
+        gradients, own = trainer.flat_gradients, self.own(n)
+        figures = np.zeros((len(own), self._width))
+        sums: list[Sum] = []
+        alone = len(own) == 1  # the only shard's gradients can leave while they are computed
+        for row, shard in zip(figures, own, strict=True):
+            executor = trainer.executor_for(shard.size)
+            fill(shard.start, shard.stop, executor)
+            stages = self._programs(executor, shard.size)
+            scalars: Scalars = {"step": [self._mask_step(shard)], "learning_rate": [learning_rate]}
+            for i, bucket in enumerate(self._buckets):
+                stages[i].run(1, scalars)
+                part = gradients[bucket.piece]
+                if not equal:
+                    part *= part.dtype.type(shard.size / n)
+                if alone:
+                    sums.append(Sum(c, {self._node(shard): part}, self._owners(shards), self.count, part, i))
+            if not alone:
+                self._leaf(shard)[...] = gradients
+            self._note(row, executor, shard)
+        return figures, sums if alone else self._sums(shards, own)
+
+    def _sums(self, shards: Sequence[Shard], own: Sequence[Shard]) -> list[Sum]:
+        """Begin to add up the gradients that this rank's shards have left."""
+        c, gradients = self.communicator, self._trainer.flat_gradients
+        owners = self._owners(shards)
+        leaves = {(shard.number, shard.number + 1): self._leaf(shard) for shard in own}
+        nodes = {node: total(node, leaves) for node, rank in owners.items() if rank == c.rank}
+        sums = []
+        for i, (piece, _) in enumerate(self._buckets):
+            mine = {node: part[piece] for node, part in nodes.items() if part is not None}
+            sums.append(Sum(c, mine, owners, self.count, gradients[piece], i))
+        return sums
+
+    def _leaf(self, shard: Shard) -> np.ndarray:
+        """Memory for the gradients of one of this rank's shards, where there are several."""
+        if shard.number not in self._leaves:
+            self._leaves[shard.number] = np.zeros_like(self._trainer.flat_gradients)
+        return self._leaves[shard.number]
+
+    def _owners(self, shards: Sequence[Shard]) -> dict[tuple[int, int], int]:
+        """The rank of every subtree that has samples."""
+        return {
+            node: rank
+            for rank, block in enumerate(self.blocks)
+            for node in complete(self.count, block)
+            if any(node[0] <= shard.number < node[1] for shard in shards)
+        }
 
     def _node(self, shard: Shard) -> tuple[int, int]:
         """The subtree that a rank's only shard fills: others of its block may have no sample."""
@@ -199,7 +227,7 @@ class ShardedStep:
         *_, statistics, optimizer = self._programs(executor, executor.batch_size)
         scalars: Scalars = {"step": [trainer.steps], "learning_rate": [learning_rate]}
         if self._statistics:
-            for row in figures:
+            for row in figures[:1] if self.synced else figures:
                 for value, place in zip(self._statistics, self._places, strict=True):
                     array = executor.array(value, executor.batch_size)
                     array[...] = row[place].reshape(array.shape)
@@ -231,6 +259,108 @@ class ShardedStep:
         shape = tuple(int(size) for size in model.output_shape[1:])
         output = c.rows(model.predict(mine) if len(mine) else np.empty((0, *shape), model.dtype), counts)
         return Evaluation(loss.value(model.kernels, output, target), accuracy(output, target))
+
+
+class SyncedStep(ShardedStep):
+    """A step in shards whose batch-norms take the statistics of the whole batch.
+
+    All shards stop at every batch-norm, and at every backward of one. What the kernel has found of a shard is joined to
+    that of the others, in float64 and in the order of the shards: means and sums of squares as T. F. Chan, G. H. Golub
+    and R. J. LeVeque have them (1979), sums of gradients by the shards' samples.
+    """
+
+    synced = True
+
+    def __init__(self, trainer: Trainer, count: int, communicator: Communicator) -> None:
+        super().__init__(trainer, count, communicator)
+        plan = trainer.executor.plan
+        norms = ("batchnorm", "batchnorm_backward")
+        self._norms = [(i, step) for i, step in enumerate(plan.steps[: plan.updates]) if step.kernel in norms]
+        self._own: dict[int, Executor] = {}
+
+    def _compute(
+        self, n: int, shards: Sequence[Shard], fill: Fill, learning_rate: float, equal: bool
+    ) -> tuple[np.ndarray, list[Sum]]:
+        own = self.own(n)
+        figures = np.zeros((len(own), self._width))
+        counts = [sum(shard.number in block for shard in shards) for block in self.blocks]
+        running = []
+        for shard in own:
+            executor = self._executor(shard)
+            fill(shard.start, shard.stop, executor)
+            places = [*(i + 1 for i, _ in self._norms), executor.plan.updates]
+            key = id(executor), shard.size
+            if key not in self._stages:
+                self._stages[key] = executor.stages(shard.size, places)
+            scalars: Scalars = {"step": [self._mask_step(shard)], "learning_rate": [learning_rate]}
+            running.append((shard, executor, self._stages[key], scalars))
+        for at, (_, step) in enumerate(self._norms):
+            for _, _, stages, scalars in running:
+                stages[at].run(1, scalars)
+            pairs = [(shard, _Norm(executor, step, shard.size)) for shard, executor, _, _ in running]
+            channels = step.dims["d"].channels
+            found = np.array([norm.figures() for _, norm in pairs]).reshape(len(pairs), 2, channels)
+            joined = self.communicator.rows(found, counts)
+            for _, norm in pairs:
+                norm.join(joined, [other.size for other in shards], n)
+        for row, (shard, executor, stages, scalars) in zip(figures, running, strict=True):
+            stages[len(self._norms)].run(1, scalars)
+            if not equal:
+                self._leaf(shard)[...] *= self._leaf(shard).dtype.type(shard.size / n)
+            self._note(row, executor, shard)
+        return figures, self._sums(shards, own)
+
+    def _executor(self, shard: Shard) -> Executor:
+        """One for each of this rank's shards, with gradients of its own."""
+        trainer = self._trainer
+        executor = self._own.get(shard.number)
+        if executor is None or executor.batch_size < shard.size:
+            size = max(shard.size, trainer.executor.batch_size)
+            arrays = trainer.arrays() | trainer.model.arrays(self._leaf(shard))
+            executor = self._own[shard.number] = Executor(trainer.plan, trainer.model.kernels, size, arrays)
+        return executor
+
+
+class _Norm:
+    """A batch-norm that has run on one shard of n samples, forward or backward."""
+
+    def __init__(self, executor: Executor, step: Step, n: int) -> None:
+        self._step = step
+        self._arrays = {name: executor.array(v, n) for name, v in (step.inputs | step.outputs).items()}
+        self._values = n * step.dims["d"].positions
+        self._backward = step.kernel == "batchnorm_backward"
+
+    def figures(self) -> np.ndarray:
+        """Mean and sum of squares, or the gradients by gamma and beta, of each channel: (2, C)."""
+        a = self._arrays
+        if self._backward:
+            return np.array([a["dgamma"], a["dbeta"]], np.float64)
+        return np.array([a["mean"], a["var"].astype(np.float64) * max(self._values - 1, 1)], np.float64)
+
+    def join(self, figures: np.ndarray, sizes: Sequence[int], n: int) -> None:
+        """Make the output what it is with the figures of all shards, (shards, 2, C)."""
+        a, positions = self._arrays, self._step.dims["d"].positions
+        if self._backward:
+            weights = np.array(sizes)[:, None, None] / n
+            dgamma, dbeta = np.array([a["dgamma"], a["dbeta"]]) - (weights * figures).sum(axis=0)
+            if "dx" in a:
+                scale, dtype = a["gamma"] * a["inv_std"] / self._values, a["dx"].dtype
+                normalised = (a["x"] - a["mean"]) * a["inv_std"]
+                a["dx"] += scale * (dbeta.astype(dtype) + normalised * dgamma.astype(dtype))
+            return
+        count, mean, squares = 0, np.zeros(figures.shape[2]), np.zeros(figures.shape[2])
+        for size, (other, more) in zip(sizes, figures, strict=True):
+            m = size * positions
+            apart = other - mean
+            squares += more + apart * apart * (count * m / (count + m))
+            count += m
+            mean += apart * (m / count)
+        a["mean"][...] = mean
+        a["var"][...] = squares / max(count - 1, 1)
+        a["inv_std"][...] = 1 / np.sqrt(squares / count + self._step.dims["eps"])
+        np.subtract(a["x"], a["mean"], out=a["y"])
+        a["y"] *= a["gamma"] * a["inv_std"]
+        a["y"] += a["beta"]
 
 
 class _Bucket(NamedTuple):

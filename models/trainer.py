@@ -32,7 +32,7 @@ from .optimizers import Optimizer
 from .plan import PARAMETERS, state_name
 from .rewrite import checked, rewrite
 from .schedules import Schedule
-from .sharding import Fill, ShardedStep, copied, one_blas_thread
+from .sharding import Fill, ShardedStep, SyncedStep, copied, one_blas_thread
 
 ON_NONFINITE = ("raise", "skip", "ignore")
 GRADIENTS_EVERY = 100
@@ -55,6 +55,8 @@ class Trainer:
     in a fixed order. None: the number of ranks, or one process's batch as a whole.
     communicator: a `Communicator`, or an mpi4py communicator: its ranks share the shards, and all call what one calls,
     with the same arguments. Results depend on the shards alone, not on the ranks and threads that compute them.
+    sync_batchnorm: batch-norm takes the statistics of the whole batch and not of the shard, which is slower: the
+    shards wait for each other at every such layer, and no step is fused.
     `trainer.plan` is the whole step, and print(trainer.plan) lists it. `steps` counts the optimizer's steps, `epochs`
     the epochs, `skipped` the steps left out, and `progress` is where the running fit stands.
 
@@ -62,7 +64,11 @@ class Trainer:
     Python thread at a time; RuntimeError where a second one asks.
     """
 
-    _FIXED = frozenset(("model", "optimizer", "loss", "batch_size", "on_nonfinite", "plan", "shards", "communicator"))
+    _FIXED = frozenset(
+        "model optimizer loss batch_size on_nonfinite plan shards communicator sync_batchnorm".split()  # noqa: SIM905
+    )
+        ("model", "optimizer", "loss", "batch_size", "on_nonfinite", "plan", "shards", "communicator", "sync_batchnorm")
+    )
 
     def __init__(
         self,
@@ -75,6 +81,7 @@ class Trainer:
         on_nonfinite: str = "raise",
         shards: int | None = None,
         communicator: Any = None,
+        sync_batchnorm: bool = False,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -99,7 +106,8 @@ class Trainer:
         self.over_samples = {step.node: step.name for step in norms if step.dims["d"].positions == 1}
         """Nodes that normalise over the samples alone, and by what: of one sample nothing is left."""
         self._rewrites = checked(rewrites)
-        self.plan = rewrite(plain, model.kernels, rewrites)
+        self.sync_batchnorm = shapes.flag("Trainer", "sync_batchnorm", sync_batchnorm) and self.shards > 1
+        self.plan = rewrite(plain, model.kernels, () if self.sync_batchnorm else rewrites)
         if (on_nonfinite == "skip" or self.shards > 1) and (early := self._changed_early()):
             what = "on_nonfinite is 'skip'" if on_nonfinite == "skip" else f"shards is {self.shards}"
             known = "a step is known to be sound; expected 'raise' or 'ignore'"
@@ -122,8 +130,11 @@ class Trainer:
         self.progress = Progress()
         self._larger: Executor | None = None
         self._busy = threading.RLock()
-        self.sharded = ShardedStep(self, self.shards, self.communicator) if self.shards > 1 else None
+        self.sharded: ShardedStep | None = None
         """How a step is taken in shards; None where batches are whole."""
+        if self.shards > 1:
+            sharded = SyncedStep if self.sync_batchnorm else ShardedStep
+            self.sharded = sharded(self, self.shards, self.communicator)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self._FIXED and name in self.__dict__:
@@ -138,7 +149,7 @@ class Trainer:
         counters = {name: getattr(self, name) for name in ("steps", "epochs", "skipped", "progress")}
         if self.communicator.size > 1:
             raise TypeError("Trainer: one of several ranks cannot be copied or pickled; its model can")
-        how = self._rewrites, self.on_nonfinite, self.shards
+        how = self._rewrites, self.on_nonfinite, self.shards, None, self.sync_batchnorm
         settings = (self.optimizer, self.loss, self.batch_size, self.schedule, *how)
         return _restored, (self.model, settings, self.state, self._gradients, counters)
 
@@ -240,9 +251,8 @@ class Trainer:
     def sharded_step(self, n: int, fill: Fill, learning_rate: float) -> tuple[float, float]:
         """`step` in shards, on n samples that `fill` writes; returns the loss and the share of correct predictions."""
         assert self.sharded is not None
-        for shard in self.sharded.cut(n):
-            if shard.size == 1:
-                self.refuse_single_samples("a shard")
+        if n < self.least_samples:
+            self.refuse_single_samples("a shard")
         try:
             return self.sharded.run(n, fill, learning_rate)
         finally:
@@ -287,6 +297,11 @@ class Trainer:
                 f"training: node {name!r} ({layer}) has one value a channel where {where} has one sample, "
                 "expected two or more"
             )
+
+    @property
+    def least_samples(self) -> int:
+        """Of a batch, for whatever takes statistics over its samples to have two."""
+        return 2 if self.sync_batchnorm else 2 * self.shards
 
     def steps_together(self) -> int:
         """How many steps from here on may run in one call: those of which nothing but the loss has to be looked at."""

@@ -121,6 +121,31 @@ def test_what_is_no_number_of_shards_is_refused() -> None:
         Trainer(network(), Adam(0.1), communicator=4)
 
 
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_synced_statistics_are_the_batchs(backend: str) -> None:
+    layers = [Linear(8), BatchNorm(), ReLU(), Linear(6), BatchNorm(momentum=0.3), Linear(3)]
+    dtype = np.float64 if backend == "numpy" else np.float32
+    bound = 1e-11 if backend == "numpy" else 1e-4
+    trainers = [
+        Trainer(Sequential(list(layers), (6,), backend, 1, dtype), models.SGD(0.5), batch_size=24, **options)
+        for options in ({}, {"shards": 5, "sync_batchnorm": True})
+    ]
+    losses = [[trainer.step(X[:n], Y[:n]) for n in (24, 7, 3)] for trainer in trainers]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=bound)
+    whole, synced = (trainer.changing() for trainer in trainers)
+    for name, array in whole.items():
+        np.testing.assert_allclose(synced[name], array, rtol=bound, atol=bound)
+
+
+def test_a_plan_that_is_synced_is_not_a_plan_in_shards() -> None:
+    apart, synced = (
+        Trainer(network(BatchNorm()), Adam(0.1), batch_size=24, shards=3, sync_batchnorm=sync) for sync in (False, True)
+    )
+    assert apart.step(X, Y) != synced.step(X, Y)
+    with pytest.raises(ValueError, match="sync_batchnorm"):
+        Trainer(network(), Adam(0.1), sync_batchnorm=2)  # type: ignore[arg-type]
+
+
 def digests(count: int, works: list[dict[str, Any]], **environment: str) -> list[str]:
     works = [work | {"ranks": count} for work in works]
     if count:
@@ -138,6 +163,8 @@ def test_the_same_bits_for_any_number_of_ranks_and_threads(tmp_path: Path) -> No
     expected = digests(0, works)
     assert len(set(expected)) == 2, "threads changed a bit"
     folders = {backend: tmp_path / backend for backend in ("numpy", "numba")}
+    works.append({"backend": "numpy", "threads": 1, "options": {"sync_batchnorm": True}})
+    expected += digests(0, works[-1:])
     kept = [works[i] | {"folder": str(folders[works[i]["backend"]])} for i in (0, 2)]
     assert digests(2, [*works, *(work | {"until": 5} for work in kept)]) == [*expected, "stopped", "stopped"]
     assert digests(4, [works[1], works[2], *kept], **ranks.TCP) == [
