@@ -65,8 +65,6 @@ class Trainer:
     """
 
     _FIXED = frozenset(
-        "model optimizer loss batch_size on_nonfinite plan shards communicator sync_batchnorm".split()  # noqa: SIM905
-    )
         ("model", "optimizer", "loss", "batch_size", "on_nonfinite", "plan", "shards", "communicator", "sync_batchnorm")
     )
 
