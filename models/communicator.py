@@ -8,7 +8,6 @@ where a communicator of its own is given, and nowhere else.
 from __future__ import annotations
 
 import os
-import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -155,10 +154,10 @@ class Communicator:
     # Small things ------------------------------------------------------------------------------------------
 
     def gather(self, item: T) -> list[T]:
-        """What every rank has given, by rank, on all ranks. Anything that can be pickled."""
+        """What every rank has given, by rank, on all ranks: anything that mpi4py sends."""
         if self.size == 1:
             return [item]
-        content = np.frombuffer(pickle.dumps(item), np.uint8)
+        content = np.frombuffer(self._mpi.pickle.dumps(item), np.uint8)
         sizes = np.zeros(self.size, np.int64)
         sizes[self.rank] = content.size
         moving = [self.receive(sizes[rank : rank + 1], rank, _OBJECT) for rank in self.others]
@@ -169,7 +168,9 @@ class Communicator:
         moving = [self.receive(received[rank], rank, _OBJECT) for rank in self.others]
         moving += [self.send(content, rank, _OBJECT) for rank in self.others]
         self.wait(moving, "an agreement")
-        return [item if rank == self.rank else pickle.loads(part.tobytes()) for rank, part in enumerate(received)]
+        return [
+            item if rank == self.rank else self._mpi.pickle.loads(part.tobytes()) for rank, part in enumerate(received)
+        ]
 
     def first(self, function: Callable[[], T]) -> T:
         """What the function gives on rank 0, where alone it is called, on all ranks; its exception too."""
