@@ -91,4 +91,7 @@ def load_test(source: str | os.PathLike[str], height: int = 28, width: int = 28)
     """
     if source not in ("strokes", "mnist") and (expanded(source).is_file() or holds_pictures(source)):
         return read_labelled(source, height, width)
-    return load(source).test
+    test = load(source, on_disk=True).test
+    if isinstance(test.images, DiskArray):
+        raise DataFormatError(f"{source}: test images {test.images.shape} are too large to be read at once")
+    return test

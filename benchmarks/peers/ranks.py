@@ -1,9 +1,9 @@
 """Training shared by processes: two ranks of one thread beside one process of two, ours and PyTorch's.
 
 `python -m benchmarks.peers.ranks` runs each in processes of its own, one after the other, round after round, on the
-same cores, and writes benchmarks/results/ranks.json. A run's figure is the median of its epochs after the first; a ratio
-is that of a round, and the median over rounds counts. PyTorch trains by DistributedDataParallel over gloo, which is what
-it has for CPUs, on batches that are at hand as tensors; ours gathers its batches from a data set.
+same cores, and writes benchmarks/results/ranks.json. A run's figure is the median of its epochs after the first; a
+ratio is that of a round, and the median over rounds counts. PyTorch trains by DistributedDataParallel over gloo, which
+is what it has for CPUs, on batches that are at hand as tensors; ours gathers its batches from a data set.
 """
 
 from __future__ import annotations
