@@ -64,7 +64,11 @@ def test_what_cannot_be_read_so_is_refused(tmp_path: Path, files: list[Path]) ->
     refused(files[2].read_bytes()[:-1], "implies 20970 bytes of data, found 20969")
     refused(files[2].read_bytes() + b"x", "found 20971")
     refused(np.asfortranarray(IMAGES[..., 0]), "Fortran order")
-    refused(np.array([{}]), "holds object")
+    refused(b"\0\0\x08\x03" + bytes(4) + b"\xff" * 8, "expected at most 1073741824 bytes each")
+    refused(np.array([{}]), r"holds '\|O' in C order")
+    refused(b"\x93NUMPY\x03\x00", r"version \[03 00\]")
+    header = b"{'descr': '<f1', 'fortran_order': False, 'shape': (3,)}"
+    refused(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header, "no type of numbers")
     refused(np.float32(3), "implies")
     refused(np.zeros(3, ">f4"), "byte order of this machine")
     refused(IMAGES[:, 1:], r"rows are \(5, 5, 1\) uint8, those of a.idx \(6, 5, 1\) uint8", files[0])
