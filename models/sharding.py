@@ -88,6 +88,7 @@ class ShardedStep:
         self._places = [slice(end - size, end) for size, end in zip(sizes, np.cumsum([2, *sizes])[1:], strict=True)]
         self._width = 2 + sum(sizes)
         self._leaves: dict[int, np.ndarray] = {}
+        self._subtrees: dict[int, dict[tuple[int, int], int]] = {}
 
     def cut(self, n: int) -> list[Shard]:
         """The shards of a batch of n samples."""
@@ -176,12 +177,17 @@ class ShardedStep:
 
     def _owners(self, shards: Sequence[Shard]) -> dict[tuple[int, int], int]:
         """The rank of every subtree that has samples."""
-        return {
-            node: rank
-            for rank, block in enumerate(self.blocks)
-            for node in complete(self.count, block)
-            if any(node[0] <= shard.number < node[1] for shard in shards)
-        }
+        n = shards[-1].stop
+        if n not in self._subtrees:
+            if len(self._subtrees) > 8:
+                self._subtrees.clear()
+            self._subtrees[n] = {
+                node: rank
+                for rank, block in enumerate(self.blocks)
+                for node in complete(self.count, block)
+                if any(node[0] <= shard.number < node[1] for shard in shards)
+            }
+        return self._subtrees[n]
 
     def _node(self, shard: Shard) -> tuple[int, int]:
         """The subtree that a rank's only shard fills: others of its block may have no sample."""

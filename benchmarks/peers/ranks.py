@@ -25,7 +25,7 @@ import numpy as np
 import kernels
 from kernels.threads import available_cores
 from models import Adam, RMSProp, Trainer
-from models.communicator import Communicator
+from models.communicator import Communicator, Sum
 from models.zoo import build
 
 ROOT = Path(__file__).parents[2]
@@ -113,8 +113,43 @@ def theirs(network: str, batch: int, threads: int, rank: int, size: int, port: i
     return found
 
 
+def sums(communicator: Any) -> dict[int, list[float]]:
+    """Microseconds to add up vectors of so many bytes: in our order, and in MPI's."""
+    from mpi4py import MPI
+
+    ours, found = Communicator(communicator), {}
+    node = {rank: (rank, rank + 1) for rank in range(ours.size)}
+    owners = {node[rank]: rank for rank in node}
+    for size in (8, 1024, 8192, 73_728, 1 << 18, 1_628_160, 1 << 23):
+        own, out = np.ones(size // 4, np.float32), np.empty(size // 4, np.float32)
+
+        def fixed(own: np.ndarray = own, out: np.ndarray = out) -> None:
+            Sum(ours, {node[ours.rank]: own}, owners, ours.size, out).finish()
+
+        def free(own: np.ndarray = own, out: np.ndarray = out) -> None:
+            communicator.Allreduce(own, out, MPI.SUM)
+
+        times: dict[Any, list[float]] = {fixed: [], free: []}
+        for _ in range(100):
+            for function, each in times.items():
+                communicator.Barrier()
+                start = time.perf_counter()
+                function()
+                each.append(1e6 * (time.perf_counter() - start))
+        found[size] = [statistics.median(each) for each in times.values()]
+    return found
+
+
 def worker(how: str, network: str, batch: int, cores: int, rank: int, port: int) -> None:
     """One process of a run; the first prints its times."""
+    if how == "sums":
+        from mpi4py import MPI
+
+        table = sums(MPI.COMM_WORLD)
+        if MPI.COMM_WORLD.Get_rank() == 0:
+            for size, (fixed, free) in table.items():
+                print(f"{size:9,} bytes  in our order {fixed:8.1f} us  in MPI's {free:8.1f} us  {fixed / free:.2f}")
+        return
     if how.startswith("PyTorch"):
         size = cores if how == "PyTorch DDP" else 1
         found = theirs(network, batch, cores // size, rank, size, port)
@@ -129,6 +164,18 @@ def worker(how: str, network: str, batch: int, cores: int, rank: int, port: int)
         print(json.dumps(found))
 
 
+def show_sums(ranks: int, environment: dict[str, str]) -> None:
+    """What adding up vectors takes, in our order and in MPI's."""
+    command = [sys.executable, "-m", "benchmarks.peers.ranks", "--worker", "sums", "", "0", "0", "0", "0"]
+    subprocess.run([mpiexec(), "-n", str(ranks), *command], cwd=ROOT, env=os.environ | environment, check=True)
+
+
+def mpiexec() -> str:
+    """The starter of this Python's own MPI, or the system's."""
+    beside = Path(sys.executable).with_name("mpiexec")
+    return str(beside) if beside.is_file() else "mpiexec"
+
+
 def run(how: str, network: str, batch: int, cores: int) -> float:
     """Microseconds a step."""
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -137,8 +184,7 @@ def run(how: str, network: str, batch: int, cores: int) -> float:
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | (TCP if how == "ranks over TCP" else {})
     count = cores if how == "PyTorch DDP" else 1
     if how.startswith("ranks"):
-        starter = Path(sys.executable).with_name("mpiexec")
-        command = [str(starter) if starter.is_file() else "mpiexec", "-n", str(cores), *command]
+        command = [mpiexec(), "-n", str(cores), *command]
     started = [
         subprocess.Popen([*command, str(rank), str(port)], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
         for rank in range(count)
@@ -156,11 +202,17 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=list(OPTIMIZERS), choices=OPTIMIZERS)
     parser.add_argument("--how", nargs="+", default=list(HOW), choices=HOW)
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--sums", type=int, metavar="RANKS", help="time the sums of so many ranks, and nothing else")
     parser.add_argument("--worker", nargs=6, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
         how, network, *numbers = given.worker
         worker(how, network, *map(int, numbers))
+        return
+    if given.sums:
+        for name, environment in {"shared memory": {}, "TCP on the loopback device": TCP}.items():
+            print(f"{given.sums} ranks, {name}", flush=True)
+            show_sums(given.sums, {"PYTHONPATH": str(ROOT)} | environment)
         return
     cores, kept = available_cores(), {}
     for network in given.networks:
