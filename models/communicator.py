@@ -42,6 +42,8 @@ class Communicator:
     comm: an mpi4py communicator such as `MPI.COMM_WORLD`, of which a duplicate is used; None is this process alone.
     timeout: seconds for which a rank waits for the others; they may have kernels to compile.
 
+    Once a rank has failed, the communicator is of no more use; another one of the same `comm` is.
+
     Raises TypeError or ValueError for anything else. Every method that waits raises RankError where another rank has
     failed, or has not answered within `timeout`.
     """

@@ -82,7 +82,7 @@ class ShardedStep:
             if value.shape[:1] == (BATCH,):
                 raise ValueError(f"Trainer: shards is {count}, but {value.name} is a statistic of single samples")
         self._buckets = _buckets(plan, trainer.model.parameter_layout, trainer.model.dtype.itemsize)
-        self._stages: dict[tuple[int, int], list[Program]] = {}
+        self._stages: dict[tuple[Executor, int], list[Program]] = {}
         self._labelled = len(plan.inputs["target"].shape) == 1 and len(plan.outputs["output"].shape) == 2
         sizes = [math.prod(int(size) for size in value.shape) for value in self._statistics]
         self._places = [slice(end - size, end) for size, end in zip(sizes, np.cumsum([2, *sizes])[1:], strict=True)]
@@ -199,7 +199,7 @@ class ShardedStep:
         return self._trainer.steps * self.count + shard.number + 1
 
     def _programs(self, executor: Executor, n: int) -> list[Program]:
-        key = id(executor), n
+        key = executor, n
         if key not in self._stages:
             if len(self._stages) > 8:
                 self._stages.clear()
@@ -295,7 +295,7 @@ class SyncedStep(ShardedStep):
             executor = self._executor(shard)
             fill(shard.start, shard.stop, executor)
             places = [*(i + 1 for i, _ in self._norms), executor.plan.updates]
-            key = id(executor), shard.size
+            key = executor, shard.size
             if key not in self._stages:
                 self._stages[key] = executor.stages(shard.size, places)
             scalars: Scalars = {"step": [self._mask_step(shard)], "learning_rate": [learning_rate]}
@@ -396,13 +396,13 @@ class Feed:
 
     def __init__(self, inputs: Mapping[str, np.ndarray], normalisation: tuple[float, float] | None) -> None:
         self._inputs, self._normalisation = inputs, normalisation
-        self._programs: dict[tuple[int, int], tuple[Program, np.ndarray]] = {}
+        self._programs: dict[tuple[Executor, int], tuple[Program, np.ndarray]] = {}
 
     def fill(self, indices: np.ndarray) -> Fill:
         """What writes the samples of these indices."""
 
         def write(start: int, stop: int, executor: Executor) -> None:
-            key = id(executor), stop - start
+            key = executor, stop - start
             if key not in self._programs:
                 if len(self._programs) > 8:
                     self._programs.clear()

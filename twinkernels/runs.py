@@ -83,7 +83,7 @@ def run(
     checkpoint_seconds: float | None = 60.0,
     callbacks: Sequence[Callback] = (),
     shards: int | None = None,
-    communicator: Communicator | None = None,
+    communicator: Any = None,
 ) -> Outcome:
     """Train by a recipe, and evaluate on the test images once, after the last epoch.
 
@@ -100,6 +100,7 @@ def run(
     training begins. Raises FileNotFoundError where `out` is moved or deleted meanwhile.
     """
     source = as_source(source)
+    shared = communicator if isinstance(communicator, Communicator) else Communicator(communicator)
     chosen = recipes.get(recipe) if isinstance(recipe, str) else recipe
     options = Options(
         _changed(chosen, epochs, iterations, batch_size, learning_rate, validation),
@@ -109,15 +110,15 @@ def run(
         threads=kernels.get_threads(),
         checkpoint_steps=checkpoint_steps,
         checkpoint_seconds=checkpoint_seconds,
-        shards=communicator.size if shards is None and communicator else shards or 1,
+        shards=shared.size if shards is None else shards,
     )
     model = build(options.recipe.network, options.backend, seed)
     with contextlib.ExitStack() as held:
         kept = None
         if out is not None:
-            kept = RunFolder(expanded(out), options, keeps=communicator is None or communicator.rank == 0)
+            kept = RunFolder(expanded(out), options, keeps=shared.rank == 0)
             held.enter_context(kept)
-        return _train(model, options, source, callbacks, kept, communicator)
+        return _train(model, options, source, callbacks, kept, shared)
 
 
 def resume(
@@ -126,7 +127,7 @@ def resume(
     *,
     recipe: str | Recipe | None = None,
     callbacks: Sequence[Callback] = (),
-    communicator: Communicator | None = None,
+    communicator: Any = None,
     **given: Any,
 ) -> Outcome:
     """Go on with a run that `run(..., out=path)` began: it ends with the bits it would have had.
@@ -141,7 +142,7 @@ def resume(
     that differ from the run's, ModelFormatError for damaged files, BlockingIOError where another process trains in it.
     """
     path, source = expanded(path), None if source is None else as_source(source)
-    shared = communicator or Communicator()
+    shared = communicator if isinstance(communicator, Communicator) else Communicator(communicator)
     if not shared.first(lambda: (path / CONFIG).is_file()):
         return _begin(path, source, recipe, callbacks, given, shared)
     options = shared.first(lambda: read_options(path))
@@ -218,7 +219,7 @@ def _train(
     source: str | os.PathLike[str] | data.Dataset,
     callbacks: Sequence[Callback],
     folder: RunFolder | None,
-    communicator: Communicator | None,
+    communicator: Communicator,
 ) -> Outcome:
     recipe, watching = options.recipe, checked("run", callbacks)
     if options.shards == 1:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import kernels
 import models
 from models import Adam, BatchNorm, Dropout, Linear, ReLU, Sequential, Trainer
 from models.communicator import Communicator, blocks, complete, total
@@ -153,7 +154,22 @@ def digests(count: int, works: list[dict[str, Any]], **environment: str) -> list
         status, out, errors = ranks.ended(process)
         assert status == 0, errors
         return json.loads(out[-1])  # type: ignore[no-any-return]
-    return [ranks.train(work) for work in works]
+    before = kernels.get_threads()
+    try:
+        return [ranks.train(work) for work in works]
+    finally:
+        kernels.set_threads(before)
+
+
+def test_an_executor_that_gives_way_to_a_larger_one_is_not_taken_for_it() -> None:
+    """Merged batches of several sizes, each larger than the one before."""
+    sharded, again = (Trainer(network(BatchNorm()), Adam(0.1), batch_size=8, shards=2) for _ in range(2))
+    for size in (9, 11, 13, 15):
+        sharded.fit(X[:size], Y[:size], epochs=2, last_batch="merge")
+        again._larger = None
+        again.fit(X[:size], Y[:size], epochs=2, last_batch="merge")
+    for name, array in sharded.changing().items():
+        np.testing.assert_array_equal(again.changing()[name], array)
 
 
 @needs_mpi

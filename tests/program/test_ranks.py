@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 import data
 from data import strokes
+from twinkernels import runs
 
 from ..support import ranks
 from ..support.processes import ROOT
@@ -189,6 +191,13 @@ def test_too_many_ranks_are_told_of(base: list[str], begin: Any) -> None:
         errors
         == [f"twinkernels: 2 ranks of {cores} threads share {cores} cores: they wait for each other"][: cores > 1]
     )
+
+
+def test_a_run_of_an_earlier_version_is_one_of_whole_batches(base: list[str], tmp_path: Path) -> None:
+    run(*base, "--iterations", 2, "--shards", 2, "--out", tmp_path / "run")
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert config.pop("shards") == 2
+    assert runs.parse_options(tmp_path, json.dumps(config).encode()).shards == 1
 
 
 def test_mpiexec_without_the_extra_is_one_line(base: list[str]) -> None:
