@@ -299,3 +299,11 @@ def test_six_gigabytes_in_less_than_one(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) < 800
+
+
+@pytest.mark.parametrize("form", ["idx", "csv", "npz", "png"])
+def test_what_stays_on_the_disk_is_not_saved_in_another_form(files: list[Path], tmp_path: Path, form: str) -> None:
+    dataset = data.Dataset((DiskArray.open(*files), LABELS), (IMAGES, LABELS))
+    with pytest.raises(ValueError, match="save: images of train are a DiskArray, expected arrays"):
+        data.save(dataset, tmp_path / "out", form)
+    assert not (tmp_path / "out").exists()
