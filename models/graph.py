@@ -515,6 +515,9 @@ def accuracy(output: np.ndarray, labels: np.ndarray, weights: np.ndarray | None 
         raise ValueError(f"accuracy: labels are {len(labels)}, output has {len(output)} rows; expected one label a row")
     right = output.argmax(axis=1) == labels
     if weights is not None:
+        if not isinstance(weights, np.ndarray) or weights.dtype.kind not in "biuf":
+            raise TypeError(f"accuracy: weights are {weights!r}, expected a numpy array of numbers")
+        shapes.equal("accuracy", "weights", weights.shape, labels.shape, "one a row")
         right = right[weights > 0]
     return float(np.mean(right)) if right.size else math.nan
 

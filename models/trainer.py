@@ -125,14 +125,14 @@ class Trainer:
             if count > limit:
                 raise ValueError(f"Trainer: {count} {of} for {limit} {where}, expected at most as many")
         self._warn_of_softmax()
-        self.learning_rates = None if learning_rates is None else dict(learning_rates)
         self.average = None if average is None else shapes.number("Trainer", "average", average, 0.0, below=1.0)
         self.accumulate = shapes.integer("Trainer", "accumulate", accumulate, 1)
-        self._refuse_with_shards()
         self._parts: tuple[Part, ...] | None = None
-        if self.learning_rates is not None:
+        if learning_rates is not None:
             names = [node.name for node in model.nodes]
-            self._parts = parts_of("Trainer", model.parameter_layout, names, self.learning_rates)
+            self._parts = parts_of("Trainer", model.parameter_layout, names, learning_rates)
+        self.learning_rates = None if learning_rates is None else dict(learning_rates)
+        self._refuse_with_shards()
         plain = lower_training(
             model.architecture, self.loss, optimizer, self.batch_size, parts=self._parts, average=average is not None
         )
