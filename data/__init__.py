@@ -14,6 +14,7 @@ from data.augment import Augment
 from data.batches import batches, epoch_order
 from data.convert import save
 from data.csv import read_csv
+from data.disk import DiskArray
 from data.errors import DataFormatError, DataNotFoundError
 from data.files import expanded
 from data.folder import read_folder
@@ -23,13 +24,18 @@ from data.images import holds_pictures, read_images, read_labelled
 from data.pictures import read_picture, read_pixels
 from data.published import digits
 from data.splits import Dataset, Split, normalise, split, standardise, statistics
+from data.windows import Reader, WindowOrder
+from kernels.shapes import flag
 
 __all__ = [
     "Augment",
     "DataFormatError",
     "DataNotFoundError",
     "Dataset",
+    "DiskArray",
+    "Reader",
     "Split",
+    "WindowOrder",
     "batches",
     "epoch_order",
     "frame",
@@ -50,7 +56,7 @@ __all__ = [
 ]
 
 
-def load(source: str | os.PathLike[str], size: tuple[int, int] | None = None) -> Dataset:
+def load(source: str | os.PathLike[str], size: tuple[int, int] | None = None, on_disk: bool = False) -> Dataset:
     """Load a data set: train and test, each images (N, H, W, 1), in colour (N, H, W, 3), uint8 and labels (N,) uint8.
 
     `classes` of what is returned are the names of the classes, where they are known; `note` says what was made of it.
@@ -61,19 +67,23 @@ def load(source: str | os.PathLike[str], size: tuple[int, int] | None = None) ->
     - ``"mnist"``: from $TWINKERNELS_DATA, else from the cache, else downloaded;
     - any other path (also ``"./mnist"``): a folder with the four IDX files ``train-images-idx3-ubyte``,
       ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte`` (or with a dot
-      before ``idx``), or with ``mnist_train.csv`` and ``mnist_test.csv``; each plain or .gz;
+      before ``idx``), or with ``mnist_train.csv`` and ``mnist_test.csv``; each plain or .gz; or with
+      ``train-images.npy``, ``train-labels.npy``, ``test-images.npy`` and ``test-labels.npy``, each in one file or
+      in shards ``train-images-00000.npy`` and so on, as many of images as of labels;
     - a folder or file of another set as it is published: QMNIST, EMNIST (one split as ``FOLDER/emnist-letters``),
       Fashion-MNIST, Kuzushiji, CIFAR-10 and CIFAR-100 (binary), USPS (libsvm), Kaggle's ``train.csv``, OpenML's CSV
       and ARFF, Keras' ``mnist.npz``, Hugging Face's parquet, pictures as ``{train,test}/LABEL/*.png``;
     - ``"sklearn-digits"``: those that scikit-learn comes with, 8 x 8.
 
     size: (H, W) to which pictures are scaled; unless told their own, or 32 x 32 where these
-    differ or are larger than 64.
+    differ or are larger than 64. Images of more than 1 GiB are refused; with ``on_disk`` those of IDX and .npy files
+    stay there, as a DiskArray, which `Trainer.fit` takes.
 
     Raises DataNotFoundError where there is no data, DataFormatError where a file is damaged.
     """
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f'load: source is {source!r}, expected "strokes", "mnist" or a path')
+    flag("load", "on_disk", on_disk)
     if source == "strokes":
         from data import strokes
 
@@ -84,7 +94,7 @@ def load(source: str | os.PathLike[str], size: tuple[int, int] | None = None) ->
     if source == "sklearn-digits":
         return digits()
     try:
-        return read_folder(source, size)
+        return read_folder(source, size, on_disk)
     except DataNotFoundError as error:
         raise DataNotFoundError(f'load: source is neither "strokes" nor "mnist", and {error}') from None
 
@@ -97,4 +107,7 @@ def load_test(source: str | os.PathLike[str], height: int = 28, width: int = 28)
     path = expanded(source, "load_test: source")
     if source not in ("strokes", "mnist") and (path.is_file() or holds_pictures(source)):
         return read_labelled(source, height, width)
-    return load(source).test
+    test = load(source, on_disk=True).test
+    if isinstance(test.images, DiskArray):
+        raise DataFormatError(f"{source}: test images {test.images.shape} are too large to be read at once")
+    return test

@@ -31,6 +31,9 @@ def save(dataset: Dataset, path: str | os.PathLike[str], form: str | None = None
     chosen = (path.suffix[1:] if path.suffix[1:] in FORMS else "idx") if form is None else form
     if chosen not in FORMS:
         raise ValueError(f"save: form is {form!r}, expected one of {', '.join(FORMS)}")
+    for half, own in dataset._asdict().items():
+        if not isinstance(own.images, np.ndarray):
+            raise ValueError(f"save: images of {half} are a {type(own.images).__name__}, expected arrays")
     shape = dataset.train.images.shape[1:]
     if chosen in ("idx", "csv") and (len(shape) != 3 or shape[2] != 1):
         raise ValueError(f"save: {chosen} holds grey images, these are {shape}; npz and png hold colours")

@@ -41,6 +41,24 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
 
 def parse(stream: BinaryIO, path: Path) -> NDArray[Any]:
     """What `read_idx` returns, from an open stream; ``path`` is for the messages."""
+    shape, dtype = read_header(stream, path)
+    header = f"{path}: IDX header {shape} {dtype.name}"
+    # A zero dimension must not hide others that no array could have.
+    if dtype.itemsize * math.prod(max(n, 1) for n in shape) > MAX_BYTES:
+        raise DataFormatError(f"{header} exceeds the limit of {MAX_BYTES} bytes")
+    size = dtype.itemsize * math.prod(shape)
+    payload = take(stream, size + 1)
+    if len(payload) != size:
+        found = len(payload) if len(payload) < size else "more"
+        raise DataFormatError(f"{header} implies {size} bytes of data, found {found}")
+    array: NDArray[Any] = np.ndarray(shape, dtype, payload)
+    if not dtype.isnative:  # swapped where it lies: a copy would double the memory
+        array = array.byteswap(inplace=True).view(dtype.newbyteorder("="))
+    return array
+
+
+def read_header(stream: BinaryIO, path: Path) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type that a stream's header gives, which then stands at the elements; DataFormatError for none."""
     magic = take(stream, 4)
     if len(magic) < 4 or magic[:2] != b"\0\0":
         raise DataFormatError(
@@ -57,21 +75,7 @@ def parse(stream: BinaryIO, path: Path) -> NDArray[Any]:
     dimensions = take(stream, 4 * rank)
     if len(dimensions) < 4 * rank:
         raise DataFormatError(f"{path}: IDX header ends after {4 + len(dimensions)} of {4 + 4 * rank} bytes")
-    dtype = DTYPES[code]
-    shape = tuple(int.from_bytes(dimensions[at : at + 4], "big") for at in range(0, 4 * rank, 4))
-    header = f"{path}: IDX header {shape} {dtype.name}"
-    # A zero dimension must not hide others that no array could have.
-    if dtype.itemsize * math.prod(max(n, 1) for n in shape) > MAX_BYTES:
-        raise DataFormatError(f"{header} exceeds the limit of {MAX_BYTES} bytes")
-    size = dtype.itemsize * math.prod(shape)
-    payload = take(stream, size + 1)
-    if len(payload) != size:
-        found = len(payload) if len(payload) < size else "more"
-        raise DataFormatError(f"{header} implies {size} bytes of data, found {found}")
-    array: NDArray[Any] = np.ndarray(shape, dtype, payload)
-    if not dtype.isnative:  # swapped where it lies: a copy would double the memory
-        array = array.byteswap(inplace=True).view(dtype.newbyteorder("="))
-    return array
+    return tuple(int.from_bytes(dimensions[at : at + 4], "big") for at in range(0, 4 * rank, 4)), DTYPES[code]
 
 
 def write_idx(path: str | os.PathLike[str], array: NDArray[Any]) -> None:

@@ -8,22 +8,24 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from data.disk import DiskArray
 from kernels.shapes import number
 
 _CHUNK = 1 << 20
 
-
-Pair = tuple[NDArray[Any], NDArray[Any]]
-"""Images and their labels, as a Split or as any two arrays."""
+Pair = tuple[Any, NDArray[Any]]
+"""Images, an array or a DiskArray, and their labels, as a Split or as any two."""
 
 
 class _Images(NamedTuple):
-    images: NDArray[Any]
+    images: Any
     labels: NDArray[Any]
 
 
 class Split(_Images):
     """Images (N, H, W, 1), uint8 as loaded and float32 once normalised, and their labels (N,).
+
+    The images may be a DiskArray.
 
     A pair, ``images, labels = split``. It refuses what would be one thing of a pair and another of its samples: to be
     sliced, and to have a length.
@@ -78,9 +80,10 @@ class Dataset(_Halves):
 def as_split(name: str, value: Pair) -> Split:
     """``value`` as a Split; ``name`` opens the message of the TypeError or ValueError for any other value."""
     parts = list(value) if isinstance(value, tuple | list) else []
-    if len(parts) != 2 or not all(isinstance(part, np.ndarray) for part in parts):
+    if len(parts) != 2 or not (isinstance(parts[0], np.ndarray | DiskArray) and isinstance(parts[1], np.ndarray)):
         raise TypeError(f"{name} is a {type(value).__name__}, expected a pair of arrays (images, labels)")
-    images, labels = parts
+    images: Any = parts[0]
+    labels: Any = parts[1]
     if images.ndim < 1 or labels.ndim != 1 or len(images) != len(labels):
         raise ValueError(f"{name} has images {images.shape} and labels {labels.shape}, expected (N, ...) and (N,)")
     return Split(images, labels)
@@ -105,10 +108,11 @@ def as_count(name: str, value: int, least: int = 0) -> int:
     return count
 
 
-def split(train: tuple[NDArray[Any], NDArray[Any]], count: int, seed: int = 0) -> tuple[Split, Split]:
+def split(train: Pair, count: int, seed: int = 0) -> tuple[Split, Split]:
     """Set ``count`` samples, drawn without replacement, aside for validation: (train, validation).
 
-    Both keep the order of the original. The draw depends on the number of samples, ``count`` and ``seed``.
+    Both keep the order of the original. The draw depends on the number of samples, ``count`` and ``seed``. Of a
+    DiskArray neighbours are drawn together, 64 or fewer.
     Raises ValueError unless 1 <= count < N.
     """
     whole = as_split("split: train", train)
@@ -119,6 +123,8 @@ def split(train: tuple[NDArray[Any], NDArray[Any]], count: int, seed: int = 0) -
         raise ValueError(f"split: count is {count}, expected less than the {total} samples of train")
     # The key keeps this draw apart from whatever else is drawn from the same seed.
     generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=tuple(b"split")))
+    if isinstance(whole.images, DiskArray):
+        return _split_blocks(whole, count, generator)
     held_out = np.zeros(total, bool)
     held_out[generator.permutation(total)[:count]] = True
     return (
@@ -127,28 +133,80 @@ def split(train: tuple[NDArray[Any], NDArray[Any]], count: int, seed: int = 0) -
     )
 
 
-def statistics(train: tuple[NDArray[Any], NDArray[Any]]) -> tuple[float, float]:
+def _split_blocks(whole: Split, count: int, generator: np.random.Generator) -> tuple[Split, Split]:
+    """`split` by blocks of neighbours, so that both halves are read in long rows."""
+    total = len(whole.labels)
+    size = max(1, min(64, count // 64))
+    left, ranges = count, []
+    for block in generator.permutation(-(-total // size)).tolist():
+        start = block * size
+        stop = min(total, start + size, start + left)
+        ranges.append((start, stop))
+        left -= stop - start
+        if not left:
+            break
+    ranges.sort()
+    ends = [0, *(end for pair in ranges for end in pair), total]
+    others = [(start, stop) for start, stop in zip(ends[::2], ends[1::2], strict=True) if start < stop]
+    train, validation = (
+        Split(whole.images.rows(chosen), np.concatenate([whole.labels[start:stop] for start, stop in chosen]))
+        for chosen in (others, ranges)
+    )
+    return train, validation
+
+
+def statistics(train: Pair) -> tuple[float, float]:
     """Mean and standard deviation over every pixel of every image, in pixel units (0 to 255).
 
         mean = sum(p) / n          std = sqrt(sum((p - mean)^2) / n)
 
-    Both sums are taken in float64, chunk by chunk. Raises ValueError for no images, and where std is zero or
-    not finite, since nothing can be divided by it.
+    Both sums are taken in float64, chunk by chunk; of a DiskArray in one pass. Raises ValueError for no images, and
+    where std is zero or not finite, since nothing can be divided by it.
     """
-    pixels = as_split("statistics: train", train).images.reshape(-1)
-    if pixels.size == 0:
+    images = as_split("statistics: train", train).images
+    if 0 in images.shape:
         raise ValueError("statistics: train holds no pixels")
-    chunks = range(0, pixels.size, _CHUNK)
-    mean = math.fsum(pixels[at : at + _CHUNK].sum(dtype=np.float64) for at in chunks) / pixels.size
-    variance = (
-        math.fsum(np.square(pixels[at : at + _CHUNK].astype(np.float64) - mean).sum() for at in chunks) / pixels.size
-    )
+    if isinstance(images, DiskArray):
+        mean, variance = _in_one_pass(images)
+    else:
+        pixels = images.reshape(-1)
+        chunks = range(0, pixels.size, _CHUNK)
+        mean = math.fsum(pixels[at : at + _CHUNK].sum(dtype=np.float64) for at in chunks) / pixels.size
+        squares = (np.square(pixels[at : at + _CHUNK].astype(np.float64) - mean).sum() for at in chunks)
+        variance = math.fsum(squares) / pixels.size
     std = math.sqrt(variance)
     if not 0 < std < math.inf:
         raise ValueError(
             f"statistics: the pixels of train have standard deviation {std} (mean {mean}), expected a positive number"
         )
     return mean, std
+
+
+def _in_one_pass(images: DiskArray) -> tuple[float, float]:
+    """Mean and variance; of uint8 from sums that are exact.
+
+    Of floats a part's own are joined to those of the parts before: T. F. Chan, G. H. Golub, R. J. LeVeque, "Updating
+    formulae and a pairwise algorithm for computing sample variances", 1979.
+    """
+    rows = max(1, _CHUNK // images.row_bytes)
+    parts = (images[at : at + rows].reshape(-1) for at in range(0, len(images), rows))
+    if images.dtype == np.uint8:
+        n = first = second = 0
+        for part in parts:
+            n += part.size
+            first += int(part.sum(dtype=np.uint64))
+            second += int(np.square(part, dtype=np.uint16).sum(dtype=np.uint64))
+        return first / n, (n * second - first * first) / (n * n)
+    n, mean, squares = 0, 0.0, 0.0
+    for part in parts:
+        own = float(part.mean(dtype=np.float64))
+        apart = own - mean
+        squares += float(np.square(part - own, dtype=np.float64).sum()) + apart * apart * n * part.size / (
+            n + part.size
+        )
+        n += part.size
+        mean += apart * part.size / n
+    return mean, squares / n
 
 
 def standardise(images: NDArray[Any], mean: float, std: float) -> NDArray[np.float32]:

@@ -157,17 +157,9 @@ class _Fit:
         self.stopping = m.EarlyStopping()
         self.stopping.on_fit_begin(self.trainer, 6)
         arrays = [X, self.trainer.loss.check(Y, len(X), model.output_shape), X, Y]
+        options = checkpoints.fit_options(self.trainer, [self.stopping], self.trainer.schedule, None, 6, "keep", arrays)
         self.checkpointer = checkpoints.Checkpointer(
-            m.Checkpoints("nowhere"),
-            self.trainer,
-            [self.stopping],
-            self.trainer.schedule,
-            3,
-            6,
-            arrays,
-            None,
-            True,
-            "keep",
+            m.Checkpoints("nowhere"), self.trainer, [self.stopping], options, 3, 6, True
         )
 
     def go_on(self, state: checkpoints.State) -> None:
@@ -183,6 +175,14 @@ class _Fit:
 
 
 _begun = cache(_Fit)
+
+
+def _on_disk(content: bytes) -> None:
+    """Rows that are read as they are asked for; IDX files are read by the same header as in memory."""
+    found = data.DiskArray.open(_file(content))
+    assert len(found) * found.row_bytes <= len(content)
+    assert found[:].shape == found.shape
+    found.fingerprint()
 
 
 def _file(content: bytes) -> Path:
@@ -205,6 +205,7 @@ def _memory() -> tuple[int, Path]:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "idx": _idx,
     "idx_gz": _idx_gz,
+    "disk": _on_disk,
     "csv": _csv,
     "csv_gz": _csv_gz,
     "picture": _picture,
@@ -235,6 +236,16 @@ def _idx_seeds() -> list[bytes]:
             for shape in ((3,), (2, 2, 2)):
                 data.write_idx(path, np.arange(np.prod(shape)).reshape(shape).astype(dtype))
                 contents.append(path.read_bytes())
+    return contents
+
+
+def _on_disk_seeds() -> list[bytes]:
+    contents = _idx_seeds()[:2]
+    for version in (1, 0), (2, 0):
+        for dtype in (np.uint8, np.float32):
+            stream = io.BytesIO()
+            np.lib.format.write_array(stream, np.arange(12, dtype=dtype).reshape(3, 2, 2), version)
+            contents.append(stream.getvalue())
     return contents
 
 
@@ -454,6 +465,7 @@ def _history_seeds() -> list[bytes]:
 _SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "idx": _idx_seeds,
     "idx_gz": lambda: [gzip.compress(content, mtime=0) for content in _idx_seeds()],
+    "disk": _on_disk_seeds,
     "csv": _csv_seeds,
     "csv_gz": lambda: [gzip.compress(content, mtime=0) for content in _csv_seeds()],
     "picture": _picture_seeds,

@@ -6,6 +6,7 @@ How it runs         `lowering` writes it with a `builder` into a `plan`, whose o
                     parameters, `rewrite` fuses steps, `execute` runs them in `locks`' turns, `epochs` over a data set
 How it learns       `trainer` takes steps, of `parts` at rates of their own, `fit` loops over epochs; `callbacks`,
                     `logs`, `history`, `nonfinite`, `rates`, `gradcheck`
+Where it runs       `sharding` cuts its batches, which a `communicator`'s processes share
 How it lasts        `encoding`, `saving`, `loading`; `checkpoints` of a running fit
 
 >>> from models import Sequential, Linear, ReLU
@@ -19,6 +20,7 @@ from .architecture import Architecture
 from .builder import PlanBuilder
 from .callbacks import Callback, EarlyStopping
 from .checkpoints import Checkpoints
+from .communicator import Communicator, RankError
 from .encoding import ModelFormatError
 from .exchange.torch_reader import from_torch
 from .gradcheck import GradientCheck, gradcheck
@@ -129,6 +131,7 @@ __all__ = [
     "Callback",
     "Checkpoints",
     "Clip",
+    "Communicator",
     "Concat",
     "Constant",
     "Conv2d",
@@ -189,6 +192,7 @@ __all__ = [
     "PlanBuilder",
     "Power",
     "RMSProp",
+    "RankError",
     "ReLU",
     "ReLU6",
     "Reciprocal",

@@ -48,10 +48,11 @@ class Callback:
 
 
 class EpochLines(Callback):
-    """Prints a line an epoch: what `Trainer.fit(..., verbose=True)` adds."""
+    """Prints a line an epoch, of several ranks on the first: what `Trainer.fit(..., verbose=True)` adds."""
 
     def on_epoch_end(self, trainer: Trainer, epoch: Epoch) -> None:
-        print(epoch, flush=True)
+        if trainer.communicator.rank == 0:
+            print(epoch, flush=True)
 
 
 def checked(where: str, callbacks: Iterable[Callback]) -> list[Callback]:

@@ -94,59 +94,77 @@ def versions() -> dict[str, str]:
     return found
 
 
-_EARLIER = {"last_batch": "keep", "learning_rates": None, "average": None, "accumulate": 1}
+_EARLIER = {
+    "last_batch": "keep",
+    "learning_rates": None,
+    "average": None,
+    "accumulate": 1,
+    "shards": 1,
+    "sync_batchnorm": False,
+}
 """Options that files of earlier versions do not state."""
 
 
+def fit_options(
+    trainer: Trainer,
+    callbacks: Sequence[Callback],
+    schedule: Schedule,
+    augment: data.Augment | None,
+    total: int,
+    last_batch: str,
+    arrays: Sequence[np.ndarray | data.DiskArray],
+) -> dict[str, Any]:
+    """All that a fit's result follows from, as JSON; of the arrays trained on and evaluated a digest."""
+    model = trainer.model
+    options = {
+        "data": _digest(_contents(arrays)),
+        "backend": model.backend,
+        "model": describe(model),
+        "optimizer": encode(trainer.optimizer),
+        "loss": encode(trainer.loss),
+        "schedule": encode(schedule),
+        "augment": encode(augment),
+        "batch_size": trainer.batch_size,
+        "steps": total,
+        "on_nonfinite": trainer.on_nonfinite,
+        "learning_rates": trainer.learning_rates,
+        "average": trainer.average,
+        "accumulate": trainer.accumulate,
+        "last_batch": last_batch,
+        "shards": trainer.shards,
+        "sync_batchnorm": trainer.sync_batchnorm,
+        "callbacks": [type(callback).__name__ for callback in _stateful(callbacks)],
+    }
+    # Read back through JSON, so that it compares equal to what a file holds.
+    found: dict[str, Any] = json.loads(json.dumps(options))
+    return found
+
+
 class Checkpointer:
-    """Writes and reads the checkpoints of one fit."""
+    """Writes and reads the checkpoints of one fit; of several ranks the first does, for all."""
 
     def __init__(
         self,
         checkpoints: Checkpoints,
         trainer: Trainer,
         callbacks: Sequence[Callback],
-        schedule: Schedule,
+        options: Mapping[str, Any],
         per_epoch: int,
         total: int,
-        arrays: Sequence[np.ndarray],
-        augment: data.Augment | None,
         resume: bool,
-        last_batch: str,
     ) -> None:
-        """`arrays` are those trained on and evaluated. Raises FileExistsError unless the folder is free or resumed."""
+        """options: the fit's. Raises FileExistsError unless the folder is free or resumed."""
+        self._keeps = trainer.communicator.rank == 0
         self._folder, self._checkpoints = Path(checkpoints.folder), checkpoints
         if (epochs := -(-total // per_epoch)) > MAX_EPOCHS:
             raise ValueError(f"Trainer.fit: {epochs} epochs, expected at most {MAX_EPOCHS} with checkpoints")
-        if not resume and checkpoints.files():
+        if self._keeps and not resume and checkpoints.files():
             raise FileExistsError(f"{self._folder} holds the checkpoints of a fit; expected a new folder, or resume")
         self._begun = False
         self._trainer = trainer
         self._callbacks = callbacks
         self._total, self._per_epoch = total, per_epoch
-        model = trainer.model
-        # Read back through JSON, so that it compares equal to what a file holds.
-        self._options = json.loads(
-            json.dumps(
-                {
-                    "data": _digest(_contents(arrays)),
-                    "backend": model.backend,
-                    "model": describe(model),
-                    "optimizer": encode(trainer.optimizer),
-                    "loss": encode(trainer.loss),
-                    "schedule": encode(schedule),
-                    "augment": encode(augment),
-                    "batch_size": trainer.batch_size,
-                    "steps": total,
-                    "on_nonfinite": trainer.on_nonfinite,
-                    "learning_rates": trainer.learning_rates,
-                    "average": trainer.average,
-                    "accumulate": trainer.accumulate,
-                    "last_batch": last_batch,
-                    "callbacks": [type(callback).__name__ for callback in _stateful(callbacks)],
-                }
-            )
-        )
+        self._options = options
         self._written = time.monotonic()
 
     # Writing -----------------------------------------------------------------------------------------------
@@ -169,6 +187,8 @@ class Checkpointer:
         Raises NonFiniteError instead of writing a bad one; OSError, also where the folder that was written to is gone:
         it is not made twice.
         """
+        if not self._keeps:
+            return
         self._trainer.refuse_nonfinite()
         if not self._begun:  # no sooner: a fit that another forestalls in this folder must not have touched it
             if not self._folder.is_dir():
@@ -231,17 +251,20 @@ class Checkpointer:
 
         Raises ValueError for a checkpoint of another fit, ModelFormatError if there are some and none is readable.
         """
+        state = self._trainer.communicator.first(self._newest)
+        if state is not None:
+            self._apply(state)
+
+    def _newest(self) -> State | None:
         files = self._checkpoints.files()
         for path in files:
             try:
-                state = self._read(path)
+                return self._read(path)
             except ModelFormatError as error:
                 _log.warning("%s; trying the one before", harmless(str(error)))
-            else:
-                self._apply(state)
-                return
         if files:
             raise ModelFormatError(f"{self._folder}: none of its {len(files)} checkpoints is readable")
+        return None
 
     def _read(self, path: Path) -> State:
         """A checkpoint's state, all of it checked against the fit's own before it is read."""
@@ -296,7 +319,7 @@ class Checkpointer:
     def _warn(self, path: Path, contents: dict[str, Any]) -> None:
         now = versions() | {"threads": kernels.get_threads()}
         then = contents["versions"] | {"threads": contents["threads"]}
-        if self._trainer.model.backend != "numpy":
+        if self._trainer.model.backend != "numpy" or self._trainer.sharded is not None:
             then |= {"threads": now["threads"]}  # NumPy's sums alone depend on them
         changed = [f"{name} {_short(then.get(name))} (now {now[name]})" for name in now if then.get(name) != now[name]]
         if changed:
@@ -377,8 +400,11 @@ def _named(arrays: Mapping[str, np.ndarray]) -> Iterator[Part]:
         yield from _contents([arrays[name]])
 
 
-def _contents(arrays: Sequence[np.ndarray]) -> Iterator[Part]:
+def _contents(arrays: Sequence[np.ndarray | data.DiskArray]) -> Iterator[Part]:
     for array in arrays:
+        if isinstance(array, data.DiskArray):
+            yield array.fingerprint()
+            continue
         yield f"{array.dtype} {array.shape}".encode()
         yield np.ascontiguousarray(array).data
 

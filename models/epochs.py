@@ -110,13 +110,13 @@ def _kept(
 ) -> _Kept:
     kept = executor.kept
     if not isinstance(kept, _Kept) or not kept.serves(inputs, normalisation, samples, batches):
-        sources = {name: _source(executor, name, array, normalisation) for name, array in inputs.items()}
+        sources = {name: source_of(executor, name, array, normalisation) for name, array in inputs.items()}
         order, losses, counts = np.empty(samples, np.int64), np.empty(batches), np.empty(batches, np.int64)
         kept = executor.kept = _Kept(dict(inputs), normalisation, sources, order, losses, counts)
     return kept
 
 
-def _source(
+def source_of(
     executor: Executor, name: str, array: np.ndarray, normalisation: tuple[float, float] | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """A set as batches are gathered from it; and for uint8 images, what each level becomes."""

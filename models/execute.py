@@ -5,6 +5,7 @@ Where the backend can, the bound steps become a program: one call from Python fo
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -233,6 +234,15 @@ class Executor:
             return Calls(self.calls(n)).times(rounds)
         return np.concatenate([computing, bound.updating.times(rounds)])
 
+    def stages(self, n: int, places: Sequence[int]) -> list[Program]:
+        """The steps on n samples, cut before these places: a program of each part, to be run one after the other.
+
+        Whoever runs them fills the arrays of the inputs, keeps other threads out, and has no constants in the plan.
+        """
+        calls = self.calls(n)
+        ends = [0, *places, len(calls)]
+        return [self.program(calls[start:end]) for start, end in itertools.pairwise(ends)]
+
     def run_rounds(
         self,
         n: int,
@@ -260,7 +270,7 @@ class Executor:
                     fill()
                 self._renew_constants(version)
                 if program is None:
-                    program = self._program(before) + bound.computing + bound.updating + self._program(after)
+                    program = self.program(before) + bound.computing + bound.updating + self.program(after)
                 program.run(rounds, scalars)
                 return program
             finally:
@@ -290,13 +300,13 @@ class Executor:
         if not 1 <= n <= self.batch_size:
             raise ValueError(f"Executor: n is {n}, expected 1 to {self.batch_size}, the batch size")
         if self._constants is None:
-            self._constants = self._program([self._call(step, self.batch_size) for step in self.plan.constants])
+            self._constants = self.program([self._call(step, self.batch_size) for step in self.plan.constants])
         if n not in self._bounds:
             if len(self._bounds) > 8:  # batch sizes vary without bound where a model serves requests
                 self._bounds.clear()
             plan, calls = self.plan, self.calls(n)
             parts = calls[: plan.updates], calls[plan.updates :]
-            computing, updating = map(self._program, parts)
+            computing, updating = map(self.program, parts)
             if not self.compiled:
                 computing, updating = map(Calls, parts)
             self._bounds[n] = _Bound(
@@ -307,7 +317,7 @@ class Executor:
             )
         return self._bounds[n]
 
-    def _program(self, calls: Sequence[Call]) -> Program:
+    def program(self, calls: Sequence[Call]) -> Program:
         """The calls as a compiled program, or a plain one; all of an executor's are of the same kind."""
         program = self.kernels.program(calls) if self.compiled else None
         self.compiled = program is not None

@@ -310,6 +310,7 @@ class Graph:
         the model has no normalisation.
         """
         self.check_images(x, name)
+        x = x[:] if isinstance(x, data.DiskArray) else x
         assert isinstance(x, np.ndarray)
         if x.dtype == np.uint8:
             if self.normalisation is None:
@@ -322,7 +323,7 @@ class Graph:
 
     def check_images(self, x: object, name: str = "x") -> None:
         """Raise TypeError or ValueError unless x is a batch of images for this model."""
-        if not isinstance(x, np.ndarray):
+        if not isinstance(x, np.ndarray | data.DiskArray):
             raise TypeError(f"{name} is a {type(x).__name__}, expected a numpy array{_array_hint(name, x)}")
         if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
             raise TypeError(f"{name} has dtype {x.dtype}, expected uint8 images or floats{_dtype_hint(name, x)}")
@@ -332,12 +333,13 @@ class Graph:
         if len(x) == 0:
             raise ValueError(f"{name} has an empty batch (shape {x.shape}), expected at least one sample")
 
-    def check_range(self, x: np.ndarray, name: str = "x") -> None:
+    def check_range(self, x: np.ndarray | data.DiskArray, name: str = "x") -> None:
         """Warn of floats that the model's normalisation cannot have made of pixels, as x / 255 or pixels themselves."""
         self._range_checked = True
         if self.normalisation is None or x.dtype == np.uint8:
             return
         mean, std = self.normalisation
+        x = x[:PREDICT_BATCH] if isinstance(x, data.DiskArray) else x
         low, high = -mean / std, (255 - mean) / std
         slack = 0.01 * (high - low)
         smallest, largest = float(x.min()), float(x.max())
@@ -348,7 +350,7 @@ class Graph:
                 stacklevel=3,
             )
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
+    def predict(self, x: np.ndarray | data.DiskArray) -> np.ndarray:
         """The model's output for every sample, in inference mode: logits (N, classes) for a classifier.
 
         x: as in `prepare`; float images must be normalised as the model's training images were. The first ones are
@@ -376,7 +378,11 @@ class Graph:
         return inference
 
     def evaluate(
-        self, x: np.ndarray, y: np.ndarray, loss: Loss | None = None, sample_weight: np.ndarray | None = None
+        self,
+        x: np.ndarray | data.DiskArray,
+        y: np.ndarray,
+        loss: Loss | None = None,
+        sample_weight: np.ndarray | None = None,
     ) -> Evaluation:
         """Loss (cross-entropy unless told) and accuracy over a whole set, in inference mode; x as for `predict`.
 
@@ -474,9 +480,9 @@ def _array_hint(name: str, x: object) -> str:
     return f"; numpy.asarray({name}) makes one" if isinstance(x, list | tuple) else ""
 
 
-def _dtype_hint(name: str, x: np.ndarray) -> str:
+def _dtype_hint(name: str, x: np.ndarray | data.DiskArray) -> str:
     """How numbers of another kind may become what a model takes."""
-    if x.dtype.kind not in "iub" or not x.size:
+    if not isinstance(x, np.ndarray) or x.dtype.kind not in "iub" or not x.size:
         return ""
     if x.dtype.kind != "b" and x.min() >= 0 and x.max() <= 255:
         return f"; pixels are {name}.astype(numpy.uint8)"
@@ -509,6 +515,9 @@ def accuracy(output: np.ndarray, labels: np.ndarray, weights: np.ndarray | None 
         raise ValueError(f"accuracy: labels are {len(labels)}, output has {len(output)} rows; expected one label a row")
     right = output.argmax(axis=1) == labels
     if weights is not None:
+        if not isinstance(weights, np.ndarray) or weights.dtype.kind not in "biuf":
+            raise TypeError(f"accuracy: weights are {weights!r}, expected a numpy array of numbers")
+        shapes.equal("accuracy", "weights", weights.shape, labels.shape, "one a row")
         right = right[weights > 0]
     return float(np.mean(right)) if right.size else math.nan
 

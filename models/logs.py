@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 class CSVLog(Callback):
     """Keeps the epochs of a fit in a CSV file, a line each under the names of `Epoch`'s fields.
 
-    The file is whole after every epoch; a fit that is resumed goes on in it. What was not measured is left empty.
+    The file is whole after every epoch; a fit that is resumed goes on in it. What was not measured is left empty. Of
+    several ranks the first keeps it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = expanded(path)
 
     def on_epoch_end(self, trainer: Trainer, epoch: Epoch) -> None:
+        if trainer.communicator.rank:
+            return
         names = [field.name for field in dataclasses.fields(Epoch)]
         lines = [",".join(names)]
         for record in trainer.progress.history.epochs:
@@ -43,7 +46,7 @@ class TensorBoardLog(Callback):
     """Writes the epochs of a fit as events that TensorBoard shows; nothing of TensorBoard's is needed to write them.
 
     folder: of this fit, one of several below the folder that TensorBoard is shown. Every fit writes a file of its own;
-    the step of each value is the optimizer's.
+    the step of each value is the optimizer's. Of several ranks the first writes.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -51,11 +54,15 @@ class TensorBoardLog(Callback):
         self._path: Path | None = None
 
     def on_fit_begin(self, trainer: Trainer, total_steps: int) -> None:
+        if trainer.communicator.rank:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         self._path = self.folder / f"events.out.tfevents.{int(time.time())}.{uuid4().hex[:8]}"
         self._write(_field(3, b"brain.Event:2"))
 
     def on_epoch_end(self, trainer: Trainer, epoch: Epoch) -> None:
+        if trainer.communicator.rank:
+            return
         names = ("loss", "accuracy", "validation_loss", "validation_accuracy", "learning_rate")
         found = {name: getattr(epoch, name) for name in names}
         measured = {name: value for name, value in found.items() if value is not None and not math.isnan(value)}

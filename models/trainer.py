@@ -20,6 +20,7 @@ from . import nonfinite
 from .callbacks import Callback, EpochLines
 from .callbacks import checked as checked_callbacks
 from .checkpoints import Checkpoints
+from .communicator import Communicator
 from .execute import Executor
 from .fit import Fit
 from .graph import Graph
@@ -34,6 +35,7 @@ from .parts import Part, parts_of
 from .plan import AVERAGE, AVERAGE_MOMENTUM, GRADIENTS, PARAMETERS, WEIGHTS, state_name
 from .rewrite import checked, rewrite
 from .schedules import Schedule
+from .sharding import Fill, ShardedStep, SyncedStep, copied, one_blas_thread
 
 ON_NONFINITE = ("raise", "skip", "ignore")
 GATHERED = "gathered"
@@ -60,6 +62,13 @@ class Trainer:
     average: the weight of the old in a moving average of the parameters, such as 0.999, which begins with those of the
     first step; `averaged` gives the model that has them.
     accumulate: batches whose gradients are averaged before the optimizer steps.
+    shards: parts into which a batch is cut, each with a mask and batch statistics of its own; their gradients are added
+    in a fixed order. None: the number of ranks, or one process's batch as a whole. Two and more are refused with
+    losses that weigh samples, learning_rates, average and accumulate.
+    communicator: a `Communicator`, or an mpi4py communicator: its ranks share the shards, and all call what one calls,
+    with the same arguments. Results depend on the shards alone, not on the ranks and threads that compute them.
+    sync_batchnorm: batch-norm takes the statistics of the whole batch and not of the shard, which is slower: the
+    shards wait for each other at every such layer, and no step is fused.
     `trainer.plan` is the whole step, and print(trainer.plan) lists it. `steps` counts the optimizer's steps, `epochs`
     the epochs, `skipped` the steps left out, and `progress` is where the running fit stands.
 
@@ -78,6 +87,9 @@ class Trainer:
             "learning_rates",
             "average",
             "accumulate",
+            "shards",
+            "communicator",
+            "sync_batchnorm",
         )
     )
 
@@ -93,6 +105,9 @@ class Trainer:
         learning_rates: Mapping[str, float] | None = None,
         average: float | None = None,
         accumulate: int = 1,
+        shards: int | None = None,
+        communicator: Any = None,
+        sync_batchnorm: bool = False,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -103,14 +118,21 @@ class Trainer:
                 raise TypeError(f"Trainer: {name} is {value!r}, expected a models.{kind.__name__}")
         self.on_nonfinite = shapes.word("Trainer", "on_nonfinite", on_nonfinite, ON_NONFINITE)
         self.batch_size = shapes.integer("Trainer", "batch_size", batch_size, 1)
+        self.communicator = communicator if isinstance(communicator, Communicator) else Communicator(communicator)
+        self.shards = self.communicator.size if shards is None else shapes.integer("Trainer", "shards", shards, 1)
+        for count, of in ((self.communicator.size, "ranks"), (self.shards, "shards")):
+            limit, where = (self.shards, "shards") if of == "ranks" else (self.batch_size, "samples a batch")
+            if count > limit:
+                raise ValueError(f"Trainer: {count} {of} for {limit} {where}, expected at most as many")
         self._warn_of_softmax()
-        self.learning_rates = None if learning_rates is None else dict(learning_rates)
         self.average = None if average is None else shapes.number("Trainer", "average", average, 0.0, below=1.0)
         self.accumulate = shapes.integer("Trainer", "accumulate", accumulate, 1)
         self._parts: tuple[Part, ...] | None = None
-        if self.learning_rates is not None:
+        if learning_rates is not None:
             names = [node.name for node in model.nodes]
-            self._parts = parts_of("Trainer", model.parameter_layout, names, self.learning_rates)
+            self._parts = parts_of("Trainer", model.parameter_layout, names, learning_rates)
+        self.learning_rates = None if learning_rates is None else dict(learning_rates)
+        self._refuse_with_shards()
         plain = lower_training(
             model.architecture, self.loss, optimizer, self.batch_size, parts=self._parts, average=average is not None
         )
@@ -118,17 +140,20 @@ class Trainer:
         self.over_samples = {step.node: step.name for step in norms if step.dims["d"].positions == 1}
         """Nodes that normalise over the samples alone, and by what: of one sample nothing is left."""
         self._rewrites = checked(rewrites)
-        self.plan = rewrite(plain, model.kernels, rewrites)
-        if on_nonfinite == "skip" and (early := self._changed_early()):
+        self.sync_batchnorm = shapes.flag("Trainer", "sync_batchnorm", sync_batchnorm) and self.shards > 1
+        self.plan = rewrite(plain, model.kernels, () if self.sync_batchnorm else rewrites)
+        if (on_nonfinite == "skip" or self.shards > 1) and (early := self._changed_early()):
+            what = "on_nonfinite is 'skip'" if on_nonfinite == "skip" else f"shards is {self.shards}"
+            known = "a step is known to be sound; expected 'raise' or 'ignore'"
             raise ValueError(
-                f"Trainer: on_nonfinite is 'skip', but {', '.join(early)} must change before a step is known to be "
-                "sound; expected 'raise' or 'ignore'"
+                f"Trainer: {what}, but {', '.join(early)} must change before "
+                + (known if on_nonfinite == "skip" else "all shards are done; expected 1")
             )
         size = model.parameter_layout.size
         self._gradients = memory.zeros(size, model.dtype)
         kept = [*optimizer.state, *([AVERAGE] if average is not None else []), *([GATHERED] if accumulate > 1 else [])]
         self.state = {name: memory.zeros(size, model.dtype) for name in kept}
-        self.executor = Executor(self.plan, model.kernels, self.batch_size, self.arrays())
+        self.executor = Executor(self.plan, model.kernels, -(-self.batch_size // self.shards), self.arrays())
         statistics = (step for step in self.plan.steps if step.phase == "statistics")
         self._batch_statistics = [value for step in statistics for value in step.inputs.values()]
         self.steps = 0
@@ -142,6 +167,11 @@ class Trainer:
         self.progress = Progress()
         self._larger: Executor | None = None
         self._busy = threading.RLock()
+        self.sharded: ShardedStep | None = None
+        """How a step is taken in shards; None where batches are whole."""
+        if self.shards > 1:
+            sharded = SyncedStep if self.sync_batchnorm else ShardedStep
+            self.sharded = sharded(self, self.shards, self.communicator)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self._FIXED and name in self.__dict__:
@@ -156,6 +186,8 @@ class Trainer:
         return f"<p>{html.escape(repr(self))}</p>{self.model.summary()._repr_html_()}"
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self.communicator.size > 1:
+            raise TypeError("Trainer: one of several ranks cannot be copied or pickled; its model can")
         counters = {name: getattr(self, name) for name in ("steps", "epochs", "skipped", "gathered", "progress")}
         settings = (
             self.optimizer,
@@ -167,8 +199,23 @@ class Trainer:
             self.learning_rates,
             self.average,
             self.accumulate,
+            self.shards,
+            None,
+            self.sync_batchnorm,
         )
         return _restored, (self.model, settings, self.state, self._gradients, counters)
+
+    def _refuse_with_shards(self) -> None:
+        """Raise ValueError for what a step in shards would compute otherwise than one of whole batches."""
+        given = {
+            "a loss that weighs samples (weighted, class_weights or ignore_index)": self.loss.by_weight,
+            "learning_rates": self.learning_rates is not None,
+            "average": self.average is not None,
+            "accumulate": self.accumulate > 1,
+        }
+        if self.shards > 1 and (found := [name for name, there in given.items() if there]):
+            what = f"shards is {self.shards} (one a rank unless told)"
+            raise ValueError(f"Trainer: {what} with {' and '.join(found)}, expected shards=1, on one rank")
 
     def _warn_of_softmax(self) -> None:
         nodes = {node.name: node.layer for node in self.model.nodes}
@@ -223,6 +270,11 @@ class Trainer:
         flat = (self._gradients, *self.changing().values())
         return self.executor.bytes + sum(array.nbytes for array in flat)
 
+    @property
+    def flat_gradients(self) -> np.ndarray:
+        """The gradients as one vector, writable: for steps alone."""
+        return self._gradients
+
     def gradients(self) -> dict[str, np.ndarray]:
         """Copies of the last step's gradients by parameter name."""
         return {name: view.copy() for name, view in self.model.parameter_layout.views(self._gradients).items()}
@@ -273,7 +325,34 @@ class Trainer:
             rate = shapes.number("Trainer.step", "learning_rate", learning_rate, 0.0)
         weights = self.loss.weights("Trainer.step", target, sample_weight)
         with self.alone():
-            return float(self.run_step(self.model.prepare(x), target, rate, weights)["loss"])
+            images = self.model.prepare(x)
+            if self.sharded is None:
+                return float(self.run_step(images, target, rate, weights)["loss"])
+            with self.together():
+                return self.sharded_step(len(x), copied({INPUT: images, "target": target}), rate)[0]
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What shards need around their steps, and the ranks told where this one fails."""
+        if self.sharded is None:
+            yield
+            return
+        try:
+            with one_blas_thread() if self.model.backend == "numpy" else contextlib.nullcontext():
+                yield
+        except BaseException as error:
+            self.communicator.fail(error)
+            raise
+
+    def sharded_step(self, n: int, fill: Fill, learning_rate: float) -> tuple[float, float]:
+        """`step` in shards, on n samples that `fill` writes; returns the loss and the share of correct predictions."""
+        assert self.sharded is not None
+        if n < self.least_samples:
+            self.refuse_single_samples("a shard")
+        try:
+            return self.sharded.run(n, fill, learning_rate)
+        finally:
+            self.changed()
 
     def run_step(
         self, x: np.ndarray, target: np.ndarray, learning_rate: float, weights: np.ndarray | None = None
@@ -282,7 +361,7 @@ class Trainer:
         outputs."""
         if len(x) == 1:
             self.refuse_single_samples("a batch")
-        executor = self._executor_for(len(x))
+        executor = self.executor_for(len(x))
         inputs = {INPUT: x, "target": target} | ({} if weights is None else {WEIGHTS: weights})
         steps = self.scalars(self.steps + 1, np.array([learning_rate], np.float64)).items()
         scalars: dict[str, Any] = {name: values.item() for name, values in steps}
@@ -293,8 +372,8 @@ class Trainer:
                     return False
                 self.steps += 1
                 return True
-            if self.on_nonfinite == "raise" or not nonfinite.is_finite(self.model.arrays()[PARAMETERS]):
-                raise NonFiniteError(self._diagnosis(inputs, float(outputs["loss"]), scalars))
+            if self.on_nonfinite == "raise" or not self.is_finite():
+                raise NonFiniteError(self.diagnosis(inputs, float(outputs["loss"]), scalars, self.steps + 1))
             self.skipped += 1
             return False
 
@@ -318,9 +397,9 @@ class Trainer:
         self.gathered = 0
         return True
 
-    def _executor_for(self, n: int) -> Executor:
+    def executor_for(self, n: int) -> Executor:
         """The executor, or one for a larger batch, which only the last of an epoch can be."""
-        if n <= self.batch_size:
+        if n <= self.executor.batch_size:
             return self.executor
         if self._larger is None or self._larger.batch_size < n:
             self._larger = Executor(self.plan, self.model.kernels, n, self.arrays())
@@ -335,23 +414,37 @@ class Trainer:
                 "expected two or more"
             )
 
+    @property
+    def least_samples(self) -> int:
+        """Of a batch, for whatever takes statistics over its samples to have two."""
+        return 2 if self.sync_batchnorm else 2 * self.shards
+
     def steps_together(self) -> int:
         """How many steps from here on may run in one call: those of which nothing but the loss has to be looked at."""
         if self.on_nonfinite == "skip" or self.accumulate > 1 or not self.executor.compiled:
             return 1
         return GRADIENTS_EVERY - 1 - self.steps % GRADIENTS_EVERY if self.on_nonfinite == "raise" else sys.maxsize
 
+    def is_finite(self) -> bool:
+        """Whether all parameters are finite numbers."""
+        return nonfinite.is_finite(self.model.arrays()[PARAMETERS])
+
+    def looks_at_gradients(self) -> bool:
+        """Whether the next step's gradients and batch statistics are looked at, besides its loss."""
+        return self.on_nonfinite == "skip" or (self.steps + 1) % GRADIENTS_EVERY == 0
+
     def _is_sound(self, executor: Executor, outputs: dict[str, np.ndarray], n: int) -> bool:
         if self.on_nonfinite == "ignore":
             return True
         if not math.isfinite(outputs["loss"]):
             return False
-        if self.on_nonfinite == "raise" and (self.steps + 1) % GRADIENTS_EVERY:
+        if not self.looks_at_gradients():
             return True
         statistics = (executor.array(value, n) for value in self._batch_statistics)
         return all(map(nonfinite.is_finite, (self._gradients, *statistics)))
 
-    def _diagnosis(self, inputs: dict[str, np.ndarray], loss: float, scalars: dict[str, float]) -> str:
+    def diagnosis(self, inputs: dict[str, np.ndarray], loss: float, scalars: dict[str, float], step: int) -> str:
+        """What there is to say of a bad step, whose inputs are run again layer by layer."""
         n = len(inputs[INPUT])
         twin = Trainer(
             self.model.to("numpy"),
@@ -367,7 +460,7 @@ class Trainer:
         what = f"loss is {loss}" if not math.isfinite(loss) else "gradients or statistics are not finite"
         where = f"first not finite is {found}" if found else "on the NumPy backend the same batch stays finite"
         rate = scalars["learning_rate"]
-        return f"training: {what} at step {scalars['step']}, learning rate {rate:g}; replayed by layer, {where}"
+        return f"training: {what} at step {step}, learning rate {rate:g}; replayed by layer, {where}"
 
     def fit(
         self,
@@ -404,7 +497,7 @@ class Trainer:
         chosen = self.schedule if schedule is None else schedule
         callbacks = checked_callbacks("Trainer.fit", callbacks)
         callbacks += [EpochLines()] if shapes.flag("Trainer.fit", "verbose", verbose) else []
-        with self.alone():
+        with self.alone(), self.together():
             fit = Fit(
                 self,
                 x,

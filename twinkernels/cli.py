@@ -17,20 +17,37 @@ import kernels
 from data.convert import FORMS
 from data.files import expanded, write_atomically
 from data.images import pictures_in
+from models.checkpoints import versions
 from models.encoding import harmless
 from models.exchange.formats import SAFETENSORS, kind_of
 from models.loading import load
 from models.nonfinite import NonFiniteError
 
-from . import __version__, foreign, inputs, plots, precompile, profile, recipes, runs, start, streams, study, terminal
+from . import (
+    __version__,
+    foreign,
+    inputs,
+    plots,
+    precompile,
+    profile,
+    ranks,
+    recipes,
+    runs,
+    start,
+    streams,
+    study,
+    terminal,
+)
 from .classify import name_of, probabilities
 from .pages import explore, report
 from .pages.html import check_target
 from .study import page
+from .study.places import load_optuna
 from .study.runner import SEEDS
-from .study.storage import DEFAULTS, load_optuna
+from .study.storage import DEFAULTS
 
 if TYPE_CHECKING:
+    from models.communicator import Communicator
     from models.graph import Graph
 
     from .bench.declare import Case
@@ -156,8 +173,23 @@ def train(
     checkpoint_seconds: Annotated[
         float | None, typer.Option(min=0, help="Seconds between checkpoints within an epoch.", show_default="60")
     ] = None,
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Parts of a batch, which decide the result whoever computes them. If left out: the run's, or the "
+            "number of ranks that mpiexec starts.",
+            show_default=False,
+        ),
+    ] = None,
+    time_limit: Annotated[
+        float, typer.Option(min=1, help="Seconds after which a rank that does not answer ends the others.")
+    ] = 300.0,
 ) -> None:
-    """Train by a recipe; print the accuracy on the test images."""
+    """Train by a recipe; print the accuracy on the test images.
+
+    mpiexec -n 2 twinkernels train ... has two processes share the work.
+    """
     given: dict[str, Any] = {
         "recipe": recipe,
         "backend": backend,
@@ -169,25 +201,52 @@ def train(
         "validation": validation,
         "checkpoint_steps": checkpoint_steps,
         "checkpoint_seconds": checkpoint_seconds,
+        "shards": shards,
     }
+    with ranks.joined(time_limit) as communicator:
+        _train(given, source, threads, out, resume, communicator)
+
+
+def _train(
+    given: dict[str, Any],
+    source: str | None,
+    threads: int | None,
+    out: Path | None,
+    resume: Path | None,
+    communicator: Communicator,
+) -> None:
+    """What `train` does on one rank; the first one speaks."""
+    ranks.agree(communicator, given | {"source": source, "out": out, "resume": resume} | versions())
     if out is not None and resume is not None and out.absolute() != resume.absolute():
         raise ValueError(f"--out {out} and --resume {resume} name two runs, expected one")
     if source is None:
-        source = "strokes" if resume is None else runs.own_data(resume)
-    with contextlib.closing(terminal.TrainingProgress(source)) as progress:
+        kept = resume  # for those who look into the folder on rank 0 alone
+        source = "strokes" if kept is None else communicator.first(lambda: runs.own_data(kept))
+    speaks = communicator.rank == 0
+    with contextlib.closing(terminal.TrainingProgress(source, shown=speaks)) as progress:
+        callbacks = [progress] if speaks else []
+        if communicator.size > 1 and (warning := ranks.share_cores(communicator, threads)) and speaks:
+            _complain(warning)
         if resume is not None:
             with _interruptible(resume):
-                outcome = runs.resume(resume, source, threads=threads, callbacks=[progress], **given)
-            if not progress.began:
+                outcome = runs.resume(
+                    resume, source, threads=threads, callbacks=callbacks, communicator=communicator, **given
+                )
+            if speaks and not progress.began:
                 terminal.say(f"{resume} has ended, nothing to resume")
             out = resume
         else:
-            if recipe is None:
+            if given["recipe"] is None:
                 raise ValueError("Missing argument 'RECIPE': a name that `twinkernels list` shows")
-            _set_threads(threads)
+            if communicator.size == 1:
+                _set_threads(threads)
             options = {name: value for name, value in given.items() if value is not None}
             with _interruptible(out):
-                outcome = runs.run(options.pop("recipe"), source, out=out, callbacks=[progress], **options)
+                outcome = runs.run(
+                    options.pop("recipe"), source, out=out, callbacks=callbacks, communicator=communicator, **options
+                )
+    if not speaks:
+        return
     terminal.say(f"test loss {outcome.test.loss:.4f} on {source}")
     terminal.say(f"kept in {out}" if out else "model not kept: --out RUN keeps it")
     print(f"test accuracy {outcome.test.accuracy:.4f}")
@@ -527,9 +586,12 @@ def study_factors(
         typer.Option(min=0, help="Trainings after which to end; 0 writes what there is.", show_default=False),
     ] = None,
     storage: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            parser=expanded, metavar="FILE", help="Optuna's, in SQLite; OUT/study.db if left out.", show_default=False
+            metavar="FILE|URL",
+            help="Optuna's: a file in SQLite, or postgresql://, mysql:// or journal:///PATH for many machines; "
+            "OUT/study.db if left out.",
+            show_default=False,
         ),
     ] = None,
     out: Annotated[Path, typer.Option(parser=expanded, metavar="FOLDER", help="For table and pictures.")] = Path(
@@ -715,6 +777,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if message:
         with contextlib.suppress(OSError):
             _complain(message)
+    ranks.end(status)
     sys.exit(status)
 
 
@@ -727,6 +790,8 @@ def _outcome(arguments: Sequence[str]) -> tuple[int, str]:
             command.invoke(context)
     except typer.Exit as ended:
         return ended.exit_code, ""
+    except ranks.Silent as ended:
+        return ended.status, ""
     except SystemExit:  # how rich says that nobody reads what it prints
         return BROKEN_PIPE, ""
     except typer.TyperException as error:

@@ -26,6 +26,7 @@ from kernels import shapes
 from models import losses, optimizers, schedules
 from models.callbacks import Callback, checked
 from models.checkpoints import Checkpoints, versions
+from models.communicator import Communicator
 from models.encoding import ModelFormatError, construct, encode, harmless, printable
 from models.graph import DEFAULT_BACKEND, Evaluation, Graph
 from models.history import MAX_EPOCHS, Epoch, History
@@ -84,6 +85,8 @@ def run(
     checkpoint_steps: int | None = None,
     checkpoint_seconds: float | None = 60.0,
     callbacks: Sequence[Callback] = (),
+    shards: int | None = None,
+    communicator: Any = None,
 ) -> Outcome:
     """Train by a recipe, and evaluate on the test images once, after the last epoch.
 
@@ -93,12 +96,14 @@ def run(
     over the new length.
     out: a new folder, which then holds config.json, history.jsonl (a line an epoch), checkpoints and, at the end,
     model.safetensors. checkpoint_steps, checkpoint_seconds: how often within an epoch, see `Checkpoints`.
+    shards, communicator: of the trainer; of several ranks, which all call this alike, the first keeps the run.
 
     Raises ValueError for an unknown name and for data that does not fit the network, FileExistsError where `out`
     is there already, BlockingIOError where another process trains in it, and what `data.load` raises; all of it before
     training begins. Raises FileNotFoundError where `out` is moved or deleted meanwhile.
     """
     source = as_source(source)
+    shared = communicator if isinstance(communicator, Communicator) else Communicator(communicator)
     chosen = recipes.get(recipe) if isinstance(recipe, str) else recipe
     options = Options(
         _changed(chosen, epochs, iterations, batch_size, learning_rate, validation),
@@ -108,12 +113,15 @@ def run(
         threads=kernels.get_threads(),
         checkpoint_steps=checkpoint_steps,
         checkpoint_seconds=checkpoint_seconds,
+        shards=shared.size if shards is None else shards,
     )
     build(options.recipe.network, options.backend, seed)  # a name that is none is answered before the data is read
-    if out is None:
-        return _train(options, source, callbacks, None)
-    with RunFolder(expanded(out), options) as folder:
-        return _train(options, source, callbacks, folder)
+    with contextlib.ExitStack() as held:
+        kept = None
+        if out is not None:
+            kept = RunFolder(expanded(out), options, keeps=shared.rank == 0)
+            held.enter_context(kept)
+        return _train(options, source, callbacks, kept, shared)
 
 
 def resume(
@@ -122,9 +130,12 @@ def resume(
     *,
     recipe: str | Recipe | None = None,
     callbacks: Sequence[Callback] = (),
+    communicator: Any = None,
     **given: Any,
 ) -> Outcome:
-    """Go on with a run that `run(..., out=path)` began, on as many threads: it ends with the bits it would have had.
+    """Go on with a run that `run(..., out=path)` began: it ends with the bits it would have had.
+
+    On as many threads, unless the run is one in shards: that goes on with any number of threads and ranks.
 
     A run without a checkpoint starts over; of one that has ended, the model, history and test figures are given.
     source: the data set, where the run was handed a loaded one. callbacks: those of the run. recipe, given: options of
@@ -134,11 +145,13 @@ def resume(
     that differ from the run's, ModelFormatError for damaged files, BlockingIOError where another process trains in it.
     """
     path, source = expanded(path), None if source is None else as_source(source)
-    if not (path / CONFIG).is_file():
-        return _begin(path, source, recipe, callbacks, given)
-    options = read_options(path)
+    shared = communicator if isinstance(communicator, Communicator) else Communicator(communicator)
+    if not shared.first(lambda: (path / CONFIG).is_file()):
+        return _begin(path, source, recipe, callbacks, given, shared)
+    options = shared.first(lambda: read_options(path))
     if source is not None and not isinstance(source, data.Dataset):
         given = given | {"data": source_name(source)}
+    threads = given.pop("threads", None) if options.shards > 1 else options.threads
     config = options.encoded() | {"learning_rate": options.recipe.optimizer.learning_rate}
     if isinstance(recipe, Recipe):
         if recipe != options.recipe:
@@ -151,15 +164,20 @@ def resume(
         raise ValueError(f"{path}: the run was handed its data; pass it as source")
     source = options.data if source is None else source
     assert source is not None
-    with _threads(options.threads), contextlib.ExitStack() as held:
-        if not (path / MODEL).is_file():
-            folder = held.enter_context(RunFolder(path, options, resume=True))
+    with _threads(threads or kernels.get_threads()), contextlib.ExitStack() as held:
+        if not shared.first((path / MODEL).is_file):
+            folder = held.enter_context(RunFolder(path, options, resume=True, keeps=shared.rank == 0))
             folder.take()
-            if not (path / MODEL).is_file():  # another may just have ended it
-                return _train(options, source, callbacks, folder)
-        model = load(path / MODEL, options.backend)
-        _, test = source if isinstance(source, data.Dataset) else data.load(source)
-        return Outcome(model, read_history(path), model.evaluate(test.images, test.labels))
+            if not shared.first((path / MODEL).is_file):  # another may just have ended it
+                return _train(options, source, callbacks, folder, shared)
+        return shared.first(lambda: _ended(path, options, source))
+
+
+def _ended(path: Path, options: Options, source: str | os.PathLike[str] | data.Dataset) -> Outcome:
+    """What a run that has ended came to."""
+    model = load(path / MODEL, options.backend)
+    _, test = source if isinstance(source, data.Dataset) else data.load(source, on_disk=True)
+    return Outcome(model, read_history(path), model.evaluate(test.images, test.labels))
 
 
 def as_source(source: Source) -> str | os.PathLike[str] | data.Dataset:
@@ -179,16 +197,22 @@ def _threads(n: int) -> Iterator[None]:
 
 
 def _begin(
-    path: Path, source: Any, recipe: str | Recipe | None, callbacks: Sequence[Callback], given: dict[str, Any]
+    path: Path,
+    source: Any,
+    recipe: str | Recipe | None,
+    callbacks: Sequence[Callback],
+    given: dict[str, Any],
+    communicator: Communicator,
 ) -> Outcome:
     """A run that ended before its configuration was written."""
-    if not _is_free(path, missing=False):
+    if not communicator.first(lambda: _is_free(path, missing=False)):
         raise FileNotFoundError(f"{path}: no run there, it has no {CONFIG}")
     if recipe is None:
         raise ValueError(f"{path}: the run had not begun; expected its recipe, to start it")
     options = {name: value for name, value in given.items() if value is not None}
     with _threads(options.pop("threads", kernels.get_threads())):
-        return run(recipe, "strokes" if source is None else source, out=path, callbacks=callbacks, **options)
+        source = "strokes" if source is None else source
+        return run(recipe, source, out=path, callbacks=callbacks, communicator=communicator, **options)
 
 
 def _model(options: Options, dataset: data.Dataset) -> Graph:
@@ -207,11 +231,13 @@ def _train(
     source: str | os.PathLike[str] | data.Dataset,
     callbacks: Sequence[Callback],
     folder: RunFolder | None,
+    communicator: Communicator,
 ) -> Outcome:
     recipe, watching = options.recipe, checked("run", callbacks)
-    kernels.set_threads(options.threads)  # BLAS's too, since its sums depend on them
-    dataset = source if isinstance(source, data.Dataset) else data.load(source)
-    if dataset.note:
+    if options.shards == 1:
+        kernels.set_threads(options.threads)  # BLAS's too, since its sums depend on them
+    dataset = source if isinstance(source, data.Dataset) else data.load(source, on_disk=True)
+    if dataset.note and communicator.rank == 0:
         _log.warning("%s", harmless(dataset.note))
     train, test = dataset
     model = _model(options, dataset)
@@ -227,7 +253,15 @@ def _train(
     if held_out:
         train, validation = data.split(train, held_out, options.seed)
 
-    trainer = Trainer(model, recipe.optimizer, recipe.loss, recipe.batch_size, recipe.schedule)
+    trainer = Trainer(
+        model,
+        recipe.optimizer,
+        recipe.loss,
+        recipe.batch_size,
+        recipe.schedule,
+        shards=options.shards,
+        communicator=communicator,
+    )
     history = trainer.fit(
         train.images,
         train.labels,
@@ -281,6 +315,7 @@ class Options:
     checkpoint_steps: int | None
     checkpoint_seconds: float | None
     versions: Mapping[str, str] = field(default_factory=versions)
+    shards: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.data, str | None):
@@ -288,6 +323,7 @@ class Options:
         if not isinstance(self.backend, str):
             raise TypeError(f"run: backend is {self.backend!r}, expected one of {', '.join(kernels.names())}")
         shapes.integer("run", "seed", self.seed, 0)
+        shapes.integer("run", "shards", self.shards, 1)
         Checkpoints(".", self.checkpoint_steps, self.checkpoint_seconds)
 
     def encoded(self) -> dict[str, Any]:
@@ -299,7 +335,8 @@ class Options:
     @classmethod
     def decoded(cls, config: Any) -> Options:
         """The inverse of `encoded`; LookupError, RecursionError, TypeError or ValueError if it cannot be one."""
-        fields = {name: config[name] for name in cls.__dataclass_fields__}
+        fields = {name: config[name] for name in cls.__dataclass_fields__ if name != "shards"}
+        fields["shards"] = config.get("shards", 1)  # earlier versions had whole batches alone
         seed, held = fields.pop("seed"), fields.pop("versions")
         shapes.integer("run", "seed", seed, 0)  # of any length, unlike the other numbers
         if not isinstance(held, dict) or not all(isinstance(version, str) for version in held.values()):
@@ -439,16 +476,18 @@ class RunFolder(Callback):
     """Keeps a run in a folder, which is made when training begins; every file appears whole or not at all.
 
     It is owned from `take` to the end of the `with` block. What ends well removes the lock's file, and what fails
-    leaves it: who waits for it in that moment would hold a file that is not there.
+    leaves it: who waits for it in that moment would hold a file that is not there. keeps: whether this process keeps
+    it; of several ranks one alone does.
     """
 
-    def __init__(self, path: Path, options: Options, resume: bool = False) -> None:
+    def __init__(self, path: Path, options: Options, resume: bool = False, keeps: bool = True) -> None:
         self.path = path
         self.resume = resume
+        self._keeps = keeps
         self.checkpoints = Checkpoints(path / "checkpoints", options.checkpoint_steps, options.checkpoint_seconds)
         self._options = options
         self._lock: Lock | None = None
-        if not resume:
+        if keeps and not resume:
             self._check_new()
 
     def __enter__(self) -> RunFolder:
@@ -474,6 +513,8 @@ class RunFolder(Callback):
 
     def take(self) -> None:
         """Own the folder, until the `with` block ends. Raises BlockingIOError where another process does."""
+        if not self._keeps:
+            return
         with self._named():
             self._lock = Lock(self.path / LOCK, WAIT, named=True)
 
@@ -490,6 +531,8 @@ class RunFolder(Callback):
             raise FileNotFoundError(f"{self.path}: the run's folder was moved or deleted while it was trained in")
 
     def on_fit_begin(self, trainer: Trainer, total_steps: int) -> None:
+        if not self._keeps:
+            return
         if not self.path.is_dir():
             self.path.mkdir(parents=True, exist_ok=True)
             sync_folder(self.path.parent)
@@ -505,6 +548,8 @@ class RunFolder(Callback):
         self.check_in_place()
 
     def on_epoch_end(self, trainer: Trainer, epoch: Epoch) -> None:
+        if not self._keeps:
+            return
         self.check_in_place()
         lines = []
         for record in trainer.progress.history.epochs:
@@ -513,5 +558,7 @@ class RunFolder(Callback):
         write_atomically(self.path / HISTORY, "".join(lines).encode())
 
     def on_fit_end(self, trainer: Trainer) -> None:
+        if not self._keeps:
+            return
         self.check_in_place()
         trainer.model.save(self.path / MODEL)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import kernels
 from kernels.compiling import on_compile
 from models.callbacks import Callback
 from models.encoding import harmless
@@ -93,13 +94,14 @@ def compiling() -> Iterator[list[str]]:
 class TrainingProgress(Callback):
     """A line an epoch, which names the data, and a bar for its steps; before them, what is being compiled."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, shown: bool = True) -> None:
         self.began = False
         self._source = source
         self._bar = bar()
         self._compiling: float | None = None
         self._listening = contextlib.ExitStack()
-        self._listening.enter_context(on_compile(self._compile))
+        if shown:
+            self._listening.enter_context(on_compile(self._compile))
 
     def close(self) -> None:
         """Give the terminal back."""
@@ -124,7 +126,11 @@ class TrainingProgress(Callback):
         self.began, self._trainer = True, trainer
         model = trainer.model
         count = sum(array.size for array in model.parameters().values())
-        print(f"{count:,} parameters, {model.backend} backend, {total_steps:,} steps of {trainer.batch_size} images")
+        ranks, threads = trainer.communicator.size, kernels.get_threads()
+        shared = f", {ranks} ranks of {threads} thread{'s' * (threads > 1)}" if ranks > 1 else ""
+        in_shards = f" in {trainer.shards} shards" if trainer.shards > 1 else ""
+        steps = f"{total_steps:,} steps of {trainer.batch_size} images{in_shards}"
+        print(f"{count:,} parameters, {model.backend} backend, {steps}{shared}")
         self._task = self._bar.add_task("training", total=total_steps)
         self._bar.start()  # no sooner: loading data may show a bar of its own
 

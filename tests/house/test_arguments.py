@@ -99,7 +99,7 @@ def functions(folder: Path) -> Iterator[tuple[str, Callable[..., Any], dict[str,
             yield cls.__name__, cls, {name: REQUIRED[name] for name in needed}
 
 
-UNENDING = {("fit", "epochs"), ("fit", "iterations"), ("epoch_order", "count")}
+UNENDING = {("fit", "epochs"), ("fit", "iterations"), ("epoch_order", "count"), ("build", "classes")}
 """What takes a number of any size, and then its time or memory."""
 
 

@@ -80,6 +80,11 @@ def distorted(names: dict[str, Any], printed: str) -> None:
     assert (names["distorted"] != names["train"].images[:64]).any()
 
 
+def on_disk(names: dict[str, Any], printed: str) -> None:
+    assert (names["trainer"].steps, names["trainer"].shards) == (10, 2)
+    assert (names["on_disk"].steps, len(names["images"])) == (24, 3000)
+
+
 def onnx_in_and_out(names: dict[str, Any], printed: str) -> None:
     assert names["shares"].sum(axis=1) == pytest.approx(1, rel=1e-5)
     assert "Conv2d(8, 5)" in printed
@@ -112,6 +117,7 @@ CHECKS: dict[str, Callable[[dict[str, Any], str], None]] = {
     "docs/bench.md": suites,
     "docs/command.md": recipe,
     "docs/data.md": distorted,
+    "docs/distributed.md": on_disk,
     "docs/estimators.md": estimators,
     "docs/exchange.md": onnx_in_and_out,
     "docs/extend.md": twins,

@@ -10,7 +10,6 @@ from typing import Any
 
 import data
 import kernels
-from data.files import expanded
 from kernels import shapes
 from models.losses import SoftmaxCrossEntropy
 from models.sequential import Sequential
@@ -19,6 +18,7 @@ from ..runs import Source, as_source, source_name
 from . import trials
 from .effects import Effect, effects
 from .factors import FACTORS, Factor
+from .places import place
 from .storage import Storage
 from .trials import Outcome, Trial
 
@@ -60,8 +60,9 @@ def run(
 ) -> Findings:
     """Do the trials of a study that are not done yet, and give what all of them came to.
 
-    storage: a file, made if there is none. Any number of processes may work on it, and one that is killed costs no more
-    than the trial that it was at. Each returns when all trials are done. source: what `runs.run` takes.
+    storage: a file, made if there is none, or a URL: postgresql://USER@HOST/DATABASE, mysql://..., or journal:///PATH
+    in a folder that machines share. Any number of processes may work on it, and one that is killed costs no more than
+    the trial that it was at. Each returns when all trials are done. source: what `runs.run` takes.
     factors: names in FACTORS; all if None. seeds: repetitions of every training; more of them, and more
     factors, go on with what is there. most: end after so many trials of this process.
     backend, epochs, images (of those not held out), batch_size: of every training. A storage has the options, source
@@ -96,7 +97,7 @@ def run(
             model.check_images(loaded[0].images)
             SoftmaxCrossEntropy().check(loaded[0].labels, len(loaded[0].labels), model.output_shape)
 
-    kept = Storage(expanded(storage), given, check)
+    kept = Storage(place(storage), given, check)
     try:
         wanted = {trial.key(kept.options["epochs"]): trial for trial in trials.trials(chosen, seeds)}
         here = 0
