@@ -18,7 +18,7 @@ from kernels import shapes
 
 T = TypeVar("T")
 
-SMALL = 1 << 16
+SMALL = 1 << 18
 """Bytes up to which sums are sent whole to everybody, in one message instead of two."""
 _PATIENT = 2000
 """Looks at what is awaited, before the clock and the others' state are looked at as well."""
@@ -298,9 +298,9 @@ class Sum:
     """Vectors of the ranks on their way to be one sum on all ranks, in the order of the tree over `count` shards.
 
     own: this rank's vectors by subtree, owners: the rank of every subtree that has samples. out: where the sum goes,
-    which may be a vector of this rank's own. Between two ranks, and where they are small, vectors go to everybody
-    whole. Otherwise each rank sums a piece, of which the others send it theirs, and sends it to all: 2 (R − 1) / R
-    vectors leave each of R ranks, whatever R is.
+    which may be a vector of this rank's own. scale: what the sum is multiplied by. Where they are small, vectors go to
+    everybody whole. Otherwise each rank sums a piece, of which the others send it theirs, and sends it to all:
+    2 (R − 1) / R vectors leave each of R ranks, whatever R is.
     """
 
     def __init__(
@@ -311,12 +311,13 @@ class Sum:
         count: int,
         out: np.ndarray,
         tag: int = 0,
+        scale: float = 1.0,
     ) -> None:
         c = self._communicator = communicator
-        self._count, self._out, self._tag = count, out, _GRADIENTS + 2 * tag
+        self._count, self._out, self._tag, self._scale = count, out, _GRADIENTS + 2 * tag, scale
         self._parts = dict(own)
         self._moving: list[tuple[int, Any]] = []
-        self._whole = c.size <= 2 or out.nbytes * len(owners) <= SMALL
+        self._whole = c.size == 1 or out.nbytes * len(owners) <= SMALL
         ends = [rank * out.size // c.size // _ALIGNED * _ALIGNED for rank in range(c.size)] + [out.size]
         self._pieces = [slice(0, out.size)] * c.size if self._whole else list(map(slice, ends, ends[1:]))
         mine = self._pieces[c.rank]
@@ -333,8 +334,11 @@ class Sum:
         """Wait for the others, and write the sum."""
         c, out = self._communicator, self._out
         c.wait(self._moving, "gradients")
-        total((0, self._count), self._parts, out[self._pieces[c.rank]])
+        piece = out[self._pieces[c.rank]]
+        total((0, self._count), self._parts, piece)
+        if self._scale != 1:
+            piece *= piece.dtype.type(self._scale)
         if not self._whole:
             moving = [c.receive(out[self._pieces[rank]], rank, self._tag + 1) for rank in c.others]
-            moving += [c.send(out[self._pieces[c.rank]], rank, self._tag + 1) for rank in c.others]
+            moving += [c.send(piece, rank, self._tag + 1) for rank in c.others]
             c.wait(moving, "the sum of gradients")

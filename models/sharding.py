@@ -88,6 +88,8 @@ class ShardedStep:
         self._places = [slice(end - size, end) for size, end in zip(sizes, np.cumsum([2, *sizes])[1:], strict=True)]
         self._width = 2 + sum(sizes)
         self._leaves: dict[int, np.ndarray] = {}
+        self._counting: dict[tuple[Executor, int], Program] = {}
+        self._correct = np.zeros(1, np.int64)
         self._subtrees: dict[int, dict[tuple[int, int], int]] = {}
 
     def cut(self, n: int) -> list[Shard]:
@@ -113,9 +115,6 @@ class ShardedStep:
             figures = c.rows(figures, counts)
             for pending in sums:
                 pending.finish()
-            if equal and len(shards) > 1:
-                gradients = trainer.flat_gradients
-                gradients *= gradients.dtype.type(1 / len(shards))
             weights = [shard.size / n for shard in shards]
             loss = math.fsum(w * found for w, found in zip(weights, figures[:, 0], strict=True))
             if not math.isfinite(loss):
@@ -139,6 +138,7 @@ class ShardedStep:
         gradients, own = trainer.flat_gradients, self.own(n)
         figures = np.zeros((len(own), self._width))
         sums: list[Sum] = []
+        scale = 1 / len(shards) if equal else 1.0
         alone = len(own) == 1  # the only shard's gradients can leave while they are computed
         for row, shard in zip(figures, own, strict=True):
             executor = trainer.executor_for(shard.size)
@@ -151,22 +151,22 @@ class ShardedStep:
                 if not equal:
                     part *= part.dtype.type(shard.size / n)
                 if alone:
-                    sums.append(Sum(c, {self._node(shard): part}, self._owners(shards), self.count, part, i))
+                    sums.append(Sum(c, {self._node(shard): part}, self._owners(shards), self.count, part, i, scale))
             if not alone:
                 self._leaf(shard)[...] = gradients
             self._note(row, executor, shard)
-        return figures, sums if alone else self._sums(shards, own)
+        return figures, sums if alone else self._sums(shards, own, equal)
 
-    def _sums(self, shards: Sequence[Shard], own: Sequence[Shard]) -> list[Sum]:
+    def _sums(self, shards: Sequence[Shard], own: Sequence[Shard], equal: bool) -> list[Sum]:
         """Begin to add up the gradients that this rank's shards have left."""
         c, gradients = self.communicator, self._trainer.flat_gradients
         owners = self._owners(shards)
         leaves = {(shard.number, shard.number + 1): self._leaf(shard) for shard in own}
         nodes = {node: total(node, leaves) for node, rank in owners.items() if rank == c.rank}
-        sums = []
+        sums, scale = [], 1 / len(shards) if equal else 1.0
         for i, (piece, _) in enumerate(self._buckets):
             mine = {node: part[piece] for node, part in nodes.items() if part is not None}
-            sums.append(Sum(c, mine, owners, self.count, gradients[piece], i))
+            sums.append(Sum(c, mine, owners, self.count, gradients[piece], i, scale))
         return sums
 
     def _leaf(self, shard: Shard) -> np.ndarray:
@@ -212,7 +212,15 @@ class ShardedStep:
         row[0] = executor.array(plan.outputs["loss"], shard.size)
         if self._labelled:
             target = executor.array(plan.inputs["target"], shard.size)
-            row[1] = round(accuracy(executor.array(plan.outputs["output"], shard.size), target) * shard.size)
+            key = executor, shard.size
+            if key not in self._counting:
+                if len(self._counting) > 8:
+                    self._counting.clear()
+                call = executor.kernels.function("count_correct")
+                output = executor.array(plan.outputs["output"], shard.size)
+                self._counting[key] = executor.program([(call, [output, target, 0, self._correct])])
+            self._counting[key].run(1, {})
+            row[1] = self._correct[0]
         for value, place in zip(self._statistics, self._places, strict=True):
             row[place] = executor.array(value, shard.size).ravel()
 
@@ -314,7 +322,7 @@ class SyncedStep(ShardedStep):
             if not equal:
                 self._leaf(shard)[...] *= self._leaf(shard).dtype.type(shard.size / n)
             self._note(row, executor, shard)
-        return figures, self._sums(shards, own)
+        return figures, self._sums(shards, own, equal)
 
     def _executor(self, shard: Shard) -> Executor:
         """One for each of this rank's shards, with gradients of its own."""
