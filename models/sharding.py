@@ -21,7 +21,7 @@ from . import nonfinite
 from .communicator import Communicator, Sum, blocks, complete, total
 from .epochs import source_of
 from .execute import Executor
-from .graph import PREDICT_BATCH, Evaluation, accuracy
+from .graph import PREDICT_BATCH, Evaluation
 from .nonfinite import NonFiniteError
 from .plan import BATCH, Plan, Step, gradient_name
 
