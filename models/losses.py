@@ -82,7 +82,7 @@ class _Weighing(Loss):
 def sample_weights(where: str, given: object, rows: int, name: str = "sample_weight") -> np.ndarray:
     """A user's weights as (rows,) float64, finite, none below 0, and one above; else a TypeError or ValueError."""
     try:
-        weights = np.asarray(given, np.float64)
+        weights = _real(given)
     except (TypeError, ValueError):
         raise TypeError(f"{where}: {name} is {given!r}, expected numbers") from None
     if weights.shape != (rows,):
@@ -94,6 +94,14 @@ def sample_weights(where: str, given: object, rows: int, name: str = "sample_wei
     if not weights.any():
         raise ValueError(f"{where}: {name} holds zeros alone, expected one above at least")
     return weights
+
+
+def _real(given: object) -> np.ndarray:
+    """As float64; TypeError or ValueError for what are no real numbers."""
+    found = np.asarray(given)
+    if found.dtype.kind == "c":
+        raise TypeError
+    return np.asarray(found, np.float64)
 
 
 _REGRESSION = "; a regression takes loss=models.MeanSquaredError()"
@@ -180,7 +188,7 @@ class SoftmaxCrossEntropy(_Weighing):
 
 def _class_weights(given: object) -> tuple[float, ...]:
     try:
-        weights = np.asarray(given, np.float64)
+        weights = _real(given)
         if weights.ndim != 1:
             raise ValueError
         return tuple(sample_weights("SoftmaxCrossEntropy", weights, weights.size, "class_weights").tolist())
