@@ -315,8 +315,7 @@ class Trainer:
         `weighted`. Raises NonFiniteError as on_nonfinite says, and ValueError for
         one sample where a layer normalises over the samples.
         """
-        if not isinstance(x, np.ndarray) or not x.ndim:
-            self.model.check_images(x)
+        self.model.check_images(x)
         if len(x) > self.batch_size:
             raise ValueError(f"Trainer.step: x has {len(x)} samples, expected at most batch_size {self.batch_size}")
         target = self.loss.check(y, len(x), self.model.output_shape)

@@ -112,6 +112,7 @@ def test_the_example_checks_itself_by_pytest_with_contestants_side_by_side(tmp_p
     done = pytest_process(SOFTPLUS, *short)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^\d+ passed", done.stdout, re.MULTILINE)
+    assert kept.exists(), done.stdout + done.stderr
     groups = [(one["group"], one["params"]["contestant"]) for one in json.loads(kept.read_text())["benchmarks"]]
     both = ("numpy", "numba")
     assert groups == [(f"softplus/wide {dtype}", name) for dtype in ("float32", "float64") for name in both]

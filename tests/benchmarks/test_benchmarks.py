@@ -276,11 +276,11 @@ def test_every_kernel_behind_a_case_is_compiled_ahead(dtype: str, monkeypatch: p
     monkeypatch.setattr(ahead, "compile_ahead", found.extend)
     ids = ["conv2d/small", "relu_backward/small", "softmax_cross_entropy/small"]
     common.compile_ahead((id, dtype) for id in ids)
-    assert [kernel.__name__ for kernel, *_ in found] == ["conv2d", "relu_backward", "_softmax_cross_entropy"]
-    for kernel, threads, arguments in found:
+    assert [kernel.__name__ for kernel, _ in found] == ["conv2d", "relu_backward", "_softmax_cross_entropy"]
+    for kernel, arguments in found:
         dtypes = {str(a.dtype) for a in arguments if hasattr(a, "dtype")}
         assert {name for name in dtypes if name.startswith("float")} == {dtype}
-        kernel.address(threads, arguments)
+        kernel.address(arguments)
 
 
 def test_wrong_indices_have_no_budget() -> None:
