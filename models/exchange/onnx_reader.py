@@ -106,7 +106,8 @@ class Walk:
             self.rows.append(row)
             before = len(self.net.made)
             try:
-                self._translate(row)
+                with np.errstate(all="ignore"):  # weights that are joined may overflow; what is not finite is refused
+                    self._translate(row)
             except Refusal as refusal:
                 row.reason = str(refusal)
                 if not survey:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tracemalloc
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,16 @@ def test_weights_that_are_not_finite(tmp_path: Path) -> None:
     w[1, 1] = np.nan
     written(path := tmp_path / "net.onnx", [node("MatMul", ["x", "w"], ["y"])], ["N", 3], {"w": w})
     assert "is not finite" in refused(path)
+
+
+def test_weights_that_are_finite_no_more_when_they_are_joined(tmp_path: Path) -> None:
+    w = floats(3, 2)
+    w[1, 1] = np.inf
+    nodes = [node("MatMul", ["x", "w"], ["t"]), node("Mul", ["t", "s"], ["y"])]
+    written(path := tmp_path / "net.onnx", nodes, ["N", 3], {"w": w, "s": np.zeros(2, np.float32)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "is not finite" in refused(path)
 
 
 def test_a_long_chain_of_nodes(tmp_path: Path) -> None:
