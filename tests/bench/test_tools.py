@@ -53,7 +53,9 @@ def pytest_process(folder: Path, *arguments: str) -> subprocess.CompletedProcess
         "no:cacheprovider",
     ]
     command += [] if PLUGIN in named else ["-p", PLUGIN]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    # A process of its own is no worker, for which pytest-benchmark takes whoever has xdist's variables.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    environment |= {"PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [*command, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
