@@ -16,13 +16,14 @@ How it lasts        `encoding`, `saving`, `loading`; `checkpoints` of a running 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from .architecture import Architecture
 from .builder import PlanBuilder
 from .callbacks import Callback, EarlyStopping
 from .checkpoints import Checkpoints
 from .communicator import Communicator, RankError
 from .encoding import ModelFormatError
-from .exchange.torch_reader import from_torch
 from .gradcheck import GradientCheck, gradcheck
 from .graph import DEFAULT_BACKEND, Evaluation, Graph, accuracy
 from .history import Epoch, History
@@ -108,6 +109,9 @@ from .trainer import Trainer
 from .zoo import NETWORKS, build
 
 Array, Lowering = Parameter, PlanBuilder  # their names of before
+
+if TYPE_CHECKING:
+    from .exchange.torch_reader import from_torch
 
 __all__ = [
     "CELU",
@@ -228,3 +232,11 @@ __all__ = [
     "gradcheck",
     "load",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "from_torch":  # with all that reads other libraries' networks, which takes as long as the rest
+        from .exchange.torch_reader import from_torch
+
+        return from_torch
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
