@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +59,8 @@ def save(dataset: Dataset, path: str | os.PathLike[str], form: str | None = None
 
 
 def _archive(dataset: Dataset) -> bytes:
+    import zipfile
+
     (x_train, y_train), (x_test, y_test) = dataset
     arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
     if dataset.classes:
