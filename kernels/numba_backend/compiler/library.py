@@ -40,10 +40,6 @@ class _WholeLibrary(JITCodeLibrary):
     with another product of a sum in a multiply-add.
     """
 
-    def _optimize_functions(self, module: Any) -> None:
-        """Nothing: the passes over the whole module, once it is linked, do the same again."""
-        module.data_layout = self._codegen._data_layout
-
     def _optimize_final_module(self) -> None:
         super()._optimize_final_module()
         for function in self._final_module.functions:  # not sooner: a private function would be inlined otherwise
@@ -52,11 +48,8 @@ class _WholeLibrary(JITCodeLibrary):
 
 
 class _PartLibrary(JITCodeLibrary):
-    """Code to be linked with, never run where it is: Numba would optimise it here, turn it into machine code, and
-    optimise it again wherever it is linked."""
-
-    def _optimize_functions(self, module: Any) -> None:
-        module.data_layout = self._codegen._data_layout
+    """Code to be linked with, never run where it is: simplified function by function, as without that loops over
+    exponentials become no vectors, but not optimised as a whole and not turned into machine code, as Numba would."""
 
     def _optimize_final_module(self) -> None:
         """Nothing."""
