@@ -43,6 +43,13 @@ def imported(path: Path) -> set[str]:
     return names
 
 
+@pytest.mark.parametrize("package", sorted(OURS))
+def test_every_file_holds_something(package: str) -> None:
+    """A source that was emptied by accident imports, runs, and does nothing."""
+    empty = [path for path in sources(package) if path.name != "__init__.py" and not path.read_bytes().strip()]
+    assert empty == []
+
+
 @pytest.mark.parametrize("package", ALLOWED)
 def test_arrows(package: str) -> None:
     assert sources(package), f"no sources of {package}"
