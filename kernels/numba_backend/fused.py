@@ -18,7 +18,7 @@ import numpy as np
 from ..shapes import Conv2dDims, LinearDims, Pool2dDims
 from .compiler.jit import Bytes, Flat, exact, inline, kernel, prange, separate
 from .conv import conv2d_scratch, depthwise_row
-from .linear import linear_backward_scratch, linear_gradients, linear_scratch
+from .linear import few_rows, linear_backward_scratch, linear_gradients, linear_scratch
 from .tiles.chunks import SMALL, load, share, store
 from .tiles.correlate import (
     ITEMS,
@@ -35,8 +35,8 @@ from .tiles.correlate import (
 )
 from .tiles.filter_gradient import CHUNKS, add_chunks, chunk_layout, images_summed, sum_chunk
 from .tiles.gemm import (
-    MANY_PANELS,
     NARROW,
+    Panels,
     few,
     matmul,
     matmul_scratch,
@@ -611,9 +611,10 @@ def conv2d_batchnorm_relu_maxpool2d_backward(
 linear_relu_scratch = linear_scratch
 
 
-@kernel(optional={"b": 1}, small=lambda x, w: few(len(x) * w.size, w.size))
+@kernel(optional={"b": 1}, small=lambda x, w: few_rows(len(x), w.shape))
 def linear_relu(x, w, b, d, scratch, y):
-    matmul(x, row_major(x.shape[0], d.k), w, row_major(d.k, d.m), b, True, scratch[:0], scratch, y)
+    left, right, none = row_major(x.shape[0], d.k), row_major(d.k, d.m), flat(scratch[:0])
+    matmul(flat(x), left, flat(w), right, flat(b), True, none, flat(scratch), flat(y))
 
 
 def linear_relu_backward_scratch(d: LinearDims, n: int) -> int:
@@ -629,7 +630,7 @@ def past_relu(dy: Flat, y: Flat, low: int, high: int, out: Flat) -> None:
         put(tile_where_positive(get(y, at, left), get(dy, at, left)), out, at, left)
 
 
-@kernel(optional={"dx": 2, "db": 1}, small=lambda x, w: few(2 * len(x) * w.size, w.size))
+@kernel(optional={"dx": 2, "db": 1}, small=lambda x, w: few_rows(2 * len(x), w.shape))
 def linear_relu_backward(dy, y, x, w, d, scratch, dx, dw, db):
     shares = min(x.shape[0], _SHARES)
     for i in prange(shares):
@@ -648,14 +649,15 @@ def always() -> bool:
 
 def linear_fold_size(d: LinearDims) -> int:
     """Elements of packed weights."""
-    return matmul_scratch(d.k, d.m)
+    return matmul_scratch(row_major(1, d.k), row_major(d.k, d.m))
 
 
 @kernel(optional={"b": 1}, small=always)
 def linear_fold(w, b, d, packed, bias):
     for column in range(d.m):
         bias[column] = b[column] if b.size else bias.dtype.type(0)
-    pack_panels(flat(w), row_major(d.k, d.m), 0, flat(packed[:0]), flat(packed))
+    panels = Panels(0, panel_count(d.m, lanes(w)), 0, d.k)
+    pack_panels(flat(w), row_major(d.k, d.m), panels, flat(packed[:0]), flat(packed))
 
 
 def linear_folded_scratch(d: LinearDims, n: int) -> int:
@@ -665,8 +667,8 @@ def linear_folded_scratch(d: LinearDims, n: int) -> int:
 
 @kernel(small=lambda x, packed: few(len(x) * packed.size, packed.size))
 def linear_folded(x, packed, bias, relu, d, scratch, y):
-    none = packed[:0]
-    matmul(x, row_major(x.shape[0], d.k), none, row_major(d.k, d.m), bias, relu, none, packed, y)
+    left, right, none = row_major(x.shape[0], d.k), row_major(d.k, d.m), flat(packed[:0])
+    matmul(flat(x), left, none, right, flat(bias), relu, none, flat(packed), flat(y))
 
 
 def conv2d_fold_size(d: Conv2dDims) -> int:
@@ -725,6 +727,7 @@ def pool_maxima(z: Rows, d: Pool2dDims, part: Part, y: Place) -> None:
                     put(best, y.memory, to + q * d.c, left)
 
 
+_MANY_PANELS = 8  # are shared out among threads
 _HEAVY = 1 << 15  # elements of filters that a near cache does not hold beside a few rows, 128 KiB of float32
 
 
@@ -792,12 +795,12 @@ def fold_correlate(x, packed, bias, relu, pool, d, heavy, scratch, y):
 @kernel(small=lambda x, packed, d: few_positions(len(x), d, packed.size))
 def conv2d_folded(x, packed, bias, relu, pool, d, scratch, y):
     pooled, panels = pool.kh * pool.kw > 1, d.groups * panel_count(d.f // d.groups, lanes(y))
-    heavy = packed.size > _HEAVY and panels >= MANY_PANELS
+    heavy = packed.size > _HEAVY and panels >= _MANY_PANELS
     if d.groups > 1 and is_depthwise(d):
         fold_depthwise(x, packed, bias, relu, d, y)
-    elif is_pointwise(d) and not pooled and (heavy or panels < MANY_PANELS):
+    elif is_pointwise(d) and not pooled:
         # Rows of places are longer than the image's, and fill their tiles.
-        none, rows = packed[:0], x.shape[0] * d.h * d.w
-        matmul(x, row_major(rows, d.c), none, row_major(d.c, d.f), bias, relu, none, packed, y)
+        left, right, none = row_major(x.shape[0] * d.h * d.w, d.c), row_major(d.c, d.f), flat(packed[:0])
+        matmul(flat(x), left, none, right, flat(bias), relu, none, flat(packed), flat(y))
     else:
         fold_correlate(x, packed, bias, relu, pool, d, heavy and not pooled, scratch, y)

@@ -86,6 +86,11 @@ def _helper(flags: Mapping[str, Any], pipeline: type[Part] = Part) -> Callable[[
     return decorate
 
 
+def _single(function: FunctionType, options: Mapping[str, Any]) -> Any:
+    """A dispatcher for a function without loops to share out."""
+    return numba.njit(**options)(function)
+
+
 def _shared_out(function: FunctionType, options: Mapping[str, Any]) -> Any:
     """A dispatcher for a function that takes one more argument, and whose loops become parts of the same flags."""
     dispatcher = numba.njit(**options)(with_threads(function))
@@ -139,16 +144,21 @@ class _Separate:
     def __init__(self, function: FunctionType, strict: bool) -> None:
         self.name = f"{function.__module__}.{function.__qualname__}"
         self.signature = inspect.signature(function, eval_str=True)
-        assert not has_loops(function), f"{self.name} is called by one thread"
         options = {**(_STRICT if strict else FLAGS), "pipeline_class": Whole}
-        self.dispatcher = _cached(numba.njit(**options)(function), function)
+        self.takes_threads = has_loops(function)
+        if self.takes_threads:
+            function.takes_threads = True  # type: ignore[attr-defined]
+            self.signature = inspect.signature(with_threads(function))
+        make = _shared_out if self.takes_threads else _single
+        self.dispatcher = _cached(make(function, options), function)
         _kernel_dispatchers.discard(id(self.dispatcher))  # no kernel of its own, to those who watch the messages
         self.symbols: dict[types.Type, str] = {}
         functions[function.__module__, function.__qualname__] = self
 
     def declared(self, dtype: types.Type) -> ArgumentTypes:
         """The declared types of the arguments."""
-        return tuple(_declared(parameter.annotation, dtype) for parameter in self.signature.parameters.values())
+        hints = [parameter.annotation for parameter in self.signature.parameters.values()]
+        return tuple(THREADS if hint is inspect.Parameter.empty else _declared(hint, dtype) for hint in hints)
 
     def provide(self, dtype: types.Type) -> str:
         """Name of the symbol under which compiled code finds the variant of this dtype; compiled or loaded if new."""
@@ -204,7 +214,7 @@ def separate(function: FunctionType | None = None, *, strict: bool = False) -> A
 
     Numba otherwise optimises a function again in each of its callers, at three levels for every ``prange`` loop.
     The arguments are declared: `Flat`, `Bytes`, int, bool, float or a NamedTuple of such. Nothing is returned. `strict`
-    as for a `kernel`.
+    as for a `kernel`. With ``prange`` loops it is called where those may be shared out.
     """
     if function is None:
         return lambda decorated: separate(decorated, strict=strict)

@@ -73,7 +73,7 @@ def with_threads(function: FunctionType) -> FunctionType:
         _imported[file] = _state(file)
     twin = FunctionType(function.__code__, function.__globals__, function.__name__)
     twin.__module__, twin.__qualname__, twin.__doc__ = function.__module__, function.__qualname__, function.__doc__
-    signature = inspect.signature(function)
+    signature = inspect.signature(function, eval_str=True)
     threads = inspect.Parameter(_THREADS, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     twin.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[*signature.parameters.values(), threads]

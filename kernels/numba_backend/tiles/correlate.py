@@ -278,7 +278,7 @@ def correlate_plane(x: Images, low: int, high: int, d: Conv2dDims, filters: Filt
     """
     c, vector = correlation(d, False), lanes(y.memory)
     first, count = c.w.inner, c.w.inner_end - c.w.inner
-    epilogue = Epilogue(filters.bias, 0, d.f, filters.relu)
+    epilogue = Epilogue(filters.bias, 0, d.f, filters.relu, False)
     for item in range(low, high):
         image, row = item // d.oh, item % d.oh
         tap, source, number = real_taps(c.h, row)
@@ -310,7 +310,7 @@ def correlate_row(x, item, c, p, plane, filters, y):
     group, column = p // panels, p % panels * 2 * vector
     width, left = panel_width(column, c.group_output, vector), c.group_output - column
     channel = group * c.group_output + column
-    epilogue = Epilogue(filters.bias, channel, left, filters.relu)
+    epilogue = Epilogue(filters.bias, channel, left, filters.relu, False)
     output = 0
     while output < w.outputs:
         if plane and output == w.inner:

@@ -12,12 +12,12 @@ from typing import NamedTuple
 from numpy import int64
 
 from ..compiler.jit import Flat, inline, prange, separate
+from .chunks import share
 from .places import Panel, Rows
 from .tile import (
     LANES,
     REGISTERS,
     TileShape,
-    flat,
     given,
     lanes,
     tile_add,
@@ -43,12 +43,14 @@ def few(macs: int, weights: int) -> bool:
     return macs + 8 * weights < _SMALL
 
 
-# 16 accumulators hide the latency of the multiply-adds, and 8 rows divide the usual batch sizes; 12 in 16 registers.
+# 8 accumulators at least hide the latency of the multiply-adds. Of 32 registers 16 sum up, of 16 registers 12; heights
+# of 8 and 4 divide the usual batch sizes, and all even numbers but 2 are sums of 6 and 4.
 _ROWS = 8 if REGISTERS == 32 else 6
 NARROW = TileShape(2 * _ROWS, 1, 2 * _ROWS)  # for a panel of one vector; the others are for two
 SHORT = TileShape(2 * _ROWS - 4, 1, 2 * _ROWS - 4)
-FULL, HALF, ONE = TileShape(_ROWS, 2, _ROWS), TileShape(_ROWS // 2, 2, _ROWS // 2), TileShape(1, 2, 1)
-_VECTOR = TileShape(1, 1, 1)
+FULL, HALF, ONE = TileShape(_ROWS, 2, _ROWS), TileShape(4, 2, 4), TileShape(1, 2, 1)
+WIDE = TileShape(1, 8, 1)  # for a single row, whose factors are read in long runs
+_VECTOR, _PAIR = TileShape(1, 1, 1), TileShape(1, 2, 1)
 
 
 class Loop(NamedTuple):
@@ -68,13 +70,14 @@ class Nest(NamedTuple):
 
 
 class Epilogue(NamedTuple):
-    """What becomes of a panel's sums: bias[column:] is added, unless `bias` is empty, then `relu` puts 0 for what is
-    negative, and the first `columns` columns are stored."""
+    """What becomes of a panel's sums: they go on from what is stored, with `more`, or from bias[column:], unless `bias`
+    is empty; then `relu` puts 0 for what is negative, and the first `columns` columns are stored."""
 
     bias: Flat
     column: int
     columns: int
     relu: bool
+    more: bool
 
 
 @inline
@@ -98,14 +101,16 @@ def contract(tile, first, a, group, b, nest):
 @inline
 def product(shape, r, a, b, nest, epilogue, y):
     """One tile, of the rows from r on: y[r, :] = the `Epilogue` of `contract`."""
-    if given(epilogue.bias):
+    to = y.start + r * y.apart
+    if epilogue.more:
+        tile = tile_load_partial(shape, y.memory, to, y.apart, epilogue.columns)
+    elif given(epilogue.bias):
         tile = tile_load_partial(shape, epilogue.bias, epilogue.column, 0, epilogue.columns)
     else:
         tile = tile_zeros(shape, y.memory)
     tile = contract(tile, r, a, 0, b, nest)
     if epilogue.relu:
         tile = tile_where_positive(tile, tile)
-    to = y.start + r * y.apart
     if epilogue.columns >= tile_vectors(shape) * lanes(y.memory):
         tile_store(tile, y.memory, to, y.apart)
     else:
@@ -113,24 +118,31 @@ def product(shape, r, a, b, nest, epilogue, y):
 
 
 @inline
+def is_two_halves(left):
+    """Whether so many rows are two of the lower tiles, and no high one."""
+    return left == 2 * tile_rows(HALF) and left > tile_rows(FULL)
+
+
+@inline
 def rows_times_panel(count, a, b, nest, epilogue, y):
     """`product` for r < count.
 
-    Rows left over are covered by a tile shifted back over rows already done: they come out the same again. A few rows
-    of a narrow panel take a wide tile, whose second vector computes what nobody stores.
+    Rows left over are covered by a tile shifted back over rows already done: they come out the same again, unless they
+    go on from what is stored. A few rows of a narrow panel take a wide tile, whose second vector computes what nobody
+    stores.
     """
     r = 0
     while r < count:
-        left = count - r
-        if b.width == lanes(y.memory) and left > tile_rows(FULL) and count >= tile_rows(NARROW):
+        left, done = count - r, 0 if epilogue.more else r
+        if b.width == lanes(y.memory) and left > tile_rows(FULL) and left + done >= tile_rows(NARROW):
             r = min(r, count - tile_rows(NARROW))
             product(NARROW, r, a, b, nest, epilogue, y)
             r += tile_rows(NARROW)
-        elif left > tile_rows(HALF) and count >= tile_rows(FULL):
+        elif left > tile_rows(HALF) and not is_two_halves(left) and left + done >= tile_rows(FULL):
             r = min(r, count - tile_rows(FULL))
             product(FULL, r, a, b, nest, epilogue, y)
             r += tile_rows(FULL)
-        elif count >= tile_rows(HALF):
+        elif left + done >= tile_rows(HALF):
             r = min(r, count - tile_rows(HALF))
             product(HALF, r, a, b, nest, epilogue, y)
             r += tile_rows(HALF)
@@ -262,57 +274,82 @@ def transposed(matrix):
     return MatrixLayout(matrix.columns, matrix.rows, matrix.across, matrix.down)
 
 
+class Panels(NamedTuple):
+    """Panels number `low` to `high` of a matrix, and of those the rows from `first` to `end`."""
+
+    low: int
+    high: int
+    first: int
+    end: int
+
+
 @separate
-def pack_panel(b: Flat, matrix: MatrixLayout, column: int, sums: Flat, out: Panel) -> None:
-    """Pack the columns of b from `column` on that fill a panel; and sum them, unless `sums` is empty."""
-    left = matrix.columns - column
-    if matrix.across == 1:
-        pack_rows(Rows(b, column, matrix.down), matrix.rows, left, out)
-    else:
-        pack_columns(Rows(b, column * matrix.across, matrix.across), matrix.rows, left, out)
+def pack_panels(b: Flat, matrix: MatrixLayout, some: Panels, sums: Flat, packed: Flat) -> None:
+    """Pack rows of some panels, the first to where their panel begins; and sum them, unless `sums` is empty.
+
+    Rows are read in long runs: what lies a row apart is in another page each time, and nothing fetches it ahead.
+    """
+    vector, size, rows = lanes(b), panel_size(matrix.rows, lanes(b)), some.end - some.first
+    whole = min(some.high, matrix.columns // (2 * vector)) if matrix.across == 1 else some.low
+    for r in range(rows):
+        at, to = (some.first + r) * matrix.down, r * 2 * vector
+        for p in range(some.low, whole):
+            tile_store(tile_load(_PAIR, b, at + p * 2 * vector, 0), packed, to + p * size, 0)
+    for p in range(max(some.low, whole), some.high):
+        column, out = p * 2 * vector, panel_of(packed, p, matrix)
+        start, left = some.first * matrix.down + column * matrix.across, matrix.columns - column
+        if matrix.across == 1:
+            pack_rows(Rows(b, start, matrix.down), rows, left, out)
+        else:
+            pack_columns(Rows(b, start, matrix.across), rows, left, out)
     if given(sums):
-        sum_rows(Rows(out.memory, out.start, out.width), matrix.rows, left, sums, column)
-
-
-@separate
-def pack_panels(b: Flat, matrix: MatrixLayout, first: int, sums: Flat, packed: Flat) -> None:
-    """`pack_panel` of every panel from number `first` on, each in its place."""
-    vector = lanes(b)
-    for p in range(first, panel_count(matrix.columns, vector)):
-        column = p * 2 * vector
-        out = Panel(packed, p * panel_size(matrix.rows, vector), panel_width(column, matrix.columns, vector))
-        pack_panel(b, matrix, column, sums, out)
-
-
-MANY_PANELS = 8  # are shared out among threads whole, each packed where it is used;
-_GROUPS = 16  # fewer are packed first, then shared out in groups of rows
-
-
-class Cut(NamedTuple):
-    """How a product is shared out: each panel times `groups` of `step` rows; the first `in_place` panels lie in b."""
-
-    step: int
-    groups: int
-    in_place: int
+        for p in range(some.low, some.high):
+            out, column = panel_of(packed, p, matrix), p * 2 * vector
+            sum_rows(Rows(packed, out.start, out.width), rows, matrix.columns - column, sums, column)
 
 
 @inline
-def is_whole(columns, vector):
-    """Whether panels are shared out whole."""
-    return panel_count(columns, vector) >= MANY_PANELS
+def panel_of(packed, p, matrix):
+    """Panel number p of the matrix, in its place."""
+    vector = lanes(packed)
+    width = panel_width(p * 2 * vector, matrix.columns, vector)
+    return Panel(packed, p * panel_size(matrix.rows, vector), width)
+
+
+# A product is shared out by columns where the right factor is the larger one, so that it is read once; else by rows.
+MANY_PANELS = 4  # are worth being shared out
+_FEW_COLUMNS = 64  # for which rows are better read as they lie
+_ITEMS = 8  # at least, so that shares are even
+_DEPTH = 1024  # rows of a panel that a near cache holds, beside some rows of the other factor
+_GROUP = 1 << 17  # elements of panels side by side that it holds as well
+
+
+class Columns(NamedTuple):
+    """How a product is shared out by columns: first `wide` tiles of WIDE, then `items` groups of panels."""
+
+    wide: int
+    group: int
+    in_place: bool
 
 
 @inline
-def cut_rows(rows, columns, in_place, vector):
-    """The cut of a product of these sizes."""
-    step = rows if is_whole(columns, vector) else -(-rows // (_GROUPS * tile_rows(NARROW))) * tile_rows(NARROW)
-    return Cut(step, -(-rows // step), in_place)
+def packs_rows(left, right):
+    """Whether rows are packed as well: neighbours in a row lie so far apart that each is in a page of its own, and they
+    are many, or lie in the same few places of a cache."""
+    return left.across != 1 and (left.columns >= 256 or left.across % 1024 == 0) and right.columns > _FEW_COLUMNS
+
+
+@inline
+def by_columns(left, right, vector):
+    """Whether a product is shared out by columns."""
+    few = left.rows < right.columns or (left.across != 1 and not packs_rows(left, right))
+    return few and panel_count(right.columns, vector) >= MANY_PANELS
 
 
 @separate
-def multiply_panel(
+def multiply_columns(
     item: int,
-    cut: Cut,
+    cut: Columns,
     a: Flat,
     left: MatrixLayout,
     b: Flat,
@@ -322,44 +359,144 @@ def multiply_panel(
     sums: Flat,
     y: Flat,
 ) -> None:
-    """One item of `matmul`: a group of rows, and the columns of a panel."""
-    vector, columns = lanes(y), right.columns
-    p, first = item // cut.groups, item % cut.groups * cut.step
-    column = p * 2 * vector
-    panel = Panel(packed, p * panel_size(right.rows, vector), panel_width(column, columns, vector))
-    apart = panel.width
-    if p < cut.in_place:
-        panel, apart = Panel(b, column, panel.width), right.down
-    elif given(b) and is_whole(columns, vector):
-        pack_panel(b, right, column, sums, panel)
-    once = Loop(1, 0, 0)
-    nest = Nest(once, once, Loop(left.columns, left.across, apart))
-    rows = Rows(a, first * left.down, left.down)
-    part = Epilogue(epilogue.bias, column, columns - column, epilogue.relu)
-    to = Rows(y, first * columns + column, columns)
-    rows_times_panel(min(cut.step, left.rows - first), rows, panel, nest, part, to)
+    """All rows of a group of panels, which are packed here, unless b is empty or they are read in place."""
+    vector, columns, once = lanes(y), right.columns, Loop(1, 0, 0)
+    rows = Rows(a, 0, left.down)
+    if item < cut.wide:
+        column = item * tile_vectors(WIDE) * vector
+        nest = Nest(once, once, Loop(right.rows, left.across, right.down))
+        part = Epilogue(epilogue.bias, column, columns - column, epilogue.relu, False)
+        product(WIDE, 0, rows, Panel(b, column, 0), nest, part, Rows(y, column, columns))
+    else:
+        low = cut.wide * tile_vectors(WIDE) // 2 + (item - cut.wide) * cut.group
+        high = min(low + cut.group, panel_count(columns, vector))
+        whole = not given(b) or given(sums) or cut.in_place or right.rows <= 2 * _DEPTH
+        depth = right.rows if whole else _DEPTH
+        for k in range(0, right.rows, depth):
+            end = min(k + depth, right.rows)
+            if given(b):
+                there = columns // (2 * vector) if cut.in_place else low
+                pack_panels(b, right, Panels(max(low, there), high, k, end), sums, packed)
+            height = tile_rows(NARROW) if cut.group > 1 else left.rows
+            for first in range(0, left.rows, height):
+                count = min(height, left.rows - first)
+                for p in range(low, high):
+                    column = p * 2 * vector
+                    panel = panel_of(packed, p, right)
+                    apart = panel.width
+                    if cut.in_place and column + 2 * vector <= columns:
+                        panel, apart = Panel(b, column, panel.width), right.down
+                    nest = Nest(once, once, Loop(end - k, left.across, apart))
+                    part = Epilogue(epilogue.bias, column, columns - column, epilogue.relu and end == right.rows, k > 0)
+                    source = Rows(a, first * left.down + k * left.across, left.down)
+                    rows_times_panel(count, source, panel, nest, part, Rows(y, first * columns + column, columns))
+
+
+class RowCut(NamedTuple):
+    """How a product is shared out by rows, into `items`: rows of b from `in_place` on are packed. With `own` > 0 so are
+    those of a, from there on in scratch."""
+
+    items: int
+    own: int
+    in_place: int
 
 
 @inline
-def matmul(a, left, b, right, bias, relu, sums, scratch, y):
+def rows_in_place(b, matrix):
+    """Rows of b that are read where they lie, a panel's width each: of a matrix of a single panel all but the last few,
+    beyond which there may be no memory. A core waits long for what another one has just packed."""
+    vector, rows = lanes(b), 0
+    if given(b) and matrix.across == 1 and panel_count(matrix.columns, vector) == 1:
+        rows = max(0, matrix.rows + 1 - -(-panel_width(0, matrix.columns, vector) // matrix.columns))
+    return rows
+
+
+@separate
+def multiply_rows(
+    item: int,
+    cut: RowCut,
+    a: Flat,
+    left: MatrixLayout,
+    b: Flat,
+    right: MatrixLayout,
+    scratch: Flat,
+    epilogue: Epilogue,
+    y: Flat,
+) -> None:
+    """Some rows of all panels."""
+    vector, unit, once = lanes(y), tile_rows(NARROW), Loop(1, 0, 0)
+    low, high = share(-(-left.rows // unit), item, cut.items)
+    low, high = low * unit, min(high * unit, left.rows)
+    rows, step = Rows(a, low * left.down, left.down), left.across
+    if cut.own > 0:
+        at, step = cut.own + (low + item * vector) * right.rows, -(-(high - low) // vector) * vector
+        pack_rows(Rows(a, low, left.across), right.rows, high - low, Panel(scratch, at, step))
+        rows = Rows(scratch, at, 1)
+    there = cut.in_place
+    if there > 0:
+        nest, panel = Nest(once, once, Loop(there, step, right.down)), Panel(b, 0, panel_of(scratch, 0, right).width)
+        part = Epilogue(epilogue.bias, 0, right.columns, epilogue.relu and there == right.rows, False)
+        rows_times_panel(high - low, rows, panel, nest, part, Rows(y, low * right.columns, right.columns))
+        rows = Rows(rows.memory, rows.start + there * step, rows.apart)
+    for p in range(panel_count(right.columns, vector) if there < right.rows else 0):
+        panel, column = panel_of(scratch, p, right), p * 2 * vector
+        nest = Nest(once, once, Loop(right.rows - there, step, panel.width))
+        part = Epilogue(epilogue.bias, column, right.columns - column, epilogue.relu, there > 0)
+        rows_times_panel(high - low, rows, panel, nest, part, Rows(y, low * right.columns + column, right.columns))
+
+
+@separate
+def matmul(
+    a: Flat,
+    left: MatrixLayout,
+    b: Flat,
+    right: MatrixLayout,
+    bias: Flat,
+    relu: bool,
+    sums: Flat,
+    scratch: Flat,
+    y: Flat,
+) -> None:
     """y = a b + bias, or 0 where that is negative, if `relu`; `left` and `right` are the layouts of a and b.
 
     Also sums[c] = the sum over the rows of b. An empty `bias` adds nothing, empty `sums` are not wanted, and an empty b
     lies in scratch already, as `pack_panels` leaves it.
     """
-    vector, columns, in_place = lanes(y), right.columns, 0
-    if b.size:
+    vector, panels = lanes(y), panel_count(right.columns, lanes(y))
+    epilogue = Epilogue(bias, 0, right.columns, relu, False)
+    if by_columns(left, right, vector):
         # For a few rows packing would cost more than the product: all but an incomplete last panel are read in place.
-        if left.rows < tile_rows(HALF) and right.across == 1 and not sums.size:
-            in_place = columns // (2 * vector)
-        if not is_whole(columns, vector):
-            pack_panels(flat(b), right, in_place, flat(sums), flat(scratch))
-    cut = cut_rows(left.rows, columns, in_place, vector)
-    for item in prange(panel_count(columns, vector) * cut.groups):
-        epilogue = Epilogue(flat(bias), 0, columns, relu)
-        multiply_panel(item, cut, flat(a), left, flat(b), right, flat(scratch), epilogue, flat(sums), flat(y))
+        in_place = given(b) and left.rows <= tile_rows(FULL) and right.across == 1 and not given(sums)
+        wide = right.columns // (tile_vectors(WIDE) * vector) if in_place and left.rows == 1 else 0
+        if wide < MANY_PANELS:
+            wide = 0
+        group = max(1, min(_GROUP // (min(right.rows, _DEPTH) * 2 * vector), panels // _ITEMS))
+        cut, rest = Columns(wide, group, in_place), panels - wide * tile_vectors(WIDE) // 2
+        for item in prange(wide - (-rest // group)):
+            multiply_columns(item, cut, a, left, b, right, scratch, epilogue, sums, y)
+    else:
+        there = 0 if given(sums) else rows_in_place(b, right)
+        if given(b):
+            together = max(1, panels // (2 * _ITEMS))
+            for item in prange(-(-panels // together)):
+                low = item * together
+                some = Panels(low, min(low + together, panels), there, right.rows)
+                pack_panels(b, right, some, sums, scratch)
+        units = -(-left.rows // tile_rows(NARROW))
+        own = panels * panel_size(right.rows, vector) if given(b) and packs_rows(left, right) else 0
+        by_rows = RowCut(min(units, max(_ITEMS, units // 8)), own, there)
+        for item in prange(by_rows.items):
+            multiply_rows(item, by_rows, a, left, b, right, scratch, epilogue, y)
 
 
-def matmul_scratch(rows: int, columns: int) -> int:
-    """Elements of scratch for the panels of a right factor, in either dtype."""
-    return max(panel_count(columns, vector) * panel_size(rows, vector) for vector in LANES)
+def matmul_scratch(left: MatrixLayout, right: MatrixLayout) -> int:
+    """Elements of scratch for the factors as `matmul` packs them, in either dtype."""
+    most = 0
+    for vector in LANES:
+        panels = panel_count(right.columns, vector)
+        size = panels * panel_size(right.rows, vector)
+        if packs_rows(left, right) and not by_columns(left, right, vector):
+            units = -(-left.rows // tile_rows(NARROW))
+            size += right.rows * (left.rows + vector * (max(_ITEMS, units // 8) + 1)) + vector
+        most = max(most, size)
+    return most

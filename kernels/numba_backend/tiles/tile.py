@@ -515,11 +515,24 @@ def _square(array: types.Array, offset: Any, row_stride: Any, rows: Any, columns
 
 @_operation(tile_load_transposed, _square)
 def _(code: _Code, array: Any, offset: Any, row_stride: Any, rows: Any, columns: Any) -> ir.Value:
-    builder, pointer, vectors = code.builder, code.address(array, offset), []
+    builder, pointer, loaded = code.builder, code.address(array, offset), []
+    starts = [builder.gep(pointer, [builder.mul(row_stride, code.index(row))]) for row in range(code.lanes)]
+    full = builder.and_(*(builder.icmp_signed(">=", size, code.index(code.lanes)) for size in (rows, columns)))
+    with builder.if_else(full) as branches:  # masks cost as much as the rest
+        for branch, whole in zip(branches, (True, False), strict=True):
+            with branch:
+                if whole:
+                    values = [code.load(start) for start in starts]
+                else:
+                    inside = [builder.icmp_signed("<", code.index(row), rows) for row in range(code.lanes)]
+                    masks = [code.mask(builder.select(each, columns, code.index(0)), 0) for each in inside]
+                    values = [code.load_partial(start, mask) for start, mask in zip(starts, masks, strict=True)]
+                loaded.append((builder.block, values))
+    vectors = []
     for row in range(code.lanes):
-        start = builder.gep(pointer, [builder.mul(row_stride, code.index(row))])
-        inside = builder.icmp_signed("<", code.index(row), rows)
-        vectors.append(code.load_partial(start, code.mask(builder.select(inside, columns, code.index(0)), 0)))
+        vectors.append(builder.phi(code.tile.vector))
+        for block, values in loaded:
+            vectors[row].add_incoming(values[row], block)
     half = code.lanes
     while half > 1:  # swap the off-diagonal quarters of ever smaller blocks
         half //= 2
