@@ -10,7 +10,7 @@ import numpy as np
 from ..interface import Input, Output, Scratch
 from ..shapes import AxisDims, BroadcastDims
 from .compiler.jit import inline, kernel, prange
-from .tiles.chunks import CHUNK, run
+from .tiles.chunks import CHUNK, chunk, chunks, run
 from .tiles.strided import (
     ADD,
     DIVIDE,
@@ -200,9 +200,10 @@ def divide_backward(
 @kernel(strict=True)
 def _divide_twice(b, db):
     """db = −db / b / b."""
-    for c in prange((db.size + CHUNK - 1) // CHUNK):
-        for i in range(c * CHUNK, min((c + 1) * CHUNK, db.size)):
-            db[i] = -(db[i] / b[i] / b[i])
+    for c in prange(chunks(db)):
+        products, divisors = chunk(db, c), chunk(b, c)
+        for i in range(products.size):
+            products[i] = -(products[i] / divisors[i] / divisors[i])
 
 
 def _gradient(

@@ -51,6 +51,14 @@ def raise_to(x, start, stop, exponent, y):
     vector code of everything in one. For float64 by the C library.
     """
     real = type(x[start])
+    if exponent == 1:
+        for i in range(start, stop):
+            y[i] = x[i]
+        return
+    if exponent == 2:  # one rounding, as of the power itself
+        for i in range(start, stop):
+            y[i] = x[i] * x[i]
+        return
     if not elementary.single(x[start]):
         for i in range(start, stop):
             y[i] = x[i] ** exponent
