@@ -111,9 +111,7 @@ class ShardedStep:
         block = self.blocks[self.communicator.rank]
         return [shard for shard in self.cut(n) if shard.number in block]
 
-    def run(
-        self, n: int, fill: Fill, learning_rate: float, weights: np.ndarray | None = None
-    ) -> tuple[float, float]:
+    def run(self, n: int, fill: Fill, learning_rate: float, weights: np.ndarray | None = None) -> tuple[float, float]:
         """One step on a batch of n samples; returns its loss and the share of correct predictions.
 
         weights: of the batch's samples (n,), for a loss that weighs them. Raises NonFiniteError as the trainer's

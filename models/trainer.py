@@ -372,7 +372,7 @@ class Trainer:
             self.changed()
 
     def is_gathered(self) -> bool:
-        """Take the batch's gradients in; whether the optimizer may step: then the gradients are the mean of those that were waited for."""
+        """Take the batch's gradients in; whether the optimizer may step: then they are the mean of all that waited."""
         if self.accumulate == 1:
             return True
         waiting = self.state[GATHERED]

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import data
+import models
 from data import strokes
 from twinkernels import runs
 
@@ -196,8 +197,44 @@ def test_too_many_ranks_are_told_of(base: list[str], begin: Any) -> None:
 def test_a_run_of_an_earlier_version_is_one_of_whole_batches(base: list[str], tmp_path: Path) -> None:
     run(*base, "--iterations", 2, "--shards", 2, "--out", tmp_path / "run")
     config = json.loads((tmp_path / "run/config.json").read_text())
-    assert config.pop("shards") == 2
-    assert runs.parse_options(tmp_path, json.dumps(config).encode()).shards == 1
+    assert (config.pop("shards"), config.pop("sync_batchnorm")) == (2, False)
+    read = runs.parse_options(tmp_path, json.dumps(config).encode())
+    assert (read.shards, read.sync_batchnorm) == (1, False)
+
+
+def test_statistics_of_the_whole_batch_are_a_runs_own(digits: str, tmp_path: Path) -> None:
+    """A network without batch-norm has none, and takes the same option: the trainer is handed it."""
+    given = {"shards": 2, "epochs": 2, "backend": "numpy", "batch_size": 50}
+    seen = []
+
+    class Watch(models.Callback):
+        def on_fit_begin(self, trainer: models.Trainer, total_steps: int) -> None:
+            seen.append(trainer.sync_batchnorm)
+
+        def on_epoch_end(self, trainer: models.Trainer, epoch: models.Epoch) -> None:
+            if len(seen) == 1:
+                raise InterruptedError
+
+    run_folder = tmp_path / "run"
+    with pytest.raises(InterruptedError):
+        runs.run("mlp-512", digits, out=run_folder, callbacks=[Watch()], sync_batchnorm=True, **given)
+    with pytest.raises(ValueError, match="sync_batchnorm of this run is True, False was asked for"):
+        runs.resume(run_folder, callbacks=[Watch()], sync_batchnorm=False)
+    runs.resume(run_folder, callbacks=[Watch()])
+    assert seen == [True, True]
+    with pytest.raises(ValueError, match="sync_batchnorm is True and shards is 1, expected two shards or more"):
+        runs.run("mlp-512", digits, sync_batchnorm=True)
+
+
+@needs_mpi
+def test_ranks_take_the_whole_batchs_statistics(base: list[str], begin: Any, tmp_path: Path) -> None:
+    base = [*base, "--sync-batchnorm", "--epochs", "1"]
+    assert ranks.ended(begin(2, *base, "--out", tmp_path / "two"))[0] == 0
+    run(*base, "--out", tmp_path / "one", "--shards", 2)
+    written = [(tmp_path / name / "config.json").read_text() for name in ("one", "two")]
+    assert [json.loads(text)["sync_batchnorm"] for text in written] == [True, True]
+    models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")]
+    assert models[0] == models[1]
 
 
 def test_mpiexec_without_the_extra_is_one_line(base: list[str]) -> None:
