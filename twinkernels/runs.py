@@ -239,7 +239,10 @@ def _train(
     recipe, watching = options.recipe, checked("run", callbacks)
     if options.shards == 1:
         kernels.set_threads(options.threads)  # BLAS's too, since its sums depend on them
-    dataset = source if isinstance(source, data.Dataset) else data.load(source, on_disk=True)
+    if isinstance(source, data.Dataset):
+        dataset = source
+    else:
+        dataset = communicator.shared(lambda: data.load(source, on_disk=True))
     if dataset.note and communicator.rank == 0:
         _log.warning("%s", harmless(dataset.note))
     train, test = dataset
@@ -254,7 +257,7 @@ def _train(
             f"at least {1 / len(train.labels):.2g}, or 0"
         )
     if held_out:
-        train, validation = data.split(train, held_out, options.seed)
+        train, validation = communicator.shared(lambda: data.split(dataset.train, held_out, options.seed))
 
     trainer = Trainer(
         model,

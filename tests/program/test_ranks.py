@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import data
@@ -149,12 +150,67 @@ def test_data_that_one_rank_lacks(base: list[str], begin: Any, digits: str, tmp_
     """$TWINKERNELS_DATA may lead elsewhere on another machine."""
     base = [*base, "--data", "mnist"]
     program = (
-        "import os, sys; os.environ['TWINKERNELS_DATA'] = sys.argv.pop(1)\nfrom twinkernels import cli; cli.main()"
+        "import os, sys; os.environ['TWINKERNELS_DATA'] = folder = sys.argv.pop(1)\n"
+        "from mpi4py import MPI; MPI.Get_processor_name = lambda: folder\n"
+        "from twinkernels import cli; cli.main()"
     )
     each = [["-c", program, folder, *base[1:]] for folder in (digits, str(tmp_path))]
     status, _, errors = ranks.ended(begin(2, several=each))
     assert (status, len(errors)) == (2, 1), errors
     assert errors[0].startswith(f"twinkernels: $TWINKERNELS_DATA: {tmp_path} holds no data")
+
+
+READING = """
+import gc, sys
+import data
+from data import folder
+from mpi4py import MPI
+from models import Communicator
+
+rank = MPI.COMM_WORLD.Get_rank()
+if sys.argv[2] == "apart":
+    MPI.Get_processor_name = lambda: f"machine {rank}"
+if sys.argv[2] == "full" and rank == 0:
+    from models import communicator
+    def full(): raise OSError(28, "No space left on device")
+    communicator.tempfile.TemporaryFile = full
+read = []
+def counted(path, original=folder.read_idx):
+    read.append(path)
+    return original(path)
+folder.read_idx = counted
+
+def memory():
+    gc.collect()
+    lines = [line.split() for line in open("/proc/self/smaps_rollup")]
+    return sum(1024 * int(line[1]) for line in lines if line[0].startswith("Private_"))
+
+shared = Communicator(MPI.COMM_WORLD)
+before = memory()
+train, test = shared.shared(lambda: data.load(sys.argv[1]))
+total, grown = int(train.images.sum()), memory() - before
+share = round(grown / train.images.nbytes)
+found = shared.gather((rank, len(read), total, share, train.images.flags.writeable, test.labels.tolist()[:3]))
+if rank == 0:
+    for each in found:
+        print(*each)
+"""
+
+
+@needs_mpi
+@pytest.mark.parametrize("how", ["together", "apart", "full"])
+def test_one_rank_of_a_machine_reads_and_the_others_map_what_it_read(how: str, begin: Any, tmp_path: Path) -> None:
+    """Compressed files, which cannot be mapped themselves; a machine alone, and one without room, read on their own."""
+    images = np.random.default_rng(0).integers(0, 4, (40_000, 28, 28), np.uint8)
+    labels = np.arange(40_000) % 10
+    for prefix, count in (("train", 40_000), ("t10k", 10)):
+        data.write_idx(tmp_path / f"{prefix}-images-idx3-ubyte.gz", images[:count])
+        data.write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte.gz", labels[:count].astype(np.uint8))
+    status, out, errors = ranks.ended(begin(3, "-c", READING, tmp_path, how))
+    assert status == 0, errors
+    share, own = int(images.sum()), how != "together"
+    expected = [f"{rank} {4 if own or rank == 0 else 0} {share} {int(own)} {own} [0, 1, 2]" for rank in range(3)]
+    assert out == expected
 
 
 @needs_mpi
