@@ -5,9 +5,9 @@ Run: python -m benchmarks.results FILE.json [...]
 Each FILE was written by `python -m benchmarks.peers --json FILE`. Where two hold the same case, the later one counts;
 all must come from one machine. They are kept, trimmed, as results/peers.json, and charts, RESULTS.md and the README's
 block made of it; `python -m benchmarks.pages` makes these again, with all other pages. results/recipes.json (from
-`python -m benchmarks.recipes`), results/shares.txt, rewrites.txt and growth.txt (what `python -m benchmarks.shares` and
-the like printed) and results/calibration.txt (what `python -m benchmarks.paired --calibrate 100` printed) become
-sections of RESULTS.md where they exist.
+`python -m benchmarks.recipes`), results/ranks.json (from `python -m benchmarks.peers.ranks`), results/shares.txt,
+rewrites.txt and growth.txt (what `python -m benchmarks.shares` and the like printed) and results/calibration.txt (what
+`python -m benchmarks.paired --calibrate 100` printed) become sections of RESULTS.md where they exist.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import recipes
 from .kept import Run, told, write
 from .peers import __main__ as command
+from .peers import ranks
 from .peers.measure import Result, summarise
 from .peers.networks import NETWORKS
 from .peers.variants import DISTRIBUTIONS, OURS, REFERENCE
@@ -43,6 +44,11 @@ SECTIONS = {
     "recipes.json": (
         "Recipes",
         "Each recipe in full, as `python -m benchmarks.recipes` measured it and held it to its floor.",
+    ),
+    "ranks.json": (
+        "Several processes",
+        "A training that two processes share, as `python -m benchmarks.peers.ranks` measured it: processes of their "
+        "own, one after the other in turns. A ratio is that of a round; medians, with least and greatest.",
     ),
     "shares.txt": (
         "Share of the limit",
@@ -697,6 +703,8 @@ def page(folder: Path, runs: Sequence[Run], found: Sequence[Case], drawn: Collec
 
 def section(path: Path) -> str:
     """What a further section shows of its file."""
+    if path.name == "ranks.json":
+        return ranks.report(ranks.read(path))
     if path.suffix == ".json":
         return recipes.report(recipes.read(path), recipes.rows())
     text = path.read_text(encoding="utf-8").strip("\n")

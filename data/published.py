@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.csv import read_csv, read_table
+from data.csv import MAX_LINE, read_csv, read_table
 from data.errors import DataFormatError, DataNotFoundError
-from data.files import reading, regular, take
+from data.files import INFLATED, RATIO, reading, regular, take
 from data.idx import read_idx
 from data.splits import Dataset, Split, split
 
@@ -55,6 +55,7 @@ OPENML = (60_000, 70_000)  # rows of the sets that OpenML joins: those for train
 CIFAR_BYTES = 3 * 32 * 32
 MAX_CELLS = 1 << 29  # numbers of an array in an archive: ten times MNIST's
 USPS_SIDE = 16
+USPS_ROWS = 1 << 16  # seven times as many as both its files have
 PICKLES = (".pkl", ".pickle", ".p")
 
 
@@ -187,6 +188,7 @@ def arrays(path: Path) -> dict[str, NDArray[Any]]:
     found = {}
     try:
         with regular(path) as file, zipfile.ZipFile(file) as archive:
+            left = max(INFLATED, RATIO * path.stat().st_size)
             for entry in archive.infolist():
                 with archive.open(entry) as stream:
                     version = np.lib.format.read_magic(stream)
@@ -197,6 +199,8 @@ def arrays(path: Path) -> dict[str, NDArray[Any]]:
                         raise DataFormatError(f"{path}: {entry.filename} holds pickled objects, expected numbers alone")
                     if count > MAX_CELLS or count * dtype.itemsize > 8 * MAX_CELLS:
                         raise DataFormatError(f"{path}: {entry.filename} holds {shape}, more than {MAX_CELLS} numbers")
+                    if (left := left - count * dtype.itemsize) < 0:
+                        raise DataFormatError(f"{path}: inflates to more than {RATIO} times its size")
                     content = take(stream, count * dtype.itemsize + 1)  # type: ignore[arg-type]
                     if len(content) != count * dtype.itemsize:
                         raise DataFormatError(f"{path}: {entry.filename} has {len(content)} bytes for {shape} {dtype}")
@@ -221,7 +225,7 @@ def _array_pair(path: Path, images: NDArray[Any], labels: NDArray[Any], labels_p
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.size == 0:
         raise DataFormatError(f"{path}: images are {images.shape} {images.dtype}, expected (N, H, W) uint8, not empty")
     own = labels_path or path
-    if labels.dtype.kind not in "iu" or labels.size != len(images) or labels.shape[0] != len(images):
+    if labels.dtype.kind not in "iu" or labels.shape not in ((len(images),), (len(images), 1)):
         raise DataFormatError(f"{own}: labels are {labels.shape} {labels.dtype}, expected ({len(images)},) of integers")
     pixels = images[..., np.newaxis] if images.ndim == 3 else images
     return Split(np.ascontiguousarray(pixels), _labels(own, labels.reshape(-1)))
@@ -234,8 +238,26 @@ def keras_archive(path: Path) -> Dataset:
     if missing := [name for name in names if name not in found]:
         raise DataFormatError(f"{path}: lacks {', '.join(missing)}; holds {', '.join(found) or 'nothing'}")
     train, test = (_array_pair(path, found[f"x_{part}"], found[f"y_{part}"]) for part in ("train", "test"))
-    classes = tuple(map(str, found["classes"].tolist())) if "classes" in found else named(path)
-    return Dataset(train, test, classes=classes)
+    if "classes" not in found:
+        return Dataset(train, test, classes=named(path))
+    names = found["classes"]
+    if names.ndim != 1:
+        raise DataFormatError(f"{path}: classes are {names.shape} {names.dtype}, expected the names one by one")
+    try:
+        classes = tuple(map(str, names.tolist()))
+    except (SystemError, ValueError):  # numbers that are no characters
+        raise DataFormatError(f"{path}: classes are no text") from None
+    return Dataset(train, test, classes=_enough(path, classes, train.labels, test.labels))
+
+
+def _enough(path: Path, classes: tuple[str, ...], *labels: NDArray[np.uint8]) -> tuple[str, ...]:
+    """The classes; DataFormatError where a label is none of them, or a name could steer a terminal."""
+    most = max(int(own.max()) for own in labels)
+    if most >= len(classes):
+        raise DataFormatError(f"{path}: label {most}, and names of {len(classes)} classes")
+    if odd := [name for name in classes if not name.isprintable()]:
+        raise DataFormatError(f"{path}: class {odd[0]!a:.40} has characters that cannot be shown")
+    return classes
 
 
 def kuzushiji(folder: Path) -> Dataset | None:
@@ -335,7 +357,9 @@ def cifar10(folder: Path) -> Dataset | None:
     test = _records(folder / "test_batch.bin", 1)
     for path, own in ((folder / batches[0], labels), (folder / "test_batch.bin", test[1])):
         _labels(path, own, len(CIFAR) - 1)
-    return Dataset(Split(images, labels), Split(*test), classes=_names(folder / "batches.meta.txt") or CIFAR)
+    names = _names(folder / "batches.meta.txt") or CIFAR
+    _enough(folder / "batches.meta.txt", names, labels, test[1])
+    return Dataset(Split(images, labels), Split(*test), classes=names)
 
 
 def cifar100(folder: Path) -> Dataset | None:
@@ -347,7 +371,10 @@ def cifar100(folder: Path) -> Dataset | None:
     splits = [Split(*_records(folder / name, 2)) for name in ("train.bin", "test.bin")]
     for name, own in zip(("train.bin", "test.bin"), splits, strict=True):
         _labels(folder / name, own.labels, 99)
-    return Dataset(*splits, classes=_names(folder / "fine_label_names.txt"))
+    names = _names(folder / "fine_label_names.txt")
+    if names is not None:
+        _enough(folder / "fine_label_names.txt", names, *(own.labels for own in splits))
+    return Dataset(*splits, classes=names)
 
 
 # libsvm ----------------------------------------------------------------------------------------------------------
@@ -368,14 +395,17 @@ def _sparse(path: Path) -> Split:
     """Lines `label index:value ...`, values from −1 to 1 of 16 x 16 pixels; what is left out is 0."""
     import bz2
 
-    rows: list[NDArray[np.float64]] = []
+    rows: list[NDArray[np.uint8]] = []
     labels: list[int] = []
     with regular(path) as file, contextlib.ExitStack() as opened:
         packed = file.read(3) == b"BZh"
         file.seek(0)
         try:
             lines: Any = opened.enter_context(bz2.open(file)) if packed else file
-            for number, line in enumerate(lines, 1):
+            for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE + 1), b""), 1):
+                if len(line) > MAX_LINE or len(rows) == USPS_ROWS:
+                    most = f"{MAX_LINE} bytes a line" if len(line) > MAX_LINE else f"{USPS_ROWS} rows"
+                    raise DataFormatError(f"{path}: line {number}: more than {most}")
                 if not line.strip():
                     continue
                 row = np.zeros(USPS_SIDE * USPS_SIDE)
@@ -385,20 +415,19 @@ def _sparse(path: Path) -> Split:
                         index, _, value = cell.partition(":")
                         row[_index(index)] = float(value)
                     labels.append(_index(label, 10))
-                except (ValueError, IndexError):
+                except (ValueError, IndexError, OverflowError):
                     raise DataFormatError(
                         f"{path}: line {number}: expected a label from 1 to 10, then index:value with indices from 1 "
                         f"to {USPS_SIDE * USPS_SIDE}"
                     ) from None
                 if not (np.abs(row) <= 1).all():
                     raise DataFormatError(f"{path}: line {number}: a value outside of -1 to 1")
-                rows.append(row)
+                rows.append(np.rint((row + 1) * 127.5).astype(np.uint8))
         except (OSError, EOFError) as error:
             raise DataFormatError(f"{path}: damaged bz2 file: {error}") from None
     if not rows:
         raise DataFormatError(f"{path}: no rows")
-    pixels = np.rint((np.stack(rows) + 1) * 127.5).astype(np.uint8)
-    return Split(pixels.reshape(-1, USPS_SIDE, USPS_SIDE, 1), np.array(labels, np.uint8))
+    return Split(np.stack(rows).reshape(-1, USPS_SIDE, USPS_SIDE, 1), np.array(labels, np.uint8))
 
 
 def _index(text: str, most: int = USPS_SIDE * USPS_SIDE) -> int:
@@ -463,14 +492,16 @@ def _parquet_file(path: Path) -> tuple[Split, tuple[str, ...] | None]:
         raise DataFormatError(f"{path}: no rows")
     if len({image.shape for image in images}) > 1:
         raise DataFormatError(f"{path}: pictures of several sizes, expected one")
-    labels = np.array([-1 if label is None else label for label in found[labelled].to_pylist()])
-    classes = None
+    if not pyarrow.types.is_integer(found[labelled].type):
+        raise DataFormatError(f"{path}: {labelled} holds {found[labelled].type}, expected integers")
+    labels = _labels(path, np.array([-1 if label is None else label for label in found[labelled].to_pylist()]))
     try:
         features = json.loads(found.schema.metadata[b"huggingface"])["info"]["features"]
-        classes = tuple(map(str, features[labelled]["names"]))
-    except (TypeError, KeyError, ValueError):
-        pass  # tables of others say no names
-    return Split(np.stack(images), _labels(path, labels)), classes
+        names = features[labelled]["names"]
+    except (TypeError, KeyError, ValueError, RecursionError):
+        names = None  # tables of others say no names
+    classes = _enough(path, tuple(map(str, names)), labels) if isinstance(names, list) else None
+    return Split(np.stack(images), labels), classes
 
 
 def digits() -> Dataset:

@@ -6,6 +6,7 @@ lies in memory too where the system can do that.
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
@@ -13,6 +14,7 @@ import os
 import random
 import tempfile
 import warnings
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -24,7 +26,7 @@ import numpy as np
 
 import data
 import models
-from data import csv, idx, pictures
+from data import csv, idx, pictures, published
 from data.files import plain
 from models import checkpoints, encoding
 from models.exchange import onnx_writer
@@ -80,6 +82,71 @@ def _picture(content: bytes) -> None:
     assert grey.ndim == 2
     assert grey.dtype == np.uint8
     assert 0 < grey.size <= pictures.MAX_PIXELS
+
+
+def _pixels(content: bytes) -> None:
+    """In colour, as its classes' folders are read."""
+    shown = pictures.parse_pixels(io.BytesIO(content), Path("input"))
+    assert shown.dtype == np.uint8
+    assert shown.shape[2] in (1, 3)
+    scaled = pictures.parse_pixels(io.BytesIO(content), Path("input"), (5, 4))
+    assert scaled.shape == (5, 4, shown.shape[2])
+
+
+def _is_split(images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...] | None = None) -> None:
+    assert images.dtype == labels.dtype == np.uint8
+    assert images.ndim == 4
+    assert 0 < len(images) == len(labels)
+    assert classes is None or labels.max() < len(classes)
+
+
+def _table(content: bytes) -> None:
+    """Rows with labels or without."""
+    images, labels = csv.read_table(_file(content))
+    assert images.shape[1:] == (28, 28, 1)
+    if labels is not None:
+        published.halves(data.Split(images, labels), None, "input")
+
+
+def _npz(content: bytes) -> data.Dataset:
+    dataset = published.keras_archive(_file(content))
+    for own in dataset:
+        _is_split(*own, dataset.classes)
+    return dataset
+
+
+def _convert(content: bytes) -> None:
+    """What an archive holds, written in every form that can hold it and read again."""
+    dataset = _npz(content)
+    if sum(own.images.size + len(own.labels) for own in dataset) > SAMPLE_LIMIT or len(dataset.train.labels) > 64:
+        return
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
+        for form in data.convert.FORMS:
+            try:
+                written = data.save(dataset, Path(folder) / form, form)
+                again = data.load(written)
+            except (ValueError, OSError):  # in words: a form that cannot hold it
+                continue
+            for own, other in zip(dataset, again, strict=True):
+                if form != "png":  # whose labels are the folders that are there
+                    assert own.labels.tobytes() == other.labels.tobytes()
+                    assert own.images.tobytes() == other.images.tobytes()
+
+
+def _cifar(content: bytes) -> None:
+    for before in (1, 2):
+        with suppress(data.DataFormatError):
+            _is_split(*published._records(_file(content), before))
+    published._records(_file(content), 1)
+
+
+def _usps(content: bytes) -> None:
+    _is_split(*published._sparse(_file(content)), published.DIGITS)
+
+
+def _parquet(content: bytes) -> None:
+    own, classes = published._parquet_file(_file(content))
+    _is_split(*own, classes)
 
 
 def _model(content: bytes) -> None:
@@ -209,6 +276,13 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "csv": _csv,
     "csv_gz": _csv_gz,
     "picture": _picture,
+    "pixels": _pixels,
+    "table": _table,
+    "npz": lambda content: _npz(content) and None,
+    "convert": _convert,
+    "cifar": _cifar,
+    "usps": _usps,
+    "parquet": _parquet,
     "model": _model,
     "onnx": _onnx,
     "hdf5": _hdf5,
@@ -265,6 +339,66 @@ def _picture_seeds() -> list[bytes]:
             file = io.BytesIO()
             grey.convert(mode).save(file, name)
             contents.append(file.getvalue())
+    return contents
+
+
+def _table_seeds() -> list[bytes]:
+    """With labels behind, in ARFF, and pixels alone."""
+    cells = ["0", "255"] * (csv.COLUMNS // 2)
+    rows = [",".join([*cells, str(label)]) + "\n" for label in range(7)]
+    names = [*(f"pixel{at}" for at in range(csv.COLUMNS - 1)), "class"]
+    arff = "% a remark\n@relation a\n" + "".join(f"@attribute '{name}' integer\n" for name in names) + "@data\n"
+    headed = ",".join(names) + "\n" + "".join(rows)
+    return [headed.encode(), (arff + "".join(rows)).encode(), (",".join(cells) + "\n").encode()]
+
+
+def _zipped(parts: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+    return file.getvalue()
+
+
+@cache
+def _npz_seeds() -> list[bytes]:
+    contents = []
+    for shape in (4, 3), (28, 28), (2, 2, 3):
+        made: dict[str, np.ndarray] = {}
+        for part, count in (("train", 3), ("test", 2)):
+            made[f"x_{part}"] = np.arange(count * np.prod(shape)).reshape(count, *shape).astype(np.uint8)
+            made[f"y_{part}"] = np.arange(count).reshape(-1, 1) if len(shape) == 3 else np.arange(count)
+        if shape != (28, 28):
+            made["classes"] = np.array(["a", "b", "c"])
+        parts = {}
+        for name, array in made.items():
+            stream = io.BytesIO()
+            np.lib.format.write_array(stream, array)
+            parts[f"{name}.npy"] = stream.getvalue()
+        contents.append(_zipped(parts))
+    return contents
+
+
+def _usps_seeds() -> list[bytes]:
+    text = b"1 1:-1 2:0.5 256:1\n10 3:-.25\n\n2\n"
+    return [text, bz2.compress(text)]
+
+
+@cache
+def _parquet_seeds() -> list[bytes]:
+    import pyarrow
+    import pyarrow.parquet
+
+    contents = []
+    features = {"info": {"features": {"label": {"names": ["a", "b"], "_type": "ClassLabel"}}}}
+    for picture, label in (("image", "label"), ("img", "fine_label")):
+        cells = [{"bytes": _picture_seeds()[at], "path": None} for at in (0, 0)]
+        table = pyarrow.table({picture: cells, label: [0, 1]})
+        if label == "label":
+            table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
+        stream = io.BytesIO()
+        pyarrow.parquet.write_table(table, stream, compression="none" if label == "label" else "snappy")
+        contents.append(stream.getvalue())
     return contents
 
 
@@ -469,6 +603,13 @@ _SEEDS: dict[str, Callable[[], list[bytes]]] = {
     "csv": _csv_seeds,
     "csv_gz": lambda: [gzip.compress(content, mtime=0) for content in _csv_seeds()],
     "picture": _picture_seeds,
+    "pixels": _picture_seeds,
+    "table": _table_seeds,
+    "npz": _npz_seeds,
+    "convert": _npz_seeds,
+    "cifar": lambda: [bytes(3073), bytes(3074 * 2)[: 3073 * 2]],
+    "usps": _usps_seeds,
+    "parquet": _parquet_seeds,
     "model": _model_seeds,
     "onnx": _onnx_seeds,
     "hdf5": _hdf5_seeds,
@@ -482,6 +623,10 @@ _SEEDS: dict[str, Callable[[], list[bytes]]] = {
 _VALUES = b'null true NaN -Infinity 1e999 0 1 2 3 -1 0.5 [] {} "../x" 2147483648 9223372036854775808 1000000'.split()
 
 WORDS = {
+    "table": [b",", b"\n", b"255", b"class", b"label", b"@data", b"@attribute ", b"%"],
+    "npz": [b"'descr'", b"'fortran_order': True", b"'<i8'", b"'|O'", b"'<U1'", b"()", b"(1,)", b"\x93NUMPY\1\0"],
+    "usps": [b":", b"inf", b"nan", b"1e400", b"-1", b"257", b"\n", b" "],
+    "parquet": [b"PAR1", b'"names"', b"[]", b"{}", b"label", b"image", b"bytes"],
     "csv": [b",", b"\n", b"\r", b"255", b"256", b"label", b"+1", b" 0", b'"', b"#"],
     "architecture": [
         *(f'"{name}"'.encode() for name in encoding.KNOWN),
@@ -508,9 +653,23 @@ def mutated_inside(target: str, content: bytes, mutate: Callable[[bytes], bytes]
     if chance.random() < 0.75:
         if target.endswith("_gz") and (inner := _inflated(content)) is not None:
             return gzip.compress(mutate(inner), 1, mtime=0)
+        if target in ("npz", "convert") and (parts := _unzipped(content)):
+            name = chance.choice(sorted(parts))
+            return _zipped(parts | {name: mutate(parts[name])})
         if target in _JSON and (other := _rearranged(content, WORDS[target], chance, target == "history")) is not None:
             return other
     return mutate(content)
+
+
+def _unzipped(content: bytes) -> dict[str, bytes]:
+    """What a .npz file holds; nothing where it is damaged or large."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > 1 << 16:
+                return {}
+            return {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    except Exception:  # whatever a damaged archive makes its reader meet
+        return {}
 
 
 def _inflated(content: bytes) -> bytes | None:

@@ -7,10 +7,13 @@ where a communicator of its own is given, and nowhere else.
 
 from __future__ import annotations
 
+import mmap
 import os
+import pickle
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -22,6 +25,7 @@ SMALL = 1 << 18
 """Bytes up to which sums are sent whole to everybody, in one message instead of two."""
 _PATIENT = 2000
 """Looks at what is awaited, before the clock and the others' state are looked at as well."""
+_LINE = 64  # bytes: arrays of a copy start on a cache line
 _ALIGNED = 16  # elements: pieces start on a cache line of float32
 
 _GRADIENTS, _SHARDS, _OBJECT, _STATE = 1, 1 << 14, 1 << 15, 7
@@ -189,6 +193,24 @@ class Communicator:
             raise found[1] or raised
         return result  # type: ignore[no-any-return]
 
+    def shared(self, function: Callable[[], T]) -> T:
+        """What the function gives, called by one rank of each machine; the arrays in it are one copy for all of them.
+
+        They are mapped, and read-only. Where no copy can be written, or seen by the others, each calls the function.
+        """
+        hosts = self.gather(self.host) if self.size > 1 else []
+        if len(set(hosts)) == len(hosts):
+            return function()
+        owner = hosts.index(self.host)
+        made = [function()] if owner == self.rank else []
+        own = _Copy.of(made[0]) if made and hosts.count(self.host) > 1 else None
+        place = self.gather(own.place if own else None)[owner]
+        found = place.read() if place else None
+        self.gather(found is not None)  # the file goes with its owner's descriptor
+        if found is not None:
+            return found[0]  # type: ignore[no-any-return]
+        return made[0] if made else function()
+
     def agree(self, where: str, options: Mapping[str, Any]) -> None:
         """Raise ValueError on all ranks if an option has another value on one of them than on rank 0."""
         if self.size == 1:
@@ -226,6 +248,56 @@ class Communicator:
         if key not in self._buffers:
             self._buffers[key] = np.empty_like(like)
         return self._buffers[key]
+
+
+class _Copy:
+    """A file without a name that holds an object's arrays: it ends with the process, however that ends."""
+
+    def __init__(self, file: BinaryIO, place: _Place) -> None:
+        self._file, self.place = file, place
+
+    @classmethod
+    def of(cls, item: Any) -> _Copy | None:
+        """The object, written; None where there is no room."""
+        buffers: list[pickle.PickleBuffer] = []
+        content, ranges = pickle.dumps(item, protocol=5, buffer_callback=buffers.append), []
+        try:
+            file = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the copy is wanted
+            for buffer in buffers:
+                with buffer.raw() as raw:
+                    start = -(-file.tell() // _LINE) * _LINE
+                    ranges.append((start, raw.nbytes))
+                    file.seek(start)
+                    file.write(raw)
+            file.flush()
+            state = os.fstat(file.fileno())
+        except OSError:
+            return None
+        path = f"/proc/{os.getpid()}/fd/{file.fileno()}"
+        return cls(file, _Place(path, state.st_dev, state.st_ino, content, ranges))
+
+
+class _Place(NamedTuple):
+    """Where a `_Copy` is to be found, and what is not in the file."""
+
+    path: str
+    device: int
+    number: int
+    content: bytes
+    ranges: list[tuple[int, int]]
+
+    def read(self) -> tuple[Any] | None:
+        """The object, its arrays mapped; None where another process's file is not to be seen."""
+        try:
+            with open(self.path, "rb") as file:
+                state = os.fstat(file.fileno())
+                if (state.st_dev, state.st_ino) != (self.device, self.number):  # of a container with our machine's name
+                    return None
+                size = state.st_size
+                mapped = memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b"")
+        except OSError:
+            return None
+        return (pickle.loads(self.content, buffers=[mapped[start : start + size] for start, size in self.ranges]),)
 
 
 def _portable(error: BaseException | None) -> BaseException | None:

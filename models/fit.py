@@ -149,7 +149,7 @@ class Fit:
         self._resume = resume
         self._feed = None
         if trainer.sharded is not None and augment is None:
-            self._feed = Feed({INPUT: self._x, "target": self._target}, model.normalisation)
+            self._feed = Feed(self._inputs(), model.normalisation)
         self._checkpointer = None
         if checkpoints is not None or trainer.communicator.size > 1:
             given = (x, target, weights, *(validation or ()))
@@ -243,7 +243,7 @@ class Fit:
         try:
             losses, correct = run_epoch(
                 trainer.executor,
-                {INPUT: self._x, "target": self._target} | ({} if self._weights is None else {WEIGHTS: self._weights}),
+                self._inputs(),
                 indices,
                 trainer.model.normalisation,
                 0,
@@ -270,20 +270,24 @@ class Fit:
         trainer, progress = self._trainer, self._trainer.progress
         before = trainer.skipped
         rate = self._rate(progress.done)
+        weights = None if self._weights is None else self._weights[indices]
         if trainer.sharded is None:
             images, target = self._samples(indices, numbers)
-            weights = None if self._weights is None else self._weights[indices]
             outputs = trainer.run_step(images, target, rate, weights)
             loss, share = float(outputs["loss"]), accuracy(outputs["output"], target, weights)
         else:
             fill = self._fill(indices, numbers) if self._feed is None else self._feed.fill(indices)
-            loss, share = trainer.sharded_step(len(indices), fill, rate)
+            loss, share = trainer.sharded_step(len(indices), fill, rate, weights)
         if trainer.skipped > before:
             progress.skip()
         else:
             progress.add(loss, share, len(indices))
         for callback in self._callbacks:
             callback.on_step_end(trainer, loss)
+
+    def _inputs(self) -> dict[str, np.ndarray]:
+        """The whole set by the names of the plan's inputs."""
+        return {INPUT: self._x, "target": self._target} | ({} if self._weights is None else {WEIGHTS: self._weights})
 
     def _samples(self, indices: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Images as the network takes them, and targets."""
@@ -297,7 +301,10 @@ class Fit:
 
         def write(start: int, stop: int, executor: Executor) -> None:
             images, target = self._samples(indices[start:stop], numbers[start:stop])
-            copied({INPUT: images, "target": target})(0, stop - start, executor)
+            inputs = {INPUT: images, "target": target}
+            if self._weights is not None:
+                inputs[WEIGHTS] = self._weights[indices[start:stop]]
+            copied(inputs)(0, stop - start, executor)
 
         return write
 

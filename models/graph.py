@@ -396,7 +396,10 @@ class Graph:
         self.check_range(x)
         target = loss.check(y, len(x), self.output_shape)
         weights = loss.weights("evaluate", target, sample_weight)
-        output = self.predict(x)
+        return self.judged(self.predict(x), target, loss, weights)
+
+    def judged(self, output: np.ndarray, target: np.ndarray, loss: Loss, weights: np.ndarray | None) -> Evaluation:
+        """What `evaluate` gives for outputs that are at hand; targets and weights are the loss's own."""
         own = () if weights is None else (weights,)
         value = loss.value(self.kernels, output, target, *own)
         if weights is not None and target.ndim == 1:

@@ -58,6 +58,16 @@ def cut(n: int, count: int) -> list[Shard]:
     return [Shard(i, ends[i], ends[i + 1]) for i in range(count) if ends[i] < ends[i + 1]]
 
 
+def shares_of(shards: Sequence[Shard], weights: np.ndarray | None = None) -> list[float]:
+    """How much of a batch's loss each of its shards is: its samples, or what they weigh, of all."""
+    if weights is None:
+        return [shard.size / shards[-1].stop for shard in shards]
+    # Exactly rounded, so that it does not depend on how a machine adds.
+    sums = [math.fsum(weights[shard.start : shard.stop].tolist()) for shard in shards]
+    whole = math.fsum(weights.tolist())
+    return [found / whole if whole else 0.0 for found in sums]
+
+
 class ShardedStep:
     """A trainer's step in shards. What it is handed has been checked, and all ranks hand it the same.
 
@@ -101,44 +111,48 @@ class ShardedStep:
         block = self.blocks[self.communicator.rank]
         return [shard for shard in self.cut(n) if shard.number in block]
 
-    def run(self, n: int, fill: Fill, learning_rate: float) -> tuple[float, float]:
+    def run(self, n: int, fill: Fill, learning_rate: float, weights: np.ndarray | None = None) -> tuple[float, float]:
         """One step on a batch of n samples; returns its loss and the share of correct predictions.
 
-        Raises NonFiniteError as the trainer's on_nonfinite says, on all ranks alike.
+        weights: of the batch's samples (n,), for a loss that weighs them. Raises NonFiniteError as the trainer's
+        on_nonfinite says, on all ranks alike.
         """
         trainer, c = self._trainer, self.communicator
         shards = self.cut(n)
-        equal = len({shard.size for shard in shards}) == 1
+        shares = shares_of(shards, weights)
         with np.errstate(all="ignore"):
-            figures, sums = self._compute(n, shards, fill, learning_rate, equal)
+            figures, sums = self._compute(n, shards, fill, learning_rate, shares)
             counts = [sum(shard.number in block for shard in shards) for block in self.blocks]
             figures = c.rows(figures, counts)
             for pending in sums:
                 pending.finish()
-            weights = [shard.size / n for shard in shards]
-            loss = math.fsum(w * found for w, found in zip(weights, figures[:, 0], strict=True))
+            loss = math.fsum(share * found for share, found in zip(shares, figures[:, 0], strict=True))
             if not math.isfinite(loss):
-                loss = float(np.dot(weights, figures[:, 0]))
+                loss = float(np.dot(shares, figures[:, 0]))
             if self._accepts(loss, figures):
                 self._update(figures, learning_rate)
             elif trainer.on_nonfinite == "raise" or not trainer.is_finite():
                 raise NonFiniteError(self._diagnosis(loss, figures, shards, fill, learning_rate))
             else:
                 trainer.skipped += 1
-        return loss, float(figures[:, 1].sum() / n) if self._labelled else math.nan
+        counted = n if weights is None else np.count_nonzero(weights)
+        return loss, float(figures[:, 1].sum() / counted) if self._labelled and counted else math.nan
 
     def _compute(
-        self, n: int, shards: Sequence[Shard], fill: Fill, learning_rate: float, equal: bool
+        self, n: int, shards: Sequence[Shard], fill: Fill, learning_rate: float, shares: Sequence[float]
     ) -> tuple[np.ndarray, list[Sum]]:
         """Run this rank's shards; gives their figures, and the sums of gradients that have begun.
 
-        equal: whether all shards are of one size; else their gradients are weighted before they are added.
+        shares: of the shards in the batch's loss. Where they are equal the sum is scaled; else gradients are weighted
+        before they are added.
         """
         trainer, c = self._trainer, self.communicator
         gradients, own = trainer.flat_gradients, self.own(n)
         figures = np.zeros((len(own), self._width))
         sums: list[Sum] = []
-        scale = 1 / len(shards) if equal else 1.0
+        equal = len(set(shares)) == 1
+        scale = shares[0] if equal else 1.0
+        by_number = {shard.number: share for shard, share in zip(shards, shares, strict=True)}
         alone = len(own) == 1  # the only shard's gradients can leave while they are computed
         for row, shard in zip(figures, own, strict=True):
             executor = trainer.executor_for(shard.size)
@@ -149,21 +163,21 @@ class ShardedStep:
                 stages[i].run(1, scalars)
                 part = gradients[bucket.piece]
                 if not equal:
-                    part *= part.dtype.type(shard.size / n)
+                    part *= part.dtype.type(by_number[shard.number])
                 if alone:
                     sums.append(Sum(c, {self._node(shard): part}, self._owners(shards), self.count, part, i, scale))
             if not alone:
                 self._leaf(shard)[...] = gradients
             self._note(row, executor, shard)
-        return figures, sums if alone else self._sums(shards, own, equal)
+        return figures, sums if alone else self._sums(shards, own, scale)
 
-    def _sums(self, shards: Sequence[Shard], own: Sequence[Shard], equal: bool) -> list[Sum]:
-        """Begin to add up the gradients that this rank's shards have left."""
+    def _sums(self, shards: Sequence[Shard], own: Sequence[Shard], scale: float) -> list[Sum]:
+        """Begin to add up the gradients that this rank's shards have left, and scale the sum."""
         c, gradients = self.communicator, self._trainer.flat_gradients
         owners = self._owners(shards)
         leaves = {(shard.number, shard.number + 1): self._leaf(shard) for shard in own}
         nodes = {node: total(node, leaves) for node, rank in owners.items() if rank == c.rank}
-        sums, scale = [], 1 / len(shards) if equal else 1.0
+        sums = []
         for i, (piece, _) in enumerate(self._buckets):
             mine = {node: part[piece] for node, part in nodes.items() if part is not None}
             sums.append(Sum(c, mine, owners, self.count, gradients[piece], i, scale))
@@ -195,8 +209,10 @@ class ShardedStep:
         return next(node for node in complete(self.count, block) if node[0] <= shard.number < node[1])
 
     def _mask_step(self, shard: Shard) -> int:
-        """The number that masks are drawn by: no other step and shard has it."""
-        return self._trainer.steps * self.count + shard.number + 1
+        """The number that masks are drawn by: no other step, batch of it and shard has it."""
+        trainer = self._trainer
+        batch = trainer.steps * trainer.accumulate + trainer.gathered
+        return batch * self.count + shard.number + 1
 
     def _programs(self, executor: Executor, n: int) -> list[Program]:
         key = executor, n
@@ -236,10 +252,12 @@ class ShardedStep:
 
     def _update(self, figures: np.ndarray, learning_rate: float) -> None:
         trainer = self._trainer
+        if not trainer.is_gathered():
+            return
         trainer.steps += 1
         executor = trainer.executor
         *_, statistics, optimizer = self._programs(executor, executor.batch_size)
-        scalars: Scalars = {"step": [trainer.steps], "learning_rate": [learning_rate]}
+        scalars = trainer.scalars(trainer.steps, np.array([learning_rate], np.float64))
         if self._statistics:
             for row in figures[:1] if self.synced else figures:
                 for value, place in zip(self._statistics, self._places, strict=True):
@@ -258,7 +276,8 @@ class ShardedStep:
             executor = self._trainer.executor_for(shard.size)
             fill(shard.start, shard.stop, executor)
             inputs = {name: executor.array(v, shard.size).copy() for name, v in executor.plan.inputs.items()}
-            scalars = {"step": self._mask_step(shard), "learning_rate": learning_rate}
+            steps = self._trainer.scalars(self._mask_step(shard), np.array([learning_rate], np.float64))
+            scalars = {name: values.item() for name, values in steps.items()}
             text = self._trainer.diagnosis(inputs, loss, scalars, self._trainer.steps + 1)
         return "".join(self.communicator.gather(text))
 
@@ -266,13 +285,14 @@ class ShardedStep:
         """What the model's `evaluate` gives, each rank having predicted a part; its batches are the same."""
         model, c = self._trainer.model, self.communicator
         target = loss.check(y, len(x), model.output_shape)
+        weights = loss.weights("evaluate", target, None)
         batches = -(-len(x) // PREDICT_BATCH)
         ends = [min(len(x), block.stop * PREDICT_BATCH) for block in blocks(batches, c.size)]
         counts = np.diff([0, *ends]).tolist()
         mine = x[ends[c.rank] - counts[c.rank] : ends[c.rank]]
         shape = tuple(int(size) for size in model.output_shape[1:])
         output = c.rows(model.predict(mine) if len(mine) else np.empty((0, *shape), model.dtype), counts)
-        return Evaluation.of(loss.value(model.kernels, output, target), output, target)
+        return model.judged(output, target, loss, weights)
 
 
 class SyncedStep(ShardedStep):
@@ -280,7 +300,8 @@ class SyncedStep(ShardedStep):
 
     All shards stop at every batch-norm, and at every backward of one. What the kernel has found of a shard is joined to
     that of the others, in float64 and in the order of the shards: means and sums of squares as T. F. Chan, G. H. Golub
-    and R. J. LeVeque have them (1979), sums of gradients by the shards' samples.
+    and R. J. LeVeque have them (1979). Gradients are the batch's from the loss on, each shard's times its share: one
+    that weighs nothing has gradients through the others' statistics alone.
     """
 
     synced = True
@@ -289,40 +310,51 @@ class SyncedStep(ShardedStep):
         super().__init__(trainer, count, communicator)
         plan = trainer.executor.plan
         norms = ("batchnorm", "batchnorm_backward")
-        self._norms = [(i, step) for i, step in enumerate(plan.steps[: plan.updates]) if step.kernel in norms]
+        computing = list(enumerate(plan.steps[: plan.updates]))
+        self._norms = [(i, step) for i, step in computing if step.kernel in norms]
+        self._loss_end = max(i for i, step in computing if step.phase == "loss") + 1
+        found = {v.origin for _, step in computing if step.phase == "loss" for v in step.outputs.values()}
+        read = (v.origin for _, step in computing if step.phase == "backward" for v in step.inputs.values())
+        self._from_loss = list(dict.fromkeys(value for value in read if value in found))
         self._own: dict[int, Executor] = {}
 
     def _compute(
-        self, n: int, shards: Sequence[Shard], fill: Fill, learning_rate: float, equal: bool
+        self, n: int, shards: Sequence[Shard], fill: Fill, learning_rate: float, shares: Sequence[float]
     ) -> tuple[np.ndarray, list[Sum]]:
         own = self.own(n)
         figures = np.zeros((len(own), self._width))
         counts = [sum(shard.number in block for shard in shards) for block in self.blocks]
+        by_number = {shard.number: share for shard, share in zip(shards, shares, strict=True)}
+        stops = sorted([*((i + 1, step) for i, step in self._norms), (self._loss_end, None)], key=lambda stop: stop[0])
         running = []
         for shard in own:
             executor = self._executor(shard)
             fill(shard.start, shard.stop, executor)
-            places = [*(i + 1 for i, _ in self._norms), executor.plan.updates]
             key = executor, shard.size
             if key not in self._stages:
+                places = [*(place for place, _ in stops), executor.plan.updates]
                 self._stages[key] = executor.stages(shard.size, places)
             scalars: Scalars = {"step": [self._mask_step(shard)], "learning_rate": [learning_rate]}
             running.append((shard, executor, self._stages[key], scalars))
-        for at, (_, step) in enumerate(self._norms):
+        for at, (_, step) in enumerate(stops):
             for _, _, stages, scalars in running:
                 stages[at].run(1, scalars)
-            pairs = [(shard, _Norm(executor, step, shard.size)) for shard, executor, _, _ in running]
+            if step is None:
+                for shard, executor, _, _ in running:
+                    for value in self._from_loss:
+                        gradient = executor.array(value, shard.size)
+                        gradient *= gradient.dtype.type(by_number[shard.number])
+                continue
+            norms = [_Norm(executor, step, shard.size) for shard, executor, _, _ in running]
             channels = step.dims["d"].channels
-            found = np.array([norm.figures() for _, norm in pairs]).reshape(len(pairs), 2, channels)
+            found = np.array([norm.figures() for norm in norms]).reshape(len(norms), 2, channels)
             joined = self.communicator.rows(found, counts)
-            for _, norm in pairs:
+            for norm in norms:
                 norm.join(joined, [other.size for other in shards], n)
         for row, (shard, executor, stages, scalars) in zip(figures, running, strict=True):
-            stages[len(self._norms)].run(1, scalars)
-            if not equal:
-                self._leaf(shard)[...] *= self._leaf(shard).dtype.type(shard.size / n)
+            stages[len(stops)].run(1, scalars)
             self._note(row, executor, shard)
-        return figures, self._sums(shards, own, equal)
+        return figures, self._sums(shards, own, 1.0)
 
     def _executor(self, shard: Shard) -> Executor:
         """One for each of this rank's shards, with gradients of its own."""
@@ -355,10 +387,11 @@ class _Norm:
         """Make the output what it is with the figures of all shards, (shards, 2, C)."""
         a, positions = self._arrays, self._step.dims["d"].positions
         if self._backward:
-            weights = np.array(sizes)[:, None, None] / n
-            dgamma, dbeta = np.array([a["dgamma"], a["dbeta"]]) - (weights * figures).sum(axis=0)
             if "dx" in a:
-                scale, dtype = a["gamma"] * a["inv_std"] / self._values, a["dx"].dtype
+                # The kernel has taken the shard's sums over the shard's values from dy.
+                own = np.array([a["dgamma"], a["dbeta"]], np.float64) / self._values
+                dgamma, dbeta = own - figures.sum(axis=0) / (n * positions)
+                scale, dtype = a["gamma"] * a["inv_std"], a["dx"].dtype
                 normalised = (a["x"] - a["mean"]) * a["inv_std"]
                 a["dx"] += scale * (dbeta.astype(dtype) + normalised * dgamma.astype(dtype))
             return
@@ -392,7 +425,7 @@ def _buckets(plan: Plan, layout: Layout, itemsize: int) -> list[_Bucket]:
     found: list[_Bucket] = []
     stop, end = layout.size, 0
     for name, start in reversed(layout.offsets.items()):
-        end = max(end, written[gradient_name(name)])
+        end = max(end, written.get(gradient_name(name), 0))  # of a frozen node nobody writes any
         if (stop - start) * itemsize >= BUCKET and start > 0:
             found.append(_Bucket(slice(start, stop), end))
             stop = start

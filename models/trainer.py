@@ -63,8 +63,7 @@ class Trainer:
     first step; `averaged` gives the model that has them.
     accumulate: batches whose gradients are averaged before the optimizer steps.
     shards: parts into which a batch is cut, each with a mask and batch statistics of its own; their gradients are added
-    in a fixed order. None: the number of ranks, or one process's batch as a whole. Two and more are refused with
-    losses that weigh samples, learning_rates, average and accumulate.
+    in a fixed order. None: the number of ranks, or one process's batch as a whole.
     communicator: a `Communicator`, or an mpi4py communicator: its ranks share the shards, and all call what one calls,
     with the same arguments. Results depend on the shards alone, not on the ranks and threads that compute them.
     sync_batchnorm: batch-norm takes the statistics of the whole batch and not of the shard, which is slower: the
@@ -132,7 +131,6 @@ class Trainer:
             names = [node.name for node in model.nodes]
             self._parts = parts_of("Trainer", model.parameter_layout, names, learning_rates)
         self.learning_rates = None if learning_rates is None else dict(learning_rates)
-        self._refuse_with_shards()
         plain = lower_training(
             model.architecture, self.loss, optimizer, self.batch_size, parts=self._parts, average=average is not None
         )
@@ -204,18 +202,6 @@ class Trainer:
             self.sync_batchnorm,
         )
         return _restored, (self.model, settings, self.state, self._gradients, counters)
-
-    def _refuse_with_shards(self) -> None:
-        """Raise ValueError for what a step in shards would compute otherwise than one of whole batches."""
-        given = {
-            "a loss that weighs samples (weighted, class_weights or ignore_index)": self.loss.by_weight,
-            "learning_rates": self.learning_rates is not None,
-            "average": self.average is not None,
-            "accumulate": self.accumulate > 1,
-        }
-        if self.shards > 1 and (found := [name for name, there in given.items() if there]):
-            what = f"shards is {self.shards} (one a rank unless told)"
-            raise ValueError(f"Trainer: {what} with {' and '.join(found)}, expected shards=1, on one rank")
 
     def _warn_of_softmax(self) -> None:
         nodes = {node.name: node.layer for node in self.model.nodes}
@@ -328,7 +314,8 @@ class Trainer:
             if self.sharded is None:
                 return float(self.run_step(images, target, rate, weights)["loss"])
             with self.together():
-                return self.sharded_step(len(x), copied({INPUT: images, "target": target}), rate)[0]
+                inputs = {INPUT: images, "target": target} | ({} if weights is None else {WEIGHTS: weights})
+                return self.sharded_step(len(x), copied(inputs), rate, weights)[0]
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -343,13 +330,15 @@ class Trainer:
             self.communicator.fail(error)
             raise
 
-    def sharded_step(self, n: int, fill: Fill, learning_rate: float) -> tuple[float, float]:
+    def sharded_step(
+        self, n: int, fill: Fill, learning_rate: float, weights: np.ndarray | None = None
+    ) -> tuple[float, float]:
         """`step` in shards, on n samples that `fill` writes; returns the loss and the share of correct predictions."""
         assert self.sharded is not None
         if n < self.least_samples:
             self.refuse_single_samples("a shard")
         try:
-            return self.sharded.run(n, fill, learning_rate)
+            return self.sharded.run(n, fill, learning_rate, weights)
         finally:
             self.changed()
 
@@ -367,7 +356,7 @@ class Trainer:
 
         def accept(outputs: dict[str, np.ndarray]) -> bool:
             if self._is_sound(executor, outputs, len(x)):
-                if not self._is_gathered():
+                if not self.is_gathered():
                     return False
                 self.steps += 1
                 return True
@@ -382,8 +371,8 @@ class Trainer:
         finally:
             self.changed()
 
-    def _is_gathered(self) -> bool:
-        """Whether the optimizer may step: then the gradients are the mean of those that were waited for."""
+    def is_gathered(self) -> bool:
+        """Take the batch's gradients in; whether the optimizer may step: then they are the mean of all that waited."""
         if self.accumulate == 1:
             return True
         waiting = self.state[GATHERED]

@@ -182,6 +182,15 @@ def train(
             show_default=False,
         ),
     ] = None,
+    sync_batchnorm: Annotated[
+        bool | None,
+        typer.Option(
+            "--sync-batchnorm/--no-sync-batchnorm",
+            help="Whether batch-norm takes the statistics of the whole batch instead of each shard's, which is slower. "
+            "If left out: the run's, no for a new one.",
+            show_default=False,
+        ),
+    ] = None,
     time_limit: Annotated[
         float, typer.Option(min=1, help="Seconds after which a rank that does not answer ends the others.")
     ] = 300.0,
@@ -202,6 +211,7 @@ def train(
         "checkpoint_steps": checkpoint_steps,
         "checkpoint_seconds": checkpoint_seconds,
         "shards": shards,
+        "sync_batchnorm": sync_batchnorm,
     }
     with ranks.joined(time_limit) as communicator:
         _train(given, source, threads, out, resume, communicator)

@@ -87,6 +87,7 @@ def run(
     callbacks: Sequence[Callback] = (),
     shards: int | None = None,
     communicator: Any = None,
+    sync_batchnorm: bool = False,
 ) -> Outcome:
     """Train by a recipe, and evaluate on the test images once, after the last epoch.
 
@@ -96,7 +97,8 @@ def run(
     over the new length.
     out: a new folder, which then holds config.json, history.jsonl (a line an epoch), checkpoints and, at the end,
     model.safetensors. checkpoint_steps, checkpoint_seconds: how often within an epoch, see `Checkpoints`.
-    shards, communicator: of the trainer; of several ranks, which all call this alike, the first keeps the run.
+    shards, communicator, sync_batchnorm: of the trainer; of several ranks, which all call this alike, the first
+    keeps the run.
 
     Raises ValueError for an unknown name and for data that does not fit the network, FileExistsError where `out`
     is there already, BlockingIOError where another process trains in it, and what `data.load` raises; all of it before
@@ -114,6 +116,7 @@ def run(
         checkpoint_steps=checkpoint_steps,
         checkpoint_seconds=checkpoint_seconds,
         shards=shared.size if shards is None else shards,
+        sync_batchnorm=sync_batchnorm,
     )
     build(options.recipe.network, options.backend, seed)  # a name that is none is answered before the data is read
     with contextlib.ExitStack() as held:
@@ -236,7 +239,10 @@ def _train(
     recipe, watching = options.recipe, checked("run", callbacks)
     if options.shards == 1:
         kernels.set_threads(options.threads)  # BLAS's too, since its sums depend on them
-    dataset = source if isinstance(source, data.Dataset) else data.load(source, on_disk=True)
+    if isinstance(source, data.Dataset):
+        dataset = source
+    else:
+        dataset = communicator.shared(lambda: data.load(source, on_disk=True))
     if dataset.note and communicator.rank == 0:
         _log.warning("%s", harmless(dataset.note))
     train, test = dataset
@@ -251,7 +257,7 @@ def _train(
             f"at least {1 / len(train.labels):.2g}, or 0"
         )
     if held_out:
-        train, validation = data.split(train, held_out, options.seed)
+        train, validation = communicator.shared(lambda: data.split(dataset.train, held_out, options.seed))
 
     trainer = Trainer(
         model,
@@ -261,6 +267,7 @@ def _train(
         recipe.schedule,
         shards=options.shards,
         communicator=communicator,
+        sync_batchnorm=options.sync_batchnorm,
     )
     history = trainer.fit(
         train.images,
@@ -316,6 +323,7 @@ class Options:
     checkpoint_seconds: float | None
     versions: Mapping[str, str] = field(default_factory=versions)
     shards: int = 1
+    sync_batchnorm: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.data, str | None):
@@ -324,6 +332,8 @@ class Options:
             raise TypeError(f"run: backend is {self.backend!r}, expected one of {', '.join(kernels.names())}")
         shapes.integer("run", "seed", self.seed, 0)
         shapes.integer("run", "shards", self.shards, 1)
+        if shapes.flag("run", "sync_batchnorm", self.sync_batchnorm) and self.shards == 1:
+            raise ValueError("run: sync_batchnorm is True and shards is 1, expected two shards or more")
         Checkpoints(".", self.checkpoint_steps, self.checkpoint_seconds)
 
     def encoded(self) -> dict[str, Any]:
@@ -335,8 +345,8 @@ class Options:
     @classmethod
     def decoded(cls, config: Any) -> Options:
         """The inverse of `encoded`; LookupError, RecursionError, TypeError or ValueError if it cannot be one."""
-        fields = {name: config[name] for name in cls.__dataclass_fields__ if name != "shards"}
-        fields["shards"] = config.get("shards", 1)  # earlier versions had whole batches alone
+        config = {"shards": 1, "sync_batchnorm": False} | config  # earlier versions had whole batches alone
+        fields = {name: config[name] for name in cls.__dataclass_fields__}
         seed, held = fields.pop("seed"), fields.pop("versions")
         shapes.integer("run", "seed", seed, 0)  # of any length, unlike the other numbers
         if not isinstance(held, dict) or not all(isinstance(version, str) for version in held.values()):

@@ -1,9 +1,10 @@
 """Training shared by processes: two ranks of one thread beside one process of two, ours and PyTorch's.
 
 `python -m benchmarks.peers.ranks` runs each in processes of its own, one after the other, round after round, on the
-same cores, and writes benchmarks/results/ranks.json. A run's figure is the median of its epochs after the first; a
-ratio is that of a round, and the median over rounds counts. PyTorch trains by DistributedDataParallel over gloo, which
-is what it has for CPUs, on batches that are at hand as tensors; ours gathers its batches from a data set.
+same cores, and keeps benchmarks/results/ranks.json; `python -m benchmarks.pages` makes a section of RESULTS.md of it. A
+run's figure is the median of its epochs after the first; a ratio is that of a round, and the median over rounds counts.
+PyTorch trains by DistributedDataParallel over gloo, which is what it has for CPUs, on batches that are at hand as
+tensors; ours gathers its batches from a data set.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import socket
 import statistics
 import subprocess
@@ -28,11 +28,23 @@ from models import Adam, Callback, Epoch, RMSProp, Trainer
 from models.communicator import Communicator, Sum
 from models.zoo import build
 
+from ..kept import Run, told, write
+from ..text import digits, number, span, table
+from ..text import times as times_as_fast
+from .__main__ import machine
+
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "ranks.json"
 STEPS, EPOCHS = 40, 20
 OPTIMIZERS = {"cnn-bn": Adam(1e-3), "mlp-512": RMSProp(1e-3)}
-HOW = ("one process", "ranks", "ranks over TCP", "PyTorch", "PyTorch DDP")
+TITLES = {
+    "one process": "one process of {cores} threads",
+    "ranks": "{cores} ranks of one thread, shared memory",
+    "ranks over TCP": "{cores} ranks of one thread, TCP on the loopback device",
+    "PyTorch": "PyTorch, one process of {cores} threads",
+    "PyTorch DDP": "PyTorch's DistributedDataParallel over gloo, {cores} processes of one thread",
+}
+HOW = tuple(TITLES)
 TCP = {"MPIR_CVAR_NOLOCAL": "1", "UCX_TLS": "tcp,self", "MPIR_CVAR_CH4_NETMOD": "ucx"}
 """What has MPICH send over the loopback device between processes of one machine."""
 
@@ -188,6 +200,38 @@ def run(how: str, network: str, batch: int, cores: int) -> float:
     return 1e6 * statistics.median(found)
 
 
+def read(path: Path) -> Run:
+    """What was kept. Raises ValueError for another file."""
+    try:
+        (kept,) = json.loads(path.read_text(encoding="utf-8"))["runs"]
+        times: dict[str, dict[str, list[float]]] = kept["microseconds"]
+        if any(len(rounds) != kept["rounds"] for each in times.values() for rounds in each.values()):
+            raise ValueError("rounds differ in number")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a file of benchmarks.peers.ranks: {error!r}") from None
+    found: Run = kept
+    return found
+
+
+def report(kept: Run) -> str:
+    """Where it was measured, and a table a network: what a step takes, and how often that is what another takes."""
+    facts = kept["machine"]
+    dated = f"{facts['cpu']}, {facts['cores']} cores, {facts['date'][:10]}, load before {facts['load_before'] or 0:.2f}"
+    parts = [f"{dated}. Batches of {kept['batch_size']}, {kept['rounds']} rounds."]
+    headings = ["ms a step", "speed beside one process", "two ranks are"]
+    for network, times in kept["microseconds"].items():
+        rows = []
+        for how, found in times.items():
+            cells = [f"{statistics.median(found) / 1e3:.2f}"]
+            for other, over in (("one process", True), ("ranks", False)):
+                pairs = zip(times.get(other, ()), found, strict=other in times)
+                ratios = [a / b if over else b / a for a, b in pairs] if how != other else []
+                cells.append(f"{times_as_fast(statistics.median(ratios))} ({span(ratios, number)})" if ratios else "")
+            rows.append([TITLES[how].format(cores=facts["cores"]), *cells])
+        parts.append(table([f"`{network}`", *headings], rows))
+    return "\n\n".join(parts)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.peers.ranks", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
@@ -207,20 +251,16 @@ def main() -> None:
             print(f"{given.sums} ranks, {name}", flush=True)
             show_sums(given.sums, {"PYTHONPATH": str(ROOT)} | environment)
         return
-    cores, kept = available_cores(), {}
+    cores = available_cores()
+    about = {"machine": told(machine(cores)), "batch_size": given.batch_size, "rounds": given.rounds}
+    measured: dict[str, dict[str, list[float]]] = {}
     for network in given.networks:
-        times: dict[str, list[float]] = {how: [] for how in given.how}
+        times = measured[network] = {how: [] for how in given.how}
         for _ in range(given.rounds):
             for how in given.how:
-                times[how].append(run(how, network, given.batch_size, cores))
-        kept[network] = times
-        first = times[given.how[0]]
-        for how, found in times.items():
-            ratios = [a / b for a, b in zip(first, found, strict=True)]
-            line = f"{network}  {how:15} {statistics.median(found):9.0f} us a step"
-            print(f"{line}  {statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})", flush=True)
-    about = {"cores": cores, "batch_size": given.batch_size, "machine": platform.processor() or platform.machine()}
-    given.out.write_text(json.dumps(about | {"microseconds": kept}, indent=1) + "\n")
+                times[how].append(digits(run(how, network, given.batch_size, cores)))
+        print(report(about | {"microseconds": {network: times}}), flush=True)
+    write(given.out, [about | {"microseconds": measured}])
 
 
 if __name__ == "__main__":

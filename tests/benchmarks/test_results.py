@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import results, text
+from benchmarks import kept, results, text
 from benchmarks.text import replace
 
 TEXT = "# A project\n\nWhat it is.\n\n<!-- results -->\nold\n<!-- /results -->\n\n```python\n1 + 1\n```\n"
@@ -187,6 +187,27 @@ def test_further_sections_come_from_files(files, tmp_path):
     page = (out / "RESULTS.md").read_text()
     assert "```text\none thread  89.1%\n  relu | 3\n```" in page
     assert page.index("## Share of the limit") < page.index("## False alarms") < page.index("```text\n0 of 100 runs")
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_ranks_are_a_section_beside_pytorchs(files, tmp_path):
+    out = tmp_path / "out"
+    results.make(files, out, None)
+    about = {"machine": run("train", [64])["machine"], "batch_size": 512, "rounds": 3}
+    times = {"one process": [4000, 4000, 8000], "ranks": [4000, 5000, 8000], "PyTorch DDP": [8000, 20000, 24000]}
+    path = out / "results" / "ranks.json"
+    kept.write(path, [about | {"microseconds": {"cnn-bn": times}}])
+    results.make([], out, None)
+    page = (out / "RESULTS.md").read_text()
+    assert "## Several processes" in page
+    assert line(page, "2 ranks of one thread") == (
+        "| 2 ranks of one thread, shared memory | 5.00 | 1.00× (0.800 – 1.00) |  |"
+    )
+    assert line(page, "gloo").endswith("| 20.00 | 0.33× (0.200 – 0.500) | 3.00× (2.00 – 4.00) |")
+    assert "A CPU, family 1, 2 cores, 2026-11-21, load before 0.10. Batches of 512, 3 rounds." in page
+    path.write_text('{"runs": [{"rounds": 3, "microseconds": {"cnn-bn": {"ranks": [1]}}}]}')
+    with pytest.raises(ValueError, match=r"ranks\.json is not a file of benchmarks\.peers\.ranks: .*rounds differ"):
+        results.make([], out, None)
 
 
 @pytest.mark.usefixtures("without_pictures")

@@ -185,6 +185,24 @@ def test_keras_archive(tmp_path: Path) -> None:
         data.load(path)
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"classes": np.array("one")}, r"classes are \(\) <U3, expected the names one by one"),
+        ({"classes": np.array(["a", "b"])}, "label 2, and names of 2 classes"),
+        ({"classes": np.full(10, 0xFFFFFFFF, np.uint32).view("<U1")}, "classes are no text"),
+        ({"classes": np.array([*"abcdefghi", "\x1b[2J"])}, r"class '\\x1b\[2J' has characters that cannot be shown"),
+        ({"x_test": TEST[:1], "y_test": np.array(3)}, r"labels are \(\) int64, expected \(1,\) of integers"),
+        ({"y_test": labels(M) / 2}, "labels are .* float64"),
+    ],
+)
+def test_a_broken_keras_archive(tmp_path: Path, changed: dict[str, np.ndarray], message: str) -> None:
+    whole = {"x_train": TRAIN, "y_train": labels(N), "x_test": TEST, "y_test": labels(M)}
+    np.savez(tmp_path / "mnist.npz", **whole | changed)  # type: ignore[arg-type]
+    with pytest.raises(DataFormatError, match=rf"mnist\.npz: {message}"):
+        data.load(tmp_path / "mnist.npz")
+
+
 def test_a_npz_that_promises_too_much_allocates_nothing(tmp_path: Path) -> None:
     import zipfile
 
@@ -260,6 +278,9 @@ def test_cifar_10_in_colour(tmp_path: Path) -> None:
     holds(data.load(tmp_path), train, test, data.published.CIFAR)
     (tmp_path / "batches.meta.txt").write_text("\n".join("abcdefghij") + "\n\n")
     assert data.load(tmp_path).classes == tuple("abcdefghij")
+    (tmp_path / "batches.meta.txt").write_text("cat\ndog\n")
+    with pytest.raises(DataFormatError, match=r"batches\.meta\.txt: label 9, and names of 2 classes"):
+        data.load(tmp_path)
     path = tmp_path / "data_batch_3.bin"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataFormatError, match=r"data_batch_3\.bin: 12291 bytes, expected records of 3073"):
@@ -303,6 +324,9 @@ def test_usps_counts_from_one(tmp_path: Path, packed: bool) -> None:
         (b"1 1:2.5", "line 1: a value outside of -1 to 1"),
         (b"1 1:nan", "line 1: a value outside of -1 to 1"),
         (b"one two", "line 1: expected a label"),
+        (b"1 inf:0.5", "line 1: expected a label"),
+        (b"1 1:0.5" + b" " * 20_000, "line 1: more than 16384 bytes a line"),
+        (b"2\n" * 70_000, "line 65537: more than 65536 rows"),
         (b"", "no rows"),
     ],
 )
@@ -332,6 +356,13 @@ def test_parquet_of_hugging_face(tmp_path: Path) -> None:
     holds(data.load(tmp_path), TRAIN, TEST, names)
     parquet(tmp_path / "test-00000-of-00001.parquet", TEST, [300] * M, names)
     with pytest.raises(DataFormatError, match="label 300 of sample 0, expected 0 to 255"):
+        data.load(tmp_path)
+    for wrong, kind in ((["one"] * M, "(large_)?string"), ([0.5] * M, "double")):
+        parquet(tmp_path / "test-00000-of-00001.parquet", TEST, wrong, names)  # type: ignore[arg-type]
+        with pytest.raises(DataFormatError, match=f"label holds {kind}, expected integers"):
+            data.load(tmp_path)
+    parquet(tmp_path / "test-00000-of-00001.parquet", TEST, labels(M).tolist(), names[:2])
+    with pytest.raises(DataFormatError, match="label 2, and names of 2 classes"):
         data.load(tmp_path)
     (tmp_path / "test-00000-of-00001.parquet").write_bytes(b"PAR1 nothing")
     with pytest.raises(DataFormatError, match="not a readable parquet file"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 import functools
 import gzip
 import json
 import os
 import re
 import struct
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,10 +144,24 @@ def huge_file(path: Path) -> None:
         file.truncate(1 << 40)
 
 
+def npz(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("x_train.npy", "w") as stream:
+        head = {"descr": "|u1", "fortran_order": False, "shape": (500 << 20,)}
+        np.lib.format.write_array_header_1_0(stream, head)
+        for _ in range(500):
+            stream.write(bytes(1 << 20))
+
+
+def bz2_line(path: Path) -> None:
+    path.write_bytes(bz2.compress(b"1" * (1 << 20)) * 1000)
+
+
 BOMBS: dict[Callable[[Path], None], tuple[str, str]] = {
     gzip_idx: ("data.read_idx", "inflates to more than the limit"),
     gzip_floats: ("data.read_idx", "inflates to more than the limit"),
     gzip_csv: ("data.read_csv", "inflates to more than the limit"),
+    npz: ("(lambda path: data.published.keras_archive(Path(path)))", "inflates to more than 16 times its size"),
+    bz2_line: ("(lambda path: data.published._sparse(Path(path)))", "line 1: more than 16384 bytes a line"),
     png: ("data.read_picture", "at most 16777216 are read"),
     huge_layer: ("models.load", "1.w has shape .*, expected .*1073741824"),
     huge_start: ("models.load", "Constant: value is 'x+"),

@@ -123,24 +123,69 @@ def test_what_is_no_number_of_shards_is_refused() -> None:
         Trainer(network(), Adam(0.1), communicator=4)
 
 
+WEIGHTS = np.where(np.arange(24) % 5 == 0, 0.0, RNG.uniform(0.1, 3.0, 24))
+WEIGHTS[:8] = 0.0  # of 3 shards the first weighs nothing
+
+
+@pytest.mark.parametrize("shards", [2, 3, 5])
+@pytest.mark.parametrize("sync", [False, True], ids=["apart", "synced"])
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("options", "weights"),
     [
-        ({"loss": SoftmaxCrossEntropy(weighted=True)}, "weighted"),
-        ({"loss": SoftmaxCrossEntropy(class_weights=(1.0, 2.0, 3.0))}, "class_weights"),
-        ({"loss": SoftmaxCrossEntropy(ignore_index=-1)}, "ignore_index"),
-        ({"learning_rates": {"0": 0.1}}, "learning_rates"),
-        ({"average": 0.9}, "average"),
-        ({"accumulate": 2}, "accumulate"),
-        ({"accumulate": 2, "average": 0.9}, "average and accumulate"),
+        ({"loss": SoftmaxCrossEntropy(weighted=True)}, WEIGHTS),
+        ({"loss": SoftmaxCrossEntropy(class_weights=(1.0, 0.0, 3.0))}, None),
+        ({"loss": SoftmaxCrossEntropy(weighted=True, ignore_index=1, class_weights=(1.0, 1.0, 3.0))}, WEIGHTS),
+        ({"learning_rates": {"0": 0.0}}, None),
+        ({"learning_rates": {"0": 0.1, "2": 2.0}}, None),
+        ({"average": 0.7}, None),
+        ({"accumulate": 2, "average": 0.7, "loss": SoftmaxCrossEntropy(weighted=True)}, WEIGHTS),
     ],
-    ids=str,
+    ids=lambda value: "" if isinstance(value, np.ndarray | None) else str(value),
 )
-def test_what_shards_would_compute_otherwise_is_refused(options: dict[str, Any], named: str) -> None:
-    message = rf"^Trainer: shards is 2 \(one a rank unless told\) with .*{named}[^\n]*, expected shards=1, on one rank$"
-    with pytest.raises(ValueError, match=message):
-        Trainer(network(), Adam(0.1), batch_size=8, shards=2, **options)
-    Trainer(network(), Adam(0.1), batch_size=8, shards=1, **options)
+def test_shards_compute_what_the_batch_does(
+    options: dict[str, Any], weights: np.ndarray | None, sync: bool, shards: int
+) -> None:
+    layers = [BatchNorm(), ReLU()] if sync else [ReLU()]
+    optimizer = models.SGD(0.3, momentum=0.9, clip_norm=0.5)  # Adam would make steps of what is 0 but for rounding
+    trainers = [
+        Trainer(network(*layers), optimizer, batch_size=24, shards=s, sync_batchnorm=sync, **options)
+        for s in (1, shards)
+    ]
+    for trainer in trainers:
+        trainer.fit(X, Y, epochs=3, sample_weight=weights)
+        for part in (slice(0, 24), slice(8, 24), slice(1, 13)):
+            trainer.step(X[part], Y[part], sample_weight=None if weights is None else weights[part])
+    whole, cut_up = (trainer.progress.history.epochs for trainer in trainers)
+    for one, other in zip(whole, cut_up, strict=True):
+        assert (one.loss, one.accuracy) == (pytest.approx(other.loss, rel=1e-9), pytest.approx(other.accuracy))
+    assert trainers[0].steps == trainers[1].steps == 6 // options.get("accumulate", 1)
+    changing, sharded = (trainer.changing() for trainer in trainers)
+    for name, array in changing.items():
+        np.testing.assert_allclose(sharded[name], array, rtol=1e-7, atol=1e-9, err_msg=name)
+
+
+def test_a_batch_of_which_nothing_counts_moves_nothing() -> None:
+    loss = SoftmaxCrossEntropy(ignore_index=-1)
+    for options in ({}, {"sync_batchnorm": True}):
+        trainer = Trainer(network(BatchNorm()), models.SGD(0.1), loss, batch_size=24, shards=3, **options)  # type: ignore[arg-type]
+        before = {name: array.copy() for name, array in trainer.model.parameters().items()}
+        assert trainer.step(X, np.full(24, -1)) == 0
+        for name, array in trainer.model.parameters().items():
+            np.testing.assert_array_equal(array, before[name])
+
+
+def test_batches_that_are_gathered_have_masks_of_their_own() -> None:
+    trainer = Trainer(network(Dropout(0.5)), Adam(0.1), batch_size=24, shards=2, accumulate=3)
+    assert trainer.sharded is not None
+    seen = [trainer.sharded._mask_step(shard) for _ in range(7) for shard in (trainer.step(X, Y), cut(24, 2))[1]]
+    assert (len(set(seen)), trainer.steps) == (len(seen), 2)
+
+
+def test_validation_in_shards_weighs_as_well() -> None:
+    loss = SoftmaxCrossEntropy(class_weights=(1.0, 0.0, 3.0))
+    trainer = Trainer(network(), Adam(0.1), loss, batch_size=24, shards=2)
+    assert trainer.sharded is not None
+    assert trainer.sharded.evaluate(X, Y, loss) == trainer.model.evaluate(X, Y, loss)
 
 
 def test_sample_weights_are_refused() -> None:
@@ -219,6 +264,9 @@ def test_a_plan_that_is_synced_is_not_a_plan_in_shards() -> None:
         Trainer(network(), Adam(0.1), sync_batchnorm=2)  # type: ignore[arg-type]
 
 
+WEIGHING = {"learning_rates": {"0": 0.5}, "average": 0.9, "accumulate": 2}
+
+
 def digests(count: int, works: list[dict[str, Any]], **environment: str) -> list[str]:
     works = [work | {"ranks": count} for work in works]
     if count:
@@ -252,12 +300,15 @@ def test_the_same_bits_for_any_number_of_ranks_and_threads(tmp_path: Path) -> No
     assert len(set(expected)) == 2, "threads changed a bit"
     folders = {backend: tmp_path / backend for backend in ("numpy", "numba")}
     works.append({"backend": "numpy", "threads": 1, "options": {"sync_batchnorm": True}})
-    expected += digests(0, works[-1:])
-    kept = [works[i] | {"folder": str(folders[works[i]["backend"]])} for i in (0, 2)]
-    assert digests(2, [*works, *(work | {"until": 5} for work in kept)]) == [*expected, "stopped", "stopped"]
-    assert digests(4, [works[1], works[2], *kept], **ranks.TCP) == [
-        *(expected[1], expected[2]),
-        *(expected[0], expected[2]),
+    works.append({"backend": "numba", "threads": 1, "options": WEIGHING, "weighs": True})
+    works.append({"backend": "numpy", "threads": 1, "options": WEIGHING | {"sync_batchnorm": True}, "weighs": True})
+    expected += digests(0, works[-3:])
+    folders["weighs"] = tmp_path / "weighs"
+    kept = [works[i] | {"folder": str(folders[name])} for i, name in ((0, "numpy"), (2, "numba"), (5, "weighs"))]
+    assert digests(2, [*works, *(work | {"until": 5} for work in kept)]) == [*expected, *["stopped"] * 3]
+    assert digests(4, [works[1], works[2], works[6], *kept], **ranks.TCP) == [
+        *(expected[1], expected[2], expected[6]),
+        *(expected[0], expected[2], expected[5]),
     ]
     assert digests(3, works[:1], **ranks.TCP) == expected[:1]
 

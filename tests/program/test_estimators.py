@@ -39,21 +39,27 @@ IMAGES = X.reshape(-1, 8, 8).astype(np.uint8)
 NAMES = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
 
 PROGRAM = """
-import json, warnings
+import json, sys, warnings
 warnings.simplefilter("ignore")
 from sklearn.utils.estimator_checks import check_estimator
 from twinkernels.estimators import NetworkClassifier, NetworkRegressor
 for kind in NetworkClassifier, NetworkRegressor:
-    estimator = kind((32,), backend="numpy", epochs=60, learning_rate=1e-2)
+    estimator = kind((32,), backend=sys.argv[1], dtype=sys.argv[2] or None, epochs=60, learning_rate=1e-2)
     found = check_estimator(estimator, on_fail=None, on_skip=None)
     print(json.dumps([[one["check_name"], one["status"], repr(one["exception"])] for one in found]))
 """
 
 
-def test_every_check_of_scikit_learn_passes_and_none_is_skipped() -> None:
+@pytest.mark.parametrize(("backend", "dtype"), [("numpy", ""), ("numba", "float64")])
+def test_every_check_of_scikit_learn_passes_and_none_is_skipped(backend: str, dtype: str) -> None:
     environment = os.environ | {"SCIPY_ARRAY_API": "1"}  # without which one of them is skipped
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True, timeout=600
+        [sys.executable, "-c", PROGRAM, backend, dtype],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=600,
     )
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(lines) == 2

@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import data
+import models
 from data import strokes
 from twinkernels import runs
 
@@ -148,12 +150,67 @@ def test_data_that_one_rank_lacks(base: list[str], begin: Any, digits: str, tmp_
     """$TWINKERNELS_DATA may lead elsewhere on another machine."""
     base = [*base, "--data", "mnist"]
     program = (
-        "import os, sys; os.environ['TWINKERNELS_DATA'] = sys.argv.pop(1)\nfrom twinkernels import cli; cli.main()"
+        "import os, sys; os.environ['TWINKERNELS_DATA'] = folder = sys.argv.pop(1)\n"
+        "from mpi4py import MPI; MPI.Get_processor_name = lambda: folder\n"
+        "from twinkernels import cli; cli.main()"
     )
     each = [["-c", program, folder, *base[1:]] for folder in (digits, str(tmp_path))]
     status, _, errors = ranks.ended(begin(2, several=each))
     assert (status, len(errors)) == (2, 1), errors
     assert errors[0].startswith(f"twinkernels: $TWINKERNELS_DATA: {tmp_path} holds no data")
+
+
+READING = """
+import gc, sys
+import data
+from data import folder
+from mpi4py import MPI
+from models import Communicator
+
+rank = MPI.COMM_WORLD.Get_rank()
+if sys.argv[2] == "apart":
+    MPI.Get_processor_name = lambda: f"machine {rank}"
+if sys.argv[2] == "full" and rank == 0:
+    from models import communicator
+    def full(): raise OSError(28, "No space left on device")
+    communicator.tempfile.TemporaryFile = full
+read = []
+def counted(path, original=folder.read_idx):
+    read.append(path)
+    return original(path)
+folder.read_idx = counted
+
+def memory():
+    gc.collect()
+    lines = [line.split() for line in open("/proc/self/smaps_rollup")]
+    return sum(1024 * int(line[1]) for line in lines if line[0].startswith("Private_"))
+
+shared = Communicator(MPI.COMM_WORLD)
+before = memory()
+train, test = shared.shared(lambda: data.load(sys.argv[1]))
+total, grown = int(train.images.sum()), memory() - before
+share = round(grown / train.images.nbytes)
+found = shared.gather((rank, len(read), total, share, train.images.flags.writeable, test.labels.tolist()[:3]))
+if rank == 0:
+    for each in found:
+        print(*each)
+"""
+
+
+@needs_mpi
+@pytest.mark.parametrize("how", ["together", "apart", "full"])
+def test_one_rank_of_a_machine_reads_and_the_others_map_what_it_read(how: str, begin: Any, tmp_path: Path) -> None:
+    """Compressed files, which cannot be mapped themselves; a machine alone, and one without room, read on their own."""
+    images = np.random.default_rng(0).integers(0, 4, (40_000, 28, 28), np.uint8)
+    labels = np.arange(40_000) % 10
+    for prefix, count in (("train", 40_000), ("t10k", 10)):
+        data.write_idx(tmp_path / f"{prefix}-images-idx3-ubyte.gz", images[:count])
+        data.write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte.gz", labels[:count].astype(np.uint8))
+    status, out, errors = ranks.ended(begin(3, "-c", READING, tmp_path, how))
+    assert status == 0, errors
+    share, own = int(images.sum()), how != "together"
+    expected = [f"{rank} {4 if own or rank == 0 else 0} {share} {int(own)} {own} [0, 1, 2]" for rank in range(3)]
+    assert out == expected
 
 
 @needs_mpi
@@ -196,8 +253,44 @@ def test_too_many_ranks_are_told_of(base: list[str], begin: Any) -> None:
 def test_a_run_of_an_earlier_version_is_one_of_whole_batches(base: list[str], tmp_path: Path) -> None:
     run(*base, "--iterations", 2, "--shards", 2, "--out", tmp_path / "run")
     config = json.loads((tmp_path / "run/config.json").read_text())
-    assert config.pop("shards") == 2
-    assert runs.parse_options(tmp_path, json.dumps(config).encode()).shards == 1
+    assert (config.pop("shards"), config.pop("sync_batchnorm")) == (2, False)
+    read = runs.parse_options(tmp_path, json.dumps(config).encode())
+    assert (read.shards, read.sync_batchnorm) == (1, False)
+
+
+def test_statistics_of_the_whole_batch_are_a_runs_own(digits: str, tmp_path: Path) -> None:
+    """A network without batch-norm has none, and takes the same option: the trainer is handed it."""
+    given = {"shards": 2, "epochs": 2, "backend": "numpy", "batch_size": 50}
+    seen = []
+
+    class Watch(models.Callback):
+        def on_fit_begin(self, trainer: models.Trainer, total_steps: int) -> None:
+            seen.append(trainer.sync_batchnorm)
+
+        def on_epoch_end(self, trainer: models.Trainer, epoch: models.Epoch) -> None:
+            if len(seen) == 1:
+                raise InterruptedError
+
+    run_folder = tmp_path / "run"
+    with pytest.raises(InterruptedError):
+        runs.run("mlp-512", digits, out=run_folder, callbacks=[Watch()], sync_batchnorm=True, **given)
+    with pytest.raises(ValueError, match="sync_batchnorm of this run is True, False was asked for"):
+        runs.resume(run_folder, callbacks=[Watch()], sync_batchnorm=False)
+    runs.resume(run_folder, callbacks=[Watch()])
+    assert seen == [True, True]
+    with pytest.raises(ValueError, match="sync_batchnorm is True and shards is 1, expected two shards or more"):
+        runs.run("mlp-512", digits, sync_batchnorm=True)
+
+
+@needs_mpi
+def test_ranks_take_the_whole_batchs_statistics(base: list[str], begin: Any, tmp_path: Path) -> None:
+    base = [*base, "--sync-batchnorm", "--epochs", "1"]
+    assert ranks.ended(begin(2, *base, "--out", tmp_path / "two"))[0] == 0
+    run(*base, "--out", tmp_path / "one", "--shards", 2)
+    written = [(tmp_path / name / "config.json").read_text() for name in ("one", "two")]
+    assert [json.loads(text)["sync_batchnorm"] for text in written] == [True, True]
+    models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")]
+    assert models[0] == models[1]
 
 
 def test_mpiexec_without_the_extra_is_one_line(base: list[str]) -> None:

@@ -56,6 +56,7 @@ def test_from_kaggles_files_to_a_submission(capsys: pytest.CaptureFixture[str]) 
         rows = rows if labels is None else np.column_stack([labels, rows])
         head = header if labels is None else f"label,{header}"
         np.savetxt(f"digits/{name}.csv", rows, "%d", ",", header=head, comments="")
+    Path("digits/sample_submission.csv").write_text("ImageId,Label\n" + "".join(f"{i},0\n" for i in range(1, 21)))
     assert "20 answers in submission.csv" in tell(KAGGLE, capsys)
     lines = Path("submission.csv").read_text().splitlines()
     assert lines[0] == "ImageId,Label"

@@ -3,7 +3,9 @@
 # ruff: noqa: E402  # what may be missing is looked for first
 from __future__ import annotations
 
+import gc
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -22,16 +24,25 @@ from twinkernels.study import places, trials
 from twinkernels.study.factors import FACTORS
 from twinkernels.study.storage import NAME, Storage
 
-from ..support import postgres
+from ..support import mariadb, postgres
 from .test_study import PROGRAM, ROOT, SMALL
 
-needs_postgres = pytest.mark.skipif(bool(postgres.missing()), reason=postgres.missing())
+SERVERS = [
+    pytest.param(module, id=name, marks=pytest.mark.skipif(bool(module.missing()), reason=module.missing()))
+    for name, module in (("postgresql", postgres), ("mysql", mariadb))
+]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[postgres.Server]:
-    with postgres.serving() as started:
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request: pytest.FixtureRequest) -> Iterator[Any]:
+    with request.param.serving() as started:
         yield started
+
+
+def driven(url: str) -> str:
+    """A server's URL with the driver that it is spoken to by."""
+    kind, rest = url.split("://")
+    return f"{kind}+{places.DRIVERS[kind]}://{rest}"
 
 
 def begin(storage: str, work: str = "pass", seeds: int = 2, before: str = "") -> Any:
@@ -49,9 +60,8 @@ def wanted(seeds: int) -> dict[str, Any]:
     return {trial.key(1): trial for trial in trials.trials((FACTORS["smoothing"],), seeds)}
 
 
-@needs_postgres
 @pytest.mark.parametrize("seeds", [3, pytest.param(14, marks=pytest.mark.slow)])
-def test_four_workers_of_whom_two_are_killed_do_each_trial_once(server: postgres.Server, seeds: int) -> None:
+def test_four_workers_of_whom_two_are_killed_do_each_trial_once(server: Any, seeds: int) -> None:
     """45 trials; the slow one has 210."""
     rng = random.Random(0)
     workers = [begin(server.url, "time.sleep(0.02)", seeds) for _ in range(4)]
@@ -64,7 +74,7 @@ def test_four_workers_of_whom_two_are_killed_do_each_trial_once(server: postgres
     for worker in workers[2:]:
         out, _ = worker.communicate(timeout=300)
         assert out.splitlines()[-1] == f"{len(wanted(seeds))} done"
-    storage = optuna.storages.RDBStorage(server.url.replace("://", "+psycopg://"))
+    storage = optuna.storages.RDBStorage(driven(server.url))
     found = states(storage)
     storage.engine.dispose()
     assert {key: n for (key, state), n in found.items() if state == "COMPLETE"} == dict.fromkeys(wanted(seeds), 1)
@@ -72,16 +82,19 @@ def test_four_workers_of_whom_two_are_killed_do_each_trial_once(server: postgres
     assert {state for _, state in found} <= {"COMPLETE", "FAIL"}
 
 
-@needs_postgres
-def test_a_server_that_was_away_and_one_that_is_gone() -> None:
-    """A worker's connections, and its lock, end with the server; its trial is another's, or goes on."""
-    with postgres.serving() as started:
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("kind", SERVERS)
+def test_a_server_that_was_away_and_one_that_is_gone(kind: Any) -> None:
+    """A worker's connections, and its lock, end with the server; its trial is another's, or goes on.
+
+    PyMySQL leaves a socket open where nobody listens.
+    """
+    with kind.serving() as started:
         kept = Storage(places.place(started.url), {"backend": "numpy"}, lambda options: None)
         taken = kept.take(wanted(2))
         started.stop()
-        with pytest.raises(
-            OSError, match=r"postgresql\+psycopg://studies@/postgres\?host=.*: the study cannot be kept"
-        ):
+        named = re.escape(driven(started.url).partition("?")[0])
+        with pytest.raises(OSError, match=f"{named}.*: the study cannot be kept"):
             kept.outcomes(wanted(2))
         started.start()
         other = Storage(places.place(started.url), {"backend": "numpy"}, lambda options: None)
@@ -98,6 +111,32 @@ def test_a_server_that_was_away_and_one_that_is_gone() -> None:
         assert list(kept.outcomes(wanted(2)).values()) == [trials.Outcome(0.9)]
         kept.close()
         other.close()
+    gc.collect()
+
+
+@pytest.mark.skipif(bool(mariadb.missing()), reason=mariadb.missing())
+def test_whose_machine_is_gone_counts_as_dead_on_mysql(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MySQL does not ask whether a machine is there: who says nothing for a while has no lock any more."""
+    monkeypatch.setattr(places, "GRACE", 2.0)
+    with mariadb.serving() as started:
+        monkeypatch.setattr(places, "BEAT", 0.2)
+        speaking = Storage(places.place(started.url), {"backend": "numpy"}, lambda options: None)
+        place = places.place(started.url)
+        silent = Storage(place, {"backend": "numpy"}, lambda options: None)
+        place._ended.set()  # type: ignore[attr-defined]
+        first, second = speaking.take(wanted(2)), silent.take(wanted(2))
+        assert first is not None
+        assert second is not None
+        time.sleep(4)
+        other = Storage(places.place(started.url), {"backend": "numpy"}, lambda options: None)
+        third = other.take(wanted(2))
+        assert third is not None
+        assert third[1] == second[1]
+        silent.tell(second[0], trials.Outcome(0.1))
+        speaking.tell(first[0], trials.Outcome(0.5))
+        assert list(other.outcomes(wanted(2))) == [first[1]]
+        for each in (speaking, silent, other):
+            each.close()
 
 
 def test_a_journal_is_shared(tmp_path: Path) -> None:

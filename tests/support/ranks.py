@@ -127,9 +127,12 @@ def train(work: dict[str, Any]) -> str:
         model: models.Graph = models.Sequential(list(LAYERS), (28, 28, 1), "numpy", 3)
     else:  # compiled already where other tests have run
         model = build("cnn-bn", "numba", 3)
+    weights = np.linspace(0, 2, len(x)) if work.get("weighs") else None
+    loss = models.SoftmaxCrossEntropy(weighted=weights is not None)
     trainer = models.Trainer(
         model,
         models.Adam(1e-2),
+        loss,
         batch_size=32,
         schedule=models.OneCycle(),
         shards=SHARDS,
@@ -146,7 +149,14 @@ def train(work: dict[str, Any]) -> str:
     callbacks = [models.EarlyStopping(patience=5), Stop()]
     try:
         history = trainer.fit(
-            x, y, epochs=3, validation=(x[:40], y[:40]), callbacks=callbacks, checkpoints=kept, resume=kept is not None
+            x,
+            y,
+            epochs=3,
+            validation=(x[:40], y[:40]),
+            callbacks=callbacks,
+            checkpoints=kept,
+            resume=kept is not None,
+            sample_weight=weights,
         )
     except InterruptedError:
         return "stopped"

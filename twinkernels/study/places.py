@@ -237,6 +237,7 @@ class Server:
         self._kind, self.name = kind, parsed.render_as_string(hide_password=True)
         self._url = parsed.render_as_string(hide_password=False)
         self._connections: dict[str, Any] = {}
+        self._using, self._ended = threading.Lock(), threading.Event()
 
     def make(self) -> None:
         """Nothing: whoever runs the server makes the database."""
@@ -263,6 +264,14 @@ class Server:
     def begin(self, worker: str) -> None:
         self._worker = worker
         self._hold("life", worker)
+        if self._kind == "mysql":
+            threading.Thread(target=self._beat, daemon=True).start()
+
+    def _beat(self) -> None:
+        """MySQL ends a session that is silent for too long, and does not ask whether its machine is there."""
+        while not self._ended.wait(BEAT):
+            with self._using, contextlib.suppress(Exception):  # the server may be away for a while
+                self._ask(self._connections["life"], "SELECT 1")
 
     def is_alive(self, worker: str) -> bool:
         connection = self._connections["turn"]
@@ -273,9 +282,11 @@ class Server:
 
     def sweep(self) -> None:
         """No lock leaves anything. This worker's own may be lost with its connection, and is taken again."""
-        if "life" in self._connections:
-            from sqlalchemy.exc import SQLAlchemyError
+        from sqlalchemy.exc import SQLAlchemyError
 
+        with self._using:
+            if "life" not in self._connections:
+                return
             try:
                 self._ask(self._connections["life"], "SELECT 1")
             except SQLAlchemyError:
@@ -283,6 +294,7 @@ class Server:
                 self._hold("life", self._worker)
 
     def close(self) -> None:
+        self._ended.set()
         for purpose in list(self._connections):
             self._let_go(purpose)
         self._engine.dispose()
@@ -293,6 +305,8 @@ class Server:
             # A machine that is gone says no farewell: the server asks after half a minute, and not after two hours.
             for setting in ("tcp_keepalives_idle = 30", "tcp_keepalives_interval = 10", "tcp_keepalives_count = 3"):
                 self._ask(connection, f"SET {setting}")
+        elif purpose == "life":
+            self._ask(connection, f"SET SESSION wait_timeout = {max(1, round(GRACE))}")
         if not self._lock(connection, lock, wait=True):
             raise TimeoutError(f"{self.name}: no turn within {WAIT:g} s")
 
