@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import hypothesis
 import pytest
 
@@ -25,6 +27,15 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         from .support.ahead import compile_what_the_suite_calls
 
         compile_what_the_suite_calls()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def threads_left_as_found() -> Iterator[None]:
+    """What a file sets is its own: on more threads than cores BLAS waits more than it computes, ten times as long."""
+    before = kernels.get_threads()
+    yield
+    if kernels.get_threads() != before:
+        kernels.set_threads(before)
 
 
 @pytest.fixture(scope="session", params=kernels.names())

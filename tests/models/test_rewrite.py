@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -640,6 +640,7 @@ class Case:
     def __str__(self) -> str:
         return f"{', '.join(map(str, self.layers))} on {self.shape}"
 
+    @cached_property
     def plan(self) -> Plan:
         if not self.training:
             return self.model().plan
@@ -716,7 +717,7 @@ def given(case: Case, n: int, nan: bool) -> Arrays:
     rng = np.random.default_rng(n)
     arrays: Arrays = {name: value.copy() for name, value in case.model().arrays().items() if name != "parameters"}
     arrays["input"] = rng.integers(-8, 9, (n, *case.shape))
-    for value in case.plan().inputs.values():
+    for value in case.plan.inputs.values():
         if value.name != "input":
             arrays[value.name] = rng.standard_normal(value.sized(n))
     for name, value in arrays.items():
@@ -760,19 +761,19 @@ def outcome(plan: Plan, k: Kernels, case: Case, n: int, dtype: Any, nan: bool, p
 @cache
 def definition(case: Case, n: int, nan: bool) -> tuple[Arrays, Arrays]:
     """What the replaced steps give: in float64, and in float32."""
-    plan = case.plan()
+    plan = case.plan
     return outcome(plan, NUMPY, case, n, np.float64, nan), outcome(plan, NUMPY, case, n, np.float32, nan)
 
 
 def terms(case: Case, n: int) -> int:
     """The number of terms of the longest sum."""
-    dims = [step.named["d"] for step in case.plan().steps if step.name in ("conv2d", "linear")]
+    dims = [step.named["d"] for step in case.plan.steps if step.name in ("conv2d", "linear")]
     inside = max((d.k if hasattr(d, "k") else d.kh * d.kw * max(d.c, d.f) for d in dims), default=1)
-    return max(inside, n * max(int(np.prod(value.shape[1:-1])) for value in case.plan().values()))
+    return max(inside, n * max(int(np.prod(value.shape[1:-1])) for value in case.plan.values()))
 
 
 def assert_equal_to_what_it_replaces(k: Kernels, kernel: str, case: Case, n: int, dtype: Any, nan: bool) -> None:
-    plan = rewrite(case.plan(), k)
+    plan = rewrite(case.plan, k)
     steps = [step for step in (*plan.constants, *plan.steps) if step.name == kernel]
     assert steps, f"no {kernel} in {names(plan)}"
     truth, numpy32 = definition(case, n, nan)
@@ -829,7 +830,7 @@ def test_a_fused_kernel_gives_the_same_by_any_number_of_threads(backend: str, ke
     k, before = BACKENDS[backend], kernels.get_threads()
     try:
         for case in CASES[kernel]:
-            plan, results = rewrite(case.plan(), k), []
+            plan, results = rewrite(case.plan, k), []
             for threads in (1, 2, 3):
                 kernels.set_threads(threads)
                 results.append(outcome(plan, k, case, 33, np.float32, nan=False))

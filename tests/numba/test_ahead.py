@@ -12,7 +12,7 @@ import kernels
 from benchmarks.suite import cases
 from benchmarks.suite.common import record
 
-from ..support.processes import PRELUDE, Process
+from ..support.processes import PRELUDE, forked
 
 COLD = f"""
 {PRELUDE}
@@ -57,7 +57,7 @@ RIGHT = "True"
 
 def cold(tmp_path: Path, source: str) -> list[str]:
     """The lines of a program that begins with COLD, with a cache of its own; on stderr it says nothing."""
-    lines, errors = Process(COLD + source, NUMBA_CACHE_DIR=tmp_path / "cache").result()
+    lines, errors = forked(COLD + source, NUMBA_CACHE_DIR=tmp_path / "cache")
     assert errors == ""
     return lines
 
@@ -244,7 +244,7 @@ subprocess.Popen = lambda command, **options: start([*command[:2], "{program}"],
     ],
 )
 def test_what_the_others_do_not_do_is_done_here(tmp_path: Path, trouble: str) -> None:
-    lines, _ = Process(f"{COLD}\n{trouble}\ncompile_ahead()\nfinish()", NUMBA_CACHE_DIR=tmp_path / "cache").result()
+    lines, _ = forked(f"{COLD}\n{trouble}\ncompile_ahead()\nfinish()", NUMBA_CACHE_DIR=tmp_path / "cache")
     assert lines[0] == RIGHT
     assert lines[1].split()[0] == "3"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ..support.processes import PRELUDE, ROOT, Process, run
+from ..support.processes import PRELUDE, ROOT, Process, forked
 
 
 def _program(*kernels: str) -> str:
@@ -35,6 +35,11 @@ PROGRAM = _program("relu")
 LINKED = _program("relu", "meannorm_inference")  # which is linked with code that has a place of its own in the cache
 
 WARM = ["True", "0 0"]
+
+
+def run(program: str, root: Path = ROOT, **environment: object) -> list[str]:
+    """The lines of a program's output."""
+    return forked(program, root, **environment)[0]
 
 
 @pytest.fixture
@@ -86,15 +91,14 @@ print("relu" in compiled, len(compiled))
 
 def test_a_cold_cache_says_what_is_compiled_and_a_warm_one_nothing(tmp_path: Path) -> None:
     def errors(verbose: int | None) -> str:
-        return Process(PROGRAM, NUMBA_CACHE_DIR=tmp_path / "loud", TWINKERNELS_VERBOSE=verbose).result()[1]
+        return forked(PROGRAM, NUMBA_CACHE_DIR=tmp_path / "loud", TWINKERNELS_VERBOSE=verbose)[1]
 
     lines = errors(1).splitlines()
     assert len(lines) == 1
     assert "compiling relu for float32" in lines[0]
     assert errors(1) == ""
     for verbose in (0, None):
-        quiet = Process(PROGRAM, NUMBA_CACHE_DIR=tmp_path / f"quiet{verbose}", TWINKERNELS_VERBOSE=verbose)
-        assert quiet.result()[1] == ""
+        assert forked(PROGRAM, NUMBA_CACHE_DIR=tmp_path / f"quiet{verbose}", TWINKERNELS_VERBOSE=verbose)[1] == ""
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems keep caches elsewhere")

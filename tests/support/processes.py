@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -68,3 +72,70 @@ class Process:
 def run(program: str | Path, root: Path = ROOT, **environment: object) -> list[str]:
     """Run a program to its end; the lines of its output."""
     return Process(program, root, **environment).result()[0]
+
+
+# Forks ---------------------------------------------------------------------------------------------------------------
+
+_FORKING = """
+import json, os, sys
+import numba
+from numba.core.registry import cpu_target
+
+cpu_target.target_context.refresh()
+numba.njit(lambda x: x + 1)(1)
+for line in sys.stdin:
+    request = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+else:
+    os._exit(0)
+os.environ.clear()
+os.environ.update(request["environment"])
+numba.config.reload_config()
+os.chdir(request["root"])
+sys.path.insert(0, request["root"])
+for stream, path in enumerate(request["streams"]):
+    os.dup2(os.open(path, os.O_RDWR), stream)
+exec(compile(request["program"], "<string>", "exec"), {"__name__": "__main__"})
+"""
+
+
+@functools.cache
+def _forking() -> subprocess.Popen[str]:
+    """A process that has Numba loaded and has compiled, and forks itself for each program that it is sent."""
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("PYTHONPATH", None)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen(
+        [sys.executable, "-c", _FORKING], env=environment, text=True, start_new_session=True, **pipes
+    )
+
+
+def forked(program: str, root: Path = ROOT, **environment: object) -> tuple[list[str], str]:
+    """As `Process(program, root, **environment).result()`, in a quarter of the time: Numba is there before it begins.
+
+    Nothing of ours is. For programs that are about ours, then, and not about how a process begins, its threads or its
+    forks: what Python reads of the environment when it starts is not theirs, what Numba reads is.
+    """
+    if not hasattr(os, "fork"):
+        return Process(program, root, **environment).result()
+    changed = {name: str(value) for name, value in environment.items() if value is not None}
+    kept = {name: value for name, value in os.environ.items() if name not in environment}
+    process = _forking()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as errors:
+        streams = [os.devnull, out.name, errors.name]
+        request = {"program": program, "root": str(root), "environment": kept | changed, "streams": streams}
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        if not select.select([process.stdout], [], [], 60.0)[0]:
+            os.killpg(process.pid, signal.SIGKILL)
+            _forking.cache_clear()
+            raise AssertionError(f"still running after 60 s\n{out.read()}\n{errors.read()}")
+        status = int(process.stdout.readline())
+        said, wrong = out.read(), errors.read()
+    assert status == 0, f"exit status {status}\n{said}\n{wrong}"
+    return said.splitlines(), wrong
