@@ -236,11 +236,12 @@ def _prelu(call: Call) -> Tensor:
     if slope.size == 1:
         return replace(view, node=call.add(call.layer("PReLU", shared=True), view.node, slope=slope.reshape(1)))
     if call.opset < 7 and slope.ndim == 1:  # one a channel, before operators broadcast as NumPy does
-        slope = slope.reshape(-1, *(1,) * (view.rank - 2))
+        slope = slope.reshape(-1, *(1,) * (view.rank - call.net.lead - 2))
     if (last := _by_channel(call.net.operand(slope, view), call.net.shape(view.node))) is not None:
         return replace(view, node=call.add(call.layer("PReLU"), view.node, slope=last))
-    vector = np.moveaxis(slope.reshape((1,) * (view.rank - slope.ndim) + slope.shape), 1, -1)
-    if vector.size != vector.shape[-1] or vector.shape[-1] != extent(view.axes[1]):
+    at = 1 + call.net.lead
+    vector = np.moveaxis(slope.reshape((1,) * (view.rank - slope.ndim) + slope.shape), at, -1)
+    if vector.size != vector.shape[-1] or vector.shape[-1] != extent(view.axes[at]):
         # A slope for every place: max(x, 0) + slope min(x, 0).
         high = call.elementwise(layers.ReLU(), view)
         return _joined(
@@ -263,7 +264,22 @@ def _log(call: Call) -> Tensor:
 
 @operator("Pow")
 def _pow(call: Call) -> Tensor:
-    return call.elementwise(call.layer("Power", call.scalar(1)), call.view())
+    a, b = call.inputs[:2]
+    if isinstance(a, View) and isinstance(b, View):
+        return _joined(call, "RaiseToPower", [a, b])
+    if isinstance(a, View):
+        exponent = _floating(_legacy(call, call.array(1), a))
+        if exponent.size == 1:
+            return call.elementwise(call.layer("Power", call.scalar(1)), a)
+        exponent = call.net.operand(exponent, a)
+        channel = _by_channel(exponent, call.net.shape(a.node))
+        layer = call.layer("ParametricPower", *([exponent.shape] if channel is None else []))
+        return replace(a, node=call.add(layer, a.node, exponent=exponent if channel is None else channel))
+    base = _floating(call.array(0))
+    if not np.all(base > 0):
+        raise Refusal("raises a constant that is not above zero to a power that is computed")
+    logs = np.log(base.astype(np.float64)).astype(base.dtype)
+    return call.elementwise(layers.Exp(), _affine(call, call.view(1), logs, None))
 
 
 @operator("Softmax", "LogSoftmax")
@@ -742,14 +758,17 @@ def _rows(w: np.ndarray, axis: Axis, memory: Axis) -> np.ndarray:
 def _channels(call: Call, view: View) -> tuple[View, Callable[[np.ndarray], np.ndarray]]:
     """The tensor on a node whose last axis is the file's axis 1, and how that axis's vectors are brought into order."""
     net = call.net
-    axis = view.axes[1] if view.rank > 1 else ()
-    if BATCH in axis or view.rank < 2:
-        raise Refusal(f"takes a tensor of {net.sizes(view)}")
+    if view.rank < 2 + net.lead:
+        raise Refusal(f"takes a tensor of {call.sizes(view)}")
+    axis = view.axes[call.axis(1, view.rank)]
+    if BATCH in axis:
+        raise Refusal(f"takes a tensor of {call.sizes(view)}")
     tail = net.own_axes(view)[-1] if net.shape(view.node) else ()
     other = tail != axis if net.exact else set(tail) != set(axis)
     if other or net.shape(view.node)[-1] != extent(axis):
-        order = CHANNELS_LAST.get(view.rank, (0, *range(2, view.rank), 1))
-        groups = net.groups(view, order)
+        at = 1 + net.lead
+        order = CHANNELS_LAST.get(view.rank) if at == 1 else None
+        groups = net.groups(view, order or (*range(at), *range(at + 1, view.rank), at))
         view, tail = replace(view, node=net.arranged(view, groups), memory=flat(groups)), axis
     return view, lambda vector: _rows(vector, axis, tail)
 
@@ -757,6 +776,8 @@ def _channels(call: Call, view: View) -> tuple[View, Callable[[np.ndarray], np.n
 @operator("BatchNormalization")
 def _batch_normalization(call: Call) -> Tensor:
     if call.get("training_mode", 0) or (call.opset < 7 and not call.get("is_test", 0)):
+        if call.net.lead:  # the file's batch is an axis of one sample here, and its statistics that sample's
+            return _by_its_own_statistics(call, call.view())
         raise Refusal("normalises by the batch's own statistics, as in training; export the network for inference")
     if call.get("spatial", 1) != 1:
         raise Refusal("normalises every place on its own (spatial = 0)")
@@ -774,7 +795,12 @@ def _batch_normalization(call: Call) -> Tensor:
 
 @operator("InstanceNormalization")
 def _instance_normalization(call: Call) -> Tensor:
-    view, in_order = _channels(call, call.view())
+    call.net.check_batch()
+    return _by_its_own_statistics(call, call.view())
+
+
+def _by_its_own_statistics(call: Call, view: View) -> View:
+    view, in_order = _channels(call, view)
     gamma, beta = (in_order(call.weights(at)) for at in (1, 2))
     layer = call.layer("InstanceNorm", **_eps(call))
     return replace(view, node=call.add(layer, view.node, gamma=gamma, beta=beta))
@@ -782,6 +808,7 @@ def _instance_normalization(call: Call) -> Tensor:
 
 @operator("GroupNormalization")
 def _group_normalization(call: Call) -> Tensor:
+    call.net.check_batch()
     view, in_order = _channels(call, call.view())
     groups = call.get("num_groups", 1)
     channels = extent(view.axes[1])
@@ -1279,7 +1306,7 @@ def _pad(call: Call) -> Tensor:
     both = [around.get(axis, (0, 0)) for axis in range(2, view.rank)]
     pads2 = ((0, 0), both[0]) if view.rank == 3 else (both[0], both[1])
     layer = call.layer("Pad2d", pads2, **_unless("constant", mode=mode), **_unless(0.0, value=value))
-    return net.as_image(call.add(layer, net.image(view)), view.rank)
+    return net.as_image(call.add(layer, net.map(view)), view.rank)
 
 
 @operator("Resize", "Upsample")

@@ -209,12 +209,22 @@ class Translation:
 
     def image(self, view: View) -> str:
         """A node whose output is (N, H, W, C) of the file's (N, C, H, W); a row of (N, C, L) is one of height 1."""
+        self.check_batch()
+        return self.map(view)
+
+    def map(self, view: View) -> str:
+        """`image` of any tensor of three or four axes, whatever they are."""
         if view.rank == 3:
             batch, channels, length = view.axes
             view = replace(view, axes=(batch, channels, (), length))
         if view.rank != 4:
             raise Refusal(f"has {view.rank - 2} axes of space, expected one or two")
         return self.in_order(view, CHANNELS_LAST[4])
+
+    def check_batch(self) -> None:
+        """Raises Refusal where the file's first axis, which an operator takes for the batch, is none here."""
+        if self.lead:
+            raise Refusal("takes images one by one, where the network works along their axis")
 
     def as_image(self, node: str, rank: int = 4) -> View:
         """A node's output (N, H, W, C) as the file's (N, C, H, W), or (N, C, L) where H is 1."""

@@ -377,3 +377,91 @@ def test_sums_repeats_and_biases_that_are_computed(tmp_path: Path) -> None:
     }
     model = written(tmp_path / "net.onnx", nodes, ("N", 4, 6), constants)
     check(tmp_path / "net.onnx", model, floats(3, 4, 6))
+
+
+def alone(path: Path, model: Any, x: np.ndarray, backend: str = "numpy", tolerance: float = 1e-5) -> None:
+    """`check` of a network whose first axis is no batch."""
+    network = models.load(path, backend)
+    assert network.input_shape == x.shape
+    want = ReferenceEvaluator(model).run(None, {"x": x})[0]
+    np.testing.assert_allclose(network.predict(x[np.newaxis])[0], want, rtol=tolerance, atol=tolerance)
+
+
+def there_and_back(folder: Path, network: Graph) -> None:
+    """A network answers as before when it has been written and read."""
+    network.save(path := folder / "again.onnx")
+    x = floats(2, *network.input_shape)
+    want = network.predict(x)
+    np.testing.assert_allclose(models.load(path, network.backend).predict(x), want, rtol=1e-5, atol=1e-5)
+
+
+CHANNEL_BY_CHANNEL = {
+    "statistics of the batch": [
+        node("BatchNormalization", ["x", "scale", "shift", "mean", "var"], ["y"], training_mode=1)
+    ],
+    "batch norm": [
+        node("BatchNormalization", ["x", "scale", "shift", "mean", "var"], ["b"]),
+        node("ReduceMean", ["b"], ["y"], axes=[0]),
+    ],
+    "instance norm": [
+        node("InstanceNormalization", ["x", "scale", "shift"], ["b"]),
+        node("ReduceMean", ["b"], ["y"], axes=[0]),
+    ],
+    "slopes": [node("PRelu", ["x", "slopes"], ["b"]), node("ReduceMean", ["b"], ["y"], axes=[0])],
+}
+
+
+@pytest.mark.parametrize("way", CHANNEL_BY_CHANNEL)
+def test_channels_are_the_files_second_axis_also_where_its_first_is_no_batch(tmp_path: Path, way: str) -> None:
+    each = {name: floats(4) for name in ("scale", "shift", "mean")}
+    constants = {**each, "var": floats(4) ** 2 + 0.5, "slopes": floats(4, 1)}
+    model = written(path := tmp_path / "net.onnx", CHANNEL_BY_CHANNEL[way], [4, 4, 3], constants)
+    if way == "instance norm":  # a norm of each sample on its own
+        with pytest.raises(UnsupportedOperatorError, match="ReduceMean, works along the batch"):
+            models.load(path, "numpy")
+    else:
+        alone(path, model, floats(4, 4, 3))
+
+
+@pytest.mark.parametrize(
+    ("operator", "settings"), [("GlobalAveragePool", {}), ("GlobalMaxPool", {}), ("LRN", {"size": 3})]
+)
+def test_maps_are_not_taken_for_others_where_the_first_axis_is_no_batch(
+    tmp_path: Path, operator: str, settings: dict[str, Any]
+) -> None:
+    nodes = [node(operator, ["x"], ["m"], **settings), node("ReduceMean", ["m"], ["y"], axes=[0])]
+    written(path := tmp_path / "net.onnx", nodes, [4, 4, 3])
+    with pytest.raises(UnsupportedOperatorError, match="ReduceMean, works along the batch"):
+        models.load(path, "numpy")
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize(
+    "exponent",
+    [
+        np.array([2.0], np.float32),
+        np.array([[[2]], [[-1]], [[3]]]),
+        np.array([0.5, 2, -1, 0, 3], np.float32),
+        np.abs(floats(3, 4, 5)),
+    ],
+    ids=["one", "by channel", "by column", "everywhere"],
+)
+def test_powers_by_an_array(tmp_path: Path, exponent: np.ndarray, backend: str) -> None:
+    nodes = [node("Abs", ["x"], ["a"]), node("Pow", ["a", "e"], ["y"])]
+    model = written(path := tmp_path / "net.onnx", nodes, ["N", 3, 4, 5], {"e": exponent})
+    there_and_back(tmp_path, check(path, model, floats(2, 3, 4, 5), backend))
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_powers_of_what_is_computed_and_of_constants(tmp_path: Path, backend: str) -> None:
+    nodes = [
+        node("Abs", ["x"], ["a"]),
+        node("ReduceMean", ["x"], ["m"], axes=[2, 3]),
+        node("Pow", ["a", "m"], ["p"]),
+        node("Pow", ["base", "x"], ["q"]),
+        node("Add", ["p", "q"], ["y"]),
+    ]
+    model = written(
+        path := tmp_path / "net.onnx", nodes, ["N", 3, 4, 5], {"base": np.float32([[[2.0]], [[0.5]], [[3]]])}
+    )
+    there_and_back(tmp_path, check(path, model, floats(2, 3, 4, 5), backend))
