@@ -185,7 +185,7 @@ def reduction_length(call: Call) -> int:
             length = max(n * d.positions, d.positions * d.channels // d.groups)
         case "local_response_norm" | "local_response_norm_backward":
             length = arguments["size"]
-        case "add_backward" | "subtract_backward" | "multiply_backward" | "divide_backward":
+        case "add_backward" | "subtract_backward" | "multiply_backward" | "divide_backward" | "raise_to_power_backward":
             length = max(arguments["dy"].size // array.size for array in call.arrays("output").values())
         case str(name) if d is not None:
             length = d.kh * d.kw if "pool" in name else n * d.positions

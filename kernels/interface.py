@@ -732,6 +732,19 @@ class Backend(Protocol):
         """da = Σ dy / b, db = −(Σ dy a) / b / b."""
 
     @staticmethod
+    def raise_to_power(a: Input, b: Input, y: Output) -> None:
+        """y = a^b, broadcast, as IEEE 754 has it: NaN where a < 0 and b is no whole number, 1 wherever b is 0."""
+
+    @staticmethod
+    def raise_to_power_backward(
+        dy: Input, a: Input, b: Input, d: BroadcastDims, scratch: Scratch, da: Output | None, db: Output | None
+    ) -> None:
+        """da = Σ dy b a^(b − 1), with 0 where b is 0; db = Σ dy a^b log a, with 0 where a is 0 and b is not below.
+
+        db is NaN where a < 0.
+        """
+
+    @staticmethod
     def mean(x: Input, d: AxisDims, y: Output) -> None:
         """y = the mean of x over one axis, or over some that lie side by side.
 

@@ -2336,6 +2336,52 @@ class Kernels:
         )
         return da, db
 
+    def raise_to_power(self, a: Array, b: Array) -> Array:
+        """y = a^b, element by element; axes of size 1, and those that are not there, are repeated.
+
+        NaN where a < 0 and b is no whole number, infinite at a pole; 1 wherever b is 0. `power` is for one exponent.
+
+        Args:
+            a: an array of any shape, of up to eight axes.
+            b: of a shape that fits a's: seen from the last axis on, sizes are equal or 1.
+
+        Returns:
+            y of both shapes' larger sizes.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes do not fit, or have too many axes.
+        """
+        return self._broadcast("raise_to_power", a, b)
+
+    def raise_to_power_backward(self, dy: Array, a: Array, b: Array) -> tuple[Array, Array]:
+        """Gradients of `raise_to_power`: da = Σ dy b a^(b − 1), db = Σ dy a^b log a.
+
+        Sums go over the places where an array was repeated. Terms of da are 0 where b is 0; those of db are NaN where
+        a < 0, and 0 where a is 0 and b is not below.
+
+        Args:
+            dy: gradient of a scalar loss by y, of y's shape.
+            a: the forward's first array.
+            b: the forward's second array.
+
+        Returns:
+            da of a's shape and db of b's.
+
+        Raises:
+            TypeError: the arrays are anything but numpy arrays of one dtype, float32 or float64.
+            ValueError: an array is not C-contiguous or has an empty axis; the shapes of a and b do not fit, dy is not
+                of y's shape.
+        """
+        kernel = "raise_to_power_backward"
+        shapes.arrays(kernel, dy=dy, a=a, b=b)
+        shapes.equal(kernel, "dy", dy.shape, shapes.broadcast(a.shape, b.shape, kernel), "the shape of y")
+        d, da, db = shapes.elements(dy.shape), _like(a), _like(b)
+        cast(Any, self.backend).raise_to_power_backward(
+            *_axed(dy, a, b), d, self._scratch(kernel, d, *_axed(dy)), *_axed(da, db)
+        )
+        return da, db
+
     def mean(self, x: Array, axes: int | Sequence[int]) -> Array:
         """y = the mean of x over one axis, or over some that lie side by side, which y then lacks.
 

@@ -150,6 +150,8 @@ RULES: dict[str, str] = {
     "multiply_backward": "dy a b da db (any)",
     "divide": "a b y (any)",
     "divide_backward": "dy a b da db (any)",
+    "raise_to_power": "a b y (any)",
+    "raise_to_power_backward": "dy a b da db (any)",
     "mean": "x [N, before, size, after], y [N, before, after]",
     "mean_backward": "dy [N, before, after], dx [N, before, size, after]",
     # Joining, cutting and moving
@@ -574,7 +576,7 @@ Besides = Callable[[str, _Sizes, Mapping[str, Any]], None]
 BESIDES: dict[str, Besides] = {
     **{
         f"{kernel}{end}": _broadcast
-        for kernel in ("add", "subtract", "multiply", "divide")
+        for kernel in ("add", "subtract", "multiply", "divide", "raise_to_power")
         for end in ("", "_backward")
     },
     **{

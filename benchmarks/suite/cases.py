@@ -1255,3 +1255,37 @@ _clipping("large", "edge", 6, 2.0, special=(2.0**100, -(2.0**100)))
 _clipping("nan", "edge", 6, 0.5, special=(np.nan,))
 _clipping("infinite", "edge", 6, 0.5, special=(np.inf, -np.inf))
 _clipping("cnn-bn", "bench", _CNN_BN, 1.0)
+
+
+# Powers of two arrays ------------------------------------------------------------------------------------------
+
+
+def _powers(name: str, tag: str, a: tuple[int, ...], b: tuple[int, ...], pairs: bool = False) -> None:
+    """Of positive numbers to any exponent; with `pairs` of special numbers, each to each."""
+
+    def operands(draw: Draw) -> Arguments:
+        base, exponent = draw.positive(*a), draw.normal(*b)
+        if pairs:
+            base[...], exponent[...] = np.reshape(_BASES, (-1, 1)), _EXPONENTS
+        return {"a": base, "b": exponent}
+
+    def gradient(draw: Draw) -> Arguments:
+        return {"dy": draw.normal(*np.broadcast_shapes(a, b)), **operands(draw)}
+
+    _case("raise_to_power", name, tag, operands)
+    _case("raise_to_power_backward", name, tag, gradient)
+
+
+_BASES = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.75)
+_EXPONENTS = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 0.5, -1.5)
+
+_powers("equal", "small", (3, 4, 5), (3, 4, 5))
+_powers("by-channel", "small", (2, 4, 3, 5), (5,))
+_powers("special", "edge", (11, 13), (11, 13), pairs=True)
+_powers("special-repeated", "edge", (11, 1), (13,), pairs=True)
+_powers("both-repeated", "edge", (2, 3, 1, 4), (2, 1, 5, 4))
+_powers("eight-axes", "edge", (1, 2, 1, 2, 1, 2, 1, 2), (2, 1, 2, 1, 2, 1, 2, 1))
+_powers("blocks", "edge", (3, 61, 71), (3, 1, 71))
+_powers("one-value-each", "edge", (1, 1), (1, 1))
+_powers("by-channel-b64", "bench", (64, 28, 28, 16), (16,))
+_powers("equal-b64", "bench", (64, 14, 14, 32), (64, 14, 14, 32))

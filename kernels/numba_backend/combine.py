@@ -9,7 +9,9 @@ import numpy as np
 
 from ..interface import Input, Output, Scratch
 from ..shapes import AxisDims, BroadcastDims
-from .compiler.jit import inline, kernel, prange
+from .compiler.jit import Flat, inline, kernel, prange, separate, serial
+from .loss import exponentiate
+from .tiles import elementary
 from .tiles.chunks import CHUNK, chunk, chunks, run
 from .tiles.strided import (
     ADD,
@@ -17,11 +19,16 @@ from .tiles.strided import (
     MULTIPLY,
     SUBTRACT,
     Axes,
+    Operands,
     combine,
     combine_equal,
     copy,
+    cut,
     merged,
     moved,
+    operands_at,
+    piece,
+    pieces,
     repeated,
     steps,
 )
@@ -40,6 +47,9 @@ __all__ = [
     "multiply",
     "multiply_backward",
     "multiply_backward_scratch",
+    "raise_to_power",
+    "raise_to_power_backward",
+    "raise_to_power_backward_scratch",
     "subtract",
     "subtract_backward",
     "subtract_backward_scratch",
@@ -74,6 +84,110 @@ def _arithmetic(operation: int, a: np.ndarray, b: np.ndarray, y: np.ndarray) -> 
     if operation in (ADD, MULTIPLY) and a_steps[-1] == 0:
         left, right = right, left
     run(combine, y.size, operation, *left, *right, sizes, y.reshape(-1))
+
+
+# Powers -----------------------------------------------------------------------------------------------------------
+
+POWER, BY_BASE, BY_EXPONENT = range(3)
+"""aᵇ, and its derivatives by a and by b."""
+
+
+@inline
+def spread(x, lines, columns, at, line_step, column_step, wide):
+    """A block's part of an operand in float64, side by side."""
+    for line in range(lines):
+        first = at + line * line_step
+        for i in range(columns):
+            wide[line * columns + i] = x[first + i * column_step]
+
+
+@serial
+def magnify(bases, exponents, less, sizes):
+    """sizes = (exponent − less) log |base|."""
+    for i in range(sizes.size):
+        sizes[i] = (exponents[i] - less) * elementary.log(abs(bases[i]))
+
+
+@serial
+def as_ieee(bases, exponents, less, sizes):
+    """sizes, which are |base|^(exponent − less), become the base's own power as IEEE 754 has it."""
+    for i in range(sizes.size):
+        base, exponent, size = bases[i], exponents[i] - less, sizes[i]
+        half = exponent * 0.5
+        whole = exponent == np.floor(exponent)
+        size = np.copysign(size, base) if whole and half != np.floor(half) else size
+        size = size if whole or not (base < 0) or base == -np.inf else np.nan
+        one = exponent == 0 or base == 1 or (base == -1 and abs(exponent) == np.inf)
+        sizes[i] = 1.0 if one else size
+
+
+@serial
+def c_powers(bases, exponents, less, sizes):
+    """sizes = base^(exponent − less) by the C library."""
+    for i in range(sizes.size):
+        sizes[i] = bases[i] ** (exponents[i] - less)
+
+
+@serial
+def by_base(exponents, sizes):
+    """sizes, which are base^(exponent − 1), become the derivative by the base."""
+    for i in range(sizes.size):
+        sizes[i] = exponents[i] * sizes[i] if exponents[i] != 0 else 0.0
+
+
+@serial
+def by_exponent(bases, exponents, sizes):
+    """sizes, which are base^exponent, become the derivative by the exponent."""
+    for i in range(sizes.size):
+        none = bases[i] == 0 and exponents[i] >= 0
+        sizes[i] = 0.0 if none else sizes[i] * elementary.log(bases[i])
+
+
+@separate
+def power_block(operation: int, a: Flat, b: Flat, block: Operands, y: Flat) -> None:
+    """y = aᵇ or a derivative of it, of one block.
+
+    For float32 in float64, since what a logarithm is off by is magnified, and by functions of their own, as in
+    `unary.raise_to`.
+    """
+    real, count, less = type(a[0]), block.lines * block.columns, 1.0 if operation == BY_BASE else 0.0
+    bases, exponents, sizes = np.empty(count, np.float64), np.empty(count, np.float64), np.empty(count, np.float64)
+    spread(a, block.lines, block.columns, block.a, block.a_line, block.a_column, bases)
+    spread(b, block.lines, block.columns, block.b, block.b_line, block.b_column, exponents)
+    if elementary.single(a[0]):
+        magnify(bases, exponents, less, sizes)
+        exponentiate(sizes)
+        as_ieee(bases, exponents, less, sizes)
+    else:
+        c_powers(bases, exponents, less, sizes)
+    if operation == BY_BASE:
+        by_base(exponents, sizes)
+    elif operation == BY_EXPONENT:
+        by_exponent(bases, exponents, sizes)
+    for line in range(block.lines):
+        for i in range(block.columns):
+            y[block.at + line * block.apart + i] = real(sizes[line * block.columns + i])
+
+
+@kernel
+def _powers(operation, a, a_steps, b, b_steps, sizes, y):
+    """y = aᵇ or a derivative of it, over axes of these sizes."""
+    rows, height, width = cut(sizes, False)
+    for item in prange(pieces(sizes, rows, height, width)):
+        row, last, column, columns = piece(item, sizes, rows, height, width)
+        while row < last:
+            block = operands_at(row, last, column, columns, a_steps, b_steps, sizes)
+            power_block(operation, flat(a), flat(b), block, flat(y))
+            row += block.lines
+
+
+def _power(operation: int, a: np.ndarray, b: np.ndarray, y: np.ndarray) -> None:
+    sizes, a_steps, b_steps = merged(y.shape, repeated(a.shape, y.shape), repeated(b.shape, y.shape))
+    run(_powers, y.size, operation, a.reshape(-1), a_steps, b.reshape(-1), b_steps, sizes, y.reshape(-1))
+
+
+def raise_to_power(a: Input, b: Input, y: Output) -> None:
+    _power(POWER, a, b, y)
 
 
 # Sums over an axis ------------------------------------------------------------------------------------------------
@@ -162,6 +276,7 @@ def add_backward_scratch(d: BroadcastDims, n: int) -> int:
 
 
 subtract_backward_scratch = multiply_backward_scratch = divide_backward_scratch = add_backward_scratch
+raise_to_power_backward_scratch = add_backward_scratch
 
 
 def add_backward(dy: Input, d: BroadcastDims, scratch: Scratch, da: Output | None, db: Output | None) -> None:
@@ -204,6 +319,18 @@ def _divide_twice(b, db):
         products, divisors = chunk(db, c), chunk(b, c)
         for i in range(products.size):
             products[i] = -(products[i] / divisors[i] / divisors[i])
+
+
+def raise_to_power_backward(
+    dy: Input, a: Input, b: Input, d: BroadcastDims, scratch: Scratch, da: Output | None, db: Output | None
+) -> None:
+    slopes = scratch[: dy.size].reshape(dy.shape)
+    if da is not None:
+        _power(BY_BASE, a, b, slopes)
+        _gradient(MULTIPLY, dy, slopes, 1, scratch, da)
+    if db is not None:
+        _power(BY_EXPONENT, a, b, slopes)
+        _gradient(MULTIPLY, dy, slopes, 1, scratch, db)
 
 
 def _gradient(

@@ -19,6 +19,9 @@ __all__ = [
     "multiply",
     "multiply_backward",
     "multiply_backward_scratch",
+    "raise_to_power",
+    "raise_to_power_backward",
+    "raise_to_power_backward_scratch",
     "subtract",
     "subtract_backward",
     "subtract_backward_scratch",
@@ -92,6 +95,30 @@ def divide_backward(
             db /= b
             db /= b
             np.negative(db, out=db)
+
+
+@np.errstate(all="ignore")
+def raise_to_power(a: Input, b: Input, y: Output) -> None:
+    # In float64, as in `power`: what a logarithm is off by is magnified.
+    np.power(a, b, out=y, dtype=np.float64, casting="same_kind")
+
+
+def raise_to_power_backward_scratch(d: BroadcastDims, n: int) -> int:
+    """Products."""
+    return n * d.size
+
+
+@np.errstate(all="ignore")
+def raise_to_power_backward(
+    dy: Input, a: Input, b: Input, d: BroadcastDims, scratch: Scratch, da: Output | None, db: Output | None
+) -> None:
+    base, exponent = a.astype(np.float64), b.astype(np.float64)
+    if da is not None:
+        slopes = np.where(b == 0, 0, exponent * base ** (exponent - 1))
+        _gradient(np.multiply, dy, slopes, scratch, da)
+    if db is not None:
+        slopes = np.where((a == 0) & (b >= 0), 0, base**exponent * np.log(base))
+        _gradient(np.multiply, dy, slopes, scratch, db)
 
 
 def _gradient(function: np.ufunc, dy: np.ndarray, other: np.ndarray, scratch: np.ndarray, out: np.ndarray) -> None:

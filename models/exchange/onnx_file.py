@@ -22,6 +22,8 @@ MAX_BYTES = 1 << 31
 """Of a file, with the second file that holds its weights: protobuf's own limit."""
 
 MAX_FILE_NODES = 20_000
+MAX_DEPTH = 8
+"""Of graphs in attributes of graphs."""
 OPSETS = range(5, 100)
 
 
@@ -39,9 +41,37 @@ class FileNode:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Its inputs, and the names that graphs among its attributes read of those around them."""
+        graphs = [each for each in self.attributes.values() if isinstance(each, FileGraph)]
+        return (*self.inputs, *(name for graph in graphs for name in graph.outer))
+
     def __str__(self) -> str:
         made = self.name or (f"that makes {self.outputs[0]}" if self.outputs else "without a name")
         return f"node {harmless(made)!r}" if self.name else f"the node {harmless(made)}"
+
+
+@dataclass(frozen=True)
+class FileGraph:
+    """The graph of an attribute: what an If does one way. It may read names of the graphs around it."""
+
+    nodes: tuple[FileNode, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    constants: Mapping[str, np.ndarray]
+
+    @property
+    def own(self) -> set[str]:
+        """The names of its tensors."""
+        return {*self.inputs, *self.constants, *(name for node in self.nodes for name in node.outputs if name)}
+
+    @property
+    def outer(self) -> tuple[str, ...]:
+        """The names that it reads of the graphs around it, as often as it reads them."""
+        own = self.own
+        read = (*(name for node in self.nodes for name in node.reads if name), *self.outputs)
+        return tuple(name for name in read if name not in own)
 
 
 @dataclass(frozen=True)
@@ -100,8 +130,6 @@ def _parsed(proto: Any, path: Path, rest: int) -> OnnxFile:
         raise ModelFormatError("no network in it")
     if opset not in OPSETS:
         raise ModelFormatError(f"operator set {opset}, expected {OPSETS[0]} or newer; onnx.version_converter turns it")
-    if len(graph.node) > MAX_FILE_NODES:
-        raise ModelFormatError(f"{len(graph.node)} nodes, expected at most {MAX_FILE_NODES}")
     if graph.sparse_initializer:
         name = _text(graph.sparse_initializer[0].values.name)
         raise UnsupportedOperatorError(f"constant {name!r} is sparse, expected dense ones")
@@ -137,15 +165,18 @@ def _value(info: Any) -> FileInput:
     return FileInput(_text(info.name), np.dtype(DTYPES[kind.elem_type]) if kind.elem_type in DTYPES else None, shape)
 
 
-def _node(proto: Any, store: _Store) -> FileNode:
+def _node(proto: Any, store: _Store, depth: int = 0) -> FileNode:
     import onnx
 
+    store.count_node()
     attributes: dict[str, Any] = {}
     for each in proto.attribute:
         if each.type == onnx.AttributeProto.TENSOR:
             attributes[_text(each.name)] = store.array(each.t)
+        elif each.type == onnx.AttributeProto.GRAPH and depth < MAX_DEPTH:
+            attributes[_text(each.name)] = _subgraph(each.g, store, depth + 1)
         elif each.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
-            attributes[_text(each.name)] = "a graph"
+            attributes[_text(each.name)] = "graphs"
         else:
             value = onnx.helper.get_attribute_value(each)
             value = _text(value) if isinstance(value, bytes) else value
@@ -157,6 +188,16 @@ def _node(proto: Any, store: _Store) -> FileNode:
         inputs=tuple(map(_text, proto.input)),
         outputs=tuple(map(_text, proto.output)),
         attributes=attributes,
+    )
+
+
+def _subgraph(graph: Any, store: _Store, depth: int) -> FileGraph:
+    """A graph that is an attribute."""
+    return FileGraph(
+        nodes=tuple(_node(each, store, depth) for each in graph.node),
+        inputs=tuple(_text(each.name) for each in graph.input),
+        outputs=tuple(_text(each.name) for each in graph.output),
+        constants={_text(each.name): store.array(each) for each in graph.initializer},
     )
 
 
@@ -173,10 +214,10 @@ def _ordered(nodes: list[FileNode], known: set[str]) -> tuple[FileNode, ...]:
     sorter: graphlib.TopologicalSorter[int] = graphlib.TopologicalSorter()
     in_order = True
     for at, node in enumerate(nodes):
-        missing = [name for name in node.inputs if name and name not in maker and name not in known]
+        missing = [name for name in node.reads if name and name not in maker and name not in known]
         if missing:
             raise ModelFormatError(f"{node} ({node.operator}) reads {missing[0]!r}, which nothing makes")
-        before = [maker[name] for name in node.inputs if name in maker]
+        before = [maker[name] for name in node.reads if name in maker]
         in_order &= all(other < at for other in before)
         sorter.add(at, *before)
     if in_order:
@@ -188,11 +229,18 @@ def _ordered(nodes: list[FileNode], known: set[str]) -> tuple[FileNode, ...]:
 
 
 class _Store:
-    """Constants of the file, and of the files beside it, as long as bytes are left."""
+    """Constants of the file, and of the files beside it, as long as bytes are left; and a count of its nodes."""
 
     def __init__(self, path: Path, rest: int) -> None:
         self._folder = path.parent
         self._rest = rest
+        self._nodes = 0
+
+    def count_node(self) -> None:
+        """Raises ModelFormatError for one node too many."""
+        self._nodes += 1
+        if self._nodes > MAX_FILE_NODES:
+            raise ModelFormatError(f"more than {MAX_FILE_NODES} nodes, expected at most as many")
 
     def array(self, tensor: Any) -> np.ndarray:
         """A tensor. Raises ModelFormatError unless it holds as many numbers as it says."""

@@ -221,13 +221,40 @@ def _clip(call: Call) -> Tensor:
 def _bound(call: Call) -> Tensor:
     views = [each for each in call.inputs if isinstance(each, View)]
     bounds = [call.scalar(at) for at, each in enumerate(call.inputs) if isinstance(each, np.ndarray)]
-    if len(views) != 1:
-        raise Refusal("compares tensors that are computed, expected one and a number")
+    least = call.node.operator == "Min"
+    view = _least_as_largest(call, views, _largest) if least else _largest(call, views)
     if not bounds:
-        return views[0]
-    if call.node.operator == "Min":
-        return call.elementwise(call.layer("Clip", high=min(bounds)), views[0])
-    return call.elementwise(call.layer("Clip", max(bounds)) if max(bounds) else layers.ReLU(), views[0])
+        return view
+    if least:
+        return call.elementwise(call.layer("Clip", high=min(bounds)), view)
+    return call.elementwise(call.layer("Clip", max(bounds)) if max(bounds) else layers.ReLU(), view)
+
+
+def _least_as_largest(call: Call, views: list[View], largest: Callable[[Call, list[View]], View]) -> View:
+    """The least of numbers: the negative of the largest of their negatives."""
+    turned = [call.elementwise(layers.Negative(), view) for view in views]
+    return call.elementwise(layers.Negative(), largest(call, turned))
+
+
+def _largest(call: Call, views: list[View]) -> View:
+    """The largest at each place of tensors of one shape: side by side, and a pool over them."""
+    net, first = call.net, views[0]
+    if len(views) == 1:
+        return first
+    if all(net.signature(view) == net.signature(first) for view in views):
+        nodes = [view.node for view in views]
+    else:
+        order = net.orders(*views)
+        nodes = [net.in_order(view, order) for view in views]
+        first = _in_file_order(net, nodes[0], order)
+    shape = net.shape(nodes[0])
+    if any(net.shape(name) != shape for name in nodes) or len({view.rank for view in views}) > 1:
+        raise Refusal(f"compares tensors of {' and '.join(str(net.sizes(view)) for view in views)}, expected one shape")
+    *_, channels = (1, *shape)
+    apart = (math.prod(shape) // channels, 1, channels)
+    beside = call.add(call.layer("Concat", axis=2), *(net.reshaped(name, apart) for name in nodes))
+    pooled = call.add(call.layer("MaxPool2d", (1, len(nodes))), beside)
+    return replace(first, node=net.reshaped(pooled, shape))
 
 
 @operator("PRelu")
@@ -236,11 +263,12 @@ def _prelu(call: Call) -> Tensor:
     if slope.size == 1:
         return replace(view, node=call.add(call.layer("PReLU", shared=True), view.node, slope=slope.reshape(1)))
     if call.opset < 7 and slope.ndim == 1:  # one a channel, before operators broadcast as NumPy does
-        slope = slope.reshape(-1, *(1,) * (view.rank - 2))
+        slope = slope.reshape(-1, *(1,) * (view.rank - call.net.lead - 2))
     if (last := _by_channel(call.net.operand(slope, view), call.net.shape(view.node))) is not None:
         return replace(view, node=call.add(call.layer("PReLU"), view.node, slope=last))
-    vector = np.moveaxis(slope.reshape((1,) * (view.rank - slope.ndim) + slope.shape), 1, -1)
-    if vector.size != vector.shape[-1] or vector.shape[-1] != extent(view.axes[1]):
+    at = 1 + call.net.lead
+    vector = np.moveaxis(slope.reshape((1,) * (view.rank - slope.ndim) + slope.shape), at, -1)
+    if vector.size != vector.shape[-1] or vector.shape[-1] != extent(view.axes[at]):
         # A slope for every place: max(x, 0) + slope min(x, 0).
         high = call.elementwise(layers.ReLU(), view)
         return _joined(
@@ -263,7 +291,23 @@ def _log(call: Call) -> Tensor:
 
 @operator("Pow")
 def _pow(call: Call) -> Tensor:
-    return call.elementwise(call.layer("Power", call.scalar(1)), call.view())
+    a, b = call.inputs[:2]
+    if isinstance(a, View) and isinstance(b, View):
+        return _joined(call, "RaiseToPower", [a, b])
+    if isinstance(a, View):
+        exponent = _floating(_legacy(call, call.array(1), a))
+        if exponent.size == 1:
+            return call.elementwise(call.layer("Power", call.scalar(1)), a)
+        a = _with_an_axis(call.net, a)
+        exponent = call.net.operand(exponent, a)
+        channel = _by_channel(exponent, call.net.shape(a.node))
+        layer = call.layer("ParametricPower", *([exponent.shape] if channel is None else []))
+        return replace(a, node=call.add(layer, a.node, exponent=exponent if channel is None else channel))
+    base = _floating(call.array(0))
+    if not np.all(base > 0):
+        raise Refusal("raises a constant that is not above zero to a power that is computed")
+    logs = np.log(base.astype(np.float64)).astype(base.dtype)
+    return call.elementwise(layers.Exp(), _affine(call, call.view(1), logs, None))
 
 
 @operator("Softmax", "LogSoftmax")
@@ -742,14 +786,17 @@ def _rows(w: np.ndarray, axis: Axis, memory: Axis) -> np.ndarray:
 def _channels(call: Call, view: View) -> tuple[View, Callable[[np.ndarray], np.ndarray]]:
     """The tensor on a node whose last axis is the file's axis 1, and how that axis's vectors are brought into order."""
     net = call.net
-    axis = view.axes[1] if view.rank > 1 else ()
-    if BATCH in axis or view.rank < 2:
-        raise Refusal(f"takes a tensor of {net.sizes(view)}")
+    if view.rank < 2 + net.lead:
+        raise Refusal(f"takes a tensor of {call.sizes(view)}")
+    axis = view.axes[call.axis(1, view.rank)]
+    if BATCH in axis:
+        raise Refusal(f"takes a tensor of {call.sizes(view)}")
     tail = net.own_axes(view)[-1] if net.shape(view.node) else ()
     other = tail != axis if net.exact else set(tail) != set(axis)
     if other or net.shape(view.node)[-1] != extent(axis):
-        order = CHANNELS_LAST.get(view.rank, (0, *range(2, view.rank), 1))
-        groups = net.groups(view, order)
+        at = 1 + net.lead
+        order = CHANNELS_LAST.get(view.rank) if at == 1 else None
+        groups = net.groups(view, order or (*range(at), *range(at + 1, view.rank), at))
         view, tail = replace(view, node=net.arranged(view, groups), memory=flat(groups)), axis
     return view, lambda vector: _rows(vector, axis, tail)
 
@@ -757,6 +804,8 @@ def _channels(call: Call, view: View) -> tuple[View, Callable[[np.ndarray], np.n
 @operator("BatchNormalization")
 def _batch_normalization(call: Call) -> Tensor:
     if call.get("training_mode", 0) or (call.opset < 7 and not call.get("is_test", 0)):
+        if call.net.lead:  # the file's batch is an axis of one sample here, and its statistics that sample's
+            return _by_its_own_statistics(call, call.view())
         raise Refusal("normalises by the batch's own statistics, as in training; export the network for inference")
     if call.get("spatial", 1) != 1:
         raise Refusal("normalises every place on its own (spatial = 0)")
@@ -774,7 +823,12 @@ def _batch_normalization(call: Call) -> Tensor:
 
 @operator("InstanceNormalization")
 def _instance_normalization(call: Call) -> Tensor:
-    view, in_order = _channels(call, call.view())
+    call.net.check_batch()
+    return _by_its_own_statistics(call, call.view())
+
+
+def _by_its_own_statistics(call: Call, view: View) -> View:
+    view, in_order = _channels(call, view)
     gamma, beta = (in_order(call.weights(at)) for at in (1, 2))
     layer = call.layer("InstanceNorm", **_eps(call))
     return replace(view, node=call.add(layer, view.node, gamma=gamma, beta=beta))
@@ -782,6 +836,7 @@ def _instance_normalization(call: Call) -> Tensor:
 
 @operator("GroupNormalization")
 def _group_normalization(call: Call) -> Tensor:
+    call.net.check_batch()
     view, in_order = _channels(call, call.view())
     groups = call.get("num_groups", 1)
     channels = extent(view.axes[1])
@@ -842,9 +897,11 @@ def _lrn(call: Call) -> Tensor:
 def _pool(call: Call) -> Tensor:
     view, net = call.view(), call.net
     axes = view.rank - 2
-    x = net.image(view)
     if call.ints("kernel_shape") is None:
         raise Refusal("lacks kernel_shape")
+    if axes > 2:
+        return _pooled_along_few(call, view)
+    x = net.image(view)
     windows = _windows(call, net.shape(x), axes, ())
     average = call.node.operator == "AveragePool"
     counts_padding = not average or not windows.padding or bool(call.get("count_include_pad", 0))
@@ -858,6 +915,35 @@ def _pool(call: Call) -> Tensor:
         **_unless(True, count_include_pad=counts_padding),
     )
     return net.as_image(call.add(layer, x), view.rank)
+
+
+def _pooled_along_few(call: Call, view: View) -> Tensor:
+    """A pool over three axes or more, whose windows are more than one place along two of them at most.
+
+    The other axes are channels. PyTorch's exporter writes its local response normalisation so.
+    """
+    net, count = call.net, view.rank - 2
+    net.check_batch()
+    sizes = {name: call.ints(name) or [1] * count for name in ("kernel_shape", "strides", "dilations")}
+    pads = call.ints("pads") or [0] * (2 * count)
+    if any(len(given) != count for given in sizes.values()) or len(pads) != 2 * count:
+        raise Refusal(f"has {' and '.join(f'{name} = {given}' for name, given in sizes.items())} and pads = {pads}")
+    plain = list(zip(sizes["kernel_shape"], sizes["strides"], pads[:count], pads[count:], strict=True))
+    along = [at for at, each in enumerate(plain) if each != (1, 1, 0, 0)] or [0]
+    if len(along) > 2:
+        raise Refusal(f"has {count} axes of space, expected one or two")
+    others = [at for at in range(count) if at not in along]
+    told = {name: tuple(given[at] for at in along) for name, given in sizes.items()}
+    told["pads"] = tuple(pads[at + side] for side in (0, count) for at in along)
+    # Pads are none where auto_pad finds them.
+    node = replace(call.node, attributes={**call.node.attributes, **told})
+    channels = flat([view.axes[at] for at in (1, *(at + 2 for at in others))])
+    few = replace(view, axes=(view.axes[0], channels, *(view.axes[at + 2] for at in along)))
+    pooled = _pool(replace(call, node=node, inputs=[few]))
+    assert isinstance(pooled, View)
+    before, after = net.sizes(view), net.sizes(pooled)
+    split = net.reshape(pooled, [after[0], before[1], *(before[at + 2] for at in others), *after[2:]])
+    return transposed(split, [0, 1, *((*others, *along).index(at) + 2 for at in range(count))])
 
 
 def _needed_padding(windows: _Windows, image: tuple[int, ...]) -> Any:
@@ -877,23 +963,29 @@ def _needed_padding(windows: _Windows, image: tuple[int, ...]) -> Any:
 @operator("GlobalAveragePool", "GlobalMaxPool")
 def _global_pool(call: Call) -> Tensor:
     view, net = call.view(), call.net
-    node = call.add(_whole(call), net.image(view))
+    rank = view.rank
+    if rank > 4:
+        view = replace(view, axes=(*view.axes[:2], flat(view.axes[2:])))
+    layer = layers.GlobalMaxPool2d() if "Max" in call.node.operator else layers.GlobalAvgPool2d()
+    node = call.add(layer, net.image(view))
     channels = axis_of(net.shape(node)[0])
-    return View(node, channels, ((BATCH,), channels, *[()] * (view.rank - 2)))
+    return View(node, channels, ((BATCH,), channels, *[()] * (rank - 2)))
 
 
-def _whole(call: Call) -> Layer:
-    """The pool over whole maps."""
-    return layers.GlobalMaxPool2d() if "Max" in call.node.operator else layers.GlobalAvgPool2d()
-
-
-@operator("ReduceSum")
+@operator("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum")
 def _sum(call: Call) -> Tensor:
-    """The mean of n numbers, n times."""
-    view, mean = call.view(), _reduced(call)
+    """The mean of n numbers, n times; of their sizes or squares, and a function of that."""
+    view, kind = call.view(), call.node.operator
+    if kind == "ReduceL1":
+        view = call.elementwise(layers.Abs(), view)
+    elif kind in ("ReduceL2", "ReduceSumSquare"):
+        view = replace(view, node=call.add(layers.Multiply(), view.node, view.node))
+    mean = _reduced(call, view)
     before, after = (math.prod(call.net.shape(each.node)) for each in (view, mean))
     count = before // after
-    return mean if count == 1 else _affine(call, mean, np.full(1, count, np.float32), None)
+    total = mean if count == 1 else _affine(call, mean, np.full(1, count, np.float32), None)
+    outer = {"ReduceL2": layers.Sqrt, "ReduceLogSum": layers.Log}.get(kind)
+    return call.elementwise(outer(), total) if outer else total
 
 
 @operator("Tile")
@@ -930,11 +1022,17 @@ def _expand(call: Call) -> Tensor:
 
 @operator("ReduceMean", "ReduceMax")
 def _reduce(call: Call) -> Tensor:
-    return _reduced(call)
+    return _reduced(call, call.view())
 
 
-def _reduced(call: Call) -> View:
-    view, net = call.view(), call.net
+@operator("ReduceMin")
+def _reduce_min(call: Call) -> Tensor:
+    return _least_as_largest(call, [call.view()], lambda call, views: _reduced(call, *views))
+
+
+def _reduced(call: Call, view: View) -> View:
+    """The mean over some axes, or the largest where the operator's name says so."""
+    net, mean = call.net, call.node.operator not in ("ReduceMax", "ReduceMin")
     given = call.ints("axes", 1)
     if not given and call.get("noop_with_empty_axes", 0):
         return view
@@ -953,11 +1051,15 @@ def _reduced(call: Call) -> View:
         groups = net.groups(view, order)
         view = replace(view, node=net.arranged(view, groups), memory=flat(groups))
         gone = [at for at, axis in enumerate(groups, 1) if axis and set(axis) <= atoms]
-    maps = len(net.shape(view.node)) == 3 and net.shape(view.node)[-1] != 0 and _covers(net, view, gone)
-    if call.node.operator == "ReduceMax" and not maps:
-        raise Refusal("takes the maximum along other axes than height and width")
-    layer = _whole(call) if maps else call.layer("Mean", gone[0] if len(gone) == 1 else tuple(gone))
     rest = tuple(atom for atom in view.memory if atom not in atoms)
+    if len(net.shape(view.node)) == 3 and _covers(net, view, gone):
+        layer: Layer = layers.GlobalAvgPool2d() if mean else layers.GlobalMaxPool2d()
+    elif mean:
+        layer = call.layer("Mean", gone[0] if len(gone) == 1 else tuple(gone))
+    else:
+        groups = net.around(view, tuple(atom for atom in view.memory if atom in atoms))
+        layer = call.layer("MaxPool2d", (1, extent(groups[1])))
+        view = replace(view, node=net.arranged(view, groups))
     return View(call.add(layer, view.node), rest, axes)
 
 
@@ -986,6 +1088,7 @@ def _floating(array: np.ndarray) -> np.ndarray:
 def _affine(call: Call, view: View, scale: np.ndarray | None, shift: np.ndarray | None) -> View:
     """scale x + shift by constants that broadcast: part of the layer before where it can be, or a layer of its own."""
     net = call.net
+    view = _with_an_axis(net, view)
     shape = net.shape(view.node)
     scale, shift = (None if each is None else net.operand(_floating(each), view) for each in (scale, shift))
     vectors = [None if each is None else _by_channel(each, shape) for each in (scale, shift)]
@@ -1001,6 +1104,11 @@ def _affine(call: Call, view: View, scale: np.ndarray | None, shift: np.ndarray 
     layer = call.layer("Affine", **_unless(True, **_unless(None, **settings)))
     arrays = {name: _spread(each, size) for name, each in given.items()}
     return replace(view, node=call.add(layer, view.node, **arrays))
+
+
+def _with_an_axis(net: Translation, view: View) -> View:
+    """A tensor on a node whose output has an axis for a layer's arrays: one of size 1 where a sample is one number."""
+    return view if net.shape(view.node) else replace(view, node=net.reshaped(view.node, (1,)))
 
 
 def _spread(array: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
@@ -1275,11 +1383,26 @@ def _pad(call: Call) -> Tensor:
     mode = call.get("mode", "constant")
     value = call.scalar(2) if call.has(2) else call.get("value", 0.0)
     if view.rank not in (3, 4) or not asked <= set(range(2, view.rank)):
-        raise Refusal(f"pads axes {sorted(asked)} of a tensor with {view.rank} axes, expected height and width")
+        for axis in sorted(asked):
+            view = _padded(call, view, axis, around[axis], mode, value)
+        return view
     both = [around.get(axis, (0, 0)) for axis in range(2, view.rank)]
     pads2 = ((0, 0), both[0]) if view.rank == 3 else (both[0], both[1])
     layer = call.layer("Pad2d", pads2, **_unless("constant", mode=mode), **_unless(0.0, value=value))
-    return net.as_image(call.add(layer, net.image(view)), view.rank)
+    return net.as_image(call.add(layer, net.map(view)), view.rank)
+
+
+def _padded(call: Call, view: View, axis: int, both: tuple[int, int], mode: str, value: float) -> View:
+    """Places before and behind one of the file's axes."""
+    net = call.net
+    if BATCH in view.axes[axis]:
+        raise Refusal("pads the batch")
+    groups = net.around(view, view.axes[axis])
+    layer = call.layer("Pad2d", ((0, 0), both), **_unless("constant", mode=mode), **_unless(0.0, value=value))
+    node = call.add(layer, net.arranged(view, groups))
+    longer = axis_of(net.shape(node)[1])
+    axes = (*view.axes[:axis], longer, *view.axes[axis + 1 :])
+    return View(node, (*groups[0], *longer, *groups[2]), axes)
 
 
 @operator("Resize", "Upsample")

@@ -22,7 +22,7 @@ from ..saving import check_extent
 from . import folding
 from .folding import Refusal
 from .metadata import NORMALISATION
-from .onnx_file import MAX_BYTES, FileInput, FileNode, OnnxFile, UnsupportedOperatorError, read_file
+from .onnx_file import MAX_BYTES, FileGraph, FileInput, FileNode, OnnxFile, UnsupportedOperatorError, read_file
 from .onnx_operators import OPERATORS, Call, Tensor
 from .translation import CHANNELS_LAST, Translation, layer_class
 from .views import BATCH, View, axis_of, flat
@@ -97,28 +97,18 @@ class Walk:
         self.nodes = _needed(file)
         self.input = self._input()
         self.tensors: dict[str, Tensor] = dict(file.constants)
-        self._uses = Counter(name for node in self.nodes for name in node.inputs)
+        self._uses = Counter(name for node in self.nodes for name in node.reads)
         self._uses[file.outputs[0].name] += 1
         self._start(input_shape)
         self._integers = {self.input.name} if self.input.dtype == np.uint8 else set()
-        for node in self.nodes:
-            row = Row(node)
-            self.rows.append(row)
-            before = len(self.net.made)
-            try:
-                with np.errstate(all="ignore"):  # weights that are joined may overflow; what is not finite is refused
-                    self._translate(row)
-            except Refusal as refusal:
-                row.reason = str(refusal)
-                if not survey:
-                    raise self._unsupported(row) from None
-            row.made = list(self.net.made)[before:]
+        self._survey = survey
+        self._walk(self.nodes)
 
     # The input ---------------------------------------------------------------------------------------------
 
     def _input(self) -> FileInput:
         """The one input that the first output depends on."""
-        read = {name for node in self.nodes for name in node.inputs} | {self.file.outputs[0].name}
+        read = {name for node in self.nodes for name in node.reads} | {self.file.outputs[0].name}
         wanted = [each for each in self.file.inputs if each.name in read]
         if len(wanted) != 1:
             names = " and ".join(repr(harmless(each.name)) for each in wanted[:4]) or "none"
@@ -170,6 +160,49 @@ class Walk:
 
     # Nodes -------------------------------------------------------------------------------------------------
 
+    def _walk(self, nodes: Sequence[FileNode]) -> None:
+        for node in nodes:
+            row = Row(node)
+            self.rows.append(row)
+            before = len(self.net.made)
+            try:
+                with np.errstate(all="ignore"):  # weights that are joined may overflow; what is not finite is refused
+                    self._translate(row)
+            except Refusal as refusal:
+                row.reason = str(refusal)
+                if not self._survey:
+                    raise self._unsupported(row) from None
+            row.made = list(self.net.made)[before:]
+
+    def _choose(self, row: Row, condition: Tensor | None) -> None:
+        """An If whose way is known beforehand: that way's nodes."""
+        node = row.node
+        if not isinstance(condition, np.ndarray) or condition.size != 1 or condition.dtype == object:
+            raise Refusal("chooses by what an image holds, expected a condition that is constant")
+        ways = [node.attributes.get(way) for way in ("then_branch", "else_branch")]
+        taken, other = ways if condition.all() else ways[::-1]
+        if not isinstance(taken, FileGraph) or taken.inputs or len(taken.outputs) < len(node.outputs):
+            raise Refusal("has no graph to choose")
+        own = taken.own
+        if clash := own & self.tensors.keys():
+            raise Refusal(f"makes {harmless(min(clash))!r}, which there is already")
+        self.tensors.update(taken.constants)
+        read = [name for inner in taken.nodes for name in inner.reads] + list(taken.outputs)
+        self._uses.update(name for name in read if name in own)
+        self._walk(taken.nodes)
+        for name, source in zip(node.outputs, taken.outputs, strict=False):
+            if source not in self.tensors:
+                raise Refusal(f"gives {harmless(source)!r}, which cannot be computed")
+            if name and self._uses[name]:
+                self._set(name, self.tensors[source])
+        for source in (*taken.outputs, *(other.outer if isinstance(other, FileGraph) else ())):
+            self._was_read(self.tensors.get(source))
+        row.output = self.tensors[taken.outputs[0]] if taken.outputs else None
+
+    def _was_read(self, tensor: Tensor | None) -> None:
+        if isinstance(tensor, View):
+            self.net.remaining[tensor.node] -= 1
+
     def _set(self, name: str, tensor: Tensor) -> None:
         self.tensors[name] = tensor
         if isinstance(tensor, View):
@@ -181,7 +214,10 @@ class Walk:
         if missing and (node.operator in OPERATORS or node.operator in folding.FOLDS):
             raise Refusal(f"reads {harmless(missing[0])!r}, which cannot be computed")
         inputs = [self.tensors.get(name) if name else None for name in node.inputs]
-        if missing or any(isinstance(each, View) for each in inputs):
+        if node.operator == "If" and inputs and not missing:
+            self._choose(row, inputs[0])
+            return
+        if missing or any(isinstance(self.tensors.get(name), View) for name in node.reads):
             if node.operator not in OPERATORS:
                 raise Refusal("is not supported")
             self._check_integers(node)
@@ -205,8 +241,7 @@ class Walk:
                 self._set(name, outputs[at])
         row.output = outputs[0]
         for each in inputs:
-            if isinstance(each, View):
-                self.net.remaining[each.node] -= 1
+            self._was_read(each)
 
     def _check_integers(self, node: FileNode) -> None:
         """Follow pixels until they are cast to floats. Raises Refusal for a node that computes with integers."""
@@ -316,7 +351,7 @@ def _needed(file: OnnxFile) -> list[FileNode]:
     found = []
     for node in reversed(file.nodes):
         if wanted & set(node.outputs) - {""}:
-            wanted.update(node.inputs)
+            wanted.update(node.reads)
             found.append(node)
     return found[::-1]
 

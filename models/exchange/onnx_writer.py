@@ -526,18 +526,21 @@ def _local_response_norm(call: Export) -> Tensor:
 # Arithmetic, means, and what moves numbers --------------------------------------------------------------------------
 
 
-@writes("Multiply", "Subtract", "Divide")
+_OF_TWO = {"Multiply": "Mul", "Subtract": "Sub", "Divide": "Div", "RaiseToPower": "Pow"}
+
+
+@writes(*_OF_TWO)
 def _arithmetic(call: Export) -> Tensor:
-    return _joined(call, {"Multiply": "Mul", "Subtract": "Sub", "Divide": "Div"}[type(call.layer).__name__])
+    return _joined(call, _OF_TWO[type(call.layer).__name__])
 
 
-@writes("Affine")
+@writes("Affine", "ParametricPower")
 def _affine(call: Export) -> Tensor:
     x = call.x
     first = x.order == "first" and call.layer.shape is None
     x = x if first else call.writer.last(x)
     name = x.name
-    for key, kind in (("gamma", "Mul"), ("beta", "Add")):
+    for key, kind in (("gamma", "Mul"), ("beta", "Add"), ("exponent", "Pow")):
         if key in call.arrays:
             array = call.arrays[key]
             name = call.operator(kind, [name, call.constant(key, array.reshape(-1, 1, 1) if first else array)])

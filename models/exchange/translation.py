@@ -147,16 +147,25 @@ class Translation:
             self._arranged[key] = self._rearranged(view, groups, shape)
         return self._arranged[key]
 
+    def around(self, view: View, axis: Axis) -> list[Axis]:
+        """Three axes of a sample, the middle one this axis of the file's, in an order that moves little."""
+        memory = view.memory
+        at = next((at for at in range(len(memory)) if memory[at : at + len(axis)] == axis), None)
+        if at is None or not axis:
+            return [tuple(atom for atom in memory if atom not in axis), axis, ()]
+        return [memory[:at], axis, memory[at + len(axis) :]]
+
     def _rearranged(self, view: View, groups: Sequence[Axis], shape: tuple[int, ...]) -> str:
         node = view.node
         runs, order = refined(view, groups)
         if order != list(range(len(runs))):
-            node = self._reshaped(node, tuple(runs))
+            node = self.reshaped(node, tuple(runs))
             transpose = layer_class("Transpose")(tuple(at + 1 for at in order))
             node = self.add(transpose, node, name="transpose")
-        return self._reshaped(node, shape)
+        return self.reshaped(node, shape)
 
-    def _reshaped(self, node: str, shape: tuple[int, ...]) -> str:
+    def reshaped(self, node: str, shape: tuple[int, ...]) -> str:
+        """A node's output in another shape."""
         if self.shape(node) == shape:
             return node
         layer = layers.Flatten() if len(shape) == 1 else layer_class("Reshape")(shape)
@@ -209,12 +218,22 @@ class Translation:
 
     def image(self, view: View) -> str:
         """A node whose output is (N, H, W, C) of the file's (N, C, H, W); a row of (N, C, L) is one of height 1."""
+        self.check_batch()
+        return self.map(view)
+
+    def map(self, view: View) -> str:
+        """`image` of any tensor of three or four axes, whatever they are."""
         if view.rank == 3:
             batch, channels, length = view.axes
             view = replace(view, axes=(batch, channels, (), length))
         if view.rank != 4:
             raise Refusal(f"has {view.rank - 2} axes of space, expected one or two")
         return self.in_order(view, CHANNELS_LAST[4])
+
+    def check_batch(self) -> None:
+        """Raises Refusal where the file's first axis, which an operator takes for the batch, is none here."""
+        if self.lead:
+            raise Refusal("takes images one by one, where the network works along their axis")
 
     def as_image(self, node: str, rank: int = 4) -> View:
         """A node's output (N, H, W, C) as the file's (N, C, H, W), or (N, C, L) where H is 1."""

@@ -15,7 +15,7 @@ from ..init import Zeros
 from ..plan import Value
 from .base import ONE, Layer, Lowered, Parameter, vector
 
-__all__ = ["Add", "Affine", "Divide", "Multiply", "Subtract"]
+__all__ = ["Add", "Affine", "Divide", "Multiply", "ParametricPower", "RaiseToPower", "Subtract"]
 
 
 Pair = tuple[Value | None, Value | None]
@@ -112,6 +112,56 @@ class Divide(Arithmetic):
 
 
 @dataclass(frozen=True)
+class RaiseToPower(Arithmetic):
+    """The first of two inputs to the power of the second. Axes of size 1 are repeated."""
+
+    arity = 2
+    kernel = "raise_to_power"
+
+
+@dataclass(frozen=True)
+class ParametricPower(Layer):
+    """y = x^exponent, the exponents trained from 1 on: one a channel, or an array of `shape`, as in generalised means.
+
+    shape: that of one sample's last axes, an axis of size 1 being repeated; None for the channels alone. By the
+    exponent of a negative x the gradient is NaN. (F. Radenović et al., "Fine-tuning CNN image retrieval with no human
+    annotation", 2018.)
+    """
+
+    shape: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shape is not None:
+            shapes.sizes("ParametricPower", "shape", self.shape)
+
+    def parameters(self, x: Shape) -> Mapping[str, Parameter]:
+        return {"exponent": Parameter(_repeated_over(self, x), ONE)}
+
+    def lower(self, plan: PlanBuilder, p: SimpleNamespace, x: Value) -> Lowered:
+        d, y = shapes.elements(x.shape), plan.like(x)
+        plan.call("raise_to_power", x, p.exponent, y)
+
+        def backward(dy: Value) -> Value | None:
+            dx = plan.gradient(x)
+            plan.call("raise_to_power_backward", dy, x, p.exponent, d, dx, plan.gradient(p.exponent))
+            return dx
+
+        return y, backward
+
+
+def _repeated_over(layer: Affine | ParametricPower, x: Shape) -> Shape:
+    """The shape of a layer's arrays, which broadcast over x."""
+    own = vector(x, layer) if layer.shape is None else tuple(layer.shape)
+    if len(own) >= len(x) or any(size not in (1, of) for size, of in zip(own[::-1], x[::-1], strict=False)):
+        raise ValueError(
+            f"{type(layer).__name__}: shape is {own}, "
+            f"expected sizes of last axes of x {shapes.text(x)}, or 1 in their places"
+        )
+    return own
+
+
+@dataclass(frozen=True)
 class Affine(Layer):
     """y = gamma x + beta, gamma and beta trained: one of each a channel, or arrays of `shape`.
 
@@ -132,11 +182,7 @@ class Affine(Layer):
             shapes.sizes("Affine", "shape", self.shape)
 
     def parameters(self, x: Shape) -> Mapping[str, Parameter]:
-        own = vector(x, self) if self.shape is None else tuple(self.shape)
-        if len(own) >= len(x) or any(size not in (1, of) for size, of in zip(own[::-1], x[::-1], strict=False)):
-            raise ValueError(
-                f"Affine: shape is {own}, expected sizes of last axes of x {shapes.text(x)}, or 1 in their places"
-            )
+        own = _repeated_over(self, x)
         wanted = {"gamma": (self.scale, ONE), "beta": (self.bias, Zeros())}
         return {name: Parameter(own, init) for name, (there, init) in wanted.items() if there}
 

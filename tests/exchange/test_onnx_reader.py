@@ -377,3 +377,227 @@ def test_sums_repeats_and_biases_that_are_computed(tmp_path: Path) -> None:
     }
     model = written(tmp_path / "net.onnx", nodes, ("N", 4, 6), constants)
     check(tmp_path / "net.onnx", model, floats(3, 4, 6))
+
+
+def alone(path: Path, model: Any, x: np.ndarray, backend: str = "numpy", tolerance: float = 1e-5) -> None:
+    """`check` of a network whose first axis is no batch."""
+    network = models.load(path, backend)
+    assert network.input_shape == x.shape
+    want = ReferenceEvaluator(model).run(None, {"x": x})[0]
+    np.testing.assert_allclose(network.predict(x[np.newaxis])[0], want, rtol=tolerance, atol=tolerance)
+
+
+def there_and_back(folder: Path, network: Graph) -> None:
+    """A network answers as before when it has been written and read."""
+    network.save(path := folder / "again.onnx")
+    x = floats(2, *network.input_shape)
+    want = network.predict(x)
+    np.testing.assert_allclose(models.load(path, network.backend).predict(x), want, rtol=1e-5, atol=1e-5)
+
+
+CHANNEL_BY_CHANNEL = {
+    "statistics of the batch": [
+        node("BatchNormalization", ["x", "scale", "shift", "mean", "var"], ["y"], training_mode=1)
+    ],
+    "batch norm": [
+        node("BatchNormalization", ["x", "scale", "shift", "mean", "var"], ["b"]),
+        node("ReduceMean", ["b"], ["y"], axes=[0]),
+    ],
+    "instance norm": [
+        node("InstanceNormalization", ["x", "scale", "shift"], ["b"]),
+        node("ReduceMean", ["b"], ["y"], axes=[0]),
+    ],
+    "slopes": [node("PRelu", ["x", "slopes"], ["b"]), node("ReduceMean", ["b"], ["y"], axes=[0])],
+}
+
+
+@pytest.mark.parametrize("way", CHANNEL_BY_CHANNEL)
+def test_channels_are_the_files_second_axis_also_where_its_first_is_no_batch(tmp_path: Path, way: str) -> None:
+    each = {name: floats(4) for name in ("scale", "shift", "mean")}
+    constants = {**each, "var": floats(4) ** 2 + 0.5, "slopes": floats(4, 1)}
+    model = written(path := tmp_path / "net.onnx", CHANNEL_BY_CHANNEL[way], [4, 4, 3], constants)
+    if way == "instance norm":  # a norm of each sample on its own
+        with pytest.raises(UnsupportedOperatorError, match="ReduceMean, works along the batch"):
+            models.load(path, "numpy")
+    else:
+        alone(path, model, floats(4, 4, 3))
+
+
+@pytest.mark.parametrize(
+    ("operator", "settings"), [("GlobalAveragePool", {}), ("GlobalMaxPool", {}), ("LRN", {"size": 3})]
+)
+def test_maps_are_not_taken_for_others_where_the_first_axis_is_no_batch(
+    tmp_path: Path, operator: str, settings: dict[str, Any]
+) -> None:
+    nodes = [node(operator, ["x"], ["m"], **settings), node("ReduceMean", ["m"], ["y"], axes=[0])]
+    written(path := tmp_path / "net.onnx", nodes, [4, 4, 3])
+    with pytest.raises(UnsupportedOperatorError, match="ReduceMean, works along the batch"):
+        models.load(path, "numpy")
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize(
+    "exponent",
+    [
+        np.array([2.0], np.float32),
+        np.array([[[2]], [[-1]], [[3]]]),
+        np.array([0.5, 2, -1, 0, 3], np.float32),
+        np.abs(floats(3, 4, 5)),
+    ],
+    ids=["one", "by channel", "by column", "everywhere"],
+)
+def test_powers_by_an_array(tmp_path: Path, exponent: np.ndarray, backend: str) -> None:
+    nodes = [node("Abs", ["x"], ["a"]), node("Pow", ["a", "e"], ["y"])]
+    model = written(path := tmp_path / "net.onnx", nodes, ["N", 3, 4, 5], {"e": exponent})
+    there_and_back(tmp_path, check(path, model, floats(2, 3, 4, 5), backend))
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_powers_of_what_is_computed_and_of_constants(tmp_path: Path, backend: str) -> None:
+    nodes = [
+        node("Abs", ["x"], ["a"]),
+        node("ReduceMean", ["x"], ["m"], axes=[2, 3]),
+        node("Pow", ["a", "m"], ["p"]),
+        node("Pow", ["base", "x"], ["q"]),
+        node("Add", ["p", "q"], ["y"]),
+    ]
+    model = written(
+        path := tmp_path / "net.onnx", nodes, ["N", 3, 4, 5], {"base": np.float32([[[2.0]], [[0.5]], [[3]]])}
+    )
+    there_and_back(tmp_path, check(path, model, floats(2, 3, 4, 5), backend))
+
+
+LARGEST = {
+    "of two": [node("Max", ["x", "z"], ["y"])],
+    "of three and a number": [node("Neg", ["z"], ["n"]), node("Max", ["x", "z", "one", "n"], ["y"])],
+    "the least": [node("Min", ["x", "z", "one"], ["y"])],
+    "of rows": [node("ReduceMean", ["x"], ["a"], axes=[2, 3]), node("ReduceMax", ["x"], ["b"], axes=[2, 3]),
+                node("Flatten", ["b"], ["c"]), node("Flatten", ["a"], ["d"]), node("Min", ["c", "d"], ["y"])],
+    "in two orders": [node("Transpose", ["x"], ["t"], perm=[0, 1, 3, 2]),
+                      node("Transpose", ["t"], ["u"], perm=[0, 1, 3, 2]),
+                      node("Max", ["u", "z"], ["y"])],
+    "over channels": [node("ReduceMax", ["x"], ["y"], axes=[1], keepdims=1)],
+    "over columns": [node("ReduceMax", ["x"], ["y"], axes=[3], keepdims=0)],
+    "over channels and rows": [node("ReduceMin", ["x"], ["y"], axes=[1, 2], keepdims=0)],
+    "over all": [node("ReduceMax", ["x"], ["y"], axes=[1, 2, 3], keepdims=0)],
+    "sizes": [node("ReduceL1", ["x"], ["a"], axes=[1]), node("ReduceL2", ["x"], ["b"], axes=[1]),
+              node("ReduceSumSquare", ["z"], ["c"], axes=[1]), node("Sum", ["a", "b", "c"], ["y"])],
+    "logarithms of sums": [node("Exp", ["x"], ["e"]), node("ReduceLogSum", ["e"], ["y"], axes=[2])],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("way", LARGEST)
+def test_the_largest_of_tensors_and_along_axes(tmp_path: Path, way: str, backend: str) -> None:
+    nodes = [node("Tanh", ["x"], ["z"]), *LARGEST[way]]
+    model = written(path := tmp_path / "net.onnx", nodes, ["N", 3, 4, 5], {"one": np.float32(0.25)})
+    check(path, model, floats(2, 3, 4, 5), backend)
+
+
+def test_what_has_no_shape_in_common_is_not_compared(tmp_path: Path) -> None:
+    nodes = [node("ReduceMean", ["x"], ["m"], axes=[2]), node("Max", ["x", "m"], ["y"])]
+    text = unsupported(tmp_path / "net.onnx", *nodes, shape=["N", 3, 4, 5])
+    assert "operator Max, compares tensors of [N, 3, 4, 5] and [N, 3, 1, 5], expected one shape" in text
+
+
+ANYWHERE = {
+    "pad of channels": [node("Pad", ["x", "channels"], ["y"])],
+    "pad of channels and rows": [node("Pad", ["x", "both", "number"], ["y"])],
+    "response as PyTorch writes it": [
+        node("Mul", ["x", "x"], ["s"]),
+        node("Unsqueeze", ["s", "one"], ["u"]),
+        node("Pad", ["u", "depth"], ["p"]),
+        node("AveragePool", ["p"], ["a"], kernel_shape=[3, 1, 1], strides=[1, 1, 1], pads=[0] * 6),
+        node("Squeeze", ["a", "one"], ["y"]),
+    ],
+    "a pool along two axes of three": [
+        node("Unsqueeze", ["x", "one"], ["u"]),
+        node("MaxPool", ["u"], ["m"], kernel_shape=[2, 1, 3], strides=[1, 1, 2], pads=[1, 0, 1, 0, 0, 1]),
+        node("ReduceMean", ["m"], ["y"], axes=[1], keepdims=0),
+    ],
+    "a pool over all of three axes": [
+        node("Unsqueeze", ["x", "one"], ["u"]),
+        node("GlobalAveragePool", ["u"], ["g"]),
+        node("Flatten", ["g"], ["y"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("way", ANYWHERE)
+def test_pads_and_pools_along_any_axis(tmp_path: Path, way: str, backend: str) -> None:
+    constants = {
+        "one": np.array([1]),
+        "channels": np.array([0, 1, 0, 0, 0, 2, 0, 0]),
+        "both": np.array([0, 1, 2, 0, 0, 0, 1, 0]),
+        "depth": np.array([0, 0, 1, 0, 0, 0, 0, 1, 0, 0]),
+        "number": np.float32(0.5),
+    }
+    model = written(path := tmp_path / "net.onnx", ANYWHERE[way], ["N", 3, 4, 5], constants)
+    check(path, model, floats(2, 3, 4, 5), backend)
+
+
+def test_a_sample_that_is_one_number_is_scaled_and_shifted(tmp_path: Path) -> None:
+    nodes = [
+        node("ReduceMean", ["x"], ["m"], axes=[1], keepdims=1),
+        node("Mul", ["m", "two"], ["s"]),
+        node("Add", ["s", "two"], ["a"]),
+        node("Sqrt", ["a"], ["r"]),
+        node("Div", ["x", "r"], ["y"]),
+    ]
+    model = written(path := tmp_path / "net.onnx", nodes, ["N", 5], {"two": np.float32(2)})
+    check(path, model, np.abs(floats(3, 5)))
+
+
+def branch(name: str, *nodes: Any, **constants: np.ndarray) -> Any:
+    """A way of an If, which gives what its last node makes."""
+    last = helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)
+    held = [numpy_helper.from_array(array, key) for key, array in constants.items()]
+    return helper.make_graph(nodes, name, [], [last], held)
+
+
+def choosing(condition: str) -> Any:
+    """An If whose one way reads its x twice and has a weight, and whose other is not supported."""
+    one = branch(
+        "one", node("Relu", ["c"], ["r"]), node("Mul", ["c", "w"], ["m"]), node("Add", ["m", "r"], ["o"]), w=SCALE
+    )
+    return node("If", [condition], ["chosen"], then_branch=one, else_branch=branch("other", node("Det", ["c"], ["d"])))
+
+
+SCALE = np.float32([[[2.0]], [[3.0]]])
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_of_an_if_whose_condition_is_known_one_way_is_taken(tmp_path: Path, backend: str) -> None:
+    """As PyTorch's exporter writes a squeeze of sizes that it does not know."""
+    nodes = [
+        node("Conv", ["x", "k"], ["c"]),
+        node("Shape", ["c"], ["sizes"]),
+        node("Gather", ["sizes", "at"], ["channels"]),
+        node("Equal", ["channels", "two"], ["yes"]),
+        choosing("yes"),
+        node("GlobalAveragePool", ["chosen"], ["g"]),
+        node("Flatten", ["g"], ["y"]),
+    ]
+    constants = {"k": floats(2, 3, 1, 1), "at": np.array(1), "two": np.array(2)}
+    model = written(path := tmp_path / "net.onnx", nodes, ["N", 3, 4, 5], constants)
+    network = check(path, model, floats(2, 3, 4, 5), backend)
+    assert [type(each.layer).__name__ for each in network.nodes] == [
+        "Conv2d",
+        "ReLU",
+        "Affine",
+        "Add",
+        "GlobalAvgPool2d",
+    ]
+    constants["two"] = np.array(3)
+    text = unsupported(path, *nodes, shape=["N", 3, 4, 5], **constants)
+    assert "the node that makes d, operator Det, is not supported" in text
+
+
+def test_an_if_that_depends_on_the_images_is_refused(tmp_path: Path) -> None:
+    nodes = [node("Relu", ["x"], ["c"]), node("Cast", ["c"], ["b"], to=TensorProto.FLOAT), choosing("b")]
+    text = unsupported(tmp_path / "net.onnx", *nodes, node("Relu", ["chosen"], ["y"]), shape=["N", 2, 1, 1])
+    assert "operator If, chooses by what an image holds, expected a condition that is constant" in text
+    body = branch("body", node("Relu", ["c"], ["d"]))
+    text = unsupported(tmp_path / "net.onnx", nodes[0], node("Loop", ["", ""], ["y"], body=body))
+    assert "operator Loop, is not supported" in text

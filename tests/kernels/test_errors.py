@@ -250,6 +250,11 @@ VALUE_ERRORS: BadCalls = [
     (lambda k: k.subtract_backward(a(2, 3), b_shape=(2,)), "subtract_backward: a has shape (2, 3), b has (2,)"),
     (lambda k: k.multiply_backward(a(2, 3), a(2, 3), a(2, 3, 1)), "multiply_backward: a has shape (2, 3), b has"),
     (lambda k: k.divide_backward(a(2, 3), a(3), a(3)), "divide_backward: dy has shape (2, 3), expected (3,)"),
+    (lambda k: k.raise_to_power(a(2, 3), a(2)), "raise_to_power: a has shape (2, 3), b has (2,)"),
+    (
+        lambda k: k.raise_to_power_backward(a(2), a(3), a(3)),
+        "raise_to_power_backward: dy has shape (2,), expected (3,)",
+    ),
     (lambda k: k.mean(a(2, 3), 0), "mean: axes is 0, expected an axis from 1 to 1, or from -1 to -1"),
     (lambda k: k.mean(a(2, 3), 2), "mean: axes is 2"),
     (lambda k: k.mean(a(2, 3), ()), "mean: axes is ()"),

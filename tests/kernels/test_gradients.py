@@ -33,6 +33,10 @@ class Differentiable:
     gradients: tuple[str, ...] = field(default=("x",))
 
 
+BROADCAST = ("add", "subtract", "multiply", "divide", "raise_to_power")
+"""Kernels of two arrays that broadcast."""
+
+
 def values(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape)
 
@@ -285,8 +289,10 @@ def _losses_and_joins() -> Iterator[Differentiable]:
                 (first,),
             )
     repeated = {"equal": ((3, 4), (3, 4)), "repeated": ((2, 1, 3, 2), (2, 3, 1, 2)), "parameter": ((3, 2, 3), (3,))}
-    for (name, (a, b)), kernel in itertools.product(repeated.items(), ("add", "subtract", "multiply", "divide")):
+    for (name, (a, b)), kernel in itertools.product(repeated.items(), BROADCAST):
         operands = {"a": values(*a), "b": 1.5 + np.abs(values(*b, seed=1))}
+        if kernel == "raise_to_power":
+            operands = {"a": 0.5 + np.abs(values(*a)), "b": values(*b, seed=1)}
         by_shape = kernel in ("add", "subtract")
         yield Differentiable(
             f"{kernel}-{name}",

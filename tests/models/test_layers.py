@@ -57,9 +57,11 @@ from models import (
     Multiply,
     Negative,
     Pad2d,
+    ParametricPower,
     PlanBuilder,
     Power,
     PReLU,
+    RaiseToPower,
     Reciprocal,
     ReLU,
     ReLU6,
@@ -141,6 +143,8 @@ LAYERS: list[tuple[Layer, tuple[int, ...], tuple[int, ...]]] = [
     (Negative(), (4,), (4,)),
     (Reciprocal(), (4,), (4,)),
     (Power(-1.5), (4,), (4,)),
+    (ParametricPower(), (3, 2, 4), (3, 2, 4)),
+    (ParametricPower((3, 1, 4)), (3, 2, 4), (3, 2, 4)),
     (Erf(), (4,), (4,)),
     (LogSoftmax(-2), (3, 2, 4), (3, 2, 4)),
     (LayerNorm(), (3, 2, 4), (3, 2, 4)),
@@ -169,7 +173,7 @@ JOINS: list[tuple[Layer, tuple[int, ...]]] = [
     (Concat(), (3, 3, 6)),
     (Concat(1), (9, 3, 2)),
 ]
-PAIRS: list[Layer] = [Add(), Subtract(), Multiply(), Divide()]
+PAIRS: list[Layer] = [Add(), Subtract(), Multiply(), Divide(), RaiseToPower()]
 
 
 def test_every_layer_is_in_these_tables() -> None:
@@ -182,7 +186,8 @@ def test_every_layer_is_in_these_tables() -> None:
 def test_a_layers_gradients_and_output_shape(
     k: Kernels, layer: Layer, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
 ) -> None:
-    x = np.random.default_rng(0).uniform(0.5, 2, (3, *input_shape)) if isinstance(layer, Log | Sqrt | Power) else None
+    positive = isinstance(layer, Log | Sqrt | Power | ParametricPower)
+    x = np.random.default_rng(0).uniform(0.5, 2, (3, *input_shape)) if positive else None
     check = gradcheck(layer, x, input_shape=input_shape, backend=k.name)
     assert check.error < 1e-7, check
     assert Sequential([layer], input_shape).output_shape == ("N", *output_shape)
@@ -216,7 +221,7 @@ def test_a_map_and_a_number_a_channel(k: Kernels, layer: Layer, narrow: str) -> 
         "scale": (Softplus(), "squeezed"),
         "join": (layer, *(("scale", "map") if narrow == "a" else ("map", "scale"))),
     }
-    if isinstance(layer, Divide) and narrow == "a":
+    if (type(layer), narrow) in ((Divide, "a"), (RaiseToPower, "b")):
         nodes["map"] = (Softplus(), "input")
     graph = Graph(nodes, "join", (3, 4, 2), k.name)
     assert graph.output_shape == ("N", 3, 4, 2)

@@ -940,6 +940,26 @@ def divide_backward(dy, a, b, d, scratch, da, db):
             db[i] = -quotient(quotient(db.item(i), b.item(i)), b.item(i))
 
 
+def raise_to_power(a, b, y):
+    _arithmetic(_power, a, b, y)
+
+
+def raise_to_power_backward(dy, a, b, d, scratch, da, db):
+    slopes = np.empty(dy.shape)
+    for out, slope in ((da, _slope_by_base), (db, _slope_by_exponent)):
+        if out is not None:
+            _arithmetic(slope, a, b, slopes)
+            _gradient(lambda g, value: g * value, dy, slopes, out)
+
+
+def _slope_by_base(a: float, b: float) -> float:
+    return 0.0 if b == 0.0 else b * _power(a, b - 1.0)
+
+
+def _slope_by_exponent(a: float, b: float) -> float:
+    return 0.0 if a == 0.0 and b >= 0.0 else _power(a, b) * logarithm(a)
+
+
 def mean(x, d, y):
     x, y = x.reshape(len(x), *d), y.reshape(len(x), d.before, d.after)
     for n, i, j in np.ndindex(y.shape):

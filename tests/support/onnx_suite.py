@@ -112,7 +112,7 @@ def with_one_input(case: Case) -> tuple[Any, np.ndarray]:
     graph = model.graph
     held = {each.name for each in graph.initializer}
     names = [each.name for each in graph.input if each.name not in held]
-    joins = case.operator in ("Add", "Sub", "Mul", "Div", "Sum", "Concat")
+    joins = case.operator in ("Add", "Sub", "Mul", "Div", "Pow", "Sum", "Concat")
     live = next((at for at, array in enumerate(case.inputs) if array.dtype.kind == "f" and array.ndim), 0)
     x = case.inputs[live]
     twin = next(

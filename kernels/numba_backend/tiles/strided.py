@@ -281,6 +281,18 @@ class Operands(NamedTuple):
     b_column: int
 
 
+@inline
+def operands_at(row, last, column, columns, a_steps, b_steps, sizes):
+    """The block of so many columns that begins in a row and column, with all lines before the row `last`."""
+    lines, apart = sizes[AXES - 2], sizes[AXES - 1]
+    count = min(lines - row % lines, last - row)
+    a_at = place(row, sizes, a_steps) + column * a_steps[AXES - 1]
+    b_at = place(row, sizes, b_steps) + column * b_steps[AXES - 1]
+    left = a_at, a_steps[AXES - 2], a_steps[AXES - 1]
+    right = b_at, b_steps[AXES - 2], b_steps[AXES - 1]
+    return Operands(count, columns, row * apart + column, apart, *left, *right)
+
+
 @strict
 def plus(left, right):
     return left + right
@@ -365,15 +377,9 @@ def combine_equal(operation, a, b, y):
 def combine(operation, a, a_steps, b, b_steps, sizes, y):
     """y = a operation b, over axes of these sizes."""
     rows, height, width = cut(sizes, False)
-    lines, apart = sizes[AXES - 2], sizes[AXES - 1]
     for item in prange(pieces(sizes, rows, height, width)):
         row, last, column, columns = piece(item, sizes, rows, height, width)
         while row < last:
-            count = min(lines - row % lines, last - row)
-            a_at = place(row, sizes, a_steps) + column * a_steps[AXES - 1]
-            b_at = place(row, sizes, b_steps) + column * b_steps[AXES - 1]
-            left = a_at, a_steps[AXES - 2], a_steps[AXES - 1]
-            right = b_at, b_steps[AXES - 2], b_steps[AXES - 1]
-            block = Operands(count, columns, row * apart + column, apart, *left, *right)
+            block = operands_at(row, last, column, columns, a_steps, b_steps, sizes)
             combine_block(operation, flat(a), flat(b), block, flat(y))
-            row += count
+            row += block.lines
