@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from ...shapes import Conv2dDims
 from ..compiler.jit import Flat, inline, prange, separate
-from .chunks import share, store
+from .chunks import load, share, store
 from .gemm import FULL, Epilogue, Loop, Nest, panel_count, panel_width, rows_times_panel
 from .places import Panel, Rows
 from .tile import (
@@ -37,6 +37,7 @@ from .tile import (
     tile_subtract,
     tile_where_exceeds,
     tile_where_positive,
+    tile_zeros,
 )
 
 _LINE = TileShape(1, 1, 1)
@@ -67,19 +68,20 @@ class Grid(NamedTuple):
 class Transforms(NamedTuple):
     """Scratch for the transforms of a block of tiles: 16 matrices of tiles by channels, and 16 of tiles by filters.
 
-    Their rows are `source.apart` and `output.apart` apart, the matrices that many times `tiles`.
+    Their rows are `source.apart` and `output.apart` apart, the matrices `source_plane` and `output_plane`.
     """
 
     source: Rows
     output: Rows
-    tiles: int
+    source_plane: int
+    output_plane: int
 
 
 class WinogradLayout(NamedTuple):
     """How `tiles` are cut into `blocks` of at most `block`, whether these are `own`, each one thread's, and scratch.
 
     shares: of the blocks, or 1. source, output: elements from a tile's channels to the next one's, and filters.
-    size: elements of a share's transforms.
+    source_plane, output_plane: from one of the 16 matrices to the next. size: elements of a share's transforms.
     """
 
     tiles: int
@@ -89,13 +91,15 @@ class WinogradLayout(NamedTuple):
     shares: int
     source: int
     output: int
+    source_plane: int
+    output_plane: int
     size: int
 
 
 @inline
-def odd_lines(columns, vector):
-    """So many columns in an odd number of vectors: rows a power of two apart would meet in a few sets of a cache."""
-    return (-(-columns // vector) // 2 * 2 + 1) * vector
+def odd_lines(elements, vector):
+    """So many elements in an odd number of vectors: what lies a power of two apart meets in a few sets of a cache."""
+    return (-(-elements // vector) // 2 * 2 + 1) * vector
 
 
 @inline
@@ -122,8 +126,9 @@ def winograd_layout(d, tiles, vector):
     blocks = -(-tiles // block)
     shares = min(blocks, _SHARES) if own else 1
     source, output = row_sizes(d, vector)
-    size = _TERMS * block * (source + output)
-    return WinogradLayout(tiles, blocks, block, own, shares, source, output, size)
+    source_plane, output_plane = odd_lines(block * source, vector), odd_lines(block * output, vector)
+    size = _TERMS * (source_plane + output_plane)
+    return WinogradLayout(tiles, blocks, block, own, shares, source, output, source_plane, output_plane, size)
 
 
 def winograd_scratch(d: Conv2dDims, n: int) -> int:
@@ -133,8 +138,8 @@ def winograd_scratch(d: Conv2dDims, n: int) -> int:
     """
     most = _SHARES * (_OWN + tile_rows(FULL)) if is_light(d) else _SHARED + tile_rows(FULL)
     tiles = min(most, 2 * n * -(-d.oh // 2) * -(-d.ow // 2) + 8 * tile_rows(FULL))
-    transforms = max(tiles * _TERMS * sum(row_sizes(d, vector)) for vector in LANES)
-    return int(transforms + n * d.oh * d.ow * d.f)
+    rows = max(tiles * sum(row_sizes(d, vector)) for vector in LANES)
+    return int(_TERMS * (rows + 2 * _SHARES * 2 * LANES[0]) + n * d.oh * d.ow * d.f)
 
 
 # --- The filters ----------------------------------------------------------------------------------------------------
@@ -185,9 +190,13 @@ class Span(NamedTuple):
 
 @inline
 def pixel(x, at, i, j, d, channels, span):
-    """So many channels of a pixel of a tile, zeros in the padding."""
-    there = span.top <= i and i < span.bottom and span.left <= j and j < span.right
-    return tile_load_partial(_LINE, x, at + (i * d.w + j) * d.c, 0, channels if there else 0)
+    """So many channels of a pixel of a tile, zeros in the padding: by a branch, since a load of nothing from memory that
+    is not there takes the processor a thousand cycles."""
+    if span.top <= i and i < span.bottom and span.left <= j and j < span.right:
+        value = load(_LINE, x, at + (i * d.w + j) * d.c, 0, channels)
+    else:
+        value = tile_zeros(_LINE, x)
+    return value
 
 
 @inline
@@ -234,7 +243,7 @@ def transform_pixels(x, at, d, channels, span, v, to, apart):
 def transform_tiles(x: Flat, d: Conv2dDims, grid: Grid, block: int, first: int, end: int, to: Transforms) -> None:
     """Bᵀ d B of tiles number `first` to `end`, of a block that begins with number `block`."""
     source, vector = to.source, lanes(x)
-    apart = to.tiles * source.apart
+    apart = to.source_plane
     for tile in range(first, end):
         row, column = tile // grid.columns % grid.rows * 2 - d.pad_h, tile % grid.columns * 2 - d.pad_w
         image = tile // (grid.columns * grid.rows)
@@ -254,13 +263,13 @@ def multiply_tiles(filters: Flat, none: Flat, d: Conv2dDims, tiles: int, term: i
     """One of the 16 products, for so many tiles of a block. There is no bias yet: `none` is empty."""
     source, output, vector = to.source, to.output, lanes(filters)
     once, count = Loop(1, 0, 0), panel_count(d.f, vector)
-    rows = Rows(source.memory, source.start + term * to.tiles * source.apart, source.apart)
+    rows = Rows(source.memory, source.start + term * to.source_plane, source.apart)
     for p in range(count):
         column = p * 2 * vector
         width = panel_width(column, d.f, vector)
         panel = Panel(filters, (term * count + p) * d.c * 2 * vector, width)
         nest = Nest(once, once, Loop(d.c, 1, width))
-        target = Rows(output.memory, output.start + term * to.tiles * output.apart + column, output.apart)
+        target = Rows(output.memory, output.start + term * to.output_plane + column, output.apart)
         rows_times_panel(tiles, rows, panel, nest, Epilogue(none, 0, width, False), target)
 
 
@@ -308,7 +317,7 @@ class Finish(NamedTuple):
 def finish_tiles(d: Conv2dDims, grid: Grid, block: int, first: int, end: int, of: Transforms, finish: Finish) -> None:
     """y = Aᵀ m A + bias of tiles number `first` to `end`, of a block that begins with number `block`."""
     m, y, vector = of.output.memory, finish.y, lanes(finish.y)
-    apart = of.tiles * of.output.apart
+    apart = of.output_plane
     for tile in range(first, end):
         row, column = tile // grid.columns % grid.rows, tile % grid.columns
         image = tile // (grid.columns * grid.rows)
@@ -347,8 +356,9 @@ def finish_tiles(d: Conv2dDims, grid: Grid, block: int, first: int, end: int, of
 def transforms(scratch, share_, layout):
     """The transforms' places in the scratch of a share."""
     start = share_ * layout.size
-    output = start + _TERMS * layout.block * layout.source
-    return Transforms(Rows(scratch, start, layout.source), Rows(scratch, output, layout.output), layout.block)
+    source = Rows(scratch, start, layout.source)
+    output = Rows(scratch, start + _TERMS * layout.source_plane, layout.output)
+    return Transforms(source, output, layout.source_plane, layout.output_plane)
 
 
 @inline
