@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy import int64
 
 from ..shapes import Conv2dDims, LinearDims, Pool2dDims
 from .compiler.jit import Bytes, Flat, exact, inline, kernel, prange, separate
@@ -68,6 +69,7 @@ from .tiles.tile import (
     tile_where_positive,
     tile_zeros,
 )
+from .tiles.winograd import Grid, is_winograd, transform_filters, winograd, winograd_scratch, winograd_size
 
 __all__ = [
     "batchnorm_relu_maxpool2d",
@@ -673,6 +675,8 @@ def linear_folded(x, packed, bias, relu, d, scratch, y):
 
 def conv2d_fold_size(d: Conv2dDims) -> int:
     """Elements of packed filters, in either dtype."""
+    if is_winograd(d):
+        return int(winograd_size(d))
     layouts = [correlation_layout(d, 1, False, 0, vector) for vector in LANES]
     return max(int(layout.end - layout.filters) for layout in layouts)
 
@@ -681,16 +685,22 @@ def conv2d_fold_size(d: Conv2dDims) -> int:
 def conv2d_fold(w, b, gamma, beta, mean, var, eps, d, packed, bias):
     zero, depthwise, vector = bias.dtype.type(0), d.groups > 1 and is_depthwise(d), lanes(w)
     taps, filters = d.kh * d.kw * (d.c // d.groups), d.f // d.groups  # of a group
-    panels, size = panel_count(filters, vector), panel_size(taps, vector)
+    panels, size, minimal = panel_count(filters, vector), panel_size(taps, vector), is_winograd(d)
     if depthwise:
         packed[: w.size] = w.reshape(-1)
+    elif minimal:
+        packed[:] = zero  # the columns that fill the last panel
     else:
         pack_filters(flat(w), d, False, Place(flat(packed), 0))
     for f in range(d.f):
         bias[f] = b[f] if b.size else zero
+        scale = 1.0
         if gamma.size:
             scale = gamma[f] / np.sqrt(var[f] + eps)
             bias[f] = (bias[f] - mean[f]) * scale + beta[f]
+        if minimal:
+            transform_filters(w.reshape(-1), d, f, scale, packed)
+        elif gamma.size:
             own = f % filters // (2 * vector) * 2 * vector  # where its panel begins
             width = panel_width(own, filters, vector)
             start = (f // filters * panels + own // (2 * vector)) * size + f % filters - own
@@ -705,6 +715,8 @@ _BUFFER = 4096  # elements of a convolution's output in hand, 16 KiB of float32:
 
 def conv2d_folded_scratch(d: Conv2dDims, n: int) -> int:
     """Interleaved images, and the rows that each share has in hand: less than a block of images, or the buffer."""
+    if is_winograd(d):
+        return winograd_scratch(d, n)
     rows = max(_BUFFER, tile_rows(NARROW) * d.oh * d.ow * d.f)
     return conv2d_scratch(d, n) + _SHARES * (rows + 16)
 
@@ -792,12 +804,30 @@ def fold_correlate(x, packed, bias, relu, pool, d, heavy, scratch, y):
             low += end - p
 
 
+@inline
+def fold_winograd(x, packed, bias, relu, pool, d, scratch, y):
+    """`conv2d_folded` by minimal filtering. Windows other than 2 by 2 are pooled after it."""
+    n, window, maps, one = x.shape[0], pool.kh * pool.kw, y.reshape(-1), int64(1)
+    others = 0
+    grid = Grid((d.oh + one) // 2, (d.ow + one) // 2, False)
+    if pool.kh == 2 and pool.kw == 2:
+        grid = Grid(pool.oh, pool.ow, True)
+    elif window > 1:
+        others, maps = n, scratch[scratch.size - n * d.oh * d.ow * d.f :]
+    winograd(x, packed, bias, relu, grid, d, scratch, maps)
+    for image in prange(others):
+        z = Rows(flat(maps), image * d.oh * d.ow * d.f, 0)
+        pool_maxima(z, pool, Part(1, 0, pool.oh), Place(flat(y), image * pool.oh * pool.ow * d.f))
+
+
 @kernel(small=lambda x, packed, d: few_positions(len(x), d, packed.size))
 def conv2d_folded(x, packed, bias, relu, pool, d, scratch, y):
     pooled, panels = pool.kh * pool.kw > 1, d.groups * panel_count(d.f // d.groups, lanes(y))
     heavy = packed.size > _HEAVY and panels >= _MANY_PANELS
     if d.groups > 1 and is_depthwise(d):
         fold_depthwise(x, packed, bias, relu, d, y)
+    elif is_winograd(d):
+        fold_winograd(x, packed, bias, relu, pool, d, scratch, y)
     elif is_pointwise(d) and not pooled:
         # Rows of places are longer than the image's, and fill their tiles.
         left, right, none = row_major(x.shape[0] * d.h * d.w, d.c), row_major(d.c, d.f), flat(packed[:0])
