@@ -270,7 +270,7 @@ def multiply_tiles(filters: Flat, none: Flat, d: Conv2dDims, tiles: int, term: i
         panel = Panel(filters, (term * count + p) * d.c * 2 * vector, width)
         nest = Nest(once, once, Loop(d.c, 1, width))
         target = Rows(output.memory, output.start + term * to.output_plane + column, output.apart)
-        rows_times_panel(tiles, rows, panel, nest, Epilogue(none, 0, width, False), target)
+        rows_times_panel(tiles, rows, panel, nest, Epilogue(none, 0, width, False, False), target)
 
 
 @inline
