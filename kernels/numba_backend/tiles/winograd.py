@@ -122,7 +122,8 @@ def winograd_layout(d, tiles, vector):
     blocks = -(-tiles // (_OWN if own else _SHARED))
     if own:
         blocks = -(-blocks // 4) * 4
-    block = -(-(-(-tiles // blocks)) // tile_rows(FULL)) * tile_rows(FULL)
+    each = -(-tiles // blocks)
+    block = -(-each // tile_rows(FULL)) * tile_rows(FULL)
     blocks = -(-tiles // block)
     shares = min(blocks, _SHARES) if own else 1
     source, output = row_sizes(d, vector)
@@ -190,8 +191,8 @@ class Span(NamedTuple):
 
 @inline
 def pixel(x, at, i, j, d, channels, span):
-    """So many channels of a pixel of a tile, zeros in the padding: by a branch, since a load of nothing from memory that
-    is not there takes the processor a thousand cycles."""
+    """So many channels of a pixel of a tile, zeros in the padding: by a branch, since a load of nothing from memory
+    that is not there takes the processor a thousand cycles."""
     if span.top <= i and i < span.bottom and span.left <= j and j < span.right:
         value = load(_LINE, x, at + (i * d.w + j) * d.c, 0, channels)
     else:
