@@ -292,7 +292,7 @@ class Executor:
         for name, array in arrays.items():
             given = np.asarray(inputs[name])
             shapes.equal("Executor", f"input {name!r}", given.shape, array.shape)
-            if not np.can_cast(given.dtype, array.dtype, "same_kind"):
+            if given.dtype != array.dtype and not np.can_cast(given.dtype, array.dtype, "same_kind"):
                 raise TypeError(f"Executor: input {name!r} has dtype {given.dtype}, expected {array.dtype}")
             array[...] = given
 

@@ -310,8 +310,12 @@ class Graph:
         the model has no normalisation.
         """
         self.check_images(x, name)
+        assert isinstance(x, np.ndarray | data.DiskArray)
+        return self._prepared(x, name)
+
+    def _prepared(self, x: np.ndarray | data.DiskArray, name: str = "x") -> np.ndarray:
+        """`prepare` of what has been checked."""
         x = x[:] if isinstance(x, data.DiskArray) else x
-        assert isinstance(x, np.ndarray)
         if x.dtype == np.uint8:
             if self.normalisation is None:
                 raise ValueError(
@@ -325,7 +329,7 @@ class Graph:
         """Raise TypeError or ValueError unless x is a batch of images for this model."""
         if not isinstance(x, np.ndarray | data.DiskArray):
             raise TypeError(f"{name} is a {type(x).__name__}, expected a numpy array{_array_hint(name, x)}")
-        if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
+        if x.dtype.kind != "f" and x.dtype != np.uint8:
             raise TypeError(f"{name} has dtype {x.dtype}, expected uint8 images or floats{_dtype_hint(name, x)}")
         if x.shape[1:] != (expected := self.architecture.input_shape):
             hint = _shape_hint(name, x.shape, expected)
@@ -364,9 +368,11 @@ class Graph:
             while self._written != seen:  # else a signal handler has written parameters in between
                 seen = self._written
                 inference = self._executor(min(len(x), PREDICT_BATCH))
-                parts = (x[start : start + inference.batch_size] for start in range(0, len(x), inference.batch_size))
-                runs = (({INPUT: self.prepare(part)}, len(part)) for part in parts)
-                outputs = [inference.run(given, n, version=self.version)["output"] for given, n in runs]
+                outputs = []
+                for start in range(0, len(x), inference.batch_size):
+                    part = x[start : start + inference.batch_size]
+                    given = {INPUT: self._prepared(part)}
+                    outputs.append(inference.run(given, len(part), version=self.version)["output"])
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
     def _executor(self, batch_size: int) -> Executor:

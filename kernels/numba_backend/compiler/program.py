@@ -208,6 +208,8 @@ class Program:
             calls += [(call.kernel, call.threads, call.arguments) for call in self._noted]
             calls.append((_run, False, (_NO_CALLS, _NO_WORDS, _NO_WORDS, _NO_ROUNDS)))
             return
+        if not self._noted:
+            return
         words = self._words(rounds, scalars)
         with turn():
             _run.dispatcher(self._calls, self._table, self._places, words, 1)
