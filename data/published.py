@@ -55,7 +55,7 @@ OPENML = (60_000, 70_000)  # rows of the sets that OpenML joins: those for train
 CIFAR_BYTES = 3 * 32 * 32
 MAX_CELLS = 1 << 29  # numbers of an array in an archive: ten times MNIST's
 USPS_SIDE = 16
-USPS_ROWS = 1 << 16  # seven times as many as both its files have
+USPS_LINES = 1 << 16  # seven times as many as both its files have
 PICKLES = (".pkl", ".pickle", ".p")
 
 
@@ -240,11 +240,11 @@ def keras_archive(path: Path) -> Dataset:
     train, test = (_array_pair(path, found[f"x_{part}"], found[f"y_{part}"]) for part in ("train", "test"))
     if "classes" not in found:
         return Dataset(train, test, classes=named(path))
-    names = found["classes"]
-    if names.ndim != 1:
-        raise DataFormatError(f"{path}: classes are {names.shape} {names.dtype}, expected the names one by one")
+    held = found["classes"]
+    if held.ndim != 1:
+        raise DataFormatError(f"{path}: classes are {held.shape} {held.dtype}, expected the names one by one")
     try:
-        classes = tuple(map(str, names.tolist()))
+        classes = tuple(map(str, held.tolist()))
     except (SystemError, ValueError):  # numbers that are no characters
         raise DataFormatError(f"{path}: classes are no text") from None
     return Dataset(train, test, classes=_enough(path, classes, train.labels, test.labels))
@@ -403,8 +403,8 @@ def _sparse(path: Path) -> Split:
         try:
             lines: Any = opened.enter_context(bz2.open(file)) if packed else file
             for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE + 1), b""), 1):
-                if len(line) > MAX_LINE or len(rows) == USPS_ROWS:
-                    most = f"{MAX_LINE} bytes a line" if len(line) > MAX_LINE else f"{USPS_ROWS} rows"
+                if len(line) > MAX_LINE or number > USPS_LINES:
+                    most = f"{MAX_LINE} bytes a line" if len(line) > MAX_LINE else f"{USPS_LINES} lines"
                     raise DataFormatError(f"{path}: line {number}: more than {most}")
                 if not line.strip():
                     continue
@@ -463,6 +463,19 @@ def parquet(folder: Path) -> Dataset | None:
     return Dataset(joined["train"], joined["test"], classes=classes)
 
 
+def _check_promise(metadata: Any, size: int) -> None:
+    """Raise DataFormatError for a table that claims more than a file of so many bytes holds: room is made for it."""
+    groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
+    rows = [group.num_rows for group in groups]
+    if min(rows, default=0) < 0 or sum(rows) > size:
+        raise DataFormatError(f"holds {sum(rows)} rows in {size} bytes, it says")
+    plain = sum(
+        group.total_byte_size for group in groups
+    )  # not by column: pyarrow 26 aborts over some that are damaged
+    if plain > max(INFLATED, RATIO * size):
+        raise DataFormatError(f"inflates to {plain} bytes, more than {RATIO} times its size")
+
+
 def _parquet_file(path: Path) -> tuple[Split, tuple[str, ...] | None]:
     try:
         import pyarrow.parquet
@@ -475,14 +488,24 @@ def _parquet_file(path: Path) -> tuple[Split, tuple[str, ...] | None]:
 
     with regular(path) as file:
         try:
-            found = pyarrow.parquet.read_table(file)
-        except (pyarrow.ArrowException, OSError, ValueError) as error:
+            held = pyarrow.parquet.ParquetFile(file)
+            _check_promise(held.metadata, path.stat().st_size)
+            found = held.read()
+            columns = found.column_names
+            pictures = next((name for name in ("image", "img") if name in columns), None)
+            labelled = next((name for name in ("label", "fine_label", "labels") if name in columns), None)
+            if pictures is None or labelled is None:
+                raise DataFormatError(f"columns are {', '.join(columns)}, expected image and label")
+            if not pyarrow.types.is_integer(found[labelled].type):
+                raise DataFormatError(f"{labelled} holds {found[labelled].type}, expected integers")
+            cells, numbers = found[pictures].to_pylist(), found[labelled].to_pylist()
+            described = (found.schema.metadata or {}).get(b"huggingface", b"")
+        except DataFormatError as error:
+            raise DataFormatError(f"{path}: {one_line(error)}") from None
+        # What damaged columns make their readers meet: names and texts that are no UTF-8, dates beyond all years.
+        except Exception as error:
             raise DataFormatError(f"{path}: not a readable parquet file ({one_line(error)})") from None
-    pictures = next((name for name in ("image", "img") if name in found.column_names), None)
-    labelled = next((name for name in ("label", "fine_label", "labels") if name in found.column_names), None)
-    if pictures is None or labelled is None:
-        raise DataFormatError(f"{path}: columns are {', '.join(found.column_names)}, expected image and label")
-    cells, images = found[pictures].to_pylist(), []
+    images = []
     for at, cell in enumerate(cells):
         content = cell.get("bytes") if isinstance(cell, dict) else cell
         if not isinstance(content, bytes):
@@ -492,11 +515,9 @@ def _parquet_file(path: Path) -> tuple[Split, tuple[str, ...] | None]:
         raise DataFormatError(f"{path}: no rows")
     if len({image.shape for image in images}) > 1:
         raise DataFormatError(f"{path}: pictures of several sizes, expected one")
-    if not pyarrow.types.is_integer(found[labelled].type):
-        raise DataFormatError(f"{path}: {labelled} holds {found[labelled].type}, expected integers")
-    labels = _labels(path, np.array([-1 if label is None else label for label in found[labelled].to_pylist()]))
+    labels = _labels(path, np.array([-1 if label is None else label for label in numbers]))
     try:
-        features = json.loads(found.schema.metadata[b"huggingface"])["info"]["features"]
+        features = json.loads(described)["info"]["features"]
         names = features[labelled]["names"]
     except (TypeError, KeyError, ValueError, RecursionError):
         names = None  # tables of others say no names

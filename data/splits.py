@@ -81,11 +81,17 @@ def as_split(name: str, value: Pair) -> Split:
     """``value`` as a Split; ``name`` opens the message of the TypeError or ValueError for any other value."""
     parts = list(value) if isinstance(value, tuple | list) else []
     if len(parts) != 2 or not (isinstance(parts[0], np.ndarray | DiskArray) and isinstance(parts[1], np.ndarray)):
-        raise TypeError(f"{name} is a {type(value).__name__}, expected a pair of arrays (images, labels)")
+        what = type(value).__name__
+        if type(value) in (tuple, list) and parts:
+            what += f" of {' and '.join(type(part).__name__ for part in parts):.80}"
+        raise TypeError(f"{name} is a {what}, expected a pair of arrays (images, labels)")
     images: Any = parts[0]
     labels: Any = parts[1]
     if images.ndim < 1 or labels.ndim != 1 or len(images) != len(labels):
-        raise ValueError(f"{name} has images {images.shape} and labels {labels.shape}, expected (N, ...) and (N,)")
+        hint = "; of one-hot rows that is labels.argmax(axis=1)" if labels.ndim == 2 and labels.shape[1] > 1 else ""
+        raise ValueError(
+            f"{name} has images {images.shape} and labels {labels.shape}, expected (N, ...) and (N,){hint}"
+        )
     return Split(images, labels)
 
 

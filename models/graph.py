@@ -480,8 +480,14 @@ def _dtype(dtype: DTypeLike) -> np.dtype:
         raise TypeError(f"model: dtype is {dtype!r}, expected float32 or float64") from None
 
 
+def _in_code(name: str) -> str:
+    """What stands for an array in a line of Python: messages call some by several words."""
+    return name if name.isidentifier() else "x"
+
+
 def _array_hint(name: str, x: object) -> str:
     """How something else may become an array."""
+    name = _in_code(name)
     if hasattr(x, "to_numpy"):
         return f"; {name}.to_numpy() gives one"
     if hasattr(x, "detach"):
@@ -491,6 +497,9 @@ def _array_hint(name: str, x: object) -> str:
 
 def _dtype_hint(name: str, x: np.ndarray | data.DiskArray) -> str:
     """How numbers of another kind may become what a model takes."""
+    name = _in_code(name)
+    if isinstance(x, np.ndarray) and x.dtype.kind == "O":
+        return f"; {name}.astype(numpy.uint8) makes pixels, {name}.astype(numpy.float32) floats"
     if not isinstance(x, np.ndarray) or x.dtype.kind not in "iub" or not x.size:
         return ""
     if x.dtype.kind != "b" and x.min() >= 0 and x.max() <= 255:
@@ -500,6 +509,7 @@ def _dtype_hint(name: str, x: np.ndarray | data.DiskArray) -> str:
 
 def _shape_hint(name: str, shape: tuple[int, ...], sample: tuple[int, ...]) -> str:
     """How an array of another shape may become a batch of samples."""
+    name = _in_code(name)
     hints = {
         sample: f"one sample is {name}[np.newaxis]",
         (*shape[:1], *sample[:-1]) if sample[-1:] == (1,) else (): f"grey images are {name}[..., np.newaxis]",

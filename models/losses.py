@@ -84,7 +84,7 @@ def sample_weights(where: str, given: object, rows: int, name: str = "sample_wei
     try:
         weights = _real(given)
     except (TypeError, ValueError):
-        raise TypeError(f"{where}: {name} is {given!r}, expected numbers") from None
+        raise TypeError(f"{where}: {name} is {f'{given!r:.60}'}, expected numbers") from None
     if weights.shape != (rows,):
         raise ValueError(f"{where}: {name} has shape {weights.shape}, expected ({rows},)")
     unfit = np.flatnonzero(~((weights >= 0) & (weights < np.inf)))
@@ -209,6 +209,8 @@ def _hint(y: object) -> str:
         return "; names of classes are numbered by numpy.unique(y, return_inverse=True)"
     if isinstance(y, np.ndarray) and y.dtype.kind == "f" and y.size and bool((y == np.floor(y)).all()):
         return f"; whole numbers become labels by y.astype(int){_REGRESSION}"
+    if isinstance(y, np.ndarray) and y.dtype.kind == "b":
+        return "; y.astype(int) makes 0 and 1"
     if isinstance(y, list | tuple):
         return "; numpy.asarray makes one"
     if hasattr(y, "to_numpy"):

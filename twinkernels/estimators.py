@@ -10,7 +10,7 @@ True
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -95,6 +95,8 @@ class _Network(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
 
     def _samples(self, X: Any, reset: bool) -> np.ndarray:
         """X as an array (N, ...) of numbers, after scikit-learn's checks."""
+        if isinstance(X, list | tuple) and _depth(X) > 2:
+            X = np.asarray(X)
         if getattr(X, "ndim", 2) > 2:
             array: np.ndarray = check_array(X, allow_nd=True, dtype="numeric", input_name="X")
             if reset:
@@ -108,6 +110,10 @@ class _Network(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
     def _images(self, array: np.ndarray) -> np.ndarray:
         """The samples in the shape that the network takes, standardised as those of the fit were."""
         shape: tuple[int, ...] = self.model_.input_shape
+        if array.shape == shape:
+            raise ValueError(
+                f"{type(self).__name__}: X has shape {shape}, that of one sample; one sample is X[np.newaxis]"
+            )
         if array.ndim == 3 and len(shape) == 3:
             array = array[..., np.newaxis]
         if array.shape[1:] != shape:
@@ -380,6 +386,11 @@ class _Network(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
         return fitted
 
 
+def _depth(value: Any) -> int:
+    """Of lists in lists, by their first elements."""
+    return 1 + _depth(value[0]) if isinstance(value, list | tuple) and len(value) else np.ndim(value)
+
+
 def _affine(scaler: Any, features: int) -> tuple[np.ndarray, np.ndarray]:
     """A fitted scaler as (gain, shift): x becomes gain x + shift, feature by feature."""
     one, zero = np.ones(features), np.zeros(features)
@@ -512,6 +523,11 @@ class NetworkClassifier(ClassifierMixin, _Network):  # type: ignore[misc]
                 "one-hot rows that is y.argmax(axis=1)"
             )
         labels = column_or_1d(y, warn=True)
+        if labels.dtype == object and type_of_target(labels) == "unknown":
+            raise ValueError(
+                f"{type(self).__name__}: y holds objects such as {f'{labels[0]!r:.40}'}. Unknown label type: unknown; "
+                "expected numbers or strings, y.astype(int) or y.astype(str)"
+            )
         check_classification_targets(labels)
         if len(labels) != len(array):
             raise ValueError(f"X has {len(array)} samples and y has {len(labels)}, expected as many")
@@ -521,6 +537,11 @@ class NetworkClassifier(ClassifierMixin, _Network):  # type: ignore[misc]
         self, array: np.ndarray, labels: np.ndarray, weights: np.ndarray | None, more: bool, epochs: int
     ) -> Self:
         if self.class_weight is not None:
+            if self.class_weight != "balanced" and not isinstance(self.class_weight, Mapping):
+                raise ValueError(
+                    f"{type(self).__name__}: class_weight is {self.class_weight!r}, expected None, 'balanced', or a "
+                    "dict of weights by class"
+                )
             counted = np.ones(len(labels), bool) if weights is None else weights > 0
             own = np.zeros(len(labels))
             own[counted] = compute_sample_weight(self.class_weight, labels[counted])

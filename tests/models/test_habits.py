@@ -79,6 +79,33 @@ def test_this_is_answered(x: Any, message: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (PIXELS.transpose(0, 3, 1, 2), "channels come last: x.transpose(0, 2, 3, 1)"),
+        (PIXELS[0], "one sample is x[np.newaxis]"),
+        (PIXELS.reshape(12, -1), "x.reshape(-1, 6, 6, 3)"),
+        (PIXELS.tolist(), "numpy.asarray(x) makes one"),
+        (Frame(), "x.to_numpy() gives one"),
+        (PIXELS.astype(object), "x.astype(numpy.uint8) makes pixels, x.astype(numpy.float32) floats"),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else "x",
+)
+def test_validation_and_evaluation_answer_alike(x: Any, message: str) -> None:
+    """In Python that can be written so, by whatever name a message calls the images."""
+    trainer = Trainer(network(), SGD(0.01), batch_size=6)
+    calls = [
+        lambda: trainer.fit(x, LABELS, epochs=1),
+        lambda: trainer.fit(PIXELS, LABELS, epochs=1, validation=(x, LABELS)),
+        lambda: trained().evaluate(x, LABELS),
+    ]
+    for call in calls:
+        with pytest.raises((TypeError, ValueError), match=re.escape(message)) as raised:
+            call()
+        assert "\n" not in str(raised.value)
+    assert trainer.steps == 0
+
+
 def test_grey_images_without_their_channel() -> None:
     with pytest.raises(ValueError, match=r"grey images are x\[\.\.\., np\.newaxis\]"):
         network((6, 6, 1)).predict(PIXELS[..., 0])
@@ -106,6 +133,7 @@ def test_labels_out_of_habit() -> None:
         (LABELS.astype(float), "whole numbers become labels by y.astype(int)"),
         (np.array(list("abcd" * 3)), "numbered by numpy.unique(y, return_inverse=True)"),
         (Frame(), "y.to_numpy() gives one"),
+        (LABELS > 1, "labels have dtype bool, expected an array of integers; y.astype(int) makes 0 and 1"),
         (LABELS + 1, "expected 0 to 3 for 4 classes"),
     ]
     for given, message in answers:

@@ -140,6 +140,8 @@ def test_images_flat_ones_and_their_channels() -> None:
         classifier(conv()).fit(colour.transpose(0, 3, 1, 2), Y)
     with pytest.raises(ValueError, match=r"X has shape \(600, 7, 8, 1\), expected \(N, 8, 8, 1\)"):
         fitted.predict(IMAGES[:, 1:])
+    lists = classifier(conv(), epochs=1).fit(colour[:30].tolist(), Y[:30].tolist())
+    assert lists.predict(colour[:2].tolist()).shape == (2,)
     told = classifier(conv(), image_shape=(4, 16), epochs=1).fit(X, Y)
     assert told.model_.input_shape == (4, 16, 1)
 
@@ -307,6 +309,16 @@ def test_a_file_takes_x_as_it_is(tmp_path: Path) -> None:
         (lambda: classifier(loss=models.Huber()).fit(X, Y), "expected a models.SoftmaxCrossEntropy"),
         (lambda: regressor(loss=models.SoftmaxCrossEntropy()).fit(X, Y), "expected a models.Loss of numbers"),
         (lambda: classifier().fit(X[:5], Y), "X has 5 samples and y has 600"),
+        (lambda: classifier().fit(X, Y.astype(object)), r"y holds objects such as 0\. .*y\.astype\(int\) or y\.astype"),
+        (
+            lambda: classifier(class_weight=[1, 2]).fit(X, Y),
+            r"class_weight is \[1, 2\], expected None, 'balanced'",
+        ),
+        (lambda: classifier(class_weight="most").fit(X, Y), "class_weight is 'most', expected None, 'balanced', or a"),
+        (
+            lambda: classifier(conv(), epochs=1).fit(IMAGES[..., None], Y).predict(IMAGES[0, ..., None]),
+            r"X has shape \(8, 8, 1\), that of one sample; one sample is X\[np\.newaxis\]",
+        ),
         (lambda: classifier().fit(X, None), "requires y to be passed"),
     ],
 )
