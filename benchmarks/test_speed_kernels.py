@@ -1,6 +1,7 @@
 """Kernels under pytest-benchmark: a group a case, so that the backends stand side by side.
 
-Plain pytest runs each once, as a test of its result; `--benchmark-enable` times them.
+Plain pytest runs each once; `--benchmark-enable` times them. Each result is held to its budget first, those in float32
+only where they are timed: otherwise tests/kernels/test_conformance.py, of the same run, holds them.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ def test_kernel(benchmark: Any, case_id: str, dtype: str, backend: str) -> None:
     benchmark.group = f"{case_id} {dtype}"
     case, k = cases.get(case_id), kernels.get(backend)
     call = common.record(case, dtype)
-    found = accuracy(call, k, kernels.get("numpy"))
-    assert found.share <= 1.0, f"{case_id} on {backend}: {found}"
+    if benchmark.enabled or dtype == "float64":
+        found = accuracy(call, k, kernels.get("numpy"))
+        assert found.share <= 1.0, f"{case_id} on {backend}: {found}"
     run, _ = call.bind(k)
     benchmark(run)
     if benchmark.stats is None:

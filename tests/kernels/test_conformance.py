@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import pytest
@@ -20,6 +20,10 @@ BENCH = select(tag="bench")
 SMALL = [case for case in CASES if case not in BENCH]
 
 
+by_each_backend = pytest.mark.parametrize("k", [kernels.get(name) for name in kernels.names()], ids=kernels.names())
+"""Unlike the fixture, a case's backends one after the other: what is true of it is then computed for both at once."""
+
+
 @cache
 def oracle(id: str) -> tuple[Call, Results]:
     """A case's float64 call and its results by scalar loops."""
@@ -27,13 +31,14 @@ def oracle(id: str) -> tuple[Call, Results]:
     return call, execute(MODULES["naive"], call)
 
 
-@cache
+@lru_cache(1)  # those of a real layer are large
 def truth32(id: str) -> tuple[Call, Results, Results]:
     """A case's float32 call, its true results (NumPy on the same numbers in float64) and NumPy's own in float32."""
     call = record(get(id), np.float32)
     return call, execute(MODULES["numpy"], call.in_float64()), execute(MODULES["numpy"], call)
 
 
+@by_each_backend
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.id)
 def test_float64_equals_the_scalar_loops(k: Kernels, case: Case) -> None:
     call, truth = oracle(case.id)
@@ -41,6 +46,7 @@ def test_float64_equals_the_scalar_loops(k: Kernels, case: Case) -> None:
         assert_close(call, execute(k.backend, call, poison, shift), truth)
 
 
+@by_each_backend
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_float32_stays_within_its_budget(k: Kernels, case: Case) -> None:
     call, truth, numpy32 = truth32(case.id)
@@ -50,6 +56,7 @@ def test_float32_stays_within_its_budget(k: Kernels, case: Case) -> None:
         assert_close(call, got, truth, None if k.name == "numpy" else numpy32)
 
 
+@by_each_backend
 @pytest.mark.parametrize("case", [case for case in SMALL if optional_outputs(case.kernel)], ids=lambda case: case.id)
 def test_outputs_that_nobody_wants_change_nothing(k: Kernels, case: Case) -> None:
     call, truth = oracle(case.id)
