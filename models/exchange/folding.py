@@ -401,6 +401,7 @@ def _reduce_l2(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any
 
 
 def _reduction(inputs: Sequence[Any], attributes: Attributes) -> dict[str, Any]:
+    bounded(np.shape(inputs[0]))  # one number that is repeated takes no memory, and all the more time
     axes = _axes(inputs, attributes)
     return {"axis": None if not axes else tuple(axes), "keepdims": bool(attributes.get("keepdims", 1))}
 
