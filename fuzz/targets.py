@@ -439,6 +439,14 @@ def _model_seeds() -> list[bytes]:
     return contents
 
 
+def _way(operator: str) -> Any:
+    """What an If does one way."""
+    from onnx import TensorProto, helper
+
+    output = helper.make_tensor_value_info(operator, TensorProto.FLOAT, None)
+    return helper.make_graph([helper.make_node(operator, ["q"], [operator])], operator, [], [output])
+
+
 @cache
 def _onnx_seeds() -> list[bytes]:
     """What this package writes, and a network that works out the shape of its rows."""
@@ -462,7 +470,12 @@ def _onnx_seeds() -> list[bytes]:
         helper.make_node("Concat", ["n", "rest"], ["s"], axis=0),
         helper.make_node("Reshape", ["t", "s"], ["r"]),
         helper.make_node("MatMul", ["r", "m"], ["l"]),
-        helper.make_node("Softmax", ["l"], ["y"], axis=1),
+        helper.make_node("ReduceL2", ["l"], ["size"], axes=[1]),
+        helper.make_node("Max", ["l", "l"], ["most"]),
+        helper.make_node("Div", ["most", "size"], ["q"]),
+        helper.make_node("Equal", ["rest", "rest"], ["yes"]),
+        helper.make_node("If", ["yes"], ["way"], then_branch=_way("Abs"), else_branch=_way("Neg")),
+        helper.make_node("Softmax", ["way"], ["y"], axis=1),
     ]
     graph = helper.make_graph(
         nodes,

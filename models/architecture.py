@@ -24,6 +24,8 @@ class Architecture:
     seed: of the initial weights, dropout and shuffling.
     normalisation: (mean, std) in pixel units, by which uint8 images are normalised; None if there is none.
     classes: the names of the classes that a classifier's outputs stand for, or None.
+    altered: of a model that was read from an ONNX file the nodes whose arrays are not those of the file's program, but
+        computed from them or numbered otherwise; None for any other model.
     """
 
     nodes: tuple[Node, ...]
@@ -33,6 +35,7 @@ class Architecture:
     seed: int = 0
     normalisation: tuple[float, float] | None = None
     classes: tuple[str, ...] | None = None
+    altered: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", _class_names(self.classes))
@@ -49,6 +52,9 @@ class Architecture:
             )
         sizes = tuple(shapes.integer("model", "input_shape", size, 1) for size in given)
         object.__setattr__(self, "input_shape", sizes)
+        if self.altered is not None:
+            names = {node.name for node in self.nodes}
+            object.__setattr__(self, "altered", tuple(name for name in self.altered if name in names))
         if self.normalisation is not None:
             try:
                 mean, std = self.normalisation

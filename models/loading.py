@@ -195,6 +195,7 @@ def _architecture(metadata: dict[str, str] | None, known: dict[str, type]) -> tu
         seed=told["seed"],
         normalisation=None if told["normalisation"] is None else tuple(told["normalisation"]),
         classes=told.get("classes"),
+        altered=told.get("altered"),
     )
     return Sequential if told["kind"] == "Sequential" else Graph, architecture
 

@@ -85,8 +85,8 @@ def content(model: Graph) -> bytes:
 def describe(model: Graph) -> dict[str, Any]:
     """A model without its arrays, as JSON."""
     made = model.architecture
-    named = {} if made.classes is None else {"classes": list(made.classes)}
-    return named | {
+    lists = {"classes": made.classes, "altered": made.altered}
+    return {name: list(each) for name, each in lists.items() if each is not None} | {
         "format": FORMAT,
         "kind": type(model).__name__,
         "nodes": [[n.name, encode(n.layer), list(n.inputs)] for n in made.nodes],

@@ -181,6 +181,15 @@ _PLAIN: dict[str, Callable[..., Any]] = {
     "Not": np.logical_not,
     "Where": np.where,
     "Mod": np.mod,
+    "LessOrEqual": np.less_equal,
+    "GreaterOrEqual": np.greater_equal,
+    "Sign": np.sign,
+    "Round": np.rint,
+    "Sin": np.sin,
+    "Cos": np.cos,
+    "Tanh": np.tanh,
+    "Sigmoid": lambda a: (1 / (1 + np.exp(-a))).astype(a.dtype),
+    "Relu": lambda a: np.maximum(a, 0),
     "Identity": lambda a: a,
 }
 for _name, _function in _PLAIN.items():
@@ -192,6 +201,20 @@ def _repeats(function: Any) -> Fold:
 
 
 FOLDS["Sum"], FOLDS["Max"], FOLDS["Min"] = _repeats(np.add), _repeats(np.maximum), _repeats(np.minimum)
+
+
+@_fold("DequantizeLinear")
+def _dequantize(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
+    quantised, scale, *zero = inputs
+    if attributes.get("block_size", 0) or scale.ndim > 1:
+        raise Refusal("has a scale for each block of numbers, expected one in all or one along an axis")
+    bounded(quantised.shape)
+    axis = attributes.get("axis", 1) % max(1, quantised.ndim)
+    along = (-1, *(1,) * (quantised.ndim - axis - 1)) if scale.size > 1 else ()
+    whole = quantised.astype(np.int64)  # types of few bits would overflow
+    if zero and zero[0] is not None:
+        whole = whole - zero[0].astype(np.int64).reshape(along)
+    return (whole * scale.astype(np.float32).reshape(along)).astype(scale.dtype)
 
 
 @_fold("Constant")
@@ -357,7 +380,28 @@ FOLDS["ReduceMax"] = _reduces(np.maximum)
 FOLDS["ReduceMin"] = _reduces(np.minimum)
 
 
+@_fold("ReduceMean")
+def _reduce_mean(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
+    return np.mean(inputs[0], **_reduction(inputs, attributes), dtype=np.float64).astype(inputs[0].dtype)
+
+
+@_fold("ReduceL1")
+def _reduce_l1(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
+    return np.sum(np.abs(inputs[0]), **_reduction(inputs, attributes))
+
+
+@_fold("ReduceSumSquare")
+def _reduce_sum_square(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
+    return np.sum(np.square(inputs[0]), **_reduction(inputs, attributes))
+
+
+@_fold("ReduceL2")
+def _reduce_l2(inputs: Sequence[Any], attributes: Attributes, opset: int) -> Any:
+    return np.sqrt(_reduce_sum_square(inputs, attributes, opset))
+
+
 def _reduction(inputs: Sequence[Any], attributes: Attributes) -> dict[str, Any]:
+    bounded(np.shape(inputs[0]))  # one number that is repeated takes no memory, and all the more time
     axes = _axes(inputs, attributes)
     return {"axis": None if not axes else tuple(axes), "keepdims": bool(attributes.get("keepdims", 1))}
 

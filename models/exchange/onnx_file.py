@@ -165,6 +165,10 @@ def _value(info: Any) -> FileInput:
     return FileInput(_text(info.name), np.dtype(DTYPES[kind.elem_type]) if kind.elem_type in DTYPES else None, shape)
 
 
+_UNREAD = {5: "a graph", 10: "graphs", 11: "a sparse tensor", 12: "sparse tensors", 13: "a type", 14: "types"}
+"""Attributes of which nothing but the kind is kept, by onnx.AttributeProto's number of it."""
+
+
 def _node(proto: Any, store: _Store, depth: int = 0) -> FileNode:
     import onnx
 
@@ -175,8 +179,8 @@ def _node(proto: Any, store: _Store, depth: int = 0) -> FileNode:
             attributes[_text(each.name)] = store.array(each.t)
         elif each.type == onnx.AttributeProto.GRAPH and depth < MAX_DEPTH:
             attributes[_text(each.name)] = _subgraph(each.g, store, depth + 1)
-        elif each.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
-            attributes[_text(each.name)] = "graphs"
+        elif each.type in _UNREAD:
+            attributes[_text(each.name)] = _UNREAD[each.type]
         else:
             value = onnx.helper.get_attribute_value(each)
             value = _text(value) if isinstance(value, bytes) else value

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,6 +55,10 @@ class Call:
     node: FileNode
     inputs: list[Tensor | None]
     opset: int
+    own: Collection[str] = ()
+    """The names of constants that are weights as the file's program had them, not computed from such."""
+    altered: bool = False
+    """Whether arrays have been taken that are not the file's own, or in another order."""
 
     # What the file says ------------------------------------------------------------------------------------
 
@@ -85,6 +89,7 @@ class Call:
         array = self.array(at)
         if array.dtype == object or not np.issubdtype(array.dtype, np.floating):
             raise Refusal(f"has weights {self._named(at)} of type {array.dtype}, expected floats")
+        self.altered |= self.node.inputs[at] not in self.own
         return array.astype(np.float32) if array.dtype == np.float16 else array
 
     def _named(self, at: int) -> str:
@@ -145,7 +150,9 @@ class Call:
 
     def add(self, layer: Layer, *inputs: str, **arrays: np.ndarray) -> str:
         """A new node."""
-        return self.net.add(layer, *inputs, name=self.name, **arrays)
+        name = self.net.add(layer, *inputs, name=self.name, **arrays)
+        self.net.made[name].altered = self.altered
+        return name
 
     def elementwise(self, layer: Layer, view: View) -> View:
         """A node for every element, wherever it lies."""
@@ -265,6 +272,7 @@ def _prelu(call: Call) -> Tensor:
     if call.opset < 7 and slope.ndim == 1:  # one a channel, before operators broadcast as NumPy does
         slope = slope.reshape(-1, *(1,) * (view.rank - call.net.lead - 2))
     if (last := _by_channel(call.net.operand(slope, view), call.net.shape(view.node))) is not None:
+        call.altered |= call.net.own_axes(view)[-1] not in view.axes
         return replace(view, node=call.add(call.layer("PReLU"), view.node, slope=last))
     at = 1 + call.net.lead
     vector = np.moveaxis(slope.reshape((1,) * (view.rank - slope.ndim) + slope.shape), at, -1)
@@ -688,6 +696,7 @@ def _gemm(call: Call) -> Tensor:
     w = w.T if call.get("transB", 0) else w
     alpha, beta = call.get("alpha", 1.0), call.get("beta", 1.0)
     w = w if alpha == 1 else w * w.dtype.type(alpha)
+    call.altered |= alpha != 1 or (beta != 1 and call.has(2))
     bias = None
     if call.has(2) and beta == 1 and isinstance(call.inputs[2], View):
         return _joined(call, "Add", [_product(call, view, w, None), call.view(2)])
@@ -720,11 +729,13 @@ def _product(call: Call, view: View, w: np.ndarray, bias: np.ndarray | None) -> 
     if not rest:
         order = view.memory if net.renumbers(inputs, view) else inputs
         x = net.arranged(view, [order])
+        call.altered |= order != inputs and not net.follows(inputs, view)
         w = _rows(w, inputs, order)
         node = call.add(call.layer("Linear", w.shape[1], bias=bias is not None), x, w=w, **arrays)
         return View(node, outputs, (*view.axes[:-1], outputs))
     tail = view.memory[len(view.memory) - len(inputs) :]
     if set(tail) == set(inputs) and not net.exact:
+        call.altered |= tail != inputs
         w = _rows(w, inputs, tail)
     else:
         tail = inputs
@@ -798,6 +809,7 @@ def _channels(call: Call, view: View) -> tuple[View, Callable[[np.ndarray], np.n
         order = CHANNELS_LAST.get(view.rank) if at == 1 else None
         groups = net.groups(view, order or (*range(at), *range(at + 1, view.rank), at))
         view, tail = replace(view, node=net.arranged(view, groups), memory=flat(groups)), axis
+    call.altered |= tail != axis
     return view, lambda vector: _rows(vector, axis, tail)
 
 
@@ -863,6 +875,7 @@ def _layer_normalization(call: Call) -> Tensor:
         starts = [len(own) - 1]
     start = starts[-1]
     shape = net.shape(view.node)[start:]
+    call.altered |= flat(own[start:]) != over and not net.follows(over, view)
     arrays = []
     for at, missing in ((1, 1.0), (2, 0.0)):
         given = call.weights(at) if call.has(at) else np.full(1, missing, call.weights(1).dtype)
@@ -1126,6 +1139,7 @@ def _absorbed(made: Made, scale: np.ndarray | None, shift: np.ndarray | None) ->
         weight, bias = "w", "b"
     else:
         return False
+    made.altered |= scale is not None or bias in arrays
     if scale is not None:
         if weight not in arrays:
             layer, arrays[weight] = replace(layer, scale=True), np.ones_like(scale)
@@ -1165,6 +1179,13 @@ def _add(call: Call) -> Tensor:
     for constant in constants:
         view = _affine(call, view, None, _legacy(call, constant, view))
     return view
+
+
+@operator("Mean")
+def _mean(call: Call) -> Tensor:
+    total = _add(call)
+    assert isinstance(total, View)
+    return _affine(call, total, np.full(1, 1 / len(call.inputs), np.float32), None)
 
 
 def _legacy(call: Call, constant: np.ndarray, view: View) -> np.ndarray:

@@ -6,7 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -97,6 +97,7 @@ class Walk:
         self.nodes = _needed(file)
         self.input = self._input()
         self.tensors: dict[str, Tensor] = dict(file.constants)
+        self._own = _own_weights(file)
         self._uses = Counter(name for node in self.nodes for name in node.reads)
         self._uses[file.outputs[0].name] += 1
         self._start(input_shape)
@@ -219,16 +220,18 @@ class Walk:
             return
         if missing or any(isinstance(self.tensors.get(name), View) for name in node.reads):
             if node.operator not in OPERATORS:
-                raise Refusal("is not supported")
+                raise Refusal(_QUANTISED if _is_quantised(node.operator) else "is not supported")
             self._check_integers(node)
-            call = Call(self.net, node, inputs, self.file.opset)
+            call = Call(self.net, node, inputs, self.file.opset, self._own)
             try:
-                result = OPERATORS[node.operator](call)
+                result = self._one_by_one(call) if node.operator in _ONE_BY_ONE else OPERATORS[node.operator](call)
             except (ValueError, TypeError, LookupError, ArithmeticError) as error:
                 # What no operator looks at on its own: an attribute of another type, a constant without axes.
                 raise Refusal(f"has inputs or attributes that do not fit ({error})") from None
         else:
             folded = folding.fold(node.operator, inputs, node.attributes, self.file.opset)
+            if node.operator in _KEEP_NUMBERS and self._own.issuperset(node.inputs[:1]):
+                self._own.update(node.outputs)
             result = list(folded)
             self._folded += sum(array.nbytes for array in folded if array.base is None)
             if self._folded > self._max_bytes:
@@ -242,6 +245,20 @@ class Walk:
         row.output = outputs[0]
         for each in inputs:
             self._was_read(each)
+
+    def _one_by_one(self, call: Call) -> Tensor | list[Tensor]:
+        """An operator that takes images one by one; where the first axis is no batch, of one image that has none."""
+        view, operator = call.inputs[0], OPERATORS[call.node.operator]
+        if not self.net.lead or not isinstance(view, View) or view.axes[1:2] != ((),):
+            return operator(call)
+        call.inputs[0] = replace(view, axes=(view.axes[0], *view.axes[2:]))
+        self.net.lead = 0
+        try:
+            result = operator(call)
+        finally:
+            self.net.lead = 1
+        assert isinstance(result, View)
+        return replace(result, axes=(result.axes[0], (), *result.axes[1:]))
 
     def _check_integers(self, node: FileNode) -> None:
         """Follow pixels until they are cast to floats. Raises Refusal for a node that computes with integers."""
@@ -288,7 +305,9 @@ class Walk:
         for name, array in arrays.items():
             if not np.isfinite(array).all():
                 raise ModelFormatError(f"{harmless(name)} is not finite")
+        altered = tuple(name for name in nodes if made[name].altered and made[name].arrays)
         architecture = Architecture(
+            altered=None if self.net.exact else altered,
             nodes=ordered(nodes, output),
             output=output,
             input_shape=self.input_shape,
@@ -357,6 +376,35 @@ def _needed(file: OnnxFile) -> list[FileNode]:
 
 
 _CHANNELS_FIRST = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LRN")
+_ONE_BY_ONE = (
+    *_CHANNELS_FIRST,
+    "BatchNormalization",
+    "InstanceNormalization",
+    "GroupNormalization",
+    "DepthToSpace",
+    "SpaceToDepth",
+    "Resize",
+    "Upsample",
+)
+_QUANTISED = "computes with quantised numbers, which is not supported; export the network in floats"
+
+
+def _is_quantised(operator: str) -> bool:
+    name = operator.rpartition(".")[2]
+    return name.startswith("QLinear") or name.endswith(("Integer", "QuantizeLinear", "quantizeLinear"))
+
+
+_KEEP_NUMBERS = ("Constant", "Identity", "Transpose", "Cast", "Reshape", "Unsqueeze", "Squeeze")
+_OF_MODULES = ("weight", "bias", "running_mean", "running_var")
+
+
+def _own_weights(file: OnnxFile) -> set[str]:
+    """The constants that may be weights as the file's program had them.
+
+    Where PyTorch's exporter calls some as modules do, those of other names are what it has computed beforehand.
+    """
+    named = {name for name in file.constants if name.rpartition(".")[2] in _OF_MODULES}
+    return named if any(name.endswith("weight") for name in named) else set(file.constants)
 
 
 def _readers(name: str, nodes: Sequence[FileNode]) -> list[FileNode]:

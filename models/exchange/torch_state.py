@@ -199,9 +199,19 @@ def matched(model: Graph, state: State, in_order: bool = True) -> dict[str, np.n
     """The arrays of a state dict by our names, in our layout. Raises what `set_state` does."""
     if state.keys() == (model.parameters() | model.statistics()).keys():
         return dict(state)
+    altered = model.architecture.altered
+    if altered:
+        node = next(node for node in model.nodes if node.name == altered[0])
+        more = f" (and {len(altered) - 1} more)" if altered[1:] else ""
+        raise ModelFormatError(
+            f"node {node.name!r} ({node.layer}){more} holds arrays that were computed, scaled or renumbered on their "
+            "way through ONNX; those of a state dict do not take their place: load them in PyTorch and export again"
+        )
     layers = wanted(model)
     arrays: dict[str, np.ndarray] = {}
-    for name, prefix in paired(layers, {key: array.shape for key, array in state.items()}, in_order).items():
+    shapes = {key: array.shape for key, array in state.items()}
+    # A network from ONNX has its layers in the order in which they run, not in that in which they were made.
+    for name, prefix in paired(layers, shapes, in_order if altered is None else None).items():
         for slot in layers[name].slots:
             array = state.get(f"{prefix}.{slot.theirs}" if prefix else slot.theirs)
             if array is None:  # BatchNorm2d(affine=False) leaves the identity out
@@ -213,8 +223,11 @@ def matched(model: Graph, state: State, in_order: bool = True) -> dict[str, np.n
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def paired(layers: Mapping[str, Wanted], state: Shapes, in_order: bool) -> dict[str, str]:
-    """The module of each layer, by node. Raises ModelFormatError that names each array that does not fit."""
+def paired(layers: Mapping[str, Wanted], state: Shapes, in_order: bool | None) -> dict[str, str]:
+    """The module of each layer, by node. Raises ModelFormatError that names each array that does not fit.
+
+    in_order: whether the arrays' order is the layers'; None if neither it nor the numbers in their names say anything.
+    """
     modules = grouped(state)
     if len(layers) != len(modules):
         raise ModelFormatError(
@@ -233,7 +246,7 @@ def paired(layers: Mapping[str, Wanted], state: Shapes, in_order: bool) -> dict[
 
 
 def _by_shape(
-    layers: Mapping[str, Wanted], modules: Mapping[str, Shapes], in_order: bool, refused: list[str]
+    layers: Mapping[str, Wanted], modules: Mapping[str, Shapes], in_order: bool | None, refused: list[str]
 ) -> dict[str, str]:
     """The pairing that shapes leave no doubt about; `refused` is what has been found wrong with the others."""
     fitting = {name: [p for p in modules if not wanted.misfits(p, modules[p])] for name, wanted in layers.items()}
@@ -247,7 +260,7 @@ def _by_shape(
     pairing: dict[str, str] = {}
     for name, found in fitting.items():
         alike = [other for other in layers if fitting[other] == found]
-        numbered = not in_order and len({_numbers(prefix)[1] for prefix in found}) == 1
+        numbered = in_order is False and len({_numbers(prefix)[1] for prefix in found}) == 1
         if len(alike) != len(found) or not (len(found) == 1 or numbered):
             raise ModelFormatError(
                 f"{' and '.join(found)} have the same shapes, and it cannot be told which is which; "

@@ -38,6 +38,8 @@ class Made:
     layer: Layer
     inputs: tuple[str, ...]
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    altered: bool = False
+    """Whether its arrays are not the file's own, but for images channels last."""
 
 
 def layer_class(name: str) -> type[Layer]:
@@ -115,7 +117,11 @@ class Translation:
 
     def renumbers(self, axis: Axis, view: View) -> bool:
         """Whether weights over an axis may be renumbered as it lies in memory: any, or if exact a flattened image's."""
-        if not self.exact or axis == view.memory:
+        return not self.exact or self.follows(axis, view)
+
+    def follows(self, axis: Axis, view: View) -> bool:
+        """Whether an axis lies in memory as the file numbers it, but for a flattened image, which is channels last."""
+        if axis == view.memory:
             return True
         shape = self.shape(view.node)
         first = next((at for at in range(len(axis)) if axis[at:] + axis[:at] == view.memory), 0)

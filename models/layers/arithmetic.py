@@ -150,7 +150,7 @@ class ParametricPower(Layer):
         return y, backward
 
 
-def _repeated_over(layer: Affine | ParametricPower, x: Shape) -> Shape:
+def _repeated_over(layer: Affine | ParametricPower, x: Shape) -> tuple[int, ...]:
     """The shape of a layer's arrays, which broadcast over x."""
     own = vector(x, layer) if layer.shape is None else tuple(layer.shape)
     if len(own) >= len(x) or any(size not in (1, of) for size, of in zip(own[::-1], x[::-1], strict=False)):

@@ -122,6 +122,8 @@ BIG = np.array([10**6, 10**6])
             node("Concat", ["b", "b"], ["w"], axis=0),
         ],
         [node("ConstantOfShape", ["big"], ["a"]), node("Gather", ["a", "many"], ["w"])],
+        [node("ConstantOfShape", ["big"], ["a"]), node("ReduceMax", ["a"], ["w"], axes=[0])],
+        [node("ConstantOfShape", ["big"], ["a"]), node("ReduceMean", ["a"], ["w"], axes=[0])],
     ],
 )
 def test_a_huge_constant_is_never_made(tmp_path: Path, made: list[Any]) -> None:

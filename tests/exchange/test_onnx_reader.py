@@ -601,3 +601,85 @@ def test_an_if_that_depends_on_the_images_is_refused(tmp_path: Path) -> None:
     body = branch("body", node("Relu", ["c"], ["d"]))
     text = unsupported(tmp_path / "net.onnx", nodes[0], node("Loop", ["", ""], ["y"], body=body))
     assert "operator Loop, is not supported" in text
+
+
+@pytest.mark.parametrize("axis", [None, 0, -3])
+def test_quantised_weights_are_read_and_quantised_images_refused(tmp_path: Path, axis: int | None) -> None:
+    count = 1 if axis is None else {0: 2, -3: 3}[axis]
+    settings = {} if axis is None else {"axis": axis}
+    constants = {
+        "q": RNG.integers(-128, 128, (2, 3, 2, 2)).astype(np.int8),
+        "scale": np.float32(0.1) if axis is None else np.abs(floats(count)),
+        "zero": np.int8(-7) if axis is None else RNG.integers(-9, 9, count).astype(np.int8),
+    }
+    nodes = [node("DequantizeLinear", ["q", "scale", "zero"], ["w"], **settings), node("Conv", ["x", "w"], ["y"])]
+    model = written(path := tmp_path / "net.onnx", nodes, ["N", 3, 4, 5], constants, opset=21)
+    check(path, model, floats(2, 3, 4, 5), tolerance=1e-4)
+    nodes[:1] = [node("QuantizeLinear", ["x", "one"], ["b"]), node("DequantizeLinear", ["b", "one"], ["c"])]
+    nodes[2] = node("Conv", ["c", "w"], ["y"])
+    text = unsupported(path, *nodes, shape=["N", 3, 4, 5], one=np.float32(0.1), w=floats(2, 3, 2, 2))
+    assert (
+        "operator QuantizeLinear, computes with quantised numbers, which is not supported; export the network" in text
+    )
+
+
+def test_the_mean_of_tensors(tmp_path: Path) -> None:
+    nodes = [node("Tanh", ["x"], ["t"]), node("Mean", ["x", "t", "k"], ["y"])]
+    model = written(path := tmp_path / "net.onnx", nodes, ["N", 3, 4, 5], {"k": floats(3, 1, 1)})
+    check(path, model, floats(2, 3, 4, 5))
+
+
+def test_graphs_in_graphs_are_read_to_some_depth(tmp_path: Path) -> None:
+    def way(name: str, inner: Any) -> Any:
+        output = helper.make_tensor_value_info(inner.output[0], TensorProto.FLOAT, None)
+        return helper.make_graph([inner], name, [], [output])
+
+    def nested(depth: int) -> Any:
+        inner = node("Relu", ["x"], ["inner"])
+        for turn in range(depth):
+            other = way("other", node("Det", ["x"], [f"d{turn}"]))
+            inner = node("If", ["yes"], [f"i{turn}"], then_branch=way("taken", inner), else_branch=other)
+        return inner, node("Tanh", [inner.output[0]], ["y"])
+
+    yes = {"yes": np.array(True)}
+    model = written(path := tmp_path / "net.onnx", list(nested(8)), ["N", 3], yes)
+    assert [str(each.layer) for each in check(path, model, floats(2, 3)).nodes] == ["ReLU()", "Tanh()"]
+    text = unsupported(path, *nested(9), **yes)
+    assert "operator If, has no graph to choose" in text
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_one_image_without_a_batch(tmp_path: Path, backend: str) -> None:
+    """As PyTorch's exporter writes a network that was shown one."""
+    nodes = [
+        node("Unsqueeze", ["x", "first"], ["u"]),
+        node("Conv", ["u", "k"], ["c"]),
+        node("BatchNormalization", ["c", "scale", "shift", "shift", "var"], ["b"]),
+        node("MaxPool", ["b"], ["m"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("Squeeze", ["m", "first"], ["s"]),
+        node("Reshape", ["s", "row"], ["f"]),
+        node("Gemm", ["f", "w"], ["y"]),
+    ]
+    each = {"scale": floats(3), "shift": floats(3), "var": floats(3) ** 2 + 0.5}
+    shapes = {"first": np.array([0]), "row": np.array([1, -1])}
+    constants = {"k": floats(3, 2, 3, 3), "w": floats(12, 5), **each, **shapes}
+    model = written(path := tmp_path / "net.onnx", nodes, [2, 6, 7], constants)
+    alone(path, model, floats(2, 6, 7), backend)
+
+
+def test_a_sparse_constant_is_refused(tmp_path: Path) -> None:
+    numbers, places = (numpy_helper.from_array(np.array([0, 2]).astype(dtype)) for dtype in (np.float32, np.int64))
+    sparse = helper.make_sparse_tensor(numbers, places, [3])
+    nodes = [node("Constant", [], ["c"], sparse_value=sparse), node("Add", ["x", "c"], ["y"])]
+    text = unsupported(tmp_path / "net.onnx", *nodes)
+    assert "the node that makes c, operator Constant, holds no numbers, but sparse_value" in text
+
+
+@pytest.mark.parametrize("kind", ["ReduceMean", "ReduceL1", "ReduceL2", "ReduceSumSquare", "Sigmoid", "Tanh", "Sin"])
+def test_weights_are_computed_beforehand(tmp_path: Path, kind: str) -> None:
+    """As those of weight normalisation and weight standardisation are."""
+    settings = {"axes": [1, 2, 3]} if kind.startswith("Reduce") else {}
+    nodes = [node(kind, ["w"], ["m"], **settings), node("Sub", ["w", "m"], ["v"]), node("Conv", ["x", "v"], ["y"])]
+    model = written(path := tmp_path / "net.onnx", nodes, ["N", 3, 4, 5], {"w": floats(2, 3, 2, 2)}, opset=11)
+    network = check(path, model, floats(2, 3, 4, 5))
+    assert network.architecture.altered == (network.output,)

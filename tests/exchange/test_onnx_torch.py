@@ -70,6 +70,29 @@ class LayerNorm(nn.Module):  # type: ignore[misc]
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class Places(nn.Module):  # type: ignore[misc]
+    """A factor for each place, of the channels' mean and largest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, 3, padding=1)
+
+    def forward(self, x: Any) -> Any:
+        both = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)
+        return x * torch.sigmoid(self.conv(both))
+
+
+class Maxout(nn.Module):  # type: ignore[misc]
+    """The larger of two convolutions, divided by its size at each place."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.one, self.other = nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Any) -> Any:
+        return functional.normalize(torch.maximum(self.one(x), self.other(x)), dim=1)
+
+
 class Rows(nn.Module):  # type: ignore[misc]
     """x.view(x.size(0), -1), as older programs flatten."""
 
@@ -99,6 +122,9 @@ def network(seed: int) -> Any:
         lambda: Residual(channels),
         lambda: LayerNorm(channels),
         lambda: nn.GroupNorm(4, channels),
+        lambda: nn.LocalResponseNorm(3, 0.3),
+        lambda: Places(),
+        lambda: Maxout(channels),
         lambda: nn.InstanceNorm2d(channels, affine=True),
         lambda: nn.ConvTranspose2d(channels, channels, 3, stride=2, padding=1, output_padding=1),
         lambda: nn.Dropout(0.3),
@@ -136,3 +162,108 @@ def test_a_random_network_of_pytorchs_answers_as_there(tmp_path: Path, seed: int
         want = module(x).numpy()
     got = models.load(path, "numpy").predict(np.ascontiguousarray(x.numpy().transpose(0, 2, 3, 1)))
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+# Weights from elsewhere ---------------------------------------------------------------------------------------------
+
+
+class Scaled(nn.Module):  # type: ignore[misc]
+    """A convolution whose output is halved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
+
+    def forward(self, x: Any) -> Any:
+        return self.head((0.5 * self.conv(x)).mean((2, 3)))
+
+
+class Standardised(Scaled):
+    """A convolution whose weights are centred before they are used."""
+
+    def forward(self, x: Any) -> Any:
+        w = self.conv.weight
+        return self.head(functional.conv2d(x, w - w.mean((1, 2, 3), keepdim=True), self.conv.bias).mean((2, 3)))
+
+
+class Backwards(nn.Module):  # type: ignore[misc]
+    """Layers of one shape that are not used in the order in which they are made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.second, self.first = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.stem = nn.Conv2d(3, 6, 3)
+
+    def forward(self, x: Any) -> Any:
+        rows = self.stem(x).flatten(2).transpose(1, 2)
+        return self.second(torch.tanh(self.first(rows))).mean(1)
+
+
+def flattened(*between: Any) -> Any:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), *between, nn.Flatten(), nn.Linear(240, 5)
+    )
+
+
+WEIGHED = {
+    "flattened": flattened,
+    "rows": lambda: nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), Rows(), nn.Linear(240, 5)),
+    "batch norm before": lambda: nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 2, 3), nn.Flatten()),
+    "batch norm behind": lambda: flattened(nn.Conv2d(8, 8, 1, bias=False), nn.BatchNorm2d(8)),
+    "batch norm of rows": lambda: nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Tanh(), nn.BatchNorm1d(320), nn.ReLU(), nn.Linear(320, 5)
+    ),
+    "shuffled": lambda: flattened(Shuffle()),
+    "shuffled and normalised": lambda: flattened(Shuffle(), nn.BatchNorm2d(8), nn.ReLU()),
+    "shuffled and averaged": lambda: nn.Sequential(
+        nn.Conv2d(3, 8, 3), Shuffle(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
+    ),
+    "scaled": Scaled,
+    "standardised": Standardised,
+    "backwards": Backwards,
+    "layer norm": lambda: flattened(nn.LayerNorm([8, 6, 5]), nn.Sigmoid()),
+    "slopes": lambda: flattened(nn.PReLU(8)),
+    "residual": lambda: flattened(Residual(8)),
+}
+TAKEN = ("flattened", "rows", "batch norm before", "batch norm of rows", "layer norm")
+
+
+@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize("kind", WEIGHED)
+def test_other_weights_into_a_network_from_onnx_are_taken_as_pytorch_takes_them_or_refused(
+    tmp_path: Path, kind: str, dynamo: bool
+) -> None:
+    def made(seed: int) -> Any:
+        torch.manual_seed(seed)
+        module = WEIGHED[kind]()
+        for each in module.parameters():
+            nn.init.normal_(each, 0.0, 0.3)
+        for each in module.modules():
+            if isinstance(each, nn.BatchNorm1d | nn.BatchNorm2d):
+                nn.init.uniform_(each.running_mean)
+                nn.init.uniform_(each.running_var, 0.5, 2.0)
+        return module.eval()
+
+    x, other = torch.randn(3, 3, 12, 10), made(1)
+    with warnings.catch_warnings(action="ignore"):
+        if dynamo:
+            pytest.importorskip("onnxscript", reason="PyTorch's newer exporter needs onnxscript")
+        torch.onnx.export(made(0), (x,), tmp_path / "net.onnx", input_names=["x"], verbose=False, dynamo=dynamo)
+    torch.save(other.state_dict(), tmp_path / "other.pth")
+    model = models.load(tmp_path / "net.onnx", "numpy")
+    model.save(tmp_path / "kept.safetensors")
+    with torch.no_grad():
+        want = other(x).numpy()
+    for network in (model, models.load(tmp_path / "kept.safetensors", "numpy")):
+        try:
+            models.load(tmp_path / "other.pth", into=network)
+        except models.ModelFormatError as error:
+            refused = str(error)
+        else:
+            refused = ""
+        if refused:
+            assert kind not in TAKEN, refused
+            assert "\n" not in refused
+            continue
+        got = network.predict(np.ascontiguousarray(x.numpy().transpose(0, 2, 3, 1)))
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)

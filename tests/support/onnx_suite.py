@@ -21,11 +21,12 @@ from models.exchange.onnx_file import read_file
 from models.exchange.onnx_reader import Walk
 
 MODULES = """
-abs add averagepool batch_normalization celu clip concat conv convtranspose depthtospace div dropout elu erf exp expand
-flatten gather gelu gemm globalaveragepool globalmaxpool groupnormalization hardsigmoid hardswish identity
-instance_normalization layernormalization leakyrelu log logsoftmax lrn matmul maxpool mish mul neg pad pow prelu
-reciprocal reducemean reducesum relu reshape selu sigmoid slice softmax softplus softsign spacetodepth split sqrt
-squeeze sub sum swish tanh thresholdedrelu tile transpose unsqueeze
+abs add averagepool batch_normalization celu clip concat conv convtranspose depthtospace div dropout elu erf exp
+expand flatten gather gelu gemm globalaveragepool globalmaxpool groupnormalization hardsigmoid hardswish identity
+instance_normalization layernormalization leakyrelu log logsoftmax lrn matmul max maxpool mean min mish mul neg pad
+pow prelu reciprocal reduce_log_sum reducel1 reducel2 reducemax reducemean reducemin reducesum reducesumsquare relu
+reshape selu sigmoid slice softmax softplus softsign spacetodepth split sqrt squeeze sub sum swish tanh
+thresholdedrelu tile transpose unsqueeze
 """
 """The modules of the suite's node cases whose operators are known here."""
 
@@ -112,7 +113,7 @@ def with_one_input(case: Case) -> tuple[Any, np.ndarray]:
     graph = model.graph
     held = {each.name for each in graph.initializer}
     names = [each.name for each in graph.input if each.name not in held]
-    joins = case.operator in ("Add", "Sub", "Mul", "Div", "Pow", "Sum", "Concat")
+    joins = case.operator in ("Add", "Sub", "Mul", "Div", "Pow", "Sum", "Mean", "Max", "Min", "Concat")
     live = next((at for at, array in enumerate(case.inputs) if array.dtype.kind == "f" and array.ndim), 0)
     x = case.inputs[live]
     twin = next(

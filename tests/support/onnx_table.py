@@ -53,6 +53,7 @@ def _line(name: str, reached: list[str], reasons: bool = True) -> str:
 
 def _general(reason: str) -> str:
     """A reason without the names and sizes of one case."""
+    reason = re.sub(r"^(the node that makes|node) [^,]*, ", "", reason)
     reason = re.sub(r"^(input|its output) '[^']*' ", r"\1 ", reason).replace("|", "/")
     reason = re.sub(r"'[^']*', which", "what", reason)
     reason = re.sub(r"'[^']*' of shape", "a tensor of shape", reason)
