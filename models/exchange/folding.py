@@ -101,7 +101,7 @@ def fold(name: str, inputs: Sequence[Any], attributes: Attributes, opset: int) -
             result = FOLDS[name](inputs, attributes, opset)
     except Refusal:
         raise
-    except (ValueError, TypeError, IndexError, KeyError, OverflowError, ArithmeticError) as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:  # None has no attributes
         raise Refusal(f"its constant inputs do not fit ({error})") from None
     return [np.asarray(each) for each in (result if isinstance(result, list) else [result])]
 

@@ -225,7 +225,7 @@ class Walk:
             call = Call(self.net, node, inputs, self.file.opset, self._own)
             try:
                 result = self._one_by_one(call) if node.operator in _ONE_BY_ONE else OPERATORS[node.operator](call)
-            except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+            except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
                 # What no operator looks at on its own: an attribute of another type, a constant without axes.
                 raise Refusal(f"has inputs or attributes that do not fit ({error})") from None
         else:

@@ -683,3 +683,11 @@ def test_weights_are_computed_beforehand(tmp_path: Path, kind: str) -> None:
     model = written(path := tmp_path / "net.onnx", nodes, ["N", 3, 4, 5], {"w": floats(2, 3, 2, 2)}, opset=11)
     network = check(path, model, floats(2, 3, 4, 5))
     assert network.architecture.altered == (network.output,)
+
+
+@pytest.mark.parametrize("kind", ["Size", "DequantizeLinear", "ReduceL2", "Concat", "Transpose"])
+def test_a_constant_that_is_missing_is_no_traceback(tmp_path: Path, kind: str) -> None:
+    nodes = [node(kind, ["", "one"], ["c"]), node("Add", ["x", "c"], ["y"])]
+    assert f"operator {kind}, its constant inputs do not fit" in unsupported(
+        tmp_path / "net.onnx", *nodes, one=np.float32(1)
+    )
