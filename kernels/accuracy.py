@@ -153,7 +153,7 @@ def reduction_length(call: Call) -> int:
             length = d.k
         case "linear_backward":
             length = max(d.k, d.m, n)
-        case "conv2d":
+        case "conv2d" | "conv2d_folded":
             length = d.kh * d.kw * d.c // d.groups
         case "conv2d_backward":
             length = max(n * d.oh * d.ow, d.kh * d.kw * d.f // d.groups)

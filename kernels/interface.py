@@ -1040,7 +1040,10 @@ class Fused(Protocol):
     ) -> None:
         """`conv2d`, `batchnorm_inference`, `relu` if wanted and `maxpool2d`, of the folded filters.
 
-        Windows of 1 by 1 stand for no pooling; with more than one group there is none.
+        Windows of 1 by 1 stand for no pooling; with more than one group there is none. A backend may add pixels, and
+        taps of a filter, before it multiplies them (`tiles.winograd`): an infinity among the pixels of an output may
+        come out as NaN, and so may every output of a filter that is not finite, or pixels within a factor of four of
+        the largest float. What is no pixel of an output has no part in it.
         """
 
     @staticmethod

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import pickle
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -203,9 +202,9 @@ class Communicator:
             return function()
         owner = hosts.index(self.host)
         made = [function()] if owner == self.rank else []
-        own = _Copy.of(made[0]) if made and hosts.count(self.host) > 1 else None
+        own = _Copy.of(made[0], self._mpi.pickle) if made and hosts.count(self.host) > 1 else None
         place = self.gather(own.place if own else None)[owner]
-        found = place.read() if place else None
+        found = place.read(self._mpi.pickle) if place else None
         self.gather(found is not None)  # the file goes with its owner's descriptor
         if found is not None:
             return found[0]  # type: ignore[no-any-return]
@@ -257,14 +256,14 @@ class _Copy:
         self._file, self.place = file, place
 
     @classmethod
-    def of(cls, item: Any) -> _Copy | None:
-        """The object, written; None where there is no room."""
-        buffers: list[pickle.PickleBuffer] = []
-        content, ranges = pickle.dumps(item, protocol=5, buffer_callback=buffers.append), []
+    def of(cls, item: Any, pickler: Any) -> _Copy | None:
+        """The object, written; None where there is no room. pickler: mpi4py's."""
+        content, buffers = pickler.dumps_oob(item)
+        ranges = []
         try:
             file = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the copy is wanted
             for buffer in buffers:
-                with buffer.raw() as raw:
+                with memoryview(buffer) as raw:
                     start = -(-file.tell() // _LINE) * _LINE
                     ranges.append((start, raw.nbytes))
                     file.seek(start)
@@ -286,7 +285,7 @@ class _Place(NamedTuple):
     content: bytes
     ranges: list[tuple[int, int]]
 
-    def read(self) -> tuple[Any] | None:
+    def read(self, pickler: Any) -> tuple[Any] | None:
         """The object, its arrays mapped; None where another process's file is not to be seen."""
         try:
             with open(self.path, "rb") as file:
@@ -297,7 +296,7 @@ class _Place(NamedTuple):
                 mapped = memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b"")
         except OSError:
             return None
-        return (pickle.loads(self.content, buffers=[mapped[start : start + size] for start, size in self.ranges]),)
+        return (pickler.loads_oob(self.content, [mapped[start : start + size] for start, size in self.ranges]),)
 
 
 def _portable(error: BaseException | None) -> BaseException | None:

@@ -37,6 +37,9 @@ from .tiles.correlate import (
 from .tiles.filter_gradient import CHUNKS, add_chunks, chunk_layout, images_summed, sum_chunk
 from .tiles.gemm import (
     NARROW,
+    Epilogue,
+    Loop,
+    Nest,
     Panels,
     few,
     matmul,
@@ -46,8 +49,9 @@ from .tiles.gemm import (
     panel_size,
     panel_width,
     row_major,
+    rows_times_panel,
 )
-from .tiles.places import Part, Place, Rows
+from .tiles.places import Panel, Part, Place, Rows
 from .tiles.tile import (
     LANES,
     TileShape,
@@ -747,7 +751,7 @@ _HEAVY = 1 << 15  # elements of filters that a near cache does not hold beside a
 def is_pointwise(d):
     """Whether every place of the output sees the same place of the input alone."""
     plain = d.kh == 1 and d.kw == 1 and d.stride_h == 1 and d.stride_w == 1 and d.pad_h == 0 and d.pad_w == 0
-    return plain and d.oh == d.h and d.ow == d.w and d.groups == 1
+    return plain and d.oh == d.h and d.ow == d.w
 
 
 @inline
@@ -759,6 +763,36 @@ def fold_depthwise(x, packed, bias, relu, d, y):
         low, high = share(rows, i, items)
         for row in range(low, high):
             depthwise_row(flat(x), row, d, False, flat(packed), flat(bias), relu, flat(y))
+
+
+_PLACES = 64  # of an item: rows of four narrow tiles, and little enough that what a group leaves stays in a cache
+
+
+@separate
+def multiply_group(x: Flat, places: Part, d: Conv2dDims, group: int, filters: Filters, y: Flat) -> None:
+    """The channels of a group at places number `places.low` to `places.high`, each of which sees itself alone."""
+    vector, source, output, once = lanes(y), d.c // d.groups, d.f // d.groups, Loop(1, 0, 0)
+    panels, size = panel_count(output, vector), panel_size(source, vector)
+    rows = Rows(x, places.low * d.c + group * source, d.c)
+    for p in range(panels):
+        column = p * 2 * vector
+        channel, width = group * output + column, panel_width(column, output, vector)
+        panel = Panel(filters.memory, filters.start + (group * panels + p) * size, width)
+        nest = Nest(once, once, Loop(source, 1, width))
+        epilogue = Epilogue(filters.bias, channel, output - column, filters.relu, False)
+        to = Rows(y, places.low * d.f + channel, d.f)
+        rows_times_panel(places.high - places.low, rows, panel, nest, epilogue, to)
+
+
+@inline
+def fold_groups(x, packed, bias, relu, d, y):
+    """`conv2d_folded` over single places in groups, whose tiles rows of an image would not fill."""
+    rows = x.shape[0] * d.h * d.w
+    blocks = -(-rows // _PLACES)
+    for item in prange(blocks * d.groups):
+        low = item // d.groups * _PLACES
+        places, filters = Part(1, low, min(low + _PLACES, rows)), Filters(flat(packed), 0, flat(bias), relu)
+        multiply_group(flat(x), places, d, item % d.groups, filters, flat(y))
 
 
 @inline
@@ -828,6 +862,8 @@ def conv2d_folded(x, packed, bias, relu, pool, d, scratch, y):
         fold_depthwise(x, packed, bias, relu, d, y)
     elif is_winograd(d):
         fold_winograd(x, packed, bias, relu, pool, d, scratch, y)
+    elif is_pointwise(d) and d.groups > 1 and not pooled:
+        fold_groups(x, packed, bias, relu, d, y)
     elif is_pointwise(d) and not pooled:
         # Rows of places are longer than the image's, and fill their tiles.
         left, right, none = row_major(x.shape[0] * d.h * d.w, d.c), row_major(d.c, d.f), flat(packed[:0])

@@ -118,12 +118,13 @@ def is_light(d):
 def winograd_layout(d, tiles, vector):
     """The layout of so many tiles, for vectors of so many elements."""
     own = is_light(d) and tiles > _SHARED
-    # As many blocks as several numbers of threads divide, in whole rows of the products' tiles.
-    blocks = -(-tiles // (_OWN if own else _SHARED))
+    # In whole rows of the products' tiles, and blocks in numbers that several numbers of threads divide.
+    step = tile_rows(FULL)
+    units, most = -(-tiles // step), (_OWN if own else _SHARED) // step
+    wanted = -(-units // most)
     if own:
-        blocks = -(-blocks // 4) * 4
-    each = -(-tiles // blocks)
-    block = -(-each // tile_rows(FULL)) * tile_rows(FULL)
+        wanted = -(-wanted // 4) * 4
+    block = -(-units // wanted) * step
     blocks = -(-tiles // block)
     shares = min(blocks, _SHARES) if own else 1
     source, output = row_sizes(d, vector)
@@ -137,8 +138,7 @@ def winograd_scratch(d: Conv2dDims, n: int) -> int:
 
     At least what fewer tiles need, which may be cut into larger blocks.
     """
-    most = _SHARES * (_OWN + tile_rows(FULL)) if is_light(d) else _SHARED + tile_rows(FULL)
-    tiles = min(most, 2 * n * -(-d.oh // 2) * -(-d.ow // 2) + 8 * tile_rows(FULL))
+    tiles = min(_SHARES * _OWN if is_light(d) else _SHARED, 2 * n * -(-d.oh // 2) * -(-d.ow // 2) + 8 * tile_rows(FULL))
     rows = max(tiles * sum(row_sizes(d, vector)) for vector in LANES)
     return int(_TERMS * (rows + 2 * _SHARES * 2 * LANES[0]) + n * d.oh * d.ow * d.f)
 
@@ -191,8 +191,10 @@ class Span(NamedTuple):
 
 @inline
 def pixel(x, at, i, j, d, channels, span):
-    """So many channels of a pixel of a tile, zeros in the padding: by a branch, since a load of nothing from memory
-    that is not there takes the processor a thousand cycles."""
+    """So many channels of a pixel of a tile, zeros in the padding.
+
+    By a branch: a masked load of nothing, from memory that may not be there, takes the processor a thousand cycles.
+    """
     if span.top <= i and i < span.bottom and span.left <= j and j < span.right:
         value = load(_LINE, x, at + (i * d.w + j) * d.c, 0, channels)
     else:
