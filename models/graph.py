@@ -363,7 +363,8 @@ class Graph:
         self.check_images(x)
         if not self._range_checked:
             self.check_range(x)
-        outputs, seen = [], -1
+        outputs: list[np.ndarray] = []
+        seen = -1
         with self._turn.lock:
             while self._written != seen:  # else a signal handler has written parameters in between
                 seen = self._written
