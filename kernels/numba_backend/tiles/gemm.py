@@ -403,11 +403,11 @@ class RowCut(NamedTuple):
 
 @inline
 def rows_in_place(b, matrix):
-    """Rows of b that are read where they lie, a panel's width each: of a matrix of a single panel all but the last few,
+    """Rows of b that are read where they lie, two vectors each: of a matrix of a single panel all but the last few,
     beyond which there may be no memory. A core waits long for what another one has just packed."""
     vector, rows = lanes(b), 0
     if given(b) and matrix.across == 1 and panel_count(matrix.columns, vector) == 1:
-        rows = max(0, matrix.rows + 1 - -(-panel_width(0, matrix.columns, vector) // matrix.columns))
+        rows = max(0, matrix.rows + 1 - -(-2 * vector // matrix.columns))
     return rows
 
 
