@@ -365,7 +365,10 @@ def read_options(path: Path) -> Options:
 def parse_options(path: Path, content: bytes) -> Options:
     """The options in a config.json of this path and content; ModelFormatError for a damaged one."""
     try:
-        return Options.decoded(json.loads(content))
+        config = json.loads(content)
+        if not isinstance(config, dict):
+            raise TypeError(f"it holds a {type(config).__name__}, expected an object")
+        return Options.decoded(config)
     except (LookupError, RecursionError, TypeError, ValueError) as error:
         raise ModelFormatError(f"{path}: not a readable configuration ({printable(error)})") from error
 

@@ -166,7 +166,7 @@ def test_a_run_half_written_is_refused_in_one_line(run, broken: Path, name: str)
     [
         ("config.json", b'{"recipe": ', "not a readable configuration (Expecting value"),
         ("config.json", b"\xff\xfe", "not a readable configuration ("),
-        ("config.json", b"[]", "not a readable configuration (list indices"),
+        ("config.json", b"[]", "not a readable configuration (it holds a list, expected an object)"),
         ("config.json", b"{}", "not a readable configuration ('recipe')"),
         ("config.json", {"schedule": {"type": "Sudden"}}, "not a readable configuration (unknown"),
         ("config.json", {"schedule": 3}, "Recipe: schedule is 3, expected"),
