@@ -36,7 +36,7 @@ def network() -> Any:
     import torch
     from torch import nn
 
-    class Block(nn.Module):
+    class Block(nn.Module):  # type: ignore[misc, unused-ignore]  # torch need not be there
         def __init__(self, channels: int, filters: int, stride: int) -> None:
             super().__init__()
             self.first = nn.Conv2d(channels, filters, 3, stride, 1, bias=False)
