@@ -325,8 +325,10 @@ _GROUP = 1 << 17  # elements of panels side by side that it holds as well
 
 
 class Columns(NamedTuple):
-    """How a product is shared out by columns: first `wide` tiles of WIDE, then panels in groups of `group`. With `in_place`
-    whole panels are read where they lie."""
+    """How a product is shared out by columns: first `wide` tiles of WIDE, then panels in groups of `group`.
+
+    With `in_place` whole panels are read where they lie.
+    """
 
     wide: int
     group: int
