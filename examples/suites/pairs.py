@@ -65,7 +65,8 @@ def conv2d_numba(x, w, b):
     for i in numba.prange(rows):
         for n in range(x.shape[0]):
             for j in range(columns):
-                y[n, i, j] = b
+                for f in range(w.shape[3]):
+                    y[n, i, j, f] = b[f]
                 for p in range(size):
                     for q in range(size):
                         for c in range(x.shape[3]):

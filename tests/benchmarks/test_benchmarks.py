@@ -24,6 +24,8 @@ from kernels.accuracy import closeness
 from kernels.interface import roles
 from twinkernels.bench import errors, timing
 
+from ..support.every import every
+
 SUITE = Path(__file__).parents[2] / "benchmarks" / "suite"
 NUMPY = kernels.get("numpy")
 
@@ -221,8 +223,11 @@ def test_asv_knows_every_key() -> None:
 # Calls and their errors ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", cases.select(tag="small"), ids=lambda case: case.id)
-def test_a_bound_call_gives_what_the_facade_gives(case: cases.Case) -> None:
+def test_a_bound_call_gives_what_the_facade_gives() -> None:
+    every(cases.select(tag="small"), gives_what_the_facade_gives)
+
+
+def gives_what_the_facade_gives(case: cases.Case) -> None:
     results = common.record(case).results(NUMPY)
     returned = case.run(NUMPY)
     if returned is not None:
@@ -247,8 +252,11 @@ def test_outputs_start_poisoned() -> None:
     assert (written["argmax"] == 113).all()
 
 
-@pytest.mark.parametrize("case", cases.select(tag="small"), ids=lambda case: case.id)
-def test_the_definition_is_within_its_budget(case: cases.Case) -> None:
+def test_the_definition_is_within_its_budget() -> None:
+    every(cases.select(tag="small"), is_within_its_budget)
+
+
+def is_within_its_budget(case: cases.Case) -> None:
     accuracy = errors.accuracy(common.record(case), NUMPY, NUMPY)
     assert accuracy.share <= 0.25
     assert accuracy.relative == 1.0

@@ -1,7 +1,12 @@
-"""The notebooks run from top to bottom, and show what they promise."""
+"""The notebooks run from top to bottom, and show what they promise.
+
+`python -m docs` runs them as well. Where it has just done so, TWINKERNELS_NOTEBOOKS may name the folder in which it
+keeps what came of it: these tests then look at that, and run what is not there.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +28,32 @@ def outputs(cells: list[Any]) -> tuple[str, int]:
     return text, sum("image/svg+xml" in output.get("data", {}) for output in made)
 
 
+def kept(notebook: Any) -> Any:
+    """The notebook as the build of the site has executed it, or None."""
+    folder = os.environ.get("TWINKERNELS_NOTEBOOKS")
+    if not folder:
+        return None
+    jupyter_cache = pytest.importorskip("jupyter_cache", reason="executed notebooks are kept by the extra docs")
+    for sources in Path(folder).iterdir():  # one for the sources that there were
+        cache = jupyter_cache.get_cache(sources)
+        try:
+            return cache.get_cache_bundle(cache.match_cache_notebook(notebook).pk).nb
+        except KeyError:
+            continue
+    return None
+
+
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Runs a notebook of this name in a process of its own; an error in a cell is an error here."""
+    """Gives the cells of the notebook of this name, run in a process of its own; an error in one is an error here."""
     nbclient = pytest.importorskip("nbclient", reason="notebooks need the extra test")
     pytest.importorskip("ipykernel", reason="notebooks need the extra test")
     pytest.importorskip("matplotlib", reason="pictures need the extra plots")
 
     def execute(name: str) -> list[Any]:
         notebook = read(ROOT / "docs" / f"{name}.ipynb")
+        if (found := kept(notebook)) is not None:
+            return list(found.cells)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PYTHONPATH", str(ROOT))
             patch.setenv("IPYTHONDIR", str(tmp_path_factory.mktemp("ipython")))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import math
 import re
 from collections import Counter
@@ -31,8 +30,8 @@ def promises() -> list[str]:
 
 def names() -> Counter[str]:
     """The names of all tests, with the number of each."""
-    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "tests").rglob("test_*.py"))
-    return Counter(node.name for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef))
+    texts = (path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    return Counter(name for text in texts for name in re.findall(r"^def (\w+)\(", text, re.MULTILINE))
 
 
 def test_every_promise_has_a_test_of_its_name() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
-
 import numpy as np
 import pytest
 
@@ -14,77 +12,96 @@ from kernels import Kernels
 from kernels.accuracy import Call, Results
 from kernels.interface import roles
 
-from ..support.conformance import MODULES, POISONS, assert_close, execute, optional_outputs
+from ..support.conformance import MODULES, POISONS, TWINS, assert_close, execute, optional_outputs
+from ..support.every import every
 
 BENCH = select(tag="bench")
 SMALL = [case for case in CASES if case not in BENCH]
 
-
-by_each_backend = pytest.mark.parametrize("k", [kernels.get(name) for name in kernels.names()], ids=kernels.names())
-"""Unlike the fixture, a case's backends one after the other: what is true of it is then computed for both at once."""
+by_kernel = pytest.mark.parametrize("kernel", kernels.kernel_names())
 
 
-@cache
-def oracle(id: str) -> tuple[Call, Results]:
+def small(kernel: str) -> list[Case]:
+    return [case for case in SMALL if case.kernel == kernel]
+
+
+def oracle(case: Case) -> tuple[Call, Results]:
     """A case's float64 call and its results by scalar loops."""
-    call = record(get(id), np.float64)
+    call = record(case, np.float64)
     return call, execute(MODULES["naive"], call)
 
 
-@lru_cache(1)  # those of a real layer are large
-def truth32(id: str) -> tuple[Call, Results, Results]:
+def truth32(case: Case) -> tuple[Call, Results, Results]:
     """A case's float32 call, its true results (NumPy on the same numbers in float64) and NumPy's own in float32."""
-    call = record(get(id), np.float32)
+    call = record(case, np.float32)
     return call, execute(MODULES["numpy"], call.in_float64()), execute(MODULES["numpy"], call)
 
 
-@by_each_backend
-@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.id)
-def test_float64_equals_the_scalar_loops(k: Kernels, case: Case) -> None:
-    call, truth = oracle(case.id)
-    for poison, shift in zip(POISONS, (0, 1), strict=True):
-        assert_close(call, execute(k.backend, call, poison, shift), truth)
+@by_kernel
+def test_float64_equals_the_scalar_loops(kernel: str) -> None:
+    def check(case: Case) -> None:
+        call, truth = oracle(case)
+
+        def equals(k: Kernels) -> None:
+            for poison, shift in zip(POISONS, (0, 1), strict=True):
+                assert_close(call, execute(k.backend, call, poison, shift), truth)
+
+        every(TWINS, equals)
+
+    every(small(kernel), check)
 
 
-@by_each_backend
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
-def test_float32_stays_within_its_budget(k: Kernels, case: Case) -> None:
-    call, truth, numpy32 = truth32(case.id)
+def within_its_budget(k: Kernels, case: Case, call: Call, truth: Results, numpy32: Results) -> None:
     passes = list(zip(POISONS, (0, 1), strict=True))
     for poison, shift in passes if case in SMALL else passes[:1]:
         got = execute(k.backend, call, poison, shift)
         assert_close(call, got, truth, None if k.name == "numpy" else numpy32)
 
 
-@by_each_backend
-@pytest.mark.parametrize("case", [case for case in SMALL if optional_outputs(case.kernel)], ids=lambda case: case.id)
-def test_outputs_that_nobody_wants_change_nothing(k: Kernels, case: Case) -> None:
-    call, truth = oracle(case.id)
-    wanted = optional_outputs(case.kernel)
-    for omit in [*((name,) for name in wanted), tuple(wanted)]:
-        rest = {name: value for name, value in truth.items() if name not in omit}
-        assert_close(call, execute(k.backend, call, omit=omit), rest)
+@by_kernel
+def test_float32_stays_within_its_budget(kernel: str) -> None:
+    def check(case: Case) -> None:
+        given = truth32(case)
+        every(TWINS, lambda k: within_its_budget(k, case, *given))
+
+    every(select(kernel), check)
+
+
+@pytest.mark.parametrize("kernel", [kernel for kernel in kernels.kernel_names() if optional_outputs(kernel)])
+def test_outputs_that_nobody_wants_change_nothing(kernel: str) -> None:
+    wanted = optional_outputs(kernel)
+
+    def check(case: Case) -> None:
+        call, truth = oracle(case)
+        for omit in [*((name,) for name in wanted), tuple(wanted)]:
+            rest = {name: value for name, value in truth.items() if name not in omit}
+            every(TWINS, lambda k, omit=omit, rest=rest: assert_close(call, execute(k.backend, call, omit=omit), rest))
+
+    every(small(kernel), check)
 
 
 @pytest.mark.parametrize("backend", [name for name in kernels.names() if name != "numpy"])
-@pytest.mark.parametrize("case", BENCH, ids=lambda case: case.id)
-def test_results_do_not_depend_on_the_number_of_threads(backend: str, case: Case) -> None:
+@by_kernel
+def test_results_do_not_depend_on_the_number_of_threads(kernel: str, backend: str) -> None:
     # NumPy leaves its matrix products to a BLAS, which promises no such thing.
-    call = record(case, np.float32)
-    before = kernels.get_threads()
-    try:
+    def check(case: Case) -> None:
+        call = record(case, np.float32)
         results = []
         for threads in (1, 2, 3):
             kernels.set_threads(threads)
             results.append(execute(MODULES[backend], call))
+        for other in results[1:]:
+            for name, value in results[0].items():
+                assert value.tobytes() == other[name].tobytes(), f"{name} depends on the number of threads"
+
+    before = kernels.get_threads()
+    try:
+        every(select(kernel, "bench"), check)
     finally:
         kernels.set_threads(before)
-    for other in results[1:]:
-        for name, value in results[0].items():
-            assert value.tobytes() == other[name].tobytes(), f"{name} depends on the number of threads"
 
 
-@pytest.mark.parametrize("kernel", kernels.kernel_names())
+@by_kernel
 def test_every_kernel_has_regular_awkward_and_real_cases(kernel: str) -> None:
     for tag in ("small", "edge", "bench"):
         assert select(kernel, tag), f"{kernel} has no {tag} case"
@@ -92,6 +109,7 @@ def test_every_kernel_has_regular_awkward_and_real_cases(kernel: str) -> None:
 
 def test_ids_are_unique_and_begin_with_the_method() -> None:
     assert len({case.id for case in CASES}) == len(CASES)
+    assert {case.kernel for case in CASES} == set(kernels.kernel_names())  # by which the tests above go
     for case in CASES:
         assert case.id.startswith(f"{case.method or case.kernel}/")
         assert len(case.tags & {"small", "edge", "bench"}) == len(case.tags) == 1

@@ -12,6 +12,8 @@ import kernels
 from kernels import Kernels
 from kernels.interface import roles
 
+from ..support.every import every
+
 METHODS = {
     node.name: node
     for node in ast.walk(ast.parse(inspect.getsource(Kernels)))
@@ -48,12 +50,17 @@ def test_every_parameter_and_result_is_explained(node: ast.FunctionDef) -> None:
 
 
 @pytest.mark.parametrize("kernel", [*kernels.kernel_names(), "adamw"])
-def test_both_kinds_of_error_are_explained(kernel: str) -> None:
+def test_a_kernels_errors_arrays_and_pairs_are_explained(kernel: str) -> None:
+    every([both_kinds_of_error, every_array_and_pair, nothing_unknown], lambda check: check(kernel))
+
+
+def both_kinds_of_error(kernel: str) -> None:
+    """Both kinds of error are explained."""
     assert ENTRY.findall(sections(METHODS[kernel])["Raises"]) == ["TypeError", "ValueError"]
 
 
-@pytest.mark.parametrize("kernel", [*kernels.kernel_names(), "adamw"])
-def test_every_array_has_a_shape_and_every_pair_is_one(kernel: str) -> None:
+def every_array_and_pair(kernel: str) -> None:
+    """Every array has a shape, and every pair is said to be one."""
     node = METHODS[kernel]
     entries = re.split(ENTRY, sections(node)["Args"])
     explained = dict(zip(entries[1::2], entries[2::2], strict=True))
@@ -67,8 +74,8 @@ def test_every_array_has_a_shape_and_every_pair_is_one(kernel: str) -> None:
             assert "None" in text, f"{parameter.arg}: {text}"
 
 
-@pytest.mark.parametrize("kernel", [*kernels.kernel_names(), "adamw"])
-def test_nothing_is_named_that_a_caller_does_not_know(kernel: str) -> None:
+def nothing_unknown(kernel: str) -> None:
+    """Nothing is named that a caller does not know."""
     text = ast.get_docstring(METHODS[kernel]) or ""
     assert not re.search(r"\bd\.\w|\bscratch\b|_dtype\b", text)
     known = {*(a.arg for a in METHODS[kernel].args.args), *vars(kernels.Backend), *vars(kernels)}

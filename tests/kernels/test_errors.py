@@ -14,6 +14,9 @@ from benchmarks.suite.cases import select
 from kernels import Kernels, shapes
 from kernels.interface import Fused, kernel_names, roles
 
+from ..support.conformance import TWINS
+from ..support.every import every
+
 F32 = np.float32
 
 
@@ -333,16 +336,24 @@ def name(value: Any) -> str | None:
     return re.sub(r"\W+", "-", " ".join(value.split(" ")[:2])) if isinstance(value, str) else ""
 
 
+def refused(call: Callable[[Kernels], Any], error: type[Exception], message: str) -> None:
+    """On each backend by this error, whose message begins so."""
+
+    def check(k: Kernels) -> None:
+        with pytest.raises(error, match=f"^{re.escape(message)}"):
+            call(k)
+
+    every(TWINS, check)
+
+
 @pytest.mark.parametrize(("call", "message"), TYPE_ERRORS, ids=name)
-def test_type_error(k: Kernels, call: Callable[[Kernels], Any], message: str) -> None:
-    with pytest.raises(TypeError, match=f"^{re.escape(message)}"):
-        call(k)
+def test_type_error(call: Callable[[Kernels], Any], message: str) -> None:
+    refused(call, TypeError, message)
 
 
 @pytest.mark.parametrize(("call", "message"), VALUE_ERRORS, ids=name)
-def test_value_error(k: Kernels, call: Callable[[Kernels], Any], message: str) -> None:
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
-        call(k)
+def test_value_error(call: Callable[[Kernels], Any], message: str) -> None:
+    refused(call, ValueError, message)
 
 
 def test_the_message_shows_both_shapes(k: Kernels) -> None:
@@ -405,18 +416,26 @@ def test_set_threads_wants_a_positive_int(n: Any) -> None:
 
 
 @pytest.mark.parametrize("kernel", kernels.kernel_names())
-def test_an_empty_batch_is_refused(k: Kernels, kernel: str) -> None:
+def test_an_empty_batch_is_refused(kernel: str) -> None:
     case = select(kernel, "small")[0]
     arguments = {
         name: value[:0] if isinstance(value, np.ndarray) else value for name, value in case.arguments().items()
     }
-    with pytest.raises(ValueError, match=f"^{kernel}: .* has an empty"):
-        case.call(k, arguments)
+
+    def check(k: Kernels) -> None:
+        with pytest.raises(ValueError, match=f"^{kernel}: .* has an empty"):
+            case.call(k, arguments)
+
+    every(TWINS, check)
 
 
 @pytest.mark.parametrize("kernel", kernels.kernel_names())
-def test_every_array_argument_is_checked(k: Kernels, kernel: str) -> None:
+def test_every_array_argument_is_checked(kernel: str) -> None:
     """Each array in turn as a list, in another dtype, and strided: an error that names it."""
+    every(TWINS, lambda k: checks_every_array(k, kernel))
+
+
+def checks_every_array(k: Kernels, kernel: str) -> None:
     case = select(kernel, "small")[0]
     for name, value in case.arguments().items():
         if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
@@ -441,8 +460,12 @@ def refusal(call: Callable[[], Any]) -> str:
 
 
 @pytest.mark.parametrize("kernel", kernels.kernel_names())
-def test_arrays_without_axes_are_elements_or_refused(k: Kernels, kernel: str) -> None:
+def test_arrays_without_axes_are_elements_or_refused(kernel: str) -> None:
     """A kernel that wants an axis says so in one line; of any other, the result is that of one element."""
+    every(TWINS, lambda k: takes_or_refuses_elements(k, kernel))
+
+
+def takes_or_refuses_elements(k: Kernels, kernel: str) -> None:
     case = select(kernel, "small")[0]
 
     def outcome(shape: tuple[int, ...]) -> Any:

@@ -14,7 +14,7 @@ from kernels import Kernels
 from kernels.interface import roles
 
 from ..support.conformance import MODULES
-from . import test_conformance as test_kernels_conformance
+from .test_conformance import truth32, within_its_budget
 
 NUMPY = MODULES["numpy"]
 Arguments = dict[str, Any]
@@ -39,7 +39,7 @@ def mutant(
 
 
 def check(k: Kernels, case: Case) -> None:
-    test_kernels_conformance.test_float32_stays_within_its_budget(k, case)
+    within_its_budget(k, case, *truth32(case))
 
 
 def drops_the_bias(a: Arguments, correct: Any) -> None:

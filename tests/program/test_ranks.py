@@ -197,16 +197,26 @@ if rank == 0:
 """
 
 
-@needs_mpi
-@pytest.mark.parametrize("how", ["together", "apart", "full"])
-def test_one_rank_of_a_machine_reads_and_the_others_map_what_it_read(how: str, begin: Any, tmp_path: Path) -> None:
-    """Compressed files, which cannot be mapped themselves; a machine alone, and one without room, read on their own."""
-    images = np.random.default_rng(0).integers(0, 4, (40_000, 28, 28), np.uint8)
+@pytest.fixture(scope="module")
+def compressed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """A folder of compressed files, and the images that they hold: stripes, which compress at once."""
+    folder = tmp_path_factory.mktemp("compressed")
+    images = np.random.default_rng(0).integers(0, 4, (40_000, 28, 1), np.uint8).repeat(28, axis=2)
     labels = np.arange(40_000) % 10
     for prefix, count in (("train", 40_000), ("t10k", 10)):
-        data.write_idx(tmp_path / f"{prefix}-images-idx3-ubyte.gz", images[:count])
-        data.write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte.gz", labels[:count].astype(np.uint8))
-    status, out, errors = ranks.ended(begin(3, "-c", READING, tmp_path, how))
+        data.write_idx(folder / f"{prefix}-images-idx3-ubyte.gz", images[:count])
+        data.write_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", labels[:count].astype(np.uint8))
+    return folder, images
+
+
+@needs_mpi
+@pytest.mark.parametrize("how", ["together", "apart", "full"])
+def test_one_rank_of_a_machine_reads_and_the_others_map_what_it_read(
+    how: str, begin: Any, compressed: tuple[Path, np.ndarray]
+) -> None:
+    """Compressed files, which cannot be mapped themselves; a machine alone, and one without room, read on their own."""
+    folder, images = compressed
+    status, out, errors = ranks.ended(begin(3, "-c", READING, folder, how))
     assert status == 0, errors
     share, own = int(images.sum()), how != "together"
     expected = [f"{rank} {4 if own or rank == 0 else 0} {share} {int(own)} {own} [0, 1, 2]" for rank in range(3)]

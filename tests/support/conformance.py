@@ -20,6 +20,9 @@ from twinkernels.bench.calls import run
 
 from . import naive
 
+TWINS = [kernels.get(name) for name in kernels.names()]
+"""The kernels of each backend, for tests that ask both of a case: what is true of it is then computed once."""
+
 MODULES = {"naive": naive, **{name: kernels.get(name).backend for name in kernels.names()}}
 
 

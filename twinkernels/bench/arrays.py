@@ -38,18 +38,16 @@ class Guarded:
         size = math.prod(shape) * (1 + gap)
         row = size // max(shape[0] if shape else 1, 1)
         guard = -(-max(GUARD, row) // memory.ALIGNMENT) * memory.ALIGNMENT  # so that the array begins on a cache line
-        self._whole = memory.empty(size + 2 * guard + shift, dtype)
-        self._whole.fill(SENTINEL)
-        inside = np.zeros(self._whole.size, bool)
-        self.array, owned = (
-            _strided(whole[guard + shift :][:size], shape, gap, fortran) for whole in (self._whole, inside)
-        )
-        owned[...] = True
-        self._outside = ~inside
+        whole = memory.empty(size + 2 * guard + shift, dtype)
+        whole.fill(SENTINEL)
+        start = guard + shift
+        inside = whole[start : start + size]
+        self.array = _strided(inside, shape, gap, fortran)
+        self._guards = [whole[:start], inside.reshape(-1, 1 + gap)[:, 1:], whole[start + size :]]
 
     def intact(self) -> bool:
         """Whether nothing was written beside the array."""
-        return bool(np.all(self._whole[self._outside] == self._whole.dtype.type(SENTINEL)))
+        return all(bool(np.all(guard == guard.dtype.type(SENTINEL))) for guard in self._guards)
 
 
 def _strided(flat: np.ndarray, shape: tuple[int, ...], gap: int, fortran: bool) -> np.ndarray:
