@@ -6,12 +6,13 @@ only where they are timed: otherwise tests/kernels/test_conformance.py, of the s
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import pytest
 
 import kernels
+from kernels.accuracy import Call
 from twinkernels.bench.errors import accuracy
 
 from .suite import cases, common
@@ -19,6 +20,11 @@ from .suite import cases, common
 BENCH = [(case.id, dtype) for case in cases.select(tag="bench") for dtype in ("float32",)]
 BENCH += [(f"{kernel}/cnn-bn-conv2-b128", "float64") for kernel in ("conv2d", "conv2d_backward")]
 BENCH += [(f"{kernel}/mlp-512-hidden-b128", "float64") for kernel in ("linear", "linear_backward")]
+
+
+@lru_cache(1)  # a case's backends come one after the other, and those of a real layer are large
+def recorded(case_id: str, dtype: str) -> Call:
+    return common.record(cases.get(case_id), dtype)
 
 
 @cache
@@ -34,7 +40,7 @@ def limits(dtype: str) -> Any:
 def test_kernel(benchmark: Any, case_id: str, dtype: str, backend: str) -> None:
     benchmark.group = f"{case_id} {dtype}"
     case, k = cases.get(case_id), kernels.get(backend)
-    call = common.record(case, dtype)
+    call = recorded(case_id, dtype)
     if benchmark.enabled or dtype == "float64":
         found = accuracy(call, k, kernels.get("numpy"))
         assert found.share <= 1.0, f"{case_id} on {backend}: {found}"

@@ -288,9 +288,9 @@ def test_six_gigabytes_in_less_than_one(tmp_path: Path) -> None:
         "--backend",
         "numpy",
         "--iterations",
-        "200",
+        "50",
         "--threads",
-        "2",
+        "1",
         "--data",
         str(tmp_path),
     ]

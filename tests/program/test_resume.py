@@ -495,6 +495,14 @@ def begun(folder: Path, out: Path, step: int) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of `OPTIONS` that nothing befell."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    runs.run("mlp-512", folder, backend="numpy", epochs=4, seed=5, batch_size=32, out=out)
+    return out
+
+
 def kept(run: Path) -> tuple[bytes, bytes, list[dict[str, Any]]]:
     history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     for epoch in history:
@@ -519,17 +527,16 @@ def test_the_command_resumes_and_says_so(run: Any, folder: Path, tmp_path: Path)
     assert again == [f"{tmp_path / 'a'} has ended, nothing to resume", loss, f"kept in {tmp_path / 'a'}", whole[-1]]
 
 
-def test_a_run_without_a_checkpoint_starts_over(run: Any, folder: Path, tmp_path: Path) -> None:
-    run("train", *OPTIONS, "--data", folder, "--out", tmp_path / "whole")
+def test_a_run_without_a_checkpoint_starts_over(run: Any, folder: Path, whole: Path, tmp_path: Path) -> None:
     begun(folder, tmp_path / "a", 3)
     assert not (tmp_path / "a" / "checkpoints").exists()
     (tmp_path / "a" / ".history.jsonl.0123abcd.part").write_bytes(b"half")
     assert run("train", "--resume", tmp_path / "a")[0] == 0
-    assert kept(tmp_path / "a") == kept(tmp_path / "whole")
+    assert kept(tmp_path / "a") == kept(whole)
     assert list(tmp_path.rglob("*.part")) == []
 
 
-def test_a_run_that_had_not_begun_starts_by_its_recipe(run: Any, folder: Path, tmp_path: Path) -> None:
+def test_a_run_that_had_not_begun_starts_by_its_recipe(run: Any, folder: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "a"
     out.mkdir()
     (out / ".config.json.0123abcd.part").write_bytes(b"{")
@@ -537,8 +544,7 @@ def test_a_run_that_had_not_begun_starts_by_its_recipe(run: Any, folder: Path, t
     assert (status, len(err)) == (2, 1)
     assert "the run had not begun; expected its recipe" in err[0]
     assert run("train", *OPTIONS, "--data", folder, "--resume", out)[0] == 0
-    run("train", *OPTIONS, "--data", folder, "--out", tmp_path / "whole")
-    assert kept(out) == kept(tmp_path / "whole")
+    assert kept(out) == kept(whole)
 
 
 def test_equal_options_may_be_repeated(run: Any, folder: Path, tmp_path: Path) -> None:
@@ -713,8 +719,7 @@ def test_a_resumed_run_has_the_threads_that_it_began_with_and_the_process_its_ow
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no limit of a file's size")
-def test_a_disk_that_fills_up_ends_the_run_with_one_line(run: Any, folder: Path, tmp_path: Path) -> None:
-    run("train", *OPTIONS, "--data", folder, "--out", tmp_path / "whole")
+def test_a_disk_that_fills_up_ends_the_run_with_one_line(run: Any, folder: Path, whole: Path, tmp_path: Path) -> None:
     out = begun(folder, tmp_path / "a", 25)
     before = {path: path.read_bytes() for path in (out / "checkpoints").iterdir()}
     program = (
@@ -726,7 +731,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_one_line(run: Any, folder: Path,
     assert done.stderr == f"twinkernels: {out}/checkpoints/step-00000030.safetensors: {os.strerror(errno.EFBIG)}\n"
     assert {path: path.read_bytes() for path in (out / "checkpoints").iterdir()} == before
     assert run("train", "--resume", out)[0] == 0
-    assert kept(out) == kept(tmp_path / "whole")
+    assert kept(out) == kept(whole)
 
 
 def test_numbers_that_are_not_finite_end_with_status_2_and_one_line(
@@ -762,8 +767,7 @@ class During(Callback):
 
 @pytest.mark.parametrize("resumed", [False, True], ids=["new", "resumed"])
 @pytest.mark.parametrize("keep", ["--out", "--resume"])
-def test_a_run_has_one_owner(run: Any, folder: Path, tmp_path: Path, keep: str, resumed: bool) -> None:
-    runs.run("mlp-512", folder, backend="numpy", epochs=4, seed=5, batch_size=32, out=tmp_path / "whole")
+def test_a_run_has_one_owner(run: Any, folder: Path, whole: Path, tmp_path: Path, keep: str, resumed: bool) -> None:
     out = tmp_path / "a"
     other = During(2, lambda: run("train", *OPTIONS, "--data", folder, keep, out))
     if resumed:
@@ -772,7 +776,7 @@ def test_a_run_has_one_owner(run: Any, folder: Path, tmp_path: Path, keep: str, 
     else:
         runs.run("mlp-512", folder, backend="numpy", epochs=4, seed=5, batch_size=32, out=out, callbacks=[other])
     assert other.done == (2, [], [f"twinkernels: {out}: process {os.getpid()} trains in this folder"])
-    assert kept(out) == kept(tmp_path / "whole")
+    assert kept(out) == kept(whole)
     assert not (out / ".lock").exists()
 
 

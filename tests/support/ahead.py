@@ -1,4 +1,4 @@
-"""The kernels that most tests call, compiled before the first test begins."""
+"""The kernels that most tests call, compiled before the first test begins; run as a program it does no more."""
 
 from __future__ import annotations
 
@@ -25,3 +25,7 @@ def compile_what_the_suite_calls() -> None:
     needed = itertools.product(CASES, DTYPES)
     compile_ahead((case.id, dtype) for case, dtype in needed if dtype == "float32" or "bench" not in case.tags)
     compile_recipes(RECIPES.values(), DTYPES)
+
+
+if __name__ == "__main__":
+    compile_what_the_suite_calls()
