@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import sys
 from collections.abc import Iterator, Sequence
@@ -791,10 +792,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(status)
 
 
+@functools.cache
+def _command() -> Any:
+    """All commands with their options, which typer takes 50 ms to read from their signatures."""
+    return typer.main.get_command(app)
+
+
 def _outcome(arguments: Sequence[str]) -> tuple[int, str]:
     """Run the command; its status, and what is to be said of it."""
     try:
-        command = typer.main.get_command(app)
+        command = _command()
         # Not by its own `main`, which knows no status but 1 for a broken pipe, and none of our messages for Ctrl-C.
         with command.make_context("twinkernels", list(arguments)) as context:
             command.invoke(context)
