@@ -37,6 +37,9 @@ def main() -> NoReturn:
     except KeyboardInterrupt:  # another, while the first was answered
         os._exit(130)
     finally:
+        import gc
+
+        gc.freeze()  # nothing of Numba's is garbage; to look for some takes Python's end a third of a second
         if heard:
             _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # all is said, and Python's own end would leave a trace
 
