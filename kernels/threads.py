@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from . import shapes
 
@@ -79,11 +82,25 @@ def set_threads(n: int) -> None:
     if shapes.integer("set_threads", "n", n, 1) > MOST_THREADS:
         raise ValueError(f"set_threads: n is {n}, expected at most {MOST_THREADS}")
     _requested = int(n)
-    import threadpoolctl
-
-    threadpoolctl.threadpool_limits(limits=_requested, user_api="blas")
+    blas().limit(limits=_requested)
     for listener in _listeners:
         listener(_requested)
+
+
+def blas() -> Any:
+    """The BLAS libraries of this process, as threadpoolctl's controller of them.
+
+    Looked for anew once a module has been imported, which may have brought one: threadpoolctl asks the system's loader
+    for every library that there is, half a millisecond and, in a process of many libraries, several.
+    """
+    return _blas(len(sys.modules), next(reversed(sys.modules)))
+
+
+@functools.lru_cache(1)
+def _blas(modules: int, newest: str) -> Any:
+    import threadpoolctl
+
+    return threadpoolctl.ThreadpoolController().select(user_api="blas")
 
 
 def on_change(listener: Listener) -> Listener:

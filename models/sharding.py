@@ -8,14 +8,14 @@ statistics take the shards in a row: one process and many come to the same bits.
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from kernels.interface import Program
+from kernels.threads import blas
 
 from . import nonfinite
 from .communicator import Communicator, Sum, blocks, complete, total
@@ -477,12 +477,5 @@ def copied(inputs: Mapping[str, np.ndarray]) -> Fill:
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[None]:
     """NumPy's products on one thread of the BLAS, whose sums depend on how many there are."""
-    with _controller().limit(limits=1, user_api="blas"):
+    with blas().limit(limits=1):
         yield
-
-
-@functools.cache
-def _controller() -> Any:
-    import threadpoolctl
-
-    return threadpoolctl.ThreadpoolController()
