@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.suite.cases import Case, get
+import kernels
+from benchmarks.suite.cases import Case, get, select
 from kernels import Kernels
 from kernels.interface import roles
 
 from ..support.conformance import MODULES
-from .test_conformance import truth32, within_its_budget
+from ..support.every import every
+from . import test_conformance as conformance
 
 NUMPY = MODULES["numpy"]
 Arguments = dict[str, Any]
@@ -39,7 +41,7 @@ def mutant(
 
 
 def check(k: Kernels, case: Case) -> None:
-    within_its_budget(k, case, *truth32(case))
+    conformance.within_its_budget(k, case, *conformance.truth32(case))
 
 
 def drops_the_bias(a: Arguments, correct: Any) -> None:
@@ -292,3 +294,30 @@ def test_every_mistake_is_found(mistake: Callable[..., Any], id: str, scratch: i
 def test_without_a_mistake_nothing_is_found(id: str) -> None:
     case = get(id)
     check(mutant(case.kernel, lambda arguments, correct: correct(arguments)), case)
+
+
+def test_a_kernels_test_names_each_case_that_fails_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conformance, "TWINS", [kernels.get("numpy"), mutant("relu", swallows_nan)])
+    with pytest.raises(BaseExceptionGroup) as caught:
+        conformance.test_float32_stays_within_its_budget("relu")
+    count = len(select("relu"))
+    assert caught.value.message == f"1 of {count} cases: relu/nan"
+    (case,) = caught.value.exceptions
+    assert isinstance(case, BaseExceptionGroup)
+    assert case.message == "1 of 2 cases: mutant"
+
+
+def test_what_pytest_fails_counts_and_no_case_is_a_failure() -> None:
+    seen = []
+
+    def check(name: str, number: int) -> None:
+        seen.append(number)
+        if name == "a":
+            pytest.fail("wrong")
+        assert name != "c"
+
+    with pytest.raises(BaseExceptionGroup, match="2 of 3 cases: a, 1; c, 3"):
+        every([("a", 1), ("b", 2), ("c", 3)], check)
+    assert seen == [1, 2, 3]
+    with pytest.raises(AssertionError, match="no case"):
+        every([], check)
