@@ -34,7 +34,7 @@ def kept(notebook: Any) -> Any:
     if not folder:
         return None
     jupyter_cache = pytest.importorskip("jupyter_cache", reason="executed notebooks are kept by the extra docs")
-    for sources in Path(folder).iterdir():  # one for the sources that there were
+    for sources in Path(folder).glob("*"):  # one for the sources that there were
         cache = jupyter_cache.get_cache(sources)
         try:
             return cache.get_cache_bundle(cache.match_cache_notebook(notebook).pk).nb
