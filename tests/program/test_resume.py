@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -695,6 +695,15 @@ def test_a_run_with_data_of_its_own_is_resumed_with_it(tmp_path: Path) -> None:
     assert (ended.test, ended.history.loss) == (whole.test, whole.history.loss)
 
 
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Those that the other tests' runs record."""
+    before = kernels.get_threads()
+    yield
+    kernels.set_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
 def test_a_resumed_run_has_the_threads_that_it_began_with_and_the_process_its_own(folder: Path, tmp_path: Path) -> None:
     out = begun(folder, tmp_path / "a", 25)
     seen: list[int] = []
