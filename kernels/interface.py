@@ -1155,6 +1155,9 @@ class Scalar:
 class Program(Protocol):
     """A sequence of calls that runs as one."""
 
+    def compile(self) -> None:
+        """Prepare to run, if that takes long: what several programs need is prepared sooner for their sum."""
+
     def run(self, rounds: int, scalars: Mapping[str, Sequence[float] | np.ndarray]) -> None:
         """All calls, `rounds` times over. Scalars have a value a round, by name."""
 

@@ -32,6 +32,9 @@ class Calls:
     def __add__(self, other: Calls) -> Calls:
         return Calls([*self._calls, *other._calls])
 
+    def compile(self) -> None:
+        """Nothing."""
+
     def run(self, rounds: int, scalars: Mapping[str, Sequence[float] | np.ndarray]) -> None:
         """All calls, `rounds` times over. Scalars have a value a round, by name."""
         for i in range(rounds):
@@ -309,6 +312,8 @@ class Executor:
             computing, updating = map(self.program, parts)
             if not self.compiled:
                 computing, updating = map(Calls, parts)
+            else:
+                (self._constants + computing + updating).compile()
             self._bounds[n] = _Bound(
                 computing,
                 updating,

@@ -156,7 +156,7 @@ def power_block(operation: int, a: Flat, b: Flat, block: Operands, y: Flat) -> N
     spread(b, block.lines, block.columns, block.b, block.b_line, block.b_column, exponents)
     if elementary.single(a[0]):
         magnify(bases, exponents, less, sizes)
-        exponentiate(sizes)
+        exponentiate(flat(sizes), sizes.size)
         as_ieee(bases, exponents, less, sizes)
     else:
         c_powers(bases, exponents, less, sizes)

@@ -14,6 +14,7 @@ from ..shapes import ChannelDims
 from .compiler.jit import inline, kernel, prange, serial
 from .tiles.chunks import CHUNK, block_rows, chunk, chunks, rows, run
 from .tiles.elementary import exp, sigmoid, softplus
+from .tiles.tile import flat
 
 __all__ = [
     "binary_cross_entropy",
@@ -52,11 +53,10 @@ def shift(x, y):
 
 
 @serial
-def exponentiate(x):
-    """x = eˣ, in place."""
-    xs = x.reshape(-1)
-    for i in range(xs.size):
-        xs[i] = exp(xs[i])
+def exponentiate(memory, count):
+    """x = eˣ, in place, for so many elements."""
+    for i in range(count):
+        memory[i] = exp(memory[i])
 
 
 @inline
@@ -75,7 +75,7 @@ def _softmax(x, y):
         first, last = b * rows, (b + 1) * rows
         ys = y[first:last]
         shift(x[first:last], ys)
-        exponentiate(ys)
+        exponentiate(flat(ys), ys.size)
         for row in range(ys.shape[0]):
             scale = x.dtype.type(1) / total(ys[row])
             for i in range(channels):
@@ -168,7 +168,7 @@ def _softmax_cross_entropy(logits, labels, smoothing, scratch, loss, dlogits):
             losses[row] = -hit * grads[row, at]
             if smoothing > 0:  # 0 times a logit of −inf would be NaN
                 losses[row] -= miss * total(grads[row])
-        exponentiate(grads)
+        exponentiate(flat(grads), grads.size)
         for row in range(grads.shape[0]):
             sum_ = total(grads[row])
             losses[row] += real(math.log(sum_))
@@ -277,7 +277,7 @@ def _weighted_cross_entropy(logits, labels, weights, smoothing, scratch, loss, d
             losses[row] = -hit * grads[row, at]
             if smoothing > 0:
                 losses[row] -= miss * total(grads[row])
-        exponentiate(grads)
+        exponentiate(flat(grads), grads.size)
         for row in range(grads.shape[0]):
             scale = real(share(own, row, worth))
             if scale == 0:
@@ -328,7 +328,7 @@ def _soft_cross_entropy(logits, target, weights, scratch, loss, dlogits):
                 if wanted[row, i] != 0:
                     terms += wanted[row, i] * grads[row, i]
             losses[row] = -terms
-        exponentiate(grads)
+        exponentiate(flat(grads), grads.size)
         for row in range(grads.shape[0]):
             scale = real(share(own, row, worth))
             if scale == 0:

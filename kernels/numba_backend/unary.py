@@ -66,7 +66,7 @@ def raise_to(x, start, stop, exponent, y):
     n = stop - start
     sizes = np.empty(n, np.float64)
     magnify(x, start, exponent, sizes)
-    exponentiate(sizes)
+    exponentiate(flat(sizes), n)
     if exponent == 0:
         for i in range(n):
             y[start + i] = real(1)

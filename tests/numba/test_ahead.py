@@ -181,7 +181,7 @@ linked.run(1, {})
 print(sorted(shared), np.array_equal(y, np.maximum(x, 0)))
 """,
     )
-    assert lines == ["['leaky_relu', 'relu', 'relu_backward'] True"]
+    assert lines == ["['_run', 'leaky_relu', 'relu', 'relu_backward'] True"]
 
 
 def test_there_are_as_many_processes_as_threads_up_to_four(tmp_path: Path) -> None:
@@ -305,6 +305,14 @@ class TestQueue:
 
     def test_the_longest_row_comes_first(self) -> None:
         assert list(self.queue()) == ["a", "b", "e", "c", "d"]
+
+    def test_who_has_a_jobs_pieces_gets_it(self) -> None:
+        from kernels.numba_backend.compiler import ahead
+
+        pieces = {"a": {"x": 9}, "b": {"y": 8}, "c": {"y": 7}, "d": {"x": 6}}
+        queue = ahead._Queue({job: set() for job in pieces}, pieces.__getitem__)
+        one, other = iter(queue), iter(queue)
+        assert [next(one), next(other), next(one), next(other)] == ["a", "b", "d", "c"]
 
     def test_nobody_gets_a_job_before_what_it_needs_is_done(self) -> None:
         queue = self.queue()

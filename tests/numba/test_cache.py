@@ -21,7 +21,7 @@ import numpy as np
 import kernels
 
 x = np.linspace(-2, 2, 40_000, dtype=np.float32).reshape(200, 200)
-more = {{"meannorm_inference": [x[0], x[1]]}}
+more = {{"meannorm_inference": [x[0], x[1]], "power": [3.0]}}
 right = []
 for name in {kernels}:
     expected, got = (getattr(kernels.get(backend), name)(x, *more.get(name, [])) for backend in kernels.names())
@@ -69,6 +69,14 @@ def test_cold_then_warm_where_the_variable_says(tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
     assert run(LINKED, NUMBA_CACHE_DIR=cache) == WARM
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*")} == before
+
+
+def test_a_warm_start_loads_nothing_that_only_compiling_needs(tmp_path: Path) -> None:
+    program = _program("meannorm_inference", "power")  # linked with others, and one that asks for memory
+    asked = "import sys; print('numba.np.linalg' in sys.modules)"
+    run(program, NUMBA_CACHE_DIR=tmp_path)
+    *warm, loaded = Process(program + asked, NUMBA_CACHE_DIR=tmp_path).result()[0]
+    assert (warm, loaded) == (WARM, "False")
 
 
 def test_a_kernel_compiled_by_a_call_serves_recorded_programs_too(tmp_path: Path) -> None:

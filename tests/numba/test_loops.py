@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import FunctionType
 
 import numpy as np
 import pytest
 
 from kernels.numba_backend.compiler import loops
 from kernels.numba_backend.compiler.jit import DISABLED, inline, kernel, prange
+from kernels.numba_backend.tiles.tile import flat, given, lanes
 
 from ..support.processes import Process
 
@@ -120,3 +122,42 @@ def test_what_is_handed_to_a_loop() -> None:
 
     loops.rewritten(source, part)
     assert handed == [("two_levels_loop0", ("y", "factor", "half"), False)]
+
+
+@inline
+def sink(memory: object) -> None:
+    """Takes anything."""
+
+
+@kernel
+def memories(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> None:
+    for i in prange(x.size):
+        sink(flat(x))
+        sink(flat(y))
+        sink(flat(z))
+        y[i] = lanes(x)
+
+
+def test_an_array_whose_memory_alone_is_read_is_handed_on_as_that() -> None:
+    sources: list[str] = []
+
+    def part(loop: FunctionType, disjoint: bool) -> FunctionType:
+        sources.append(" ".join(name for name in loop.__code__.co_names if name in ("flat", "lanes")))
+        return loop
+
+    rewritten = loops.rewritten(memories.__wrapped__, part)
+    assert sources == ["flat lanes"]  # one left, for y, which is written to
+    assert "flat__" in rewritten.__code__.co_names
+
+
+@kernel
+def kept(x: np.ndarray, found: np.ndarray) -> None:
+    for i in prange(found.size):
+        found[i] = given(flat(x))
+
+
+@pytest.mark.parametrize("n", [0, 3])
+def test_memory_handed_on_is_that_of_the_array(n: int) -> None:
+    found = np.full(1, -1)
+    kept(np.arange(float(n)), found)
+    assert found[0] == (n > 0)

@@ -20,7 +20,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from numba import types
@@ -65,6 +65,10 @@ class _Job(NamedTuple):
         """The `separate` functions that have to be there first."""
         found = jit.needs(self.dispatcher.py_func, self.types)
         return [_Job(module, name, declared) for module, name, declared in found]
+
+    def pieces(self) -> dict[Any, int]:
+        """What is compiled for it, and how much that is; other jobs may share some."""
+        return jit.pieces(self.dispatcher.py_func)
 
     def do(self) -> None:
         self.dispatcher.compile(self.types)
@@ -162,19 +166,26 @@ def _can_start() -> bool:
 class _Queue:
     """Jobs to be taken by several threads, each when those that it needs are done."""
 
-    def __init__(self, jobs: dict[_Job, set[_Job]]) -> None:
-        """`jobs`: each with those that it needs, which come before it."""
-        rank = dict.fromkeys(jobs, 0)  # how many wait in a row for a job: the longest row first
+    def __init__(
+        self, jobs: dict[_Job, set[_Job]], pieces: Callable[[_Job], Mapping[Any, int]] = lambda job: {}
+    ) -> None:
+        """`jobs`: each with those that it needs, which come before it. `pieces`: how much there is of what a job
+        consists of; who has met a piece in one job has it for all."""
+        self._waiting = dict(jobs)
+        self._pieces = {job: pieces(job) for job in jobs}
+        size = {job: 1 + sum(of.values()) for job, of in self._pieces.items()}
+        self._path = dict(size)  # how much waits in a row for a job, and the job itself
         for job, needed in reversed(jobs.items()):
             for need in needed:
-                rank[need] = max(rank[need], rank[job] + 1)
-        self._waiting = {job: jobs[job] for job in sorted(jobs, key=rank.__getitem__, reverse=True)}
+                self._path[need] = max(self._path[need], size[need] + self._path[job])
+        self._met: set[Any] = set()
         self._change = threading.Condition()
         self._done, self._total = 0, len(jobs)
 
     def __iter__(self) -> Iterator[_Job]:
         """One job after the other; it counts as done when the next is asked for, or the loop is left."""
-        while (job := self._take()) is not None:
+        mine: set[Any] = set()
+        while (job := self._take(mine)) is not None:
             try:
                 yield job
             finally:
@@ -184,14 +195,24 @@ class _Queue:
                     self._done += 1
                     self._change.notify_all()
 
-    def _take(self) -> _Job | None:
+    def _take(self, mine: set[Any]) -> _Job | None:
+        """The job that most waits for, where it is not for somebody else, who has its pieces."""
+
+        def worth(job: _Job) -> int:
+            theirs = self._met - mine
+            shared = ((piece in mine) - (piece in theirs) for piece in self._pieces[job])
+            return self._path[job] + sum(s * n for s, n in zip(shared, self._pieces[job].values(), strict=True))
+
         with self._change:
             while self._waiting:
-                for job, needed in self._waiting.items():
-                    if not needed:
-                        del self._waiting[job]
-                        tell(str(job), self._done, self._total)
-                        return job
+                ready = [job for job, needed in self._waiting.items() if not needed]
+                if ready:
+                    job = max(ready, key=worth)
+                    del self._waiting[job]
+                    mine.update(self._pieces[job])
+                    self._met.update(self._pieces[job])
+                    tell(str(job), self._done, self._total)
+                    return job
                 self._change.wait()
             return None
 
@@ -204,7 +225,7 @@ class _Queue:
 
 def _share_out(jobs: dict[_Job, set[_Job]], helpers: int) -> None:
     """Do the jobs here and in so many other processes."""
-    waiting = _Queue(jobs)
+    waiting = _Queue(jobs, _Job.pieces)
     with contextlib.ExitStack() as started:
         with contextlib.suppress(OSError):  # fewer, where the system gives no more
             for _ in range(helpers):
@@ -217,7 +238,9 @@ def _share_out(jobs: dict[_Job, set[_Job]], helpers: int) -> None:
 @contextlib.contextmanager
 def _helper(jobs: _Queue) -> Iterator[None]:
     """Another process at work on the jobs; at the end its last job is waited for, unless that is an exception."""
-    program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import _serve; _serve()"
+    # SciPy, if it is there, is what Numba asks for BLAS: a quarter of the time until the first job is begun.
+    settings = f"sys.path[:] = {sys.path!r}; sys.modules['scipy'] = None"
+    program = f"import sys; {settings}; from {__name__} import _serve; _serve()"
     environment = os.environ | {"NUMBA_CACHE_DIR": str(cache_directory().parent)}
     pipe = subprocess.PIPE
     process = subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, env=environment, text=True)

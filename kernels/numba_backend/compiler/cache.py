@@ -27,6 +27,7 @@ import platformdirs
 from numba import types
 from numba.core import caching
 from numba.core.registry import cpu_target
+from numba.core.runtime import _nrt_python
 
 from ..tiles.tile import VECTOR_BYTES
 
@@ -143,6 +144,16 @@ def _check(path: str) -> None:
         raise ValueError(f"{path} is damaged")
 
 
+@functools.cache
+def _bring_runtime() -> None:
+    """Have what kept code calls of Numba's runtime found by name.
+
+    Numba brings that along with all that it can compile, to load which takes longer than a network's kernels.
+    """
+    for name, address in _nrt_python.c_helpers.items():
+        llvm.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
+
+
 class _PackLocator(_Locator):
     def get_cache_path(self) -> str:
         return str(_pack())
@@ -202,9 +213,10 @@ class Cache(caching.FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         self._link(getattr(sig, "args", sig))
-        for load in (self._pack.load_overload if self._pack else None, super().load_overload):
+        _bring_runtime()
+        for cache in (self._pack, self):
             with contextlib.suppress(Exception):  # a torn file, or one of a numba that pickles otherwise
-                if load and (found := load(sig, target_context)) is not None:
+                if cache is not None and (found := cache._load_overload(sig, target_context)) is not None:
                     return found
         return None
 

@@ -6,13 +6,14 @@ optimised again with every kernel that calls it, and ``@separate`` compiles a la
 With NUMBA_DISABLE_JIT=1 all of them leave plain Python behind.
 
 Flags. ``fastmath`` allows reordering and fusing but keeps NaN and Inf meaningful; ``error_model="numpy"`` drops
-the checks for division by zero. Which of Numba's passes run, `library` says; what becomes of ``prange``, `loops`.
+the checks for division by zero. Which of Numba's passes run, `passes` says; what becomes of ``prange``, `loops`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dis
+import functools
 import gc
 import inspect
 import operator
@@ -34,7 +35,7 @@ from numba.extending import lower_builtin, type_callable
 from ...compiling import watched
 from ...interface import Scalar
 from .cache import DIRECTORY, Cache
-from .library import DisjointPart, Part, Whole
+from .library import DisjointPart, Linked, Part, Whole
 from .loops import THREADS, bring_symbols, has_loops, rewritten, with_threads
 from .threads import DISABLED, forked, turn, use_threads
 
@@ -51,6 +52,7 @@ __all__ = [
     "kernel",
     "needs",
     "noting",
+    "pieces",
     "prange",
     "recording",
     "separate",
@@ -144,7 +146,7 @@ class _Separate:
     def __init__(self, function: FunctionType, strict: bool) -> None:
         self.name = f"{function.__module__}.{function.__qualname__}"
         self.signature = inspect.signature(function, eval_str=True)
-        options = {**(_STRICT if strict else FLAGS), "pipeline_class": Whole}
+        options = {**(_STRICT if strict else FLAGS), "pipeline_class": Linked}
         self.takes_threads = has_loops(function)
         if self.takes_threads:
             function.takes_threads = True  # type: ignore[attr-defined]
@@ -248,16 +250,38 @@ def needs(function: FunctionType, arguments: ArgumentTypes) -> Iterator[tuple[st
         yield needed.__module__, needed.__qualname__, _separate[needed].declared(_dtype(arguments))
 
 
-def _called(function: FunctionType) -> set[FunctionType]:
+@functools.cache
+def _called(function: FunctionType) -> frozenset[FunctionType]:
     """The `separate` functions that a function calls, itself or through its helpers."""
-    found = set()
-    # co_names would hold the attributes as well: `exp` of `elementary.exp`, which may be another function here.
-    for name in {step.argval for step in dis.get_instructions(function) if step.opname == "LOAD_GLOBAL"}:
-        value = function.__globals__.get(name)
-        value = getattr(value, "__wrapped__", getattr(value, "py_func", value))
-        if isinstance(value, FunctionType):
-            found |= {value} if value in _separate else _called(value)
+    found: set[FunctionType] = set()
+    for value in _names(function):
+        found |= {value} if value in _separate else _called(value)
+    return frozenset(found)
+
+
+def pieces(function: FunctionType) -> dict[FunctionType, int]:
+    """What is compiled with a function: itself and its helpers, with a measure of how much that is of each."""
+    found: dict[FunctionType, int] = {}
+    left = [function]
+    while left:
+        piece = left.pop()
+        if piece not in found and (piece is function or piece not in _separate):
+            found[piece] = len(piece.__code__.co_code)
+            left += _names(piece)
     return found
+
+
+@functools.cache
+def _names(function: FunctionType) -> tuple[FunctionType, ...]:
+    """The helpers and `separate` functions that a function names."""
+    # co_names would hold the attributes as well: `exp` of `elementary.exp`, which may be another function here.
+    names = {step.argval for step in dis.get_instructions(function) if step.opname == "LOAD_GLOBAL"}
+    found = []
+    for value in (function.__globals__.get(name) for name in sorted(names)):
+        plain = value.py_func if isinstance(value, CPUDispatcher) else value
+        if isinstance(plain, FunctionType) and (plain is not value or plain in _separate):
+            found.append(plain)
+    return tuple(found)
 
 
 def _provide_called(function: FunctionType, arguments: ArgumentTypes) -> None:

@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import llvmlite.binding as llvm
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase
-from numba.core.compiler_machinery import CompilerPass, PassManager
-from numba.core.postproc import PostProcessor
-from numba.core.typed_passes import (
-    AnnotateTypes,
-    IRLegalization,
-    NativeLowering,
-    NoPythonBackend,
-    NopythonTypeInference,
-    PreLowerStripPhis,
-)
-from numba.core.untyped_passes import (
-    DeadBranchPrune,
-    FixupArgs,
-    GenericRewrites,
-    IRProcessing,
-    ReconstructSSA,
-    RewriteSemanticConstants,
-    TranslateByteCode,
-)
 
-__all__ = ["DisjointPart", "Part", "Whole"]
+from .passes import passes
+
+__all__ = ["DisjointPart", "Linked", "Part", "Straight", "Whole"]
 
 _SHARED = (llvm.Linkage.linkonce_odr, llvm.Linkage.weak_odr)
+
+
+def _simplify(module: Any, codegen: Any) -> None:
+    """Numba's simplification function by function, without those that are only declared: half of them."""
+    module.data_layout = codegen._data_layout
+    for function in module.functions:
+        if not function.is_declaration:
+            simplification, builder = codegen._function_pass_manager()
+            simplification.run(function, builder)
+
+
+def _with_theirs(libraries: Iterable[Any]) -> list[Any]:
+    """Libraries and those that they are linked with, each once and after all that call it: of what nobody has called
+    yet the linker takes nothing."""
+    found: dict[Any, None] = {}
+
+    def add(library: Any) -> None:
+        if library not in found:
+            if isinstance(library, _PartLibrary):
+                for each in reversed(library._linking_libraries):
+                    add(each)
+            found[library] = None
+
+    for library in reversed(list(libraries)):
+        add(library)
+    return list(reversed(found))
 
 
 class _WholeLibrary(JITCodeLibrary):
@@ -40,23 +50,54 @@ class _WholeLibrary(JITCodeLibrary):
     with another product of a sum in a multiply-add.
     """
 
+    def _optimize_functions(self, module: Any) -> None:
+        _simplify(module, self._codegen)
+
+    def finalize(self) -> None:
+        """Numba's, linked with all that what this calls is linked with."""
+        self._linking_libraries: list[Any] = _with_theirs(self._linking_libraries)
+        super().finalize()
+
     def _optimize_final_module(self) -> None:
         super()._optimize_final_module()
         for function in self._final_module.functions:  # not sooner: a private function would be inlined otherwise
             if not function.is_declaration and function.linkage in _SHARED:
                 function.linkage = llvm.Linkage.internal
 
+    def serialize_using_object_code(self) -> tuple[str, str, tuple[bytes, bytes]]:
+        """Machine code, and in place of what it was made of, which nothing is linked with, no more than the names in
+        it: to read the rest took half of a warm start's time on kernels."""
+        names = [f.name for f in self.get_defined_functions() if f.linkage != llvm.Linkage.internal]
+        stubs = llvm.parse_assembly("\n".join(f'define void @"{name}"() {{ ret void }}' for name in names))
+        return self.name, "object", (self._get_compiled_object(), stubs.as_bitcode())
+
+
+class Straight(JITCodeLibrary):
+    """Code without anything to optimise, such as loads and a call."""
+
+    def _optimize_functions(self, module: Any) -> None:
+        """Nothing."""
+
+    def _optimize_final_module(self) -> None:
+        """Nothing."""
+
 
 class _PartLibrary(JITCodeLibrary):
     """Code to be linked with, never run where it is: simplified function by function, as without that loops over
     exponentials become no vectors, but not optimised as a whole and not turned into machine code, as Numba would."""
 
-    def _optimize_final_module(self) -> None:
-        """Nothing."""
+    def _optimize_functions(self, module: Any) -> None:
+        _simplify(module, self._codegen)
 
-    def _finalize_final_module(self) -> None:
-        self._finalize_dynamic_globals()
+    def finalize(self) -> None:
+        """Nothing: whoever is linked with this is linked with what it calls."""
         self._finalized = True
+
+    def _get_module_for_linking(self) -> Any:
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.linkage == llvm.Linkage.external:
+                function.linkage = llvm.Linkage.linkonce_odr
+        return self._final_module
 
     def get_pointer_to_function(self, name: str) -> int:
         """No address."""
@@ -71,47 +112,32 @@ class _PartLibrary(JITCodeLibrary):
         """Nothing."""
 
 
-_PASSES: tuple[type[CompilerPass], ...] = (
-    *(TranslateByteCode, FixupArgs, IRProcessing, RewriteSemanticConstants, DeadBranchPrune, GenericRewrites),
-    *(ReconstructSSA, NopythonTypeInference, PreLowerStripPhis, IRLegalization, AnnotateTypes),
-    *(NativeLowering, NoPythonBackend),
-)
-"""Of Numba's some 25, those that our functions need: no closures, no generators, no array expressions."""
-
-
-class _Passes(PassManager):
-    def _runPass(self, index: int, compiler_pass: Any, state: Any) -> None:
-        """Without the checks of the passes themselves, which take as long as most of them."""
-        compiler_pass.analysis = self._analysis
-        if compiler_pass.run_pass(state) and isinstance(compiler_pass, ReconstructSSA):
-            PostProcessor(state.func_ir).run()
-
-
 class Whole(CompilerBase):
-    """What is called from Python or by address."""
+    """What is called from Python, or by address."""
 
     library: type[JITCodeLibrary] = _WholeLibrary
 
     def define_pipelines(self) -> list[Any]:
-        """Numba's hook: the passes, and before them where the code goes."""
+        """Numba's hook: the passes, and before them where the code goes. Nobody calls it from C."""
+        self.state.flags.no_cfunc_wrapper = True
         self.state.library = self.library(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
         self.state.library.enable_object_caching()
-        passes = _Passes("twinkernels")
-        for each in _PASSES:
-            passes.add_pass(each, each.__name__)
-        passes.finalize()
-        return [passes]
+        return [passes()]
 
 
-class Part(Whole):
-    """What is linked with that."""
-
-    library = _PartLibrary
+class Linked(Whole):
+    """What other code calls by name."""
 
     def define_pipelines(self) -> list[Any]:
-        """Without an entrance from Python or C."""
-        self.state.flags.no_cpython_wrapper = self.state.flags.no_cfunc_wrapper = True
+        """Without an entrance from Python."""
+        self.state.flags.no_cpython_wrapper = True
         return super().define_pipelines()
+
+
+class Part(Linked):
+    """What becomes part of other code."""
+
+    library = _PartLibrary
 
 
 class DisjointPart(Part):

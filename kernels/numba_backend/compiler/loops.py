@@ -20,9 +20,9 @@ import contextlib
 import inspect
 import os
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeGuard
 
 import numba
 from llvmlite import ir
@@ -30,6 +30,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import lower_builtin, type_callable
 from numba.np.ufunc.parallel import _launch_threads
+
+from ..tiles.tile import flat, lanes
 
 __all__ = ["THREADS", "bring_symbols", "has_loops", "rewritten", "with_threads"]
 
@@ -39,7 +41,7 @@ bring_symbols = _launch_threads
 THREADS = types.int64
 """Type of the further argument: how many threads, 0 for as many as `kernels.set_threads` says."""
 
-_THREADS, _FIRST, _END, _LAUNCH = "threads__", "first__", "end__", "launch__"
+_THREADS, _FIRST, _END, _LAUNCH, _FLAT = "threads__", "first__", "end__", "launch__", "flat__"
 
 
 def has_loops(function: FunctionType) -> bool:
@@ -93,7 +95,7 @@ def rewritten(function: FunctionType, part: Callable[[FunctionType, bool], Any])
     definition.body = [rewriter.visit(statement) for statement in definition.body]
     definition.args.args.append(ast.arg(_THREADS))
     tree.body = [*rewriter.loops, definition]
-    names: dict[str, Any] = {**function.__globals__, _LAUNCH: launch}
+    names: dict[str, Any] = {**function.__globals__, _LAUNCH: launch, _FLAT: flat}
     exec(compile(ast.fix_missing_locations(tree), function.__code__.co_filename, "exec"), names)
     for loop in rewriter.loops:
         captured = [argument.arg for argument in loop.args.args[2:]]
@@ -136,12 +138,14 @@ class _Rewriter(ast.NodeTransformer):
             node.iter = _call("range", count)
             return self.generic_visit(node)
         captured = _captured(node, self._function.__code__.co_varnames)
+        pointers = [name for name in captured if self._is_memory_alone(name, node.body)]
+        node.body = [_Pointers(self._function, pointers).visit(statement) for statement in node.body]
         self._within = True
         self.generic_visit(node)
         self._within = False
         name = f"{self._function.__name__}_loop{len(self.loops)}"
         node.iter = _call("range", ast.Name(_FIRST, ast.Load()), ast.Name(_END, ast.Load()))
-        parameters = [ast.arg(parameter) for parameter in (_FIRST, _END, *captured)]
+        parameters = [ast.arg(each) for each in (_FIRST, _END, *captured)]
         self.loops.append(
             ast.FunctionDef(
                 name,
@@ -151,15 +155,50 @@ class _Rewriter(ast.NodeTransformer):
                 **_location(node),
             )
         )
-        handed = ast.Tuple([ast.Name(each, ast.Load()) for each in captured], ast.Load())
+        arrays: list[ast.expr] = [ast.Name(each, ast.Load()) for each in captured]
+        values = [_call(_FLAT, x) if each in pointers else x for each, x in zip(captured, arrays, strict=True)]
+        handed = ast.Tuple(values, ast.Load())
         launched = _call(_LAUNCH, ast.Name(name, ast.Load()), ast.Name(_THREADS, ast.Load()), count, handed)
         return ast.copy_location(ast.Expr(launched), node)
+
+    def _is_memory_alone(self, name: str, body: list[ast.stmt]) -> bool:
+        """Whether all that a loop takes of a variable is its memory and the length of vectors: as an array it would be
+        some ten words instead of one, each handed over one by one."""
+        nodes = [node for statement in body for node in ast.walk(statement)]
+        read = [node.id for node in nodes if isinstance(node, ast.Name)].count(name)
+        memory, length = (
+            [ast.unparse(node.args[0]) for node in nodes if _calls(node, self._function, called)].count(name)
+            for called in (flat, lanes)
+        )
+        return memory > 0 and memory + length == read
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
         if isinstance(node.func, ast.Name) and _takes_threads(self._function, node.func.id):
             node.args.append(ast.Constant(1) if self._within else ast.Name(_THREADS, ast.Load()))
         return node
+
+
+class _Pointers(ast.NodeTransformer):
+    """`flat(x)` becomes x, for some names x: what the loop is handed is the memory."""
+
+    def __init__(self, function: FunctionType, names: Sequence[str]) -> None:
+        self._function, self._names = function, names
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if _calls(node, self._function, flat) and ast.unparse(node.args[0]) in self._names:
+            return node.args[0]
+        return node
+
+
+def _calls(node: ast.AST, function: FunctionType, called: Any) -> TypeGuard[ast.Call]:
+    """Whether a piece of a function is a call of this one."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and function.__globals__.get(node.func.id) is called
+    )
 
 
 def _location(node: ast.stmt) -> dict[str, Any]:

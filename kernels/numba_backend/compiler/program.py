@@ -7,7 +7,7 @@ loop, `_run`, hands them to one kernel's machine code after another.
 
 A sequence is data: nothing is compiled for it but the kernels themselves, which are the very code that a call from
 Python runs. What code takes arguments of some types out of a table, a `_bridge`, is a page of instructions, made anew
-in every process in a millisecond.
+in every process in some milliseconds.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from numba.extending import lower_builtin, type_callable
 from ...interface import Scalar
 from .ahead import compile_ahead
 from .jit import ArgumentTypes, CompiledKernel, inside, kernel, noting, recording, threads
+from .library import Straight
 from .threads import DISABLED, forked, turn
 
 _WORD = ir.IntType(64)
@@ -71,7 +72,7 @@ def _bridge(arguments: ArgumentTypes) -> int:
         if arguments not in _bridges:
             context = cpu_target.target_context
             name = f"bridge{len(_bridges)}"
-            library = context.codegen().create_library(name)
+            library = Straight(context.codegen(), name)
             module = library.create_ir_module(name)
             _write_bridge(context, module, name, arguments)
             library.add_ir_module(module)
@@ -155,7 +156,7 @@ class _Noted:
         self.kernel, self.threads = kernel, threads
         self.arguments = arguments  # kept, since the words hold no reference
         self.types = kernel.types(arguments)
-        self.bridge = _bridge(self.types)
+        self.compiled = False
         self.words: list[int] = []
         self.places: list[tuple[int, Scalar]] = []
         for type_, value in zip(self.types, arguments, strict=False):  # all but the threads
@@ -185,7 +186,8 @@ def _words(type_: types.Type, value: Any) -> list[int]:
 # --- Programs -------------------------------------------------------------------------------------------------------
 
 
-_NO_CALLS, _NO_WORDS, _NO_ROUNDS = np.empty((0, 2), np.int64), np.empty(0, np.int64), np.empty((0, 0), np.int64)
+_NOTHING = np.empty((0, 2), np.int64), np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 0), np.int64)
+"""What `_run` takes, without calls, words, places and rounds."""
 
 
 class Program:
@@ -202,11 +204,19 @@ class Program:
         ends = [*self._ends, *(len(self._noted) + end for end in other._ends)]
         return Program([*self._noted, *other._noted], ends)
 
+    def compile(self) -> None:
+        """Have all of it compiled at once, where it is not: in several processes, if that is much."""
+        missing = [noted for noted in self._noted if not noted.compiled]
+        if missing and noting() is None:
+            compile_ahead([*((noted.kernel, noted.types) for noted in missing), (_run, _run.types(_NOTHING))])
+            for noted in missing:
+                noted.compiled = True
+
     def run(self, rounds: int, scalars: Mapping[str, Sequence[float]]) -> None:
         """All calls, `rounds` times; scalars have a value a round."""
         if (calls := noting()) is not None:
             calls += [(call.kernel, call.threads, call.arguments) for call in self._noted]
-            calls.append((_run, False, (_NO_CALLS, _NO_WORDS, _NO_WORDS, _NO_ROUNDS)))
+            calls.append((_run, False, _NOTHING))
             return
         if not self._noted:
             return
@@ -238,11 +248,11 @@ class Program:
 
     def _link(self) -> None:
         """Lay the table out. A forked child has one of its own, without threads."""
-        compile_ahead((noted.kernel, noted.types) for noted in self._noted)
+        self.compile()
         table: list[int] = []
         calls, places = [], []
         for noted in self._noted:
-            calls.append((noted.bridge, len(table)))
+            calls.append((_bridge(noted.types), len(table)))
             table.append(noted.address())
             places += [(len(table) + place, scalar) for place, scalar in noted.places]
             table += [*noted.words, threads(noted.threads)]

@@ -23,6 +23,7 @@ from ...polynomials import (
     TAIL_NUMERATOR_64,
 )
 from ..compiler.jit import exact
+from .tile import reinterpret
 
 LOG2_E = 1.4426950408889634
 # log 2 in two parts; the first is so short that its product with the exponent is exact.
@@ -60,20 +61,20 @@ def _reduce(x, low):
     if single(x):
         x = real(-105) if x < real(-105) else x
         x = real(89) if x > real(89) else x
-        n = np.int32(np.float32(x * real(LOG2_E) + real(ROUND_32)).view(np.int32) - np.int32(ROUND_BITS_32))
+        n = np.int32(reinterpret(np.float32(x * real(LOG2_E) + real(ROUND_32))) - np.int32(ROUND_BITS_32))
         r = ((x - real(n) * real(LOG_2_HIGH_32)) - real(n) * real(LOG_2_LOW_32)) + low
         h = np.int32(n >> np.int32(1))
-        first = real(np.int32(np.int32(h + np.int32(127)) << np.int32(23)).view(np.float32))
-        second = real(np.int32(np.int32(n - h + np.int32(127)) << np.int32(23)).view(np.float32))
+        first = real(reinterpret(np.int32(np.int32(h + np.int32(127)) << np.int32(23))))
+        second = real(reinterpret(np.int32(np.int32(n - h + np.int32(127)) << np.int32(23))))
         return polyval(EXP_32, r) * r * r + r, first, second
     x = real(-746) if x < real(-746) else x
     x = real(710) if x > real(710) else x
-    n = np.float64(x * real(LOG2_E) + real(ROUND_64)).view(np.int64) - np.int64(ROUND_BITS_64)
+    n = reinterpret(np.float64(x * real(LOG2_E) + real(ROUND_64))) - np.int64(ROUND_BITS_64)
     # By way of int32: only AVX-512 converts vectors of int64.
     r = ((x - real(np.int32(n)) * real(LOG_2_HIGH_64)) - real(np.int32(n)) * real(LOG_2_LOW_64)) + low
     h = n >> np.int64(1)
-    first = real(np.int64((h + np.int64(1023)) << np.int64(52)).view(np.float64))
-    second = real(np.int64((n - h + np.int64(1023)) << np.int64(52)).view(np.float64))
+    first = real(reinterpret(np.int64((h + np.int64(1023)) << np.int64(52))))
+    second = real(reinterpret(np.int64((n - h + np.int64(1023)) << np.int64(52))))
     return polyval(EXP_64, r) * r * r + r, first, second
 
 
@@ -98,16 +99,16 @@ def log(x):
     real = type(x)
     if single(x):
         small = x < real(2.0**-126)
-        bits = np.float32(x * (real(NORMAL_32) if small else real(1))).view(np.int32)
+        bits = reinterpret(np.float32(x * (real(NORMAL_32) if small else real(1))))
         n = np.int32((bits - np.int32(ROOT_BITS_32)) >> np.int32(23))
-        m = real(np.int32(bits - np.int32(n << np.int32(23))).view(np.float32))
+        m = real(reinterpret(np.int32(bits - np.int32(n << np.int32(23)))))
         exponent = real(n) - (real(NORMAL_EXPONENT_32) if small else real(0))
         high, low = exponent * real(LOG_2_HIGH_32), exponent * real(LOG_2_LOW_32)
     else:
         small = x < real(2.0**-1022)
-        bits = np.float64(x * (real(NORMAL_64) if small else real(1))).view(np.int64)
+        bits = reinterpret(np.float64(x * (real(NORMAL_64) if small else real(1))))
         n = (bits - np.int64(ROOT_BITS_64)) >> np.int64(52)
-        m = real(np.int64(bits - (n << np.int64(52))).view(np.float64))
+        m = real(reinterpret(np.int64(bits - (n << np.int64(52)))))
         exponent = real(np.int32(n)) - (real(NORMAL_EXPONENT_64) if small else real(0))
         high, low = exponent * real(LOG_2_HIGH_64), exponent * real(LOG_2_LOW_64)
     # m is in [√½, √2): its logarithm is twice the area tangent of (m − 1) / (m + 1).
@@ -168,9 +169,9 @@ def normal(x):
     z = limit if abs(x) > limit else abs(x)
     # The square of z would be rounded, and far out the exponential magnifies that: square a short part exactly.
     if single(x):
-        short = real(np.int32(np.float32(z).view(np.int32) & np.int32(-4096)).view(np.float32))
+        short = real(reinterpret(np.int32(reinterpret(np.float32(z)) & np.int32(-4096))))
     else:
-        short = real(np.int64(np.float64(z).view(np.int64) & np.int64(-(1 << 27))).view(np.float64))
+        short = real(reinterpret(np.int64(reinterpret(np.float64(z)) & np.int64(-(1 << 27)))))
     q, first, second = _reduce(real(-0.5) * short * short, real(-0.5) * (z - short) * (z + short))
     e = (real(1) + q) * first * second
     if single(x):

@@ -110,7 +110,7 @@ def add_tile(shape, r, x, group, dy, nest, dw, first, columns):
 @inline
 def add_rows(count, x, dy, nest, dw, columns):
     """`add_tile` for r < count."""
-    r = 0
+    r = np.int64(0)  # a literal to begin with would have helpers compiled for it as well
     while r < count:
         left = count - r
         if dy.width == lanes(dw.memory) and left > tile_rows(FULL) and count >= tile_rows(NARROW):

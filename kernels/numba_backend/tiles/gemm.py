@@ -131,7 +131,7 @@ def rows_times_panel(count, a, b, nest, epilogue, y):
     go on from what is stored. A few rows of a narrow panel take a wide tile, whose second vector computes what nobody
     stores.
     """
-    r = 0
+    r = int64(0)  # a literal to begin with would have helpers compiled for it as well
     while r < count:
         left, done = count - r, 0 if epilogue.more else r
         if b.width == lanes(y.memory) and left > tile_rows(FULL) and left + done >= tile_rows(NARROW):
@@ -179,7 +179,7 @@ def neighbours(shape, r, a, b, outer, run, epilogue, y):
 @inline
 def rows_side_by_side(count, a, b, outer, run, epilogue, y):
     """`neighbours` for r < count, at least SHORT's number of rows."""
-    r = 0
+    r = int64(0)  # a literal to begin with would have helpers compiled for it as well
     while r < count:
         if count >= tile_rows(NARROW) and count % tile_rows(SHORT) != 0 and count - r > tile_rows(SHORT):
             r = min(r, count - tile_rows(NARROW))

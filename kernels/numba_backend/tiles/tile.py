@@ -269,6 +269,26 @@ def _(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Valu
     return builder.select(empty, ir.Constant(array.data.type, None), array.data)
 
 
+def reinterpret(number: Any) -> Any:
+    """The bits of a float as an integer of its size, or the other way round."""
+    kind = number.dtype.kind
+    return number.view(f"{'i' if kind == 'f' else 'f'}{number.itemsize}")
+
+
+_REINTERPRETED = {types.float32: types.int32, types.float64: types.int64}
+_REINTERPRETED |= {integer: real for real, integer in _REINTERPRETED.items()}
+
+
+@type_callable(reinterpret)
+def _(context: Any) -> Callable[..., types.Type]:
+    return lambda number: _REINTERPRETED[number]
+
+
+@lower_builtin(reinterpret, types.Number)
+def _(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+    return builder.bitcast(args[0], context.get_value_type(signature.return_type))
+
+
 def given(memory: np.ndarray) -> bool:
     """Whether `flat` memory belongs to an argument that was given, rather than to an empty array."""
     return memory.size > 0
