@@ -899,9 +899,9 @@ class Fused(Protocol):
     """Kernels that a backend may have beside the contract: each does the work of several in one go.
 
     They stand in plans alone, where `models.rewrite` puts them in place of the steps that are their definition; a
-    backend without them runs those. Pool windows lie side by side, without padding. Where a maximum is taken before
-    the normalisation (`peak`), it is the window's maximum in channels with gamma > 0, its minimum where gamma < 0, its
-    first value where gamma = 0; argmax is the place of that.
+    backend without them runs those. Pool windows behind another kernel lie side by side, without padding. Where a
+    maximum is taken before the normalisation (`peak`), it is the window's maximum in channels with gamma > 0, its
+    minimum where gamma < 0, its first value where gamma = 0; argmax is the place of that.
     """
 
     # Training ----------------------------------------------------------------------------------------------
@@ -1032,19 +1032,25 @@ class Fused(Protocol):
         x: Input,
         packed: Input,
         bias: Input,
+        residual: Input | None,
         relu: bool,
         pool: Pool2dDims,
         d: Conv2dDims,
         scratch: Scratch,
         y: Output,
     ) -> None:
-        """`conv2d`, `batchnorm_inference`, `relu` if wanted and `maxpool2d`, of the folded filters.
+        """`conv2d`, `batchnorm_inference`, `add` of a residual, `relu` if wanted, `maxpool2d`, of the folded filters.
 
-        Windows of 1 by 1 stand for no pooling; with more than one group there is none. A backend may add pixels, and
+        Windows of 1 by 1 stand for no pooling; with more than one group, or a residual, there is none. Without a
+        residual, y may be some of the channels of a larger array. A backend may add pixels, and
         taps of a filter, before it multiplies them (`tiles.winograd`): an infinity among the pixels of an output may
         come out as NaN, and so may every output of a filter that is not finite, or pixels within a factor of four of
         the largest float. What is no pixel of an output has no part in it.
         """
+
+    @staticmethod
+    def maxpool2d_inference(x: Input, d: Pool2dDims, y: Output) -> None:
+        """The y of `maxpool2d`, whatever the windows; it may be some of the channels of a larger array."""
 
     @staticmethod
     def linear_fold(w: Input, b: Input | None, d: LinearDims, packed: Output, bias: Output) -> None:

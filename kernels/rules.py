@@ -193,7 +193,8 @@ RULES: dict[str, str] = {
     "linear_relu_backward": "dy y (N, m), x dx (N, k), w dw (k, m), db (m)",
     # Inference: what depends on parameters alone is done once, and again when they have changed
     "conv2d_fold": "w (kh, kw, c / groups, f), b gamma beta mean var bias (f), packed (P)",
-    "conv2d_folded": f"x (N, h, w, c), packed (P), bias (f), y (N, pool.oh, pool.ow, f); {_POOLED}",
+    "conv2d_folded": f"x (N, h, w, c), packed (P), bias (f), residual y (N, pool.oh, pool.ow, f); {_POOLED}",
+    "maxpool2d_inference": "x (N, h, w, c), y (N, oh, ow, c)",
     "linear_fold": "w (k, m), b bias (m), packed (P)",
     "linear_folded": "x (N, k), packed (P), bias (m), y (N, m)",
 }
@@ -551,8 +552,10 @@ def _response(name: str, known: _Sizes, arguments: Mapping[str, Any]) -> None:
 
 
 def _folded(name: str, known: _Sizes, arguments: Mapping[str, Any]) -> None:
-    """No windows over groups."""
+    """No windows over groups, or over a sum."""
     d, pool = arguments["d"], arguments["pool"]
+    if arguments.get("residual") is not None and pool.kh * pool.kw > 1:
+        raise ValueError(f"kernel {name}: pool has windows of {pool.kh} x {pool.kw} over a residual, expected none")
     if d.groups > 1 and pool.kh * pool.kw > 1:
         raise ValueError(
             f"kernel {name}: pool has windows of {pool.kh} x {pool.kw} over {d.groups} groups, expected one"
@@ -570,6 +573,9 @@ def _transpose(name: str, known: _Sizes, arguments: Mapping[str, Any]) -> None:
 def _as_kernel(name: str, function: Callable[..., Shape], *shapes_: Shape) -> Shape:
     return function(*shapes_, f"kernel {name}")
 
+
+WRITES_PARTS = ("conv2d_folded", "maxpool2d_inference")
+"""The kernels whose y may be some of the channels of a larger array, as long as there is no residual."""
 
 Besides = Callable[[str, _Sizes, Mapping[str, Any]], None]
 

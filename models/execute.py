@@ -5,6 +5,7 @@ Where the backend can, the bound steps become a program: one call from Python fo
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 import time
@@ -66,6 +67,33 @@ class _Bound(NamedTuple):
     outputs: dict[str, np.ndarray]
 
 
+class _Life(NamedTuple):
+    """From which step to which a value is needed, and its bytes."""
+
+    first: int
+    last: int
+    size: int
+
+
+def _laid_out(lives: Mapping[Value, _Life]) -> tuple[dict[Value, int], int]:
+    """Where each value lies in one piece of memory, so that none overlaps another of its time, and the bytes of that.
+
+    The largest first, each in the first gap that holds it (Pisarchyk and Lee 2020, greedy by size).
+    """
+    placed: list[tuple[int, _Life]] = []
+    places: dict[Value, int] = {}
+    for value, life in sorted(lives.items(), key=lambda item: -item[1].size):
+        start = 0
+        for other_start, other in placed:
+            if other.first <= life.last and life.first <= other.last:
+                if start + life.size <= other_start:
+                    break
+                start = max(start, other_start + -(-other.size // memory.ALIGNMENT) * memory.ALIGNMENT)
+        places[value] = start
+        bisect.insort(placed, (start, life))
+    return places, max((start + life.size for start, life in placed), default=0)
+
+
 class Executor:
     """A plan on one backend, for batches of up to `batch_size` samples.
 
@@ -96,9 +124,11 @@ class Executor:
         self._second: Executor | None = None
         self._arrays: dict[Value, np.ndarray] = {}
         buffers = self._share_memory(arrays)
-        self._buffers, self._shared = list(buffers.values()), frozenset(buffers)
+        self._shared = frozenset(buffers)
         for value in self.plan.values():
-            if value.base is not None:
+            if value.base is not None and value.part is not None:
+                self._arrays[value] = self._arrays[value.base][..., slice(*value.part)]
+            elif value.base is not None:
                 self._arrays[value] = self._arrays[value.base].reshape(value.sized(batch_size))
             elif value.name in arrays:
                 self._arrays[value] = self._checked(value, arrays[value.name])
@@ -140,31 +170,44 @@ class Executor:
         """Bytes for every value without an array: those whose lives do not overlap share them.
 
         A value lives from the first step that mentions it to the last; inputs, outputs and constants live throughout.
-        The memory freed last is taken first, since it still lies in the caches.
+        In training the memory freed last is taken first, since it still lies in the caches; inference, where lives are
+        short, gets by with as little as it can.
         """
         plan = self.plan
         made = (value for step in plan.constants for value in step.outputs.values())
-        throughout = {value.origin for value in (*plan.inputs.values(), *plan.outputs.values(), *made)}
-        mentioned = [[v.origin for v in step.arguments if isinstance(v, Value)] for step in plan.steps]
-        last = {value: i for i, values in enumerate(mentioned) for value in values}
-        buffers: dict[Value, np.ndarray] = {}
+        throughout = {value.origin: None for value in (*plan.inputs.values(), *plan.outputs.values(), *made)}
+        buffers = {v: memory.empty(self._size(v), np.uint8) for v in throughout if v.name not in arrays}
+        self._buffers = list(buffers.values())
+        mentioned = [dict.fromkeys(v.origin for v in step.arguments if isinstance(v, Value)) for step in plan.steps]
+        lives: dict[Value, _Life] = {}
+        for i, values in enumerate(mentioned):
+            for value in values:
+                if value not in throughout and value.name not in arrays:
+                    first = lives[value].first if value in lives else i
+                    lives[value] = _Life(first, i, self._size(value))
+        if all(step.phase == "forward" for step in plan.steps):
+            places, size = _laid_out(lives)
+            self._buffers.append(memory.empty(size, np.uint8))
+            return buffers | {v: self._buffers[-1][place : place + lives[v].size] for v, place in places.items()}
         free: list[np.ndarray] = []
-        for i, values in enumerate([list(throughout), *mentioned], start=-1):
-            for value in dict.fromkeys(values):
-                if value in buffers or value.name in arrays:
-                    continue
-                size = math.prod(value.sized(self.batch_size)) * (value.dtype or plan.dtype).itemsize
+        for i, values in enumerate(mentioned):
+            for value in (v for v in values if v in lives and v not in buffers):
+                size = lives[value].size
                 fitting = [j for j, buffer in enumerate(free) if size <= buffer.size <= 2 * size]
-                buffers[value] = free.pop(fitting[-1]) if fitting else memory.empty(size, np.uint8)
-            ended = (v for v in dict.fromkeys(values) if v in buffers and v not in throughout and last[v] == i)
-            free.extend(buffers[value] for value in ended)
+                if not fitting:
+                    self._buffers.append(memory.empty(size, np.uint8))
+                buffers[value] = free.pop(fitting[-1]) if fitting else self._buffers[-1]
+            free.extend(buffers[value] for value in values if value in lives and lives[value].last == i)
         return buffers
+
+    def _size(self, value: Value) -> int:
+        """Bytes of a value."""
+        return math.prod(value.sized(self.batch_size)) * (value.dtype or self.plan.dtype).itemsize
 
     @property
     def bytes(self) -> int:
         """Memory of the buffers and the scratch; parameters and other persistent arrays not counted."""
-        own = {id(b): b.nbytes for b in self._buffers}
-        return sum(own.values()) + self._scratch.nbytes
+        return sum(buffer.nbytes for buffer in self._buffers) + self._scratch.nbytes
 
     @property
     def bytes_without_sharing(self) -> int:

@@ -21,6 +21,7 @@ def check_flow(plan: Plan, kept: Collection[str], layers: Mapping[str, object] =
     """
     inputs = {value.origin for value in plan.inputs.values()}
     written: dict[Value, tuple[Step, str]] = {}
+    parts: dict[Value, list[tuple[int, int]]] = {}
     own: dict[str, Value] = {}
     for step in (*plan.constants, *plan.steps):
         for name, value in step.inputs.items():
@@ -38,10 +39,21 @@ def check_flow(plan: Plan, kept: Collection[str], layers: Mapping[str, object] =
             if name not in step.inputs and value.origin in written:
                 before, _ = written[value.origin]
                 raise ValueError(f"{_at(step, layers)}: {name} is {value.name}, which {before.name} has written before")
-            written[value.origin] = step, name
+            if value.part is None or _completes(value, parts.setdefault(value.origin, [])):
+                written[value.origin] = step, name
     for name, value in plan.outputs.items():
         if value.origin not in written and value.origin not in inputs:
             raise ValueError(f"plan: its output {name!r} is {value.name}, which nothing has written")
+
+
+def _completes(value: Value, parts: list[tuple[int, int]]) -> bool:
+    """Whether a part of a value is the last of it to be written, after these others."""
+    assert value.part is not None
+    start, end = value.part
+    if any(start < other_end and other < end for other, other_end in parts):
+        raise ValueError(f"plan: {value.name} is written in parts that overlap")
+    parts.append(value.part)
+    return sum(end - start for start, end in parts) == value.origin.shape[-1]
 
 
 def _check_argmax(step: Step, written: Mapping[Value, tuple[Step, str]], layers: Mapping[str, object]) -> None:

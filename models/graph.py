@@ -33,6 +33,8 @@ from .saving import save
 
 DEFAULT_BACKEND = "numba"
 PREDICT_BATCH = 512
+_MANY = 32  # samples in a turn: of more, each is so small that turns are best as long as they may be
+_CACHE = 1 << 25  # bytes: what the last caches of today's processors hold, or the part of them that is one core's
 
 
 class _Figures(NamedTuple):
@@ -145,6 +147,7 @@ class Graph:
         self._parameters, self.parameter_layout = self._initialise(network.parameters, 0, arrays)
         self._statistics, self.statistic_layout = self._initialise(network.statistics, 2, arrays)
         self._inference: Executor | None = None
+        self._served: tuple[Plan, int] | None = None
         self._turn = Turn()  # of predictions, and of those who write parameters beside them
         self._written = 0
         self.rewrites = None
@@ -209,7 +212,7 @@ class Graph:
     def rewrites(self, names: Iterable[str] | None) -> None:
         self._rewrites = checked(names)
         with self._turn.lock:
-            self._inference = None
+            self._inference = self._served = None
 
     # Structure ---------------------------------------------------------------------------------------------
 
@@ -368,10 +371,12 @@ class Graph:
         with self._turn.lock:
             while self._written != seen:  # else a signal handler has written parameters in between
                 seen = self._written
-                inference = self._executor(min(len(x), PREDICT_BATCH))
+                turns = -(-len(x) // self._serving()[1])
+                size = -(-len(x) // turns)
+                inference = self._executor(size)
                 outputs = []
-                for start in range(0, len(x), inference.batch_size):
-                    part = x[start : start + inference.batch_size]
+                for start in range(0, len(x), size):
+                    part = x[start : start + size]
                     given = {INPUT: self._prepared(part)}
                     outputs.append(inference.run(given, len(part), version=self.version)["output"])
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
@@ -380,9 +385,16 @@ class Graph:
         """The one of inference, made anew where it is too small."""
         inference = self._inference
         if inference is None or inference.batch_size < batch_size:
-            plan = rewrite(self.plan, self.kernels, self.rewrites)
-            inference = self._inference = Executor(plan, self.kernels, batch_size, self.arrays())
+            inference = self._inference = None  # both at once would take twice the memory
+            inference = self._inference = Executor(self._serving()[0], self.kernels, batch_size, self.arrays())
         return inference
+
+    def _serving(self) -> tuple[Plan, int]:
+        """The plan with which inference runs, and how many samples are best predicted at a time."""
+        if self._served is None:
+            plan = rewrite(self.plan, self.kernels, self.rewrites)
+            self._served = plan, _together(plan, self._parameters.nbytes)
+        return self._served
 
     def evaluate(
         self,
@@ -472,6 +484,19 @@ class Graph:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self.nodes)} layers on {self.backend}, {self.dtype}>"
+
+
+def _together(plan: Plan, parameters: int) -> int:
+    """Samples in a turn of inference: so many that what a step reads and writes stays in a cache.
+
+    But no fewer than it takes for the samples to outweigh the parameters, so many bytes, which are read once for all.
+    """
+    sizes = [0]
+    for step in plan.steps:
+        of_samples = [v for v in (*step.inputs.values(), *step.outputs.values()) if v.shape[:1] == (BATCH,)]
+        sizes.append(sum(math.prod(value.sized(1)) for value in of_samples) * plan.dtype.itemsize)
+    samples = max(1, _CACHE // max(1, *sizes), -(-parameters // max(1, sum(sizes))))
+    return samples if samples < _MANY else PREDICT_BATCH
 
 
 def _dtype(dtype: DTypeLike) -> np.dtype:

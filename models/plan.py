@@ -26,7 +26,8 @@ from kernels.shapes import Shape, text
 class Value:
     """One array of a plan: a name, a shape whose first axis may be "N", and where it lives.
 
-    `dtype` None is the model's own. A value with a `base` is another shape of the same memory.
+    `dtype` None is the model's own. A value with a `base` is another shape of the same memory, or with a `part` the
+    columns from the first of these to before the second of its base's last axis.
 
     Raises TypeError or ValueError for a shape that no array has, or that its base's memory does not fill.
     """
@@ -35,6 +36,7 @@ class Value:
     shape: Shape
     dtype: np.dtype | None = None
     base: Value | None = None
+    part: tuple[int, int] | None = None
     origin: Value = field(init=False, repr=False)
     """The value whose memory this one is."""
 
@@ -46,7 +48,15 @@ class Value:
         if self.dtype is not None:
             object.__setattr__(self, "dtype", np.dtype(self.dtype))
         object.__setattr__(self, "origin", self if self.base is None else self.base.origin)
-        if self.base is not None and self._elements() != self.base._elements():
+        if self.base is not None and self.base.part is not None:
+            raise ValueError(f"value {self.name}: its base {self.base.name} is a part, expected a whole array")
+        if self.base is not None and self.part is not None:
+            start, end = self.part
+            if not 0 <= start < end <= int(self.base.shape[-1]) or self.shape != (*self.base.shape[:-1], end - start):
+                raise ValueError(
+                    f"value {self.name}: shape {text(self.shape)} is not {self.part} of {text(self.base.shape)}"
+                )
+        elif self.base is not None and self._elements() != self.base._elements():
             raise ValueError(
                 f"value {self.name}: shape {text(self.shape)} does not hold the elements of {text(self.base.shape)}"
             )
@@ -121,6 +131,10 @@ class Step:
 
     def __post_init__(self) -> None:
         rules.check(self.kernel, self.named)
+        for name, value in (self.inputs | self.outputs).items():
+            able = name == "y" and self.kernel in rules.WRITES_PARTS and self.named.get("residual") is None
+            if value.part is not None and not able:
+                raise ValueError(f"kernel {self.name}: {name} is {value.name}, a part; expected an array of its own")
         taken = {value.origin: name for name, value in self._of_role("input").items() if value is not None}
         for name, value in self.outputs.items():
             if value.origin in taken:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import wraps
+from itertools import accumulate
 from typing import Any
 
-from kernels import Kernels
+from kernels import Kernels, rules
 from kernels.shapes import Pool2dDims, Shape, pool2d
 
 from .plan import Plan, Step, Value, given
@@ -54,6 +55,7 @@ class _Flow:
         self._names = {value.name for value in plan.values()}
         self._outputs = {value.origin for value in plan.outputs.values()}
         self._readers: dict[Value, list[Step]] = {}
+        self._writers: dict[Value, Step] = {}
         for step in plan.steps:
             self._enter(step)
         self._inference = all(step.phase == "forward" for step in plan.steps)
@@ -63,6 +65,7 @@ class _Flow:
     def _enter(self, step: Step) -> None:
         for value in step.inputs.values():
             self._readers.setdefault(value.origin, []).append(step)
+        self._writers.update(dict.fromkeys((value.origin for value in step.outputs.values()), step))
 
     def fused(self, step: Step) -> None:
         """The step has taken the place of those that it replaces, if any."""
@@ -87,6 +90,10 @@ class _Flow:
         """The one reader of the value, if it is of this kernel."""
         step = self.next(value, kernel, parameter)
         return step if step and self.only(value, step) else None
+
+    def writer(self, value: Value) -> Step | None:
+        """The step that writes a value last, in whatever shape."""
+        return self._writers.get(value.origin)
 
     def chain(self, step: Step, *links: tuple[str, str, str]) -> tuple[Step, ...]:
         """The step and those after it along links (output, next kernel, its parameter); () if one is missing."""
@@ -285,10 +292,13 @@ def _packed_convolution(flow: _Flow, conv: Step, norm: Step | None) -> Iterator[
     if not flow.constant(conv.named["w"], conv.named["b"]):
         return
     steps = [conv, norm] if norm else [conv]
+    joined, residual = _residual(flow, steps[-1].named["y"])
+    if joined:
+        steps.append(joined)
     relu = flow.sole(steps[-1].named["y"], "relu", "x")
     if relu:
         steps.append(relu)
-    pool = flow.sole(steps[-1].named["y"], "maxpool2d", "x")
+    pool = None if joined else flow.sole(steps[-1].named["y"], "maxpool2d", "x")
     if pool and not (d.groups == 1 and _side_by_side(pool.named["d"]) and flow.only(pool.named["argmax"])):
         pool = None
     if pool:
@@ -297,8 +307,17 @@ def _packed_convolution(flow: _Flow, conv: Step, norm: Step | None) -> Iterator[
     packed = _packed(flow, conv, flow.kernels.fold_size("conv2d", d), d.f)
     yield _step("conv2d_fold", (), "constant", (norm.named if norm else nothing) | conv.named | packed)
     windows = pool.named["d"] if pool else pool2d(conv.named["y"].shape, 1, None, 0, "conv2d_folded")
-    tail = {"relu": relu is not None, "pool": windows, "y": steps[-1].named["y"]}
+    tail = {"residual": residual, "relu": relu is not None, "pool": windows, "y": steps[-1].named["y"]}
     yield _step("conv2d_folded", steps, conv.phase, conv.named | packed | tail)
+
+
+def _residual(flow: _Flow, y: Value) -> tuple[Step | None, Value | None]:
+    """The step that alone reads a value, to add another of its shape, and that other; two None if there is none."""
+    for own, other in (("a", "b"), ("b", "a")):
+        step = flow.sole(y, "add", own)
+        if step and step.named[other].origin is not y.origin and step.named[other].shape == y.shape:
+            return step, step.named[other]
+    return None, None
 
 
 def _packed_linear(flow: _Flow, linear: Step) -> Iterator[Step]:
@@ -316,6 +335,35 @@ def _packed_linear(flow: _Flow, linear: Step) -> Iterator[Step]:
 def _packed(flow: _Flow, contraction: Step, size: int, outputs: int) -> dict[str, Value]:
     y = contraction.named["y"]
     return {"packed": flow.value(y, "packed", (size,)), "bias": flow.value(y, "bias", (outputs,))}
+
+
+@_rewrite(maxpool2d="maxpool2d_inference")
+def peaks_alone(flow: _Flow, pool: Step) -> Iterator[Step]:
+    """A maximum whose place nobody asks for."""
+    if flow.only(pool.named["argmax"]):
+        yield _step("maxpool2d_inference", [pool], pool.phase, pool.named)
+
+
+@_rewrite(concat="conv2d_folded maxpool2d_inference")
+def concat_in_place(flow: _Flow, concat: Step) -> Iterator[Step]:
+    """What is joined is written to where it is wanted: nothing is left to copy."""
+    parts = [value for name, value in concat.inputs.items() if name != "y"]
+    writers = [writer for part in parts if (writer := _part_writer(flow, part)) and flow.only(part, concat)]
+    if len(set(writers)) < len(parts):
+        return
+    whole, ends = concat.named["y"], accumulate(int(part.shape[-1]) for part in parts)
+    for writer, part, end in zip(writers, parts, ends, strict=True):
+        start = end - int(part.shape[-1])
+        value = Value(f"{whole.name}[{start}:{end}]", part.shape, whole.dtype, whole, (start, end))
+        replaced = (writer, concat) if part is parts[-1] else (writer,)
+        yield _step(writer.name, replaced, writer.phase, writer.named | {"y": value})
+
+
+def _part_writer(flow: _Flow, value: Value) -> Step | None:
+    """The step that writes a map and could do so among other channels; None if there is none."""
+    writer = flow.writer(value)
+    able = writer and writer.kernel in rules.WRITES_PARTS and len(value.shape) == 4
+    return writer if writer and able and writer.named["y"] is value and not writer.named.get("residual") else None
 
 
 # Both ------------------------------------------------------------------------------------------------------------

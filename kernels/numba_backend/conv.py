@@ -26,7 +26,7 @@ from .tiles.correlate import (
 )
 from .tiles.filter_gradient import CHUNKS, add_chunks, chunk_layout, sum_chunk, sum_positions
 from .tiles.gemm import ONE
-from .tiles.places import Place, Rows
+from .tiles.places import Maps, Place, Rows
 from .tiles.tile import (
     LANES,
     flat,
@@ -55,7 +55,7 @@ __all__ = [
 
 @separate
 def depthwise_row(
-    x: Flat, item: int, d: Conv2dDims, flipped: bool, filters: Flat, bias: Flat, relu: bool, y: Flat
+    x: Flat, item: int, d: Conv2dDims, flipped: bool, filters: Flat, bias: Flat, relu: bool, y: Rows
 ) -> None:
     """`correlate_rows` of a row of a single image with one filter a channel."""
     c = correlation(d, flipped)
@@ -64,10 +64,10 @@ def depthwise_row(
     tap_h, source_h, number_h = real_taps(h, row)
     for output in range(w.outputs):
         tap_w, source_w, number_w = real_taps(w, output)
-        yo = (item * w.outputs + output) * channels
-        for column in range(0, channels, 2 * lanes(y)):
+        yo = y.start + (item * w.outputs + output) * y.apart
+        for column in range(0, channels, 2 * lanes(y.memory)):
             left = channels - column
-            tile = tile_load_partial(ONE, bias, column, 0, left) if given(bias) else tile_zeros(ONE, y)
+            tile = tile_load_partial(ONE, bias, column, 0, left) if given(bias) else tile_zeros(ONE, y.memory)
             for i in range(number_h):
                 for j in range(number_w):
                     tap = (tap_h + i * h.tap_step) * w.taps + tap_w + j * w.tap_step
@@ -78,7 +78,7 @@ def depthwise_row(
                     tile = tile_multiply_add(tile, values, tile_load_partial(ONE, filters, wo, 0, left))
             if relu:
                 tile = tile_where_positive(tile, tile)
-            tile_store_partial(tile, y, yo + column, 0, left)
+            tile_store_partial(tile, y.memory, yo + column, 0, left)
 
 
 @separate
@@ -138,11 +138,12 @@ def correlate(x, w, b, d, flipped, x_image, y_image, scratch, start, y):
         low, high = share(rows, i, items)
         if depthwise:
             for row in range(low, high):
-                depthwise_row(flat(x), row, d, flipped, flat(w), flat(b), False, flat(y))
+                depthwise_row(flat(x), row, d, flipped, flat(w), flat(b), False, Rows(flat(y), 0, d.c))
         else:
             images = images_of(Place(flat(x), 0), flat(scratch), n, layout)
             filters = Filters(flat(scratch), layout.filters, flat(b), False)
-            correlate_rows(images, low, high, d, flipped, filters, Rows(flat(y), 0, y_image))
+            maps = Maps(flat(y), 0, y_image, d.c if flipped else d.f)
+            correlate_rows(images, low, high, d, flipped, filters, maps)
 
 
 def conv2d_backward_scratch(d: Conv2dDims, n: int) -> int:
@@ -190,11 +191,11 @@ def conv2d_backward(dy, x, w, d, scratch, dx, dw, db):
         low, high = share(rows, item, items)
         if depthwise:
             for row in range(low, high):
-                depthwise_row(flat(dy), row, d, True, flat(w), flat(none), False, flat(dx))
+                depthwise_row(flat(dy), row, d, True, flat(w), flat(none), False, Rows(flat(dx), 0, d.c))
         else:
             images = images_of(Place(flat(dy), 0), flat(scratch), n, layout)
             filters = Filters(flat(scratch), layout.filters, flat(none), False)
-            correlate_rows(images, low, high, d, True, filters, Rows(flat(dx), 0, d.h * d.w * d.c))
+            correlate_rows(images, low, high, d, True, filters, Maps(flat(dx), 0, d.h * d.w * d.c, d.c))
 
 
 def convtranspose2d_scratch(d: Conv2dDims, n: int) -> int:

@@ -16,16 +16,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy import int64
 
+from ..interface import Input, Output, Scratch
 from ..shapes import Conv2dDims, LinearDims, Pool2dDims
 from .compiler.jit import Bytes, Flat, exact, inline, kernel, prange, separate
 from .conv import conv2d_scratch, depthwise_row
 from .linear import few_rows, linear_backward_scratch, linear_gradients, linear_scratch
-from .tiles.chunks import SMALL, load, share, store
+from .pool import along
+from .tiles.chunks import SMALL, load, pixels, run, share, store
 from .tiles.correlate import (
     ITEMS,
+    CorrelationLayout,
     Filters,
     correlate_panel,
     correlate_rows,
+    correlation,
     correlation_layout,
     few_positions,
     first_image,
@@ -36,6 +40,8 @@ from .tiles.correlate import (
 )
 from .tiles.filter_gradient import CHUNKS, add_chunks, chunk_layout, images_summed, sum_chunk
 from .tiles.gemm import (
+    FULL,
+    HALF,
     NARROW,
     Epilogue,
     Loop,
@@ -44,6 +50,7 @@ from .tiles.gemm import (
     few,
     matmul,
     matmul_scratch,
+    multiply,
     pack_panels,
     panel_count,
     panel_size,
@@ -51,7 +58,7 @@ from .tiles.gemm import (
     row_major,
     rows_times_panel,
 )
-from .tiles.places import Panel, Part, Place, Rows
+from .tiles.places import Maps, Panel, Part, Place, Rows
 from .tiles.tile import (
     LANES,
     TileShape,
@@ -73,7 +80,7 @@ from .tiles.tile import (
     tile_where_positive,
     tile_zeros,
 )
-from .tiles.winograd import Grid, is_winograd, transform_filters, winograd, winograd_scratch, winograd_size
+from .tiles.winograd import Finish, Grid, is_winograd, transform_filters, winograd, winograd_scratch, winograd_size
 
 __all__ = [
     "batchnorm_relu_maxpool2d",
@@ -96,6 +103,7 @@ __all__ = [
     "linear_relu_backward",
     "linear_relu_backward_scratch",
     "linear_relu_scratch",
+    "maxpool2d_inference",
 ]
 
 LINE, STRIP = TileShape(1, 1, 1), TileShape(4, 1, 4)
@@ -368,7 +376,7 @@ def conv2d_batchnorm_relu_maxpool2d(
             source = images_of(Place(flat(x), 0), flat(scratch), n, layout)
             filters = Filters(flat(scratch), layout.filters, flat(b), False)
             rows = block * d.oh
-            correlate_rows(source, rows + first_row, rows + end_row, d, False, filters, Rows(flat(z), 0, z_image))
+            correlate_rows(source, rows + first_row, rows + end_row, d, False, filters, Maps(flat(z), 0, z_image, d.f))
             first = block * layout.together
             images = min(layout.together, n - first)
             moments, pooled = Place(flat(scratch), at), Pooled(flat(peak), flat(argmax), first * peak_image)
@@ -608,7 +616,7 @@ def conv2d_batchnorm_relu_maxpool2d_backward(
         low, high = share(rows, item, items)
         source = images_of(Place(flat(scratch), places.dz), flat(scratch), n, layout)
         filters = Filters(flat(scratch), layout.filters, flat(none), False)
-        correlate_rows(source, low, high, d, True, filters, Rows(flat(dx), 0, d.h * d.w * d.c))
+        correlate_rows(source, low, high, d, True, filters, Maps(flat(dx), 0, d.h * d.w * d.c, d.c))
 
 
 # --- Linear ---------------------------------------------------------------------------------------------------------
@@ -721,26 +729,28 @@ def conv2d_folded_scratch(d: Conv2dDims, n: int) -> int:
     """Interleaved images, and the rows that each share has in hand: less than a block of images, or the buffer."""
     if is_winograd(d):
         return winograd_scratch(d, n)
-    rows = max(_BUFFER, tile_rows(NARROW) * d.oh * d.ow * d.f)
+    together = tile_rows(NARROW) if n >= tile_rows(NARROW) else tile_rows(FULL) if n >= tile_rows(HALF) else 1
+    rows = max(_BUFFER, together * d.oh * d.ow * d.f)
     return conv2d_scratch(d, n) + _SHARES * (rows + 16)
 
 
 @separate
-def pool_maxima(z: Rows, d: Pool2dDims, part: Part, y: Place) -> None:
-    """A part's rows of windows. The first image of z begins with the first of these rows, y with the whole image."""
+def pool_maxima(z: Rows, d: Pool2dDims, part: Part, y: Rows) -> None:
+    """A part's rows of windows. The first image of z begins with the first of these rows, y with the whole image, of
+    which these are the pixels."""
     for column in range(0, d.c, lanes(y.memory)):
         left = d.c - column
         for image in range(part.images):
             for p in range(part.low, part.high):
                 at = z.start + image * z.apart + (p - part.low) * d.kh * d.w * d.c + column
-                to = y.start + (image * d.oh + p) * d.ow * d.c + column
+                to = y.start + (image * d.oh + p) * d.ow * y.apart + column
                 for q in range(d.ow):
                     best = get(z.memory, at + q * d.kw * d.c, left)
                     for i in range(d.kh):
                         for j in range(d.kw):
                             value = get(z.memory, at + (i * d.w + q * d.kw + j) * d.c, left)
                             best = tile_where_exceeds(value, best, value, best)
-                    put(best, y.memory, to + q * d.c, left)
+                    put(best, y.memory, to + q * y.apart, left)
 
 
 _MANY_PANELS = 8  # are shared out among threads
@@ -755,23 +765,23 @@ def is_pointwise(d):
 
 
 @inline
-def fold_depthwise(x, packed, bias, relu, d, y):
+def fold_depthwise(x, packed, bias, relu, d, y, pixel):
     """`conv2d_folded` with one filter a channel, without windows."""
     rows = x.shape[0] * d.oh
     items = min(rows, ITEMS)
     for i in prange(items):
         low, high = share(rows, i, items)
         for row in range(low, high):
-            depthwise_row(flat(x), row, d, False, flat(packed), flat(bias), relu, flat(y))
+            depthwise_row(flat(x), row, d, False, flat(packed), flat(bias), relu, Rows(flat(y), 0, pixel))
 
 
 _PLACES = 64  # of an item: rows of four narrow tiles, and little enough that what a group leaves stays in a cache
 
 
 @separate
-def multiply_group(x: Flat, places: Part, d: Conv2dDims, group: int, filters: Filters, y: Flat) -> None:
+def multiply_group(x: Flat, places: Part, d: Conv2dDims, group: int, filters: Filters, added: Flat, y: Rows) -> None:
     """The channels of a group at places number `places.low` to `places.high`, each of which sees itself alone."""
-    vector, source, output, once = lanes(y), d.c // d.groups, d.f // d.groups, Loop(1, 0, 0)
+    vector, source, output, once = lanes(x), d.c // d.groups, d.f // d.groups, Loop(1, 0, 0)
     panels, size = panel_count(output, vector), panel_size(source, vector)
     rows = Rows(x, places.low * d.c + group * source, d.c)
     for p in range(panels):
@@ -779,34 +789,48 @@ def multiply_group(x: Flat, places: Part, d: Conv2dDims, group: int, filters: Fi
         channel, width = group * output + column, panel_width(column, output, vector)
         panel = Panel(filters.memory, filters.start + (group * panels + p) * size, width)
         nest = Nest(once, once, Loop(source, 1, width))
-        epilogue = Epilogue(filters.bias, channel, output - column, filters.relu, False)
-        to = Rows(y, places.low * d.f + channel, d.f)
+        epilogue = Epilogue(filters.bias, channel, output - column, filters.relu, False, added)
+        to = Rows(y.memory, y.start + places.low * y.apart + channel, y.apart)
         rows_times_panel(places.high - places.low, rows, panel, nest, epilogue, to)
 
 
 @inline
-def fold_groups(x, packed, bias, relu, d, y):
+def fold_groups(x, packed, bias, residual, relu, d, y, pixel):
     """`conv2d_folded` over single places in groups, whose tiles rows of an image would not fill."""
     rows = x.shape[0] * d.h * d.w
     blocks = -(-rows // _PLACES)
     for item in prange(blocks * d.groups):
         low = item // d.groups * _PLACES
         places, filters = Part(1, low, min(low + _PLACES, rows)), Filters(flat(packed), 0, flat(bias), relu)
-        multiply_group(flat(x), places, d, item % d.groups, filters, flat(y))
+        multiply_group(flat(x), places, d, item % d.groups, filters, flat(residual), Rows(flat(y), 0, pixel))
+
+
+_WIDE_MAP = 1 << 16  # elements, 256 KiB of float32
 
 
 @inline
-def fold_correlate(x, packed, bias, relu, pool, d, heavy, scratch, y):
+def folded_layout(d, n, vector):
+    """`correlation_layout`, but wide maps of few images are gone through along their rows: places of several images lie
+    far apart, and other numbers of images than a tile's are covered badly."""
+    w, layout = correlation(d, False).w, correlation_layout(d, n, False, 0, vector)
+    if d.oh * d.ow * d.f >= _WIDE_MAP and w.inner_end - w.inner >= 4 * tile_rows(FULL):
+        nothing, one = int64(0), int64(1)
+        layout = CorrelationLayout(one, n, n * d.oh, nothing, nothing, nothing, nothing)
+    return layout
+
+
+@inline
+def fold_correlate(x, packed, bias, relu, pool, d, heavy, scratch, y, pixel):
     """`conv2d_folded` as a correlation; with `heavy` filters they are shared out, each read once, in place of rows."""
     n = x.shape[0]
-    layout = correlation_layout(d, n, False, 0, lanes(y))
+    layout = folded_layout(d, n, lanes(y))
     if layout.block > 0:
         for block in prange(layout.blocks):
             interleave(Place(flat(x), 0), n, d.h * d.w * d.c, block, Place(flat(scratch), 0), layout.block)
     row, together, pooled = d.ow * d.f, layout.together, pool.kh * pool.kw > 1
     # Rows of windows in hand at a time, and where their shares lie; without windows rows go straight to y.
     step = max(1, _BUFFER // (together * pool.kh * row)) if pooled else pool.oh
-    z_image = step * pool.kh * row if pooled else pool.oh * row
+    z_image, y_image = step * pool.kh * row, pool.oh * pool.ow * pixel
     buffers, buffer = whole_lines(layout.filters), whole_lines(together * z_image)
     units, panels = layout.blocks * pool.oh, 0
     if heavy and layout.rows * packed.size > x.size * panel_count(d.f // d.groups, lanes(y)):
@@ -815,7 +839,7 @@ def fold_correlate(x, packed, bias, relu, pool, d, heavy, scratch, y):
         for i in prange(panels):
             source = images_of(Place(flat(x), 0), flat(scratch), n, layout)
             filters = Filters(flat(packed), 0, flat(bias), relu)
-            correlate_panel(source, layout.rows, d, i, filters, Rows(flat(y), 0, z_image))
+            correlate_panel(source, layout.rows, d, i, filters, Maps(flat(y), 0, y_image, pixel))
     shares = min(units, _SHARES)
     for i in prange(shares):
         low, high = share(units, i, shares)
@@ -829,44 +853,109 @@ def fold_correlate(x, packed, bias, relu, pool, d, heavy, scratch, y):
                 first, to = first_image(block, source), buffers + i * buffer
                 images = min(together, n - first)
                 origin = to - first * z_image - p * pool.kh * row  # where row 0 of image 0 would be
-                z = Rows(flat(scratch), origin, z_image)
-                correlate_rows(source, first_row, end_row, d, False, filters, z)
-                z, target = Rows(flat(scratch), to, z_image), Place(flat(y), first * pool.oh * pool.ow * d.f)
-                pool_maxima(z, pool, Part(images, p, end), target)
+                maps = Maps(flat(scratch), origin, z_image, d.f)
+                correlate_rows(source, first_row, end_row, d, False, filters, maps)
+                target = Rows(flat(y), first * y_image, pixel)
+                pool_maxima(Rows(flat(scratch), to, z_image), pool, Part(images, p, end), target)
             else:
-                correlate_rows(source, first_row, end_row, d, False, filters, Rows(flat(y), 0, z_image))
+                correlate_rows(source, first_row, end_row, d, False, filters, Maps(flat(y), 0, y_image, pixel))
             low += end - p
 
 
 @inline
-def fold_winograd(x, packed, bias, relu, pool, d, scratch, y):
+def fold_winograd(x, packed, bias, residual, relu, pool, d, scratch, y, pixel):
     """`conv2d_folded` by minimal filtering. Windows other than 2 by 2 are pooled after it."""
-    n, window, maps, one = x.shape[0], pool.kh * pool.kw, y.reshape(-1), int64(1)
+    n, window, maps, apart, one = x.shape[0], pool.kh * pool.kw, y, pixel, int64(1)
     others = 0
     grid = Grid((d.oh + one) // 2, (d.ow + one) // 2, False)
     if pool.kh == 2 and pool.kw == 2:
         grid = Grid(pool.oh, pool.ow, True)
     elif window > 1:
-        others, maps = n, scratch[scratch.size - n * d.oh * d.ow * d.f :]
-    winograd(x, packed, bias, relu, grid, d, scratch, maps)
+        others, maps, apart = n, scratch[scratch.size - n * d.oh * d.ow * d.f :], d.f
+    winograd(x, packed, Finish(flat(bias), flat(residual), relu, Rows(flat(maps), 0, apart)), grid, d, scratch)
     for image in prange(others):
         z = Rows(flat(maps), image * d.oh * d.ow * d.f, 0)
-        pool_maxima(z, pool, Part(1, 0, pool.oh), Place(flat(y), image * pool.oh * pool.ow * d.f))
+        pool_maxima(z, pool, Part(1, 0, pool.oh), Rows(flat(y), image * pool.oh * pool.ow * pixel, pixel))
 
 
-@kernel(small=lambda x, packed, d: few_positions(len(x), d, packed.size))
-def conv2d_folded(x, packed, bias, relu, pool, d, scratch, y):
+@separate
+def join(y: Flat, added: Flat, relu: bool, low: int, high: int) -> None:
+    """y = relu(y + added), or without the ReLU, for elements `low` to `high`."""
+    for at in range(low, high, lanes(y)):
+        left = high - at
+        value = tile_add(get(y, at, left), get(added, at, left))
+        put(tile_where_positive(value, value) if relu else value, y, at, left)
+
+
+@kernel(optional={"residual": 4}, small=lambda x, packed, d: few_positions(len(x), d, packed.size))
+def _conv2d_folded(x, packed, bias, residual, relu, pool, d, scratch, y, pixel):
     pooled, panels = pool.kh * pool.kw > 1, d.groups * panel_count(d.f // d.groups, lanes(y))
     heavy = packed.size > _HEAVY and panels >= _MANY_PANELS
-    if d.groups > 1 and is_depthwise(d):
-        fold_depthwise(x, packed, bias, relu, d, y)
+    joined = 0
+    if is_pointwise(d) and not pooled and not (d.groups > 1 and is_depthwise(d)):
+        if d.groups > 1:
+            fold_groups(x, packed, bias, residual, relu, d, y, pixel)
+        else:
+            # Rows of places are longer than the image's, and fill their tiles.
+            left, right, none = row_major(x.shape[0] * d.h * d.w, d.c), row_major(d.c, d.f), flat(packed[:0])
+            epilogue = Epilogue(flat(bias), 0, d.f, relu, False, flat(residual))
+            multiply(flat(x), left, none, right, epilogue, none, flat(packed), Rows(flat(y), 0, pixel))
     elif is_winograd(d):
-        fold_winograd(x, packed, bias, relu, pool, d, scratch, y)
-    elif is_pointwise(d) and d.groups > 1 and not pooled:
-        fold_groups(x, packed, bias, relu, d, y)
-    elif is_pointwise(d) and not pooled:
-        # Rows of places are longer than the image's, and fill their tiles.
-        left, right, none = row_major(x.shape[0] * d.h * d.w, d.c), row_major(d.c, d.f), flat(packed[:0])
-        matmul(flat(x), left, none, right, flat(bias), relu, none, flat(packed), flat(y))
+        fold_winograd(x, packed, bias, residual, relu, pool, d, scratch, y, pixel)
     else:
-        fold_correlate(x, packed, bias, relu, pool, d, heavy and not pooled, scratch, y)
+        joined, rectified = residual.size, relu and residual.size == 0
+        if d.groups > 1 and is_depthwise(d):
+            fold_depthwise(x, packed, bias, rectified, d, y, pixel)
+        else:
+            fold_correlate(x, packed, bias, rectified, pool, d, heavy and not pooled, scratch, y, pixel)
+    shares = min(joined, _SHARES)
+    for i in prange(shares):
+        low, high = share(joined, i, shares)
+        join(flat(y), flat(residual), relu, low, high)
+
+
+def conv2d_folded(
+    x: Input,
+    packed: Input,
+    bias: Input,
+    residual: Input | None,
+    relu: bool,
+    pool: Pool2dDims,
+    d: Conv2dDims,
+    scratch: Scratch,
+    y: Output,
+) -> None:
+    _conv2d_folded(x, packed, bias, residual, relu, pool, d, scratch, *pixels(y))
+
+
+@inline
+def window_peaks(shape, d, bounds, x, at, left):
+    """The greatest of each window, of one vector of channels."""
+    upper, lower, first, last, down, across, _ = bounds
+    best = tile_fill(shape, x, -np.inf)
+    for i in range(upper, lower):
+        for j in range(first, last):
+            value = load(shape, x, at + (i * down * d.w + j * across) * d.c, d.stride_w * d.c, left)
+            best = tile_where_exceeds(value, best, value, best)
+    return best
+
+
+@inline
+def peaks(shape, d, number, place, bounds, x, y):
+    """The greatest of each window, for `pool.along`; y are pixels."""
+    for c in range(0, d.c, lanes(x)):
+        at, to = place * d.c + c, y.start + number * y.apart + c
+        if d.c - c >= lanes(x):  # without masks
+            store(shape, window_peaks(shape, d, bounds, x, at, lanes(x)), y.memory, to, y.apart, lanes(x))
+        else:
+            store(shape, window_peaks(shape, d, bounds, x, at, d.c - c), y.memory, to, y.apart, d.c - c)
+
+
+@kernel
+def _maxpool2d_inference(x, d, y, pixel):
+    for row in prange(x.size // (d.h * d.w * d.c) * d.oh):
+        along(row, d, peaks, (flat(x), Rows(flat(y), 0, pixel)))
+
+
+def maxpool2d_inference(x: Input, d: Pool2dDims, y: Output) -> None:
+    run(_maxpool2d_inference, x.size, x.reshape(-1), d, *pixels(y))

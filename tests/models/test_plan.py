@@ -10,8 +10,25 @@ import numpy as np
 import pytest
 
 import models
-from kernels import Kernels
-from models import SGD, Adam, BatchNorm, Conv2d, Dropout, Flatten, Linear, MaxPool2d, ReLU, Sequential, Trainer
+from kernels import Kernels, shapes
+from models import (
+    SGD,
+    Adam,
+    BatchNorm,
+    Conv2d,
+    Dropout,
+    Flatten,
+    Linear,
+    MaxPool2d,
+    Plan,
+    ReLU,
+    Sequential,
+    Step,
+    Trainer,
+    Value,
+)
+from models.flow import check_flow
+from models.plan import BATCH
 
 
 @pytest.fixture
@@ -163,3 +180,49 @@ def test_values_that_are_never_needed_at_once_share_memory(k: Kernels) -> None:
     inputs_and_outputs = [executor.array(v, 8) for v in (*plan.inputs.values(), plan.outputs["loss"])]
     others = [array for array in buffers.values() if all(array is not kept for kept in inputs_and_outputs)]
     assert not any(np.shares_memory(kept, other) for kept in inputs_and_outputs for other in others)
+
+
+def test_inference_takes_no_more_memory_than_it_needs_at_once() -> None:
+    """Of maps of 8, 4 and 2 MB the first two are needed together, then the last two, in the place of the first."""
+    layers = [Conv2d(8, 1), ReLU(), Conv2d(4, 1), ReLU(), Conv2d(2, 1), ReLU()]
+    model = Sequential(layers, (512, 512, 1), "numpy")
+    model.predict(np.zeros((1, 512, 512, 1), np.float32))
+    executor = model._inference
+    assert executor is not None
+    ends = sum(array.nbytes for array in (executor.array(v, 1) for v in (*model.plan.inputs.values(),)))
+    ends += executor.array(model.plan.outputs["output"], 1).nbytes
+    assert executor.bytes - executor._scratch.nbytes == ends + 2 * 8 * 512 * 512 * 4
+
+
+def test_large_maps_are_predicted_in_turns_and_small_ones_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).standard_normal((7, 6, 6, 1)).astype(np.float32)
+    model = Sequential([Conv2d(2, 3), Flatten(), Linear(3)], (6, 6, 1), "numpy")
+    whole = model.predict(x)
+    assert model._inference is not None
+    assert model._inference.batch_size == 7
+    monkeypatch.setattr("models.graph._CACHE", 3 * 4 * (36 + 32))  # three samples of the convolution
+    model.rewrites = ()
+    np.testing.assert_allclose(model.predict(x), whole, rtol=1e-5, atol=1e-6)
+    assert model._inference.batch_size == 3
+    large = Sequential([Flatten(), Linear(1000)], (6, 6, 1), "numpy")  # whose parameters outweigh many samples
+    large.predict(np.tile(x, (5, 1, 1, 1)))
+    assert large._inference is not None
+    assert large._inference.batch_size == 35
+
+
+def test_a_part_is_of_a_whole_array_and_of_kernels_that_can_write_it() -> None:
+    whole = Value("whole", (BATCH, 3, 3, 8))
+    part = Value("part", (BATCH, 3, 3, 2), None, whole, (2, 4))
+    x, d = Value("x", (BATCH, 3, 3, 2)), shapes.pool2d((BATCH, 3, 3, 2), 1, None, 0, "maxpool2d")
+    step = Step("maxpool2d_inference", (x, d, part), "forward")
+    with pytest.raises(ValueError, match=r"value part: shape \(N, 3, 3, 2\) is not \(7, 9\) of \(N, 3, 3, 8\)"):
+        Value("part", part.shape, None, whole, (7, 9))
+    with pytest.raises(ValueError, match="value flat: its base part is a part, expected a whole array"):
+        Value("flat", (BATCH, 18), None, part)
+    with pytest.raises(ValueError, match="kernel relu: y is part, a part; expected an array of its own"):
+        Step("relu", (x, part), "forward")
+    read = Step("relu", (whole, Value("y", whole.shape)), "forward")
+    with pytest.raises(ValueError, match="x is whole, which nothing has written before"):
+        check_flow(Plan((step, read), {"x": x}, {"output": read.named["y"]}), ())
+    with pytest.raises(ValueError, match="plan: part is written in parts that overlap"):
+        check_flow(Plan((step, step), {"x": x}, {}), ())

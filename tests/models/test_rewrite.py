@@ -55,6 +55,7 @@ PAIRS = [
     ["linear_relu", "linear_relu_backward"],
     ["conv2d_fold", "conv2d_folded"],
     ["linear_fold", "linear_folded"],
+    ["maxpool2d_inference"],
 ]
 
 
@@ -93,7 +94,8 @@ def with_output(plan: Plan, name: str) -> Plan:
 
 
 def test_the_rewrites_have_names_and_one_line_each() -> None:
-    assert list(REWRITES) == ["pool_first", "convolution_statistics", "fold_batchnorm", "pack_weights", "linear_relu"]
+    training, inference = ["pool_first", "convolution_statistics"], ["fold_batchnorm", "pack_weights"]
+    assert list(REWRITES) == [*training, *inference, "peaks_alone", "concat_in_place", "linear_relu"]
     for name, apply in REWRITES.items():
         assert apply.__doc__ is not None, name
         assert "\n" not in apply.__doc__, name
@@ -164,6 +166,9 @@ def test_a_pool_over_the_whole_map_is_one_window() -> None:
     assert folded.named["pool"].kh == 6
 
 
+BRANCHES = {"a": (Conv2d(4, 3), "input"), "b": (MaxPool2d(3, 1), "input"), "c": (Conv2d(3, 3), "input")}
+JOINED = Graph(BRANCHES | {"all": (Concat(), *BRANCHES)}, "all", IMAGE, "numpy").plan
+
 FOLDED = {
     "conv": ((BLOCK[0],), (False, 1)),
     "conv, relu": ((BLOCK[0], ReLU()), (True, 1)),
@@ -191,12 +196,43 @@ def test_inference_folds_what_follows_a_convolution(case: str) -> None:
     assert folded.named["y"] is plain.outputs["output"]
     switch = "fold_batchnorm" if "norm" in case else "pack_weights"
     assert names(rewrite(plain, REFERENCE, [switch])) == ["conv2d_folded"]
-    assert names(rewrite(plain, REFERENCE, set(REWRITES) - {"fold_batchnorm", "pack_weights"})) == names(plain)
+    others = set(REWRITES) - {"fold_batchnorm", "pack_weights", "peaks_alone"}
+    assert names(rewrite(plain, REFERENCE, others)) == names(plain)
 
 
 def test_without_folding_a_convolution_is_packed_and_its_norm_stays() -> None:
     plan = rewrite(inference(*BLOCK), REFERENCE, ["pack_weights"])
     assert names(plan) == ["conv2d_folded", "batchnorm_inference", "relu", "maxpool2d"]
+
+
+def test_a_residual_is_added_by_the_convolution_before_it() -> None:
+    block = {"conv": (Conv2d(2, 3, padding=1), "input"), "norm": (BatchNorm(), "conv"), "sum": (Add(), "norm", "input")}
+    plain = Graph(block | {"relu": (ReLU(), "sum")}, "relu", IMAGE, "numpy").plan
+    (folded,) = rewrite(plain, REFERENCE).steps
+    assert folded.replaces == plain.steps
+    assert folded.named["residual"] is plain.inputs["input"]
+    assert folded.named["relu"] is True
+    pooled = Graph(block | {"pool": (MaxPool2d(2), "sum")}, "pool", IMAGE, "numpy").plan
+    assert names(rewrite(pooled, REFERENCE)) == ["conv2d_folded", "maxpool2d_inference"]
+    broadcast = block | {"all": (GlobalMaxPool2d(), "input"), "map": (models.Reshape((1, 1, 2)), "all")}
+    small = Graph(broadcast | {"sum": (Add(), "norm", "map")}, "sum", IMAGE, "numpy").plan
+    assert names(rewrite(small, REFERENCE))[-1] == "add"
+    twice = Graph(block | {"sum": (Add(), "norm", "norm")}, "sum", IMAGE, "numpy").plan
+    assert names(rewrite(twice, REFERENCE)) == ["conv2d_folded", "add"]
+
+
+def test_joined_maps_are_written_to_where_they_are_wanted() -> None:
+    plan, parts = rewrite(JOINED, REFERENCE), BRANCHES
+    assert names(plan) == ["conv2d_folded", "maxpool2d_inference", "conv2d_folded"]
+    assert [step.named["y"].part for step in plan.steps] == [(0, 4), (4, 6), (6, 9)]
+    assert {step.named["y"].origin for step in plan.steps} == {plan.outputs["output"].origin}
+    for graph in (
+        {"a": parts["a"], "all": (Concat(), "a", "a")},
+        parts | {"all": (Concat(), *parts), "more": (Add(), "c", "c"), "both": (Concat(), "all", "more")},
+        parts | {"relu": (ReLU(), "b"), "all": (Concat(), "a", "relu", "c")},
+        parts | {"all": (Concat(1), *parts)} | {"c": (Conv2d(4, 3), "input"), "b": (Conv2d(4, 3), "input")},
+    ):
+        assert "concat" in names(rewrite(Graph(graph, list(graph)[-1], IMAGE, "numpy").plan, REFERENCE))
 
 
 def test_inference_packs_linear_weights() -> None:
@@ -297,15 +333,15 @@ def test_a_step_that_has_to_run_between_keeps_a_block_apart() -> None:
 
 def test_inference_leaves_out_what_it_cannot_fold() -> None:
     grouped = inference(Conv2d(4, 3, groups=2), *BLOCK[1:])
-    assert names(rewrite(grouped, REFERENCE)) == ["conv2d_folded", "maxpool2d"]
+    assert names(rewrite(grouped, REFERENCE)) == ["conv2d_folded", "maxpool2d_inference"]
     overlapping = inference(*BLOCK[:3], MaxPool2d(3, stride=1))
-    assert names(rewrite(overlapping, REFERENCE)) == ["conv2d_folded", "maxpool2d"]
+    assert names(rewrite(overlapping, REFERENCE)) == ["conv2d_folded", "maxpool2d_inference"]
     beyond = inference(*BLOCK[:3], MaxPool2d(4, ceil_mode=True))
-    assert names(rewrite(beyond, REFERENCE)) == ["conv2d_folded", "maxpool2d"]
+    assert names(rewrite(beyond, REFERENCE)) == ["conv2d_folded", "maxpool2d_inference"]
     places = with_output(inference(*BLOCK), "3.argmax")
     assert names(rewrite(places, REFERENCE)) == ["conv2d_folded", "maxpool2d"]
     inside = with_output(inference(*BLOCK), "0.y")
-    assert names(rewrite(inside, REFERENCE)) == ["conv2d_folded", "batchnorm_inference", "relu", "maxpool2d"]
+    assert names(rewrite(inside, REFERENCE)) == ["conv2d_folded", "batchnorm_inference", "relu", "maxpool2d_inference"]
     assert rewrite(inside, REFERENCE, ["fold_batchnorm"]).steps == inside.steps
 
 
@@ -340,21 +376,25 @@ def test_a_rewrite_needs_all_of_its_kernels(missing: str) -> None:
 
 @pytest.mark.parametrize("name", REWRITES)
 def test_each_name_can_be_switched_off(name: str) -> None:
-    layers = (*BLOCK, Flatten(), Linear(5), ReLU(), Linear(3))
+    layers = (*BLOCK, MaxPool2d(2, stride=1), Flatten(), Linear(5), ReLU(), Linear(3))
     made = {
         "pool_first": [*POOL_FIRST, *STATISTICS],
         "convolution_statistics": STATISTICS,
         "linear_relu": ["linear_relu", "linear_relu_backward"],
         "fold_batchnorm": ["conv2d_fold"],
         "pack_weights": ["linear_fold", "linear_folded"],
+        "peaks_alone": ["maxpool2d_inference"],
+        "concat_in_place": ["conv2d_folded"],
     }
     seen = set()
-    for plain in (training(layers), inference(*layers)):
+    for plain in (training(layers), inference(*layers), JOINED):
         full, less = rewrite(plain, REFERENCE), rewrite(plain, REFERENCE, [n for n in REWRITES if n != name])
         seen |= {step.name for step in (*full.steps, *full.constants)}
         if name == "fold_batchnorm":
             assert all(step.named["gamma"] is None for step in less.constants if step.name == "conv2d_fold")
-        elif plain.batch_size or name == "pack_weights":
+        elif name == "concat_in_place":
+            assert ("concat" in names(less)) == (plain is JOINED)
+        elif plain.batch_size or name in ("pack_weights", "peaks_alone"):
             assert set(made[name]).isdisjoint(step.name for step in (*less.steps, *less.constants))
         assert rewrite(plain, REFERENCE, ()) is plain
     assert seen.intersection(made[name])
@@ -698,9 +738,14 @@ FOLDS = [
     *(Case((convolution, *NORM), shape, False) for convolution, shape in APART),
 ]
 PACKS = [Case(layers, case.shape, False) for case in DENSE for layers in (case.layers, case.layers[:1])]
+PEAKS = [
+    Case((pool,), (9, 11, channels), False)
+    for channels in (3, 16, 37)
+    for pool in (MaxPool2d(3, 2), MaxPool2d(3, 2, padding=1), MaxPool2d((2, 5), dilation=(3, 2)))
+]
 CASES = {
     kernel: cases
-    for pair, cases in zip(PAIRS, (POOLED, CONVOLVED, DENSE, FOLDS, PACKS), strict=True)
+    for pair, cases in zip(PAIRS, (POOLED, CONVOLVED, DENSE, FOLDS, PACKS, PEAKS), strict=True)
     for kernel in pair
 }
 BACKENDS = {"reference": REFERENCE} | {name: Kernels(name, module) for name, module in MODULES.items()}

@@ -57,7 +57,8 @@ def calls(
     def call(backend: Any, dtype: Any) -> Call:
         given = {name: array.astype(dtype) for name, array in constants.items()}
         folded = fold(backend, w.astype(dtype), given, d)
-        rest = {"relu": relu, "pool": windows, "d": d, "scratch": np.empty(0, dtype), "y": np.empty(shape, dtype)}
+        rest = {"residual": None, "relu": relu, "pool": windows, "d": d}
+        rest |= {"scratch": np.empty(0, dtype), "y": np.empty(shape, dtype)}
         return Call("conv2d_folded", {"x": image.astype(dtype), **folded, **rest})
 
     return call(NUMBA.backend, dtype), call(REFERENCE.backend, dtype), call(REFERENCE.backend, np.float64)

@@ -115,13 +115,19 @@ def conv2d_fold(
 
 
 def conv2d_folded(
-    x: Any, packed: Any, bias: Any, relu: bool, pool: Pool2dDims, d: Conv2dDims, scratch: Any, y: Any
+    x: Any, packed: Any, bias: Any, residual: Any, relu: bool, pool: Pool2dDims, d: Conv2dDims, scratch: Any, y: Any
 ) -> None:
     z = np.empty((len(x), d.oh, d.ow, d.f), x.dtype)
     _run("conv2d", d, len(x), x, packed.reshape(d.kh, d.kw, d.c // d.groups, d.f), bias, d, z)
+    if residual is not None:
+        z += residual
     if relu:
         _K.function("relu")(z.copy(), z)
     y[...] = windows(z, pool).max(3)
+
+
+def maxpool2d_inference(x: Any, d: Pool2dDims, y: Any) -> None:
+    _K.function("maxpool2d")(x, d, y, np.empty(y.shape, d.argmax_dtype))
 
 
 def linear_fold_size(d: LinearDims) -> int:

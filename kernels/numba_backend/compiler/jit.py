@@ -400,12 +400,20 @@ class _Recording(threading.local):
 _recording = _Recording()
 
 
+def _extent(array: np.ndarray) -> int:
+    """Bytes from an array's first element to behind its last: more than it has where it is a part of another."""
+    if array.flags.c_contiguous:
+        return int(array.nbytes)
+    ends = (size - 1 for size in array.shape)
+    return int(array.itemsize + sum(end * stride for end, stride in zip(ends, array.strides, strict=True)))
+
+
 def inside(value: Any, arrays: Iterable[Any]) -> bool:
     """Whether a value is part of one of the arrays, and not empty."""
     if not isinstance(value, np.ndarray) or value.size == 0:
         return False
     start = value.ctypes.data
-    whole = [(a.ctypes.data, a.nbytes) for a in arrays if isinstance(a, np.ndarray)]
+    whole = [(a.ctypes.data, _extent(a)) for a in arrays if isinstance(a, np.ndarray)]
     return any(begin <= start and start + value.nbytes <= begin + size for begin, size in whole)
 
 

@@ -76,6 +76,14 @@ def run(kernel: CompiledKernel, size: int, *args: Any) -> None:
         kernel(*args)
 
 
+def pixels(y: np.ndarray) -> tuple[np.ndarray, int]:
+    """The memory of images, flat, and how far pixels are apart: their channels may be some of a larger array's."""
+    if y.flags.c_contiguous:
+        return y.reshape(-1), y.shape[-1]
+    size = 1 + sum((n - 1) * stride for n, stride in zip(y.shape, y.strides, strict=True)) // y.itemsize
+    return np.lib.stride_tricks.as_strided(y, (size,), (y.itemsize,)), y.strides[-2] // y.itemsize
+
+
 def rows(x: np.ndarray) -> np.ndarray:
     """An array as the matrix of its rows along the last axis."""
     return x.reshape(-1, x.shape[-1])

@@ -32,8 +32,8 @@ from .gemm import (
     rows_side_by_side,
     rows_times_panel,
 )
-from .places import Panel, Place, Rows
-from .tile import lanes, tile_rows
+from .places import Maps, Panel, Place, Rows
+from .tile import lanes, nothing, tile_rows
 
 ITEMS = 128  # shares of rows: enough to even out among threads, few enough that each is worth its start
 
@@ -278,20 +278,20 @@ def pack_filters(w: Flat, d: Conv2dDims, flipped: bool, packed: Place) -> None:
 
 
 @separate
-def correlate_plane(x: Images, low: int, high: int, d: Conv2dDims, filters: Filters, y: Rows) -> None:
+def correlate_plane(x: Images, low: int, high: int, d: Conv2dDims, filters: Filters, y: Maps) -> None:
     """What `correlate_rows` does, for images of a single channel and the positions that meet all taps of a row.
 
     Their tiles have neighbouring pixels as rows, and so little to do that what surrounds them counts.
     """
     c, vector = correlation(d, False), lanes(y.memory)
     first, count = c.w.inner, c.w.inner_end - c.w.inner
-    epilogue = Epilogue(filters.bias, 0, d.f, filters.relu, False)
+    epilogue = Epilogue(filters.bias, 0, d.f, filters.relu, False, nothing(y.memory))
     for item in range(low, high):
         image, row = item // d.oh, item % d.oh
         tap, source, number = real_taps(c.h, row)
         pixels = Rows(x.memory, x.start + (image * d.h + source) * d.w + first - d.pad_w, d.dilation_h * d.w)
         panel = Panel(filters.memory, filters.start + tap * d.kw * vector, vector)
-        target = Rows(y.memory, y.start + image * y.apart + (row * d.ow + first) * d.f, d.f)
+        target = Rows(y.memory, y.start + image * y.apart + (row * d.ow + first) * y.pixel, y.pixel)
         if d.kw == 5:
             rows_side_by_side(count, pixels, panel, number, 5, epilogue, target)
         elif d.kw == 3:
@@ -317,7 +317,7 @@ def correlate_row(x, item, c, p, plane, filters, y):
     group, column = p // panels, p % panels * 2 * vector
     width, left = panel_width(column, c.group_output, vector), c.group_output - column
     channel = group * c.group_output + column
-    epilogue = Epilogue(filters.bias, channel, left, filters.relu, False)
+    epilogue = Epilogue(filters.bias, channel, left, filters.relu, False, nothing(y.memory))
     output = 0
     while output < w.outputs:
         if plane and output == w.inner:
@@ -340,8 +340,8 @@ def correlate_row(x, item, c, p, plane, filters, y):
         ao = xs + ((source_h * w.sources + source_w) * c.source + group * c.group_source) * unit
         bo = filters.start + p * size + (tap_h * w.taps + tap_w) * c.group_source * width
         panel = Panel(filters.memory, bo, width)
-        yo = y.start + first * y.apart + (row * w.outputs + output) * c.output + channel
-        next_x, next_y = w.stride * c.source * unit, c.output
+        yo = y.start + first * y.apart + (row * w.outputs + output) * y.pixel + channel
+        next_x, next_y = w.stride * c.source * unit, y.pixel
         count, x_row, y_row, steps = images, x_image, y.apart, alike
         if x.together == 1:
             count, x_row, y_row, steps = alike, next_x, next_y, 1
@@ -356,7 +356,7 @@ def correlate_row(x, item, c, p, plane, filters, y):
 
 
 @separate
-def correlate_rows(x: Images, low: int, high: int, d: Conv2dDims, flipped: bool, filters: Filters, y: Rows) -> None:
+def correlate_rows(x: Images, low: int, high: int, d: Conv2dDims, flipped: bool, filters: Filters, y: Maps) -> None:
     """Output rows number `low` to `high`, counted through every block of images, in every channel; y are images.
 
     y[i, oh, ow, f] = bias[f] + the sum over the real taps (kh, kw) and c of x[i, ih, iw, c] * filters[kh, kw, c, f], or
@@ -373,7 +373,7 @@ def correlate_rows(x: Images, low: int, high: int, d: Conv2dDims, flipped: bool,
 
 
 @separate
-def correlate_panel(x: Images, rows: int, d: Conv2dDims, p: int, filters: Filters, y: Rows) -> None:
+def correlate_panel(x: Images, rows: int, d: Conv2dDims, p: int, filters: Filters, y: Maps) -> None:
     """The first `rows` of `correlate_rows` for the channels of a panel alone, whose filters are read once for all."""
     c = correlation(d, False)
     for item in range(rows):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from numpy import int64
 
 from ..compiler.jit import Flat, inline, prange, separate
-from .chunks import share
+from .chunks import load, share
 from .places import Panel, Rows
 from .tile import (
     LANES,
@@ -20,6 +20,7 @@ from .tile import (
     TileShape,
     given,
     lanes,
+    nothing,
     tile_add,
     tile_fma,
     tile_load,
@@ -71,13 +72,15 @@ class Nest(NamedTuple):
 
 class Epilogue(NamedTuple):
     """What becomes of a panel's sums: they go on from what is stored, with `more`, or from bias[column:], unless `bias`
-    is empty; then `relu` puts 0 for what is negative, and the first `columns` columns are stored."""
+    is empty; then come `added`, at the same places as y, unless that is empty, and `relu`, which puts 0 for what is
+    negative, and the first `columns` columns are stored."""
 
     bias: Flat
     column: int
     columns: int
     relu: bool
     more: bool
+    added: Flat
 
 
 @inline
@@ -109,6 +112,8 @@ def product(shape, r, a, b, nest, epilogue, y):
     else:
         tile = tile_zeros(shape, y.memory)
     tile = contract(tile, r, a, 0, b, nest)
+    if given(epilogue.added):
+        tile = tile_add(tile, load(shape, epilogue.added, to, y.apart, epilogue.columns))
     if epilogue.relu:
         tile = tile_where_positive(tile, tile)
     if epilogue.columns >= tile_vectors(shape) * lanes(y.memory):
@@ -360,16 +365,16 @@ def multiply_columns(
     packed: Flat,
     epilogue: Epilogue,
     sums: Flat,
-    y: Flat,
+    y: Rows,
 ) -> None:
     """All rows of a group of panels, which are packed here, unless b is empty or they are read in place."""
-    vector, columns, once = lanes(y), right.columns, Loop(1, 0, 0)
+    vector, columns, once = lanes(y.memory), right.columns, Loop(1, 0, 0)
     rows = Rows(a, 0, left.down)
     if item < cut.wide:
         column = item * tile_vectors(WIDE) * vector
         nest = Nest(once, once, Loop(right.rows, left.across, right.down))
-        part = Epilogue(epilogue.bias, column, columns - column, epilogue.relu, False)
-        product(WIDE, 0, rows, Panel(b, column, 0), nest, part, Rows(y, column, columns))
+        part = Epilogue(epilogue.bias, column, columns - column, epilogue.relu, False, epilogue.added)
+        product(WIDE, 0, rows, Panel(b, column, 0), nest, part, Rows(y.memory, y.start + column, y.apart))
     else:
         low = cut.wide * tile_vectors(WIDE) // 2 + (item - cut.wide) * cut.group
         high = min(low + cut.group, panel_count(columns, vector))
@@ -390,9 +395,10 @@ def multiply_columns(
                     if cut.in_place and column + 2 * vector <= columns:
                         panel, apart = Panel(b, column, panel.width), right.down
                     nest = Nest(once, once, Loop(end - k, left.across, apart))
-                    part = Epilogue(epilogue.bias, column, columns - column, epilogue.relu and end == right.rows, k > 0)
+                    last, to = epilogue.relu and end == right.rows, y.start + first * y.apart + column
+                    part = Epilogue(epilogue.bias, column, columns - column, last, k > 0, epilogue.added)
                     source = Rows(a, first * left.down + k * left.across, left.down)
-                    rows_times_panel(count, source, panel, nest, part, Rows(y, first * columns + column, columns))
+                    rows_times_panel(count, source, panel, nest, part, Rows(y.memory, to, y.apart))
 
 
 class RowCut(NamedTuple):
@@ -424,10 +430,10 @@ def multiply_rows(
     right: MatrixLayout,
     scratch: Flat,
     epilogue: Epilogue,
-    y: Flat,
+    y: Rows,
 ) -> None:
     """Some rows of all panels."""
-    vector, unit, once = lanes(y), tile_rows(NARROW), Loop(1, 0, 0)
+    vector, unit, once = lanes(y.memory), tile_rows(NARROW), Loop(1, 0, 0)
     low, high = share(-(-left.rows // unit), item, cut.items)
     low, high = low * unit, min(high * unit, left.rows)
     rows, step = Rows(a, low * left.down, left.down), left.across
@@ -438,35 +444,31 @@ def multiply_rows(
     there = cut.in_place
     if there > 0:
         nest, panel = Nest(once, once, Loop(there, step, right.down)), Panel(b, 0, panel_of(scratch, 0, right).width)
-        part = Epilogue(epilogue.bias, 0, right.columns, epilogue.relu and there == right.rows, False)
-        rows_times_panel(high - low, rows, panel, nest, part, Rows(y, low * right.columns, right.columns))
+        last = epilogue.relu and there == right.rows
+        part = Epilogue(epilogue.bias, 0, right.columns, last, False, epilogue.added)
+        rows_times_panel(high - low, rows, panel, nest, part, Rows(y.memory, y.start + low * y.apart, y.apart))
         rows = Rows(rows.memory, rows.start + there * step, rows.apart)
     for p in range(panel_count(right.columns, vector) if there < right.rows else 0):
         panel, column = panel_of(scratch, p, right), p * 2 * vector
         nest = Nest(once, once, Loop(right.rows - there, step, panel.width))
-        part = Epilogue(epilogue.bias, column, right.columns - column, epilogue.relu, there > 0)
-        rows_times_panel(high - low, rows, panel, nest, part, Rows(y, low * right.columns + column, right.columns))
+        part = Epilogue(epilogue.bias, column, right.columns - column, epilogue.relu, there > 0, epilogue.added)
+        to = Rows(y.memory, y.start + low * y.apart + column, y.apart)
+        rows_times_panel(high - low, rows, panel, nest, part, to)
 
 
 @separate
-def matmul(
+def multiply(
     a: Flat,
     left: MatrixLayout,
     b: Flat,
     right: MatrixLayout,
-    bias: Flat,
-    relu: bool,
+    epilogue: Epilogue,
     sums: Flat,
     scratch: Flat,
-    y: Flat,
+    y: Rows,
 ) -> None:
-    """y = a b + bias, or 0 where that is negative, if `relu`; `left` and `right` are the layouts of a and b.
-
-    Also sums[c] = the sum over the rows of b. An empty `bias` adds nothing, empty `sums` are not wanted, and an empty b
-    lies in scratch already, as `pack_panels` leaves it.
-    """
-    vector, panels = lanes(y), panel_count(right.columns, lanes(y))
-    epilogue = Epilogue(bias, 0, right.columns, relu, False)
+    """`matmul` with all that the epilogue of a whole row asks for, and rows of y that may lie apart."""
+    vector, panels = lanes(y.memory), panel_count(right.columns, lanes(y.memory))
     if by_columns(left, right, vector):
         # For a few rows packing would cost more than the product: all but an incomplete last panel are read in place.
         in_place = given(b) and left.rows <= tile_rows(FULL) and right.across == 1 and not given(sums)
@@ -490,6 +492,27 @@ def matmul(
         by_rows = RowCut(min(units, max(_ITEMS, units // 8)), own, there)
         for item in prange(by_rows.items):
             multiply_rows(item, by_rows, a, left, b, right, scratch, epilogue, y)
+
+
+@separate
+def matmul(
+    a: Flat,
+    left: MatrixLayout,
+    b: Flat,
+    right: MatrixLayout,
+    bias: Flat,
+    relu: bool,
+    sums: Flat,
+    scratch: Flat,
+    y: Flat,
+) -> None:
+    """y = a b + bias, or 0 where that is negative, if `relu`; `left` and `right` are the layouts of a and b.
+
+    Also sums[c] = the sum over the rows of b. An empty `bias` adds nothing, empty `sums` are not wanted, and an empty b
+    lies in scratch already, as `pack_panels` leaves it.
+    """
+    epilogue = Epilogue(bias, 0, right.columns, relu, False, nothing(y))
+    multiply(a, left, b, right, epilogue, sums, scratch, Rows(y, 0, right.columns))
 
 
 def matmul_scratch(left: MatrixLayout, right: MatrixLayout) -> int:

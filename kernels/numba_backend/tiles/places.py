@@ -25,6 +25,15 @@ class Rows(NamedTuple):
     apart: int
 
 
+class Maps(NamedTuple):
+    """Images: pixel number p of image r begins at `start + r apart + p pixel`."""
+
+    memory: Flat
+    start: int
+    apart: int
+    pixel: int
+
+
 class Panel(NamedTuple):
     """Some columns of a matrix as `contract` reads them: rows of one or two vectors, one after the other."""
 

@@ -304,6 +304,21 @@ def _(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Valu
     return builder.icmp_signed("!=", args[0], ir.Constant(args[0].type, None))
 
 
+def nothing(memory: np.ndarray) -> np.ndarray:
+    """`flat` memory of no array, where another's type is asked for."""
+    return memory[:0]
+
+
+@type_callable(nothing)
+def _(context: Any) -> Callable[..., types.Type]:
+    return lambda memory: memory
+
+
+@lower_builtin(nothing, types.CPointer)
+def _(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+    return ir.Constant(args[0].type, None)
+
+
 def tile_rows(shape: TileShape) -> int:
     """The shape's number of rows; a constant to the compiler."""
     return shape.rows

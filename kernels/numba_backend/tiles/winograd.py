@@ -28,7 +28,9 @@ from .tile import (
     LANES,
     TileShape,
     flat,
+    given,
     lanes,
+    nothing,
     tile_add,
     tile_load,
     tile_load_partial,
@@ -273,7 +275,7 @@ def multiply_tiles(filters: Flat, none: Flat, d: Conv2dDims, tiles: int, term: i
         panel = Panel(filters, (term * count + p) * d.c * 2 * vector, width)
         nest = Nest(once, once, Loop(d.c, 1, width))
         target = Rows(output.memory, output.start + term * to.output_plane + column, output.apart)
-        rows_times_panel(tiles, rows, panel, nest, Epilogue(none, 0, width, False, False), target)
+        rows_times_panel(tiles, rows, panel, nest, Epilogue(none, 0, width, False, False, nothing(none)), target)
 
 
 @inline
@@ -294,9 +296,8 @@ def term_row(m, at, apart):
 
 
 @inline
-def finished(value, bias, relu):
-    """The bias added, then the ReLU."""
-    value = tile_add(value, bias)
+def rectified(value, relu):
+    """The ReLU, if it is wanted."""
     if relu:
         value = tile_where_positive(value, value)
     return value
@@ -309,26 +310,38 @@ def greater(value, best):
 
 
 class Finish(NamedTuple):
-    """What becomes of the sums: a bias, perhaps a ReLU, and where they go."""
+    """What becomes of the sums: a bias, what is `added`, unless that is empty, perhaps a ReLU, and where they go.
+
+    `y` are pixels, `added` others that lie one after the other.
+    """
 
     bias: Flat
+    added: Flat
     relu: bool
-    y: Flat
+    y: Rows
+
+
+@inline
+def put_pixel(value, finish, pixel, filters, channel):
+    """One vector of channels of a pixel, of which there are so many filters."""
+    left = filters - channel
+    if given(finish.added):
+        value = tile_add(value, load(_LINE, finish.added, pixel * filters + channel, 0, left))
+    to = finish.y.start + pixel * finish.y.apart + channel
+    store(_LINE, rectified(value, finish.relu), finish.y.memory, to, 0, left)
 
 
 @separate
 def finish_tiles(d: Conv2dDims, grid: Grid, block: int, first: int, end: int, of: Transforms, finish: Finish) -> None:
     """y = Aᵀ m A + bias of tiles number `first` to `end`, of a block that begins with number `block`."""
-    m, y, vector = of.output.memory, finish.y, lanes(finish.y)
+    m, vector = of.output.memory, lanes(finish.bias)
     apart = of.output_plane
     for tile in range(first, end):
         row, column = tile // grid.columns % grid.rows, tile % grid.columns
         image = tile // (grid.columns * grid.rows)
         below, beside = 2 * row + 1 < d.oh, 2 * column + 1 < d.ow
         start = of.output.start + (tile - block) * of.output.apart
-        to = ((image * d.oh + 2 * row) * d.ow + 2 * column) * d.f
-        if grid.pooled:
-            to = tile * d.f
+        pixel = (image * d.oh + 2 * row) * d.ow + 2 * column
         for channel in range(0, d.f, vector):
             left, at = d.f - channel, start + channel
             bias = tile_load_partial(_LINE, finish.bias, channel, 0, left)
@@ -338,18 +351,20 @@ def finish_tiles(d: Conv2dDims, grid: Grid, block: int, first: int, end: int, of
             a3, b3 = term_row(m, at + 12 * apart, apart)
             y00, y10 = sums(a, a1, a2, a3)
             y01, y11 = sums(b, b1, b2, b3)
-            y00, y01 = finished(y00, bias, finish.relu), finished(y01, bias, finish.relu)
-            y10, y11 = finished(y10, bias, finish.relu), finished(y11, bias, finish.relu)
+            y00, y01, y10, y11 = tile_add(y00, bias), tile_add(y01, bias), tile_add(y10, bias), tile_add(y11, bias)
             if grid.pooled:
-                store(_LINE, greater(y11, greater(y10, greater(y01, y00))), y, to + channel, 0, left)
+                y00, y01 = rectified(y00, finish.relu), rectified(y01, finish.relu)
+                y10, y11 = rectified(y10, finish.relu), rectified(y11, finish.relu)
+                peak, to = greater(y11, greater(y10, greater(y01, y00))), finish.y.start + tile * finish.y.apart
+                store(_LINE, peak, finish.y.memory, to + channel, 0, left)
             else:
-                store(_LINE, y00, y, to + channel, 0, left)
+                put_pixel(y00, finish, pixel, d.f, channel)
                 if beside:
-                    store(_LINE, y01, y, to + channel + d.f, 0, left)
+                    put_pixel(y01, finish, pixel + 1, d.f, channel)
                 if below:
-                    store(_LINE, y10, y, to + channel + d.ow * d.f, 0, left)
+                    put_pixel(y10, finish, pixel + d.ow, d.f, channel)
                 if below and beside:
-                    store(_LINE, y11, y, to + channel + (d.ow + 1) * d.f, 0, left)
+                    put_pixel(y11, finish, pixel + d.ow + 1, d.f, channel)
 
 
 # --- All of it ------------------------------------------------------------------------------------------------------
@@ -365,7 +380,7 @@ def transforms(scratch, share_, layout):
 
 
 @inline
-def winograd(x, packed, bias, relu, grid, d, scratch, y):
+def winograd(x, packed, finish, grid, d, scratch):
     """y = relu(x * filters + bias), or its maxima over windows of 2 by 2 where the grid is `pooled`."""
     vector, none = lanes(packed), packed[:0]
     layout = winograd_layout(d, x.shape[0] * grid.rows * grid.columns, vector)
@@ -378,7 +393,7 @@ def winograd(x, packed, bias, relu, grid, d, scratch, y):
             transform_tiles(flat(x), d, grid, block, block, end, to)
             for term in range(_TERMS):
                 multiply_tiles(flat(packed), flat(none), d, end - block, term, to)
-            finish_tiles(d, grid, block, block, end, to, Finish(flat(bias), relu, flat(y)))
+            finish_tiles(d, grid, block, block, end, to, finish)
     for number in range(0 if layout.own else layout.blocks):
         block = number * layout.block
         tiles = min(layout.block, layout.tiles - block)
@@ -392,4 +407,4 @@ def winograd(x, packed, bias, relu, grid, d, scratch, y):
         for item in prange(_TERMS):
             first, end = share(tiles, item, _TERMS)
             to = transforms(flat(scratch), 0, layout)
-            finish_tiles(d, grid, block, block + first, block + end, to, Finish(flat(bias), relu, flat(y)))
+            finish_tiles(d, grid, block, block + first, block + end, to, finish)

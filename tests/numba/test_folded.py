@@ -1,0 +1,69 @@
+"""`conv2d_folded` on Numba by each of its ways: into some of the channels of a larger array, with a residual, over many
+images at once. All three give the bits of the plain call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kernels
+from kernels.shapes import conv2d, pool2d
+
+NUMBA = kernels.get("numba").backend
+
+CASES: dict[str, dict[str, Any]] = {
+    "pointwise, by rows": {"x": (2, 9, 8, 20), "k": 1, "f": 37},
+    "pointwise, by columns": {"x": (1, 4, 5, 70), "k": 1, "f": 200},
+    "pointwise, in groups": {"x": (2, 9, 8, 20), "k": 1, "f": 40, "groups": 4},
+    "one filter a channel": {"x": (2, 9, 8, 21), "k": 3, "f": 21, "groups": 21, "padding": 1},
+    "minimal filtering": {"x": (2, 9, 8, 20), "k": 3, "f": 37, "padding": 1},
+    "strides": {"x": (8, 9, 8, 20), "k": 3, "f": 37, "stride": 2},
+    "many filters": {"x": (2, 5, 5, 64), "k": 3, "f": 300, "stride": 2},
+    "a wide map": {"x": (8, 75, 140, 3), "k": 3, "f": 40, "stride": 2, "padding": 1},
+}
+
+
+def folded(case: str, residual: bool, relu: bool, images: slice = slice(None), y: np.ndarray | None = None) -> Any:
+    """(y, residual) of a case, of these images alone; written to y if that is given."""
+    given = CASES[case]
+    rng, groups, f, k = np.random.default_rng(0), given.get("groups", 1), given["f"], given["k"]
+    x = rng.standard_normal(given["x"], np.float32)[images]
+    w = rng.standard_normal((k, k, x.shape[-1] // groups, f), np.float32)
+    d = conv2d(x.shape, w.shape, None, given.get("stride", 1), given.get("padding", 0), 1, groups)
+    packed, bias = np.empty(NUMBA.conv2d_fold_size(d), np.float32), np.empty(f, np.float32)
+    NUMBA.conv2d_fold(w, rng.standard_normal(f, np.float32), None, None, None, None, 0.0, d, packed, bias)
+    other = rng.standard_normal((len(x), d.oh, d.ow, f), np.float32) if residual else None
+    y = np.empty((len(x), d.oh, d.ow, f), np.float32) if y is None else y
+    scratch = np.empty(NUMBA.conv2d_folded_scratch(d, len(x)), np.float32)
+    pool = pool2d(y.shape, 1, None, 0, "conv2d_folded")
+    NUMBA.conv2d_folded(x, packed, bias, other, relu, pool, d, scratch, y)
+    return y, other
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_some_channels_of_a_larger_array_are_written_and_no_others(case: str) -> None:
+    plain, _ = folded(case, residual=False, relu=True)
+    whole = np.full((*plain.shape[:-1], plain.shape[-1] + 8), np.nan, np.float32)
+    folded(case, residual=False, relu=True, y=whole[..., 3:-5])
+    assert whole[..., 3:-5].tobytes() == plain.tobytes()
+    assert np.isnan(whole[..., :3]).all()
+    assert np.isnan(whole[..., -5:]).all()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_residual_is_added_last_and_before_the_relu(case: str) -> None:
+    plain, _ = folded(case, residual=False, relu=False)
+    for relu in (False, True):
+        y, other = folded(case, residual=True, relu=relu)
+        total = plain + other
+        np.testing.assert_array_equal(y, np.maximum(total, 0) if relu else total)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_image_comes_out_the_same_in_any_company(case: str) -> None:
+    together, _ = folded(case, residual=False, relu=True)
+    for at in range(len(together)):
+        alone, _ = folded(case, residual=False, relu=True, images=slice(at, at + 1))
+        assert alone.tobytes() == together[at : at + 1].tobytes()
