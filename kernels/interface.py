@@ -562,6 +562,16 @@ class Backend(Protocol):
     def erf_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
         """dx = dy 2/√π e^(−x²)."""
 
+    @staticmethod
+    def round_to_bfloat16(x: Input, y: Output) -> None:
+        """y = the bfloat16 number next to x, in the dtype of the arrays; of two as near the one whose last bit is 0.
+
+        bfloat16 has float32's sign and exponent and the first 7 of its 23 bits behind the point. From 2¹²⁷ (2 − 2⁻⁸) on
+        y is infinite, NaN stays NaN, and numbers below the smallest normal one are rounded as any other. float64 is
+        rounded to float32 first. The product of two such numbers is exact in float32 unless it leaves its range.
+        IEEE 754-2019, 4.3.1.
+        """
+
     # Outputs and losses ------------------------------------------------------------------------------------
 
     @staticmethod

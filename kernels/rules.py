@@ -128,6 +128,7 @@ RULES: dict[str, str] = {
     "power_backward": "dy x y dx (...)",
     "erf": "x y (...)",
     "erf_backward": "dy x y dx (...)",
+    "round_to_bfloat16": "x y (...)",
     # Outputs and losses
     "softmax": "x y (..., C)",
     "softmax_backward": "dy x y dx (..., C)",
