@@ -778,9 +778,11 @@ def _set_threads(threads: int | None) -> None:
 
 
 def _load(path: Path, backend: str | None, precision: str | None = None) -> Graph:
+    """The model of a run or in a file, on any backend; in the run's precision unless told."""
     if backend is not None:
         kernels.get(backend)  # so that a mistake here is not blamed on the file
-    return load(runs.model_file(path), backend, precision=precision)
+    file = runs.model_file(path)
+    return load(file, backend, precision=runs.own_precision(path) if precision is None else precision)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
