@@ -1069,6 +1069,19 @@ class Fused(Protocol):
     ) -> None:
         """`linear`, and `relu` if wanted, of the folded weights."""
 
+    @staticmethod
+    def linear_fold_bfloat16(w: Input, b: Input | None, d: LinearDims, packed: Output, bias: Output) -> None:
+        """`linear_fold` for `linear_folded_bfloat16`, of weights that are bfloat16 numbers; float32 alone."""
+
+    @staticmethod
+    def linear_folded_bfloat16(
+        x: Input, packed: Input, bias: Input, relu: bool, d: LinearDims, scratch: Scratch, y: Output
+    ) -> None:
+        """`round_to_bfloat16` of x, `linear`, and `relu` if wanted, of the folded weights; float32 alone.
+
+        A backend may take numbers below 2⁻¹²⁶, be they factors or sums, for zeros of their sign.
+        """
+
 
 class Batches(Protocol):
     """What stands around a plan's kernels when it runs over a whole data set: reading batches, keeping results.

@@ -197,6 +197,8 @@ RULES: dict[str, str] = {
     "conv2d_folded": f"x (N, h, w, c), packed (P), bias (f), y (N, pool.oh, pool.ow, f); {_POOLED}",
     "linear_fold": "w (k, m), b bias (m), packed (P)",
     "linear_folded": "x (N, k), packed (P), bias (m), y (N, m)",
+    "linear_fold_bfloat16": "w (k, m), b bias (m), packed (P)",
+    "linear_folded_bfloat16": "x (N, k), packed (P), bias (m), y (N, m)",
 }
 """The rule of every kernel of `interface.Backend` and `interface.Fused`."""
 

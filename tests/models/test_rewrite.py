@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import kernels
 import models
 from kernels import InPlace, Input, Kernel, Kernels, accuracy, memory
+from kernels.numba_backend import precision
 from models import (
     SGD,
     Add,
@@ -55,6 +57,7 @@ PAIRS = [
     ["linear_relu", "linear_relu_backward"],
     ["conv2d_fold", "conv2d_folded"],
     ["linear_fold", "linear_folded"],
+    ["linear_fold_bfloat16", "linear_folded_bfloat16"],
 ]
 
 
@@ -93,7 +96,9 @@ def with_output(plan: Plan, name: str) -> Plan:
 
 
 def test_the_rewrites_have_names_and_one_line_each() -> None:
-    assert list(REWRITES) == ["pool_first", "convolution_statistics", "fold_batchnorm", "pack_weights", "linear_relu"]
+    assert list(REWRITES) == [
+        "pool_first", "convolution_statistics", "multiply_pairs", "fold_batchnorm", "pack_weights", "linear_relu"
+    ]  # fmt: skip
     for name, apply in REWRITES.items():
         assert apply.__doc__ is not None, name
         assert "\n" not in apply.__doc__, name
@@ -636,6 +641,7 @@ class Case:
     shape: tuple[int, ...]
     training: bool
     input_gradient: bool = True
+    precision: str | None = None
 
     def __str__(self) -> str:
         return f"{', '.join(map(str, self.layers))} on {self.shape}"
@@ -647,7 +653,7 @@ class Case:
         return self.model().lower_training(MeanSquaredError(), None, None, self.input_gradient)
 
     def model(self) -> Graph:
-        return Sequential(list(self.layers), self.shape, "numpy")
+        return Sequential(list(self.layers), self.shape, "numpy", precision=self.precision)
 
 
 NORM = (BatchNorm(), ReLU())
@@ -698,13 +704,22 @@ FOLDS = [
     *(Case((convolution, *NORM), shape, False) for convolution, shape in APART),
 ]
 PACKS = [Case(layers, case.shape, False) for case in DENSE for layers in (case.layers, case.layers[:1])]
+ROUNDED = [replace(case, precision="bfloat16") for case in PACKS]
 CASES = {
     kernel: cases
-    for pair, cases in zip(PAIRS, (POOLED, CONVOLVED, DENSE, FOLDS, PACKS), strict=True)
+    for pair, cases in zip(PAIRS, (POOLED, CONVOLVED, DENSE, FOLDS, PACKS, ROUNDED), strict=True)
     for kernel in pair
 }
 BACKENDS = {"reference": REFERENCE} | {name: Kernels(name, module) for name, module in MODULES.items()}
+if not BACKENDS["numba"].has("linear_folded_bfloat16"):  # its instruction put together of others
+    BACKENDS["numba"] = Kernels("numba", SimpleNamespace(**vars(precision) | vars(MODULES["numba"])))
 HERE = [(name, kernel) for name, k in BACKENDS.items() for kernel in fused.NAMES if k.has(kernel)]
+DTYPES = [
+    (name, kernel, dtype)
+    for name, kernel in HERE
+    for dtype in (np.float32, np.float64)
+    if dtype is np.float32 or not kernel.endswith("_bfloat16")
+]
 BATCHES = (1, 2, 7, 33)
 
 Arrays = dict[str, np.ndarray]
@@ -804,8 +819,7 @@ def test_every_fused_kernel_has_cases() -> None:
     assert set(CASES) == set(fused.NAMES)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("backend", "kernel"), HERE)
+@pytest.mark.parametrize(("backend", "kernel", "dtype"), DTYPES)
 def test_a_fused_kernel_gives_what_it_replaces(
     monkeypatch: pytest.MonkeyPatch, backend: str, kernel: str, dtype: Any
 ) -> None:
