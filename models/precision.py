@@ -58,7 +58,7 @@ def _rounded(plan: Plan) -> Plan:
     steps: list[Step] = []
     constants: list[Step] = []
     for step in plan.steps:
-        if step.kernel in CONTRACTIONS:
+        if isinstance(step.kernel, str) and step.kernel in CONTRACTIONS:
             arguments = step.named
             for operand in OPERANDS:
                 if operand not in arguments:

@@ -274,7 +274,7 @@ def _convolution_block(conv: Step, steps: Sequence[Step]) -> Step:
 # Inference -------------------------------------------------------------------------------------------------------
 
 
-@_rewrite(round_to_bfloat16="linear_fold_bfloat16 linear_folded_bfloat16")
+@_rewrite(round_to_bfloat16="linear_fold linear_fold_bfloat16 linear_folded_bfloat16")
 def multiply_pairs(flow: _Flow, rounding: Step) -> Iterator[Step]:
     """In bfloat16 a linear layer rounds its input itself, to pairs that one instruction multiplies and adds."""
     linear = flow.sole(rounding.named["y"], "linear", "x")

@@ -74,8 +74,8 @@ def training(nodes: Iterable[Layer] | dict[str, Any], shape: tuple[int, ...] = I
     return model.lower_training(MeanSquaredError(), SGD(0.1), 4)
 
 
-def inference(*layers: Layer, shape: tuple[int, ...] = IMAGE) -> Plan:
-    return Sequential(layers, shape, "numpy").plan
+def inference(*layers: Layer, shape: tuple[int, ...] = IMAGE, precision: str | None = None) -> Plan:
+    return Sequential(layers, shape, "numpy", precision=precision).plan
 
 
 def names(plan: Plan) -> list[str]:
@@ -197,6 +197,32 @@ def test_inference_folds_what_follows_a_convolution(case: str) -> None:
     switch = "fold_batchnorm" if "norm" in case else "pack_weights"
     assert names(rewrite(plain, REFERENCE, [switch])) == ["conv2d_folded"]
     assert names(rewrite(plain, REFERENCE, set(REWRITES) - {"fold_batchnorm", "pack_weights"})) == names(plain)
+
+
+def test_in_bfloat16_a_linear_layer_rounds_its_input_itself_and_a_convolution_has_it_rounded() -> None:
+    layers = (*BLOCK, Flatten(), Linear(5), ReLU(), Linear(3))
+    plain = inference(*layers, precision="bfloat16")
+    plan = rewrite(plain, REFERENCE)
+    assert names(plan) == ["round_to_bfloat16", "conv2d_folded", "linear_folded_bfloat16", "linear_folded_bfloat16"]
+    replaced = [[inner.name for inner in step.replaces] for step in plan.steps[2:]]
+    assert replaced == [["round_to_bfloat16", "linear", "relu"], ["round_to_bfloat16", "linear"]]
+    packed = ["conv2d_fold", "linear_fold_bfloat16", "linear_fold_bfloat16"]
+    assert sorted(step.name for step in plan.constants) == [*sorted(packed), *["round_to_bfloat16"] * 3]
+    # What is rounded for no other reader than what packs it is needed as long as that is.
+    assert plan.expanded(lambda kernel: True) == plan
+    assert plan.expanded(nothing) == plain
+    kept = [step.name for step in plan.expanded(lambda kernel: kernel != "conv2d_folded").constants]
+    assert sorted(kept) == [*packed[1:], *["round_to_bfloat16"] * 3]
+
+
+def test_a_convolution_in_bfloat16_joins_the_block_forward_and_its_gradient_is_rounded() -> None:
+    model = Sequential([*BLOCK, Conv2d(3, 2)], IMAGE, "numpy", precision="bfloat16")
+    plan = rewrite(model.lower_training(MeanSquaredError(), SGD(0.1), 4), REFERENCE)
+    listed = names(plan)
+    assert STATISTICS[0] in listed
+    assert STATISTICS[1] not in listed
+    at = listed.index(POOL_FIRST[1])
+    assert listed[at + 1 : at + 4] == ["round_to_bfloat16", "add_backward", "conv2d_backward"]
 
 
 def test_without_folding_a_convolution_is_packed_and_its_norm_stays() -> None:
@@ -336,7 +362,7 @@ def test_no_kernels_no_rewrites() -> None:
 def test_a_rewrite_needs_all_of_its_kernels(missing: str) -> None:
     k = Kernels("numpy", fused.backend(NUMPY.backend, [name for name in fused.NAMES if name != missing]))
     layers = (*BLOCK, Flatten(), Linear(5), ReLU(), Linear(3))
-    for plain in (training(layers), inference(*layers)):
+    for plain in (training(layers), inference(*layers), inference(*layers, precision="bfloat16")):
         plan = rewrite(plain, k)
         pair = next(pair for pair in PAIRS if missing in pair)
         assert set(pair).isdisjoint(step.name for step in (*plan.steps, *plan.constants))
@@ -352,14 +378,15 @@ def test_each_name_can_be_switched_off(name: str) -> None:
         "linear_relu": ["linear_relu", "linear_relu_backward"],
         "fold_batchnorm": ["conv2d_fold"],
         "pack_weights": ["linear_fold", "linear_folded"],
+        "multiply_pairs": ["linear_fold_bfloat16", "linear_folded_bfloat16"],
     }
     seen = set()
-    for plain in (training(layers), inference(*layers)):
+    for plain in (training(layers), inference(*layers), inference(*layers, precision="bfloat16")):
         full, less = rewrite(plain, REFERENCE), rewrite(plain, REFERENCE, [n for n in REWRITES if n != name])
         seen |= {step.name for step in (*full.steps, *full.constants)}
         if name == "fold_batchnorm":
             assert all(step.named["gamma"] is None for step in less.constants if step.name == "conv2d_fold")
-        elif plain.batch_size or name == "pack_weights":
+        elif plain.batch_size or name in ("pack_weights", "multiply_pairs"):
             assert set(made[name]).isdisjoint(step.name for step in (*less.steps, *less.constants))
         assert rewrite(plain, REFERENCE, ()) is plain
     assert seen.intersection(made[name])
