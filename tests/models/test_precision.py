@@ -78,9 +78,9 @@ def test_whole_numbers_give_the_same_bits_on_both_backends(layers: list[Any]) ->
     """Of more than eight bits, so that rounding shows, and few enough for sums in float32 to be exact."""
     rng = np.random.default_rng(0)
     model = Sequential(layers, (8, 8, 2), "numpy", precision="bfloat16")
-    most = {name: 511 if name.startswith("0") else 3 for name in model.parameters()}
+    most = {name: 3 if name.startswith("0") else 1 for name in model.parameters()}
     model.set_parameters({name: whole(rng, most[name], *view.shape) for name, view in model.parameters().items()})
-    x, target = whole(rng, 511, 16, 8, 8, 2), whole(rng, 9, 16, 3)
+    x, target = whole(rng, 300, 16, 8, 8, 2), whole(rng, 9, 16, 3)
     found = []
     for twin in (model, model.to("numba"), model.to("numpy", precision="float32")):
         trainer = Trainer(twin, SGD(1e-9), MeanSquaredError(), batch_size=16)
