@@ -15,7 +15,7 @@ import pytest
 import kernels
 import models
 from kernels import InPlace, Input, Kernel, Kernels, accuracy, memory
-from kernels.numba_backend import precision
+from kernels.numba_backend import pairs
 from models import (
     SGD,
     Add,
@@ -739,7 +739,7 @@ CASES = {
 }
 BACKENDS = {"reference": REFERENCE} | {name: Kernels(name, module) for name, module in MODULES.items()}
 if not BACKENDS["numba"].has("linear_folded_bfloat16"):  # its instruction put together of others
-    BACKENDS["numba"] = Kernels("numba", SimpleNamespace(**vars(precision) | vars(MODULES["numba"])))
+    BACKENDS["numba"] = Kernels("numba", SimpleNamespace(**vars(pairs) | vars(MODULES["numba"])))
 HERE = [(name, kernel) for name, k in BACKENDS.items() for kernel in fused.NAMES if k.has(kernel)]
 DTYPES = [
     (name, kernel, dtype)

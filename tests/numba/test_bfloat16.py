@@ -9,7 +9,7 @@ import pytest
 
 import kernels
 from kernels import accuracy, shapes
-from kernels.numba_backend import precision
+from kernels.numba_backend import pairs
 from kernels.numba_backend.tiles.tile import MULTIPLIES_BFLOAT16, TileShape, tile_fma, tile_zeros
 
 from ..support.processes import run
@@ -34,9 +34,9 @@ def by_kernel(x: np.ndarray, w: np.ndarray, b: np.ndarray, relu: bool = False) -
     d = shapes.linear(x.shape, w.shape, None)
     packed = np.full(NUMBA.fold_size("linear", d), np.nan, np.float32)
     bias, y = np.full_like(b, np.nan), np.full((len(x), len(b)), np.nan, np.float32)
-    precision.linear_fold_bfloat16(w, b, d, packed, bias)
-    scratch = np.full(precision.linear_folded_bfloat16_scratch(d, len(x)), np.nan, np.float32)
-    precision.linear_folded_bfloat16(x, packed, bias, relu, d, scratch, y)
+    pairs.linear_fold_bfloat16(w, b, d, packed, bias)
+    scratch = np.full(pairs.linear_folded_bfloat16_scratch(d, len(x)), np.nan, np.float32)
+    pairs.linear_folded_bfloat16(x, packed, bias, relu, d, scratch, y)
     return y
 
 
@@ -124,14 +124,14 @@ def test_a_model_takes_the_instruction_where_the_processor_has_it() -> None:
 
 CODE = """
 from numba import types
-from kernels.numba_backend import precision
+from kernels.numba_backend import pairs
 from kernels.numba_backend.compiler.jit import functions
 from kernels.numba_backend.tiles.tile import MULTIPLIES_BFLOAT16
-product = functions["kernels.numba_backend.precision", "multiply_pairs"]
+product = functions["kernels.numba_backend.pairs", "multiply_pairs"]
 declared = product.declared(types.float32)
 product.dispatcher.compile(declared)
 assembly = product.dispatcher.overloads[declared].library.get_asm_str()
-print(MULTIPLIES_BFLOAT16, "linear_folded_bfloat16" in precision.__all__, assembly.count("vdpbf16ps") > 8)
+print(MULTIPLIES_BFLOAT16, "linear_folded_bfloat16" in pairs.__all__, assembly.count("vdpbf16ps") > 8)
 """
 
 
