@@ -1,11 +1,12 @@
 """The recipes, each trained in full on both backends: does it reach its floor, and how long does it take?
 
-Run: python -m benchmarks.recipes [RECIPE ...] [--only-missing]
+Run: python -m benchmarks.recipes [RECIPE ...] [--only-missing] [--precision bfloat16]
 
 A figure is the accuracy on MNIST's test images after the last epoch. A training has a process to itself, since idle
 threads of one backend slow the other, and its time is that of the whole fit, with the evaluation of validation images
 after each epoch, without loading data and without compiling: the same recipe has taken a few steps before. The
-backends take turns, seed by seed; the speed-up is the median over seeds of NumPy's time over Numba's.
+backends take turns, seed by seed; the speed-up is the median over seeds of NumPy's time over Numba's. What was trained
+in bfloat16 has a table of its own, beside the same seeds in float32.
 
 Every result is kept in results/recipes.json as it comes, so that this may be done in parts. Of that
 `python -m benchmarks.pages` makes a section of RESULTS.md, and the figures that `twinkernels list` shows. Exit status 1
@@ -51,6 +52,7 @@ NUMBA_ALONE = {
 }
 """Recipes that are not trained in full on NumPy, and why."""
 
+PRECISIONS = ("float32", "bfloat16")
 BACKENDS = {"numba": "Numba", "numpy": "NumPy"}
 WARM_IMAGES, WARM_STEPS = 1_200, (1, 3)
 """A fit of one step calls what a single step calls, one of three what a stretch of an epoch calls."""
@@ -74,11 +76,16 @@ def settings(recipe: Recipe) -> dict[str, Any]:
     return decoded
 
 
-def of(runs: Iterable[Run], recipe: Recipe, backend: str) -> list[Run]:
+def of(runs: Iterable[Run], recipe: Recipe, backend: str, precision: str = "float32") -> list[Run]:
     """The runs of a row on a backend, by seed; those of a recipe as it was before a change are none."""
-    asked = (recipe.name, settings(recipe), backend)
-    found = [run for run in runs if (run["recipe"], run["settings"], run["backend"]) == asked]
+    asked = (recipe.name, settings(recipe), backend, precision)
+    found = [run for run in runs if (run["recipe"], run["settings"], run["backend"], precision_of(run)) == asked]
     return sorted(found, key=lambda run: int(run["seed"]))
+
+
+def precision_of(run: Run) -> str:
+    """In which a run was trained; files say so of none in float32."""
+    return str(run.get("precision", "float32"))
 
 
 def accuracy(runs: Sequence[Run]) -> float:
@@ -101,15 +108,17 @@ class Stopwatch(Callback):
         self.seconds = time.perf_counter() - self.start
 
 
-def train(recipe: Recipe, source: str, backend: str, seed: int, threads: int) -> tuple[float, float]:
+def train(
+    recipe: Recipe, source: str, backend: str, seed: int, threads: int, precision: str = "float32"
+) -> tuple[float, float]:
     """Accuracy on the test images, and seconds of the fit."""
     kernels.set_threads(threads)
     digits = data.load(source)
     few = data.Dataset(*(data.Split(split.images[:WARM_IMAGES], split.labels[:WARM_IMAGES]) for split in digits))
     for steps in WARM_STEPS:
-        runs.run(recipe, few, backend=backend, iterations=steps)
+        runs.run(recipe, few, backend=backend, iterations=steps, precision=precision)
     watch = Stopwatch()
-    outcome = runs.run(recipe, digits, backend=backend, seed=seed, callbacks=[watch])
+    outcome = runs.run(recipe, digits, backend=backend, seed=seed, callbacks=[watch], precision=precision)
     return outcome.test.accuracy, watch.seconds
 
 
@@ -153,8 +162,9 @@ def keep(path: Path, new: Run) -> None:
         run
         for recipe in rows()
         for backend in BACKENDS
-        for run in of(read(path), recipe, backend)
-        if any(run[key] != new[key] for key in ("recipe", "settings", "backend", "seed"))
+        for precision in PRECISIONS
+        for run in of(read(path), recipe, backend, precision)
+        if any(run.get(key) != new.get(key) for key in ("recipe", "settings", "backend", "seed", "precision"))
     ]
     write(path, [*runs, new])
 
@@ -211,10 +221,35 @@ def report(runs: Sequence[Run], shown: Sequence[Recipe]) -> str:
                 "training has a process to itself."
             )
         )
+    parts += in_bfloat16(runs, shown)
     alone = [
         bullet(f"`{r.name}` is trained on Numba alone: {NUMBA_ALONE[r.name]}.") for r in shown if r.name in NUMBA_ALONE
     ]
     return "\n\n".join([*parts, *(["\n".join(alone)] if alone else [])])
+
+
+def in_bfloat16(runs: Sequence[Run], shown: Sequence[Recipe]) -> list[str]:
+    """A table of the seeds that were trained in both precisions; nothing where there are none."""
+    lines = []
+    for recipe in shown:
+        for backend, name in BACKENDS.items():
+            plain, rounded = (
+                {run["seed"]: 100 * (1 - run["accuracy"]) for run in of(runs, recipe, backend, precision)}
+                for precision in PRECISIONS
+            )
+            if seeds := sorted(plain.keys() & rounded.keys()):
+                changes = [rounded[seed] - plain[seed] for seed in seeds]
+                errors = [f"{fmean(found[seed] for seed in seeds):.3f}" for found in (plain, rounded)]
+                row = [f"`{recipe.name}`", recipe.length, name, str(len(seeds)), *errors, f"{fmean(changes):+.3f}"]
+                lines.append([*row, f"{min(changes):+.2f} to {max(changes):+.2f}"])
+    if not lines:
+        return []
+    headings = ["recipe", "length", "backend", "seeds", "float32, %", "bfloat16, %", "change, points", "by seed"]
+    told = prose(
+        "Contractions in bfloat16: the error on MNIST's test images, mean over seeds, beside the same seeds in "
+        "float32, and what bfloat16 changes of it."
+    )
+    return [told, table(headings, lines, left=3)]
 
 
 def spread(values: Sequence[float]) -> str:
@@ -243,6 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("recipes", nargs="*", metavar="RECIPE", help=f"default all: {', '.join(RECIPES)}")
     add("--backend", choices=list(BACKENDS), help="default both")
+    add("--precision", choices=PRECISIONS, default="float32", help="default float32")
     add("--seeds", type=int, metavar="N", help=f"default {SEEDS}, for some recipes fewer")
     add("--threads", type=int, default=available_cores())
     add("--data", default="mnist", metavar="mnist|PATH", help="or a folder that holds MNIST")
@@ -268,14 +304,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for backend in [options.backend] if options.backend else BACKENDS:
                 if backend == "numpy" and recipe.name in NUMBA_ALONE:
                     continue
-                done = of(read(options.json), recipe, backend)
+                done = of(read(options.json), recipe, backend, options.precision)
                 if options.only_missing and any(run["seed"] == seed for run in done):
                     continue
                 run = {"recipe": recipe.name, "settings": settings(recipe), "backend": backend, "seed": seed}
+                if options.precision != "float32":
+                    run["precision"] = options.precision
                 run["machine"] = told(machine(options.threads))
-                share, seconds = train_apart(recipe, options.data, backend, seed, options.threads)
+                share, seconds = train_apart(recipe, options.data, backend, seed, options.threads, options.precision)
                 keep(options.json, run | {"accuracy": share, "seconds": float(f"{seconds:.5g}")})
-                line = f"{recipe.name}, {recipe.length}, {backend}, seed {seed}: {share:.4f} after {seconds:.1f} s"
+                who = ", ".join((recipe.name, recipe.length, backend, options.precision))
+                line = f"{who}, seed {seed}: {share:.4f} after {seconds:.1f} s"
                 print(line, file=sys.stderr, flush=True)
     runs = read(options.json)
     print(report(runs, shown))

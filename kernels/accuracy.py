@@ -260,6 +260,13 @@ def budget(ulp: Any, terms: int, dtype: DTypeLike, baseline: Any = 0.0) -> Any:
     return excused + rounding(terms, dtype) * ulp + float(np.finfo(dtype).tiny)
 
 
+def flushed(terms: int, largest: float) -> float:
+    """How much of a sum of products vdpbf16ps may lose: it takes factors and sums below the smallest normal number for
+    zeros. terms: products in the sum. largest: of the factors' absolute values.
+    """
+    return terms * float(np.finfo(np.float32).tiny) * (1.0 + largest)
+
+
 class Closeness(NamedTuple):
     """An output's error, its budget and the unit of both, element by element, in the output's own unit."""
 

@@ -562,6 +562,16 @@ class Backend(Protocol):
     def erf_backward(dy: Input, x: Input, y: Input, dx: Output) -> None:
         """dx = dy 2/√π e^(−x²)."""
 
+    @staticmethod
+    def round_to_bfloat16(x: Input, y: Output) -> None:
+        """y = the bfloat16 number next to x, in the dtype of the arrays; of two as near the one whose last bit is 0.
+
+        bfloat16 has float32's sign and exponent and the first 7 of its 23 bits behind the point. From 2¹²⁷ (2 − 2⁻⁸) on
+        y is infinite, NaN stays NaN, and numbers below the smallest normal one are rounded as any other. float64 is
+        rounded to float32 first. The product of two such numbers is exact in float32 unless it leaves its range.
+        IEEE 754-2019, 4.3.1.
+        """
+
     # Outputs and losses ------------------------------------------------------------------------------------
 
     @staticmethod
@@ -1064,6 +1074,19 @@ class Fused(Protocol):
         x: Input, packed: Input, bias: Input, relu: bool, d: LinearDims, scratch: Scratch, y: Output
     ) -> None:
         """`linear`, and `relu` if wanted, of the folded weights."""
+
+    @staticmethod
+    def linear_fold_bfloat16(w: Input, b: Input | None, d: LinearDims, packed: Output, bias: Output) -> None:
+        """`linear_fold` for `linear_folded_bfloat16`, of weights that are bfloat16 numbers; float32 alone."""
+
+    @staticmethod
+    def linear_folded_bfloat16(
+        x: Input, packed: Input, bias: Input, relu: bool, d: LinearDims, scratch: Scratch, y: Output
+    ) -> None:
+        """`round_to_bfloat16` of x, `linear`, and `relu` if wanted, of the folded weights; float32 alone.
+
+        A backend may take numbers below 2⁻¹²⁶, be they factors or sums, for zeros of their sign.
+        """
 
 
 class Batches(Protocol):

@@ -1888,6 +1888,24 @@ class Kernels:
         """
         return self._map_backward("erf_backward", dy, x, y)
 
+    def round_to_bfloat16(self, x: Array) -> Array:
+        """y = the bfloat16 number next to x, element by element; of two as near the one whose last bit is 0.
+
+        What a contraction in bfloat16 takes for its operands. Infinities and NaN stay; numbers beyond the largest of
+        bfloat16, 3.3895e38, by half a place or more become infinite. float64 is rounded to float32 first.
+
+        Args:
+            x: an array of any shape.
+
+        Returns:
+            y of x's shape and dtype.
+
+        Raises:
+            TypeError: x is anything but a numpy array of float32 or float64.
+            ValueError: x is not C-contiguous or has an empty axis.
+        """
+        return self._map("round_to_bfloat16", x)
+
     # Outputs and losses ------------------------------------------------------------------------------------
 
     def softmax(self, x: Array) -> Array:

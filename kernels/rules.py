@@ -128,6 +128,7 @@ RULES: dict[str, str] = {
     "power_backward": "dy x y dx (...)",
     "erf": "x y (...)",
     "erf_backward": "dy x y dx (...)",
+    "round_to_bfloat16": "x y (...)",
     # Outputs and losses
     "softmax": "x y (..., C)",
     "softmax_backward": "dy x y dx (..., C)",
@@ -197,6 +198,8 @@ RULES: dict[str, str] = {
     "maxpool2d_inference": "x (N, h, w, c), y (N, oh, ow, c)",
     "linear_fold": "w (k, m), b bias (m), packed (P)",
     "linear_folded": "x (N, k), packed (P), bias (m), y (N, m)",
+    "linear_fold_bfloat16": "w (k, m), b bias (m), packed (P)",
+    "linear_folded_bfloat16": "x (N, k), packed (P), bias (m), y (N, m)",
 }
 """The rule of every kernel of `interface.Backend` and `interface.Fused`."""
 

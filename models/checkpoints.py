@@ -133,6 +133,8 @@ def fit_options(
         "last_batch": last_batch,
         "shards": trainer.shards,
         "sync_batchnorm": trainer.sync_batchnorm,
+        "precision": trainer.precision,
+        "precision in validation": model.precision,
         "callbacks": [type(callback).__name__ for callback in _stateful(callbacks)],
     }
     # Read back through JSON, so that it compares equal to what a file holds.
@@ -293,8 +295,10 @@ class Checkpointer:
         return State(arrays, numbers)
 
     def _compare(self, path: Path, options: Any) -> None:
+        dtype = self._trainer.model.dtype.name
+        earlier = _EARLIER | {"precision": dtype, "precision in validation": dtype}
         for name, now in self._options.items():
-            if (then := (_EARLIER | options)[name]) == now:
+            if (then := (earlier | options)[name]) == now:
                 continue
             if name == "data":
                 raise _OtherFit(f"{path}: was trained on other data")

@@ -28,6 +28,7 @@ from .lowering import lower_inference, lower_training
 from .nodes import INPUT, Node, ordered
 from .optimizers import Optimizer
 from .plan import BATCH, GRADIENTS, PARAMETERS, Listing, Plan, gradient_name, table
+from .precision import checked as checked_precision
 from .rewrite import checked, rewrite
 from .saving import save
 
@@ -101,6 +102,8 @@ class Graph:
     dtype: float32 or float64.
     normalisation: (mean, std) in pixel units, by which uint8 images are normalised; float images are taken as
     they are.
+    precision: "bfloat16" has linear layers and convolutions of float32 multiply numbers that are rounded to bfloat16;
+    where a model runs, like the backend, and nothing that a file keeps. None stands for the dtype.
 
     `model.plan` is the plan of inference as the layers wrote it; `model.rewrites` are the rewrites with which it runs.
     `model.version` counts the changes of parameters and running statistics, and `model.architecture` is all that a
@@ -118,9 +121,11 @@ class Graph:
         seed: int = 0,
         dtype: DTypeLike = np.float32,
         normalisation: tuple[float, float] | None = None,
+        precision: str | None = None,
     ) -> None:
         sizes: Any = input_shape  # made a tuple where it is checked
-        self._build(Architecture(ordered(nodes, output), output, sizes, _dtype(dtype), seed, normalisation), backend)
+        architecture = Architecture(ordered(nodes, output), output, sizes, _dtype(dtype), seed, normalisation)
+        self._build(architecture, backend, precision=precision)
 
     @classmethod
     def of(
@@ -128,20 +133,26 @@ class Graph:
         architecture: Architecture,
         backend: str | None = None,
         arrays: Mapping[str, np.ndarray] | None = None,
+        precision: str | None = None,
     ) -> Self:
         """The model of an architecture, with its starting weights, or with these arrays, which are all that it has."""
         model = cls.__new__(cls)
-        model._build(architecture, backend, arrays)
+        model._build(architecture, backend, arrays, precision)
         return model
 
     def _build(
-        self, architecture: Architecture, backend: str | None, arrays: Mapping[str, np.ndarray] | None = None
+        self,
+        architecture: Architecture,
+        backend: str | None,
+        arrays: Mapping[str, np.ndarray] | None = None,
+        precision: str | None = None,
     ) -> None:
         self.architecture = architecture
         if not isinstance(backend, str | None):
             raise TypeError(f"model: backend is {backend!r}, expected one of {', '.join(kernels.names())}")
         self.kernels = kernels.get(DEFAULT_BACKEND if backend is None else backend)
-        self.plan, network = lower_inference(architecture)
+        self._precision = checked_precision("model", precision, architecture.dtype)
+        self.plan, network = lower_inference(architecture, self.precision)
         self.node_shapes = {name: value.shape for name, value in network.values.items()}
         """The shape of each node's output, and of "input"."""
         self._parameters, self.parameter_layout = self._initialise(network.parameters, 0, arrays)
@@ -222,6 +233,11 @@ class Graph:
         return self.kernels.name
 
     @property
+    def precision(self) -> str:
+        """Of the operands of linear layers and convolutions: the dtype's name, or "bfloat16"."""
+        return self._precision
+
+    @property
     def output_shape(self) -> Shape:
         """Shape of the output with "N" for the batch."""
         return self.plan.outputs["output"].shape
@@ -248,7 +264,7 @@ class Graph:
         input_gradient: bool = False,
     ) -> Plan:
         """The plan of a training step: see `lowering.lower_training`."""
-        return lower_training(self.architecture, loss, optimizer, batch_size, input_gradient)
+        return lower_training(self.architecture, loss, optimizer, batch_size, input_gradient, precision=self.precision)
 
     # Arrays ------------------------------------------------------------------------------------------------
 
@@ -425,20 +441,23 @@ class Graph:
             target = np.where(weights > 0, target, -1)
         return Evaluation.of(value, output, target)
 
-    def to(self, backend: str, dtype: DTypeLike | None = None) -> Graph:
-        """A copy with the same weights on another backend, or in another dtype."""
+    def to(self, backend: str, dtype: DTypeLike | None = None, precision: str | None = None) -> Graph:
+        """A copy with the same weights on another backend, in another dtype, or in another precision; another dtype
+        brings its own."""
         other = self.architecture if dtype is None else replace(self.architecture, dtype=_dtype(dtype))
-        return self._copied_to(self._rebuilt(other, backend))
+        if precision is None and other.dtype == self.dtype:
+            precision = self.precision
+        return self._copied_to(self._rebuilt(other, backend, precision))
 
     def until(self, node: str) -> Graph:
         """A copy of the part that leads to a node, with the same weights: its prediction is that node's output.
 
         Raises ValueError for an unknown node.
         """
-        return self._copied_to(Graph.of(self.architecture.until(node), self.backend))
+        return self._copied_to(Graph.of(self.architecture.until(node), self.backend, precision=self.precision))
 
-    def _rebuilt(self, architecture: Architecture, backend: str) -> Graph:
-        return Graph.of(architecture, backend)
+    def _rebuilt(self, architecture: Architecture, backend: str, precision: str | None) -> Graph:
+        return Graph.of(architecture, backend, precision=precision)
 
     def _copied_to(self, other: Graph) -> Graph:
         """Another model with this one's weights, as far as it has them, and rewrites."""
@@ -483,7 +502,7 @@ class Graph:
         return f"<p>{html.escape(repr(self))}</p>{self.summary()._repr_html_()}"
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {len(self.nodes)} layers on {self.backend}, {self.dtype}>"
+        return f"<{type(self).__name__} of {len(self.nodes)} layers on {self.backend}, {self.precision}>"
 
 
 def _together(plan: Plan, parameters: int) -> int:

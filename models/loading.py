@@ -23,6 +23,7 @@ from .graph import DEFAULT_BACKEND, Graph
 from .layers import Layer
 from .lowering import lower_inference
 from .nodes import ordered
+from .precision import PRECISIONS
 from .saving import DTYPES, FORMAT, MAX_METADATA, check_counts, check_extent
 from .saving import content as serialised_model
 from .sequential import Sequential
@@ -42,13 +43,15 @@ def load(
     layers: Sequence[type[Layer]] = (),
     max_bytes: int | None = None,
     into: Graph | None = None,
+    precision: str | None = None,
 ) -> Graph:
     """The model in a file, on any backend: this package's own, ONNX's or Keras', by what the file holds.
 
     layers: layer classes of your own that the file may name. max_bytes: of the file, 100 MB of this package's own and
     2 GiB of any other unless told; loading takes about four times as much memory. into: a model that takes the weights
     of the file, which then need not hold a network: a state dict of PyTorch (torch.save's or safetensors), or Keras'
-    `.weights.h5`; it is matched layer by layer, changed in place and returned.
+    `.weights.h5`; it is matched layer by layer, changed in place and returned. precision: in which the model runs, as
+    of a `Graph`.
 
     Nothing in the file is executed, and nothing is allocated on its word: the architecture's arrays are held against
     those that are there first. Raises FileNotFoundError, or ModelFormatError for anything that is not a whole and
@@ -61,9 +64,20 @@ def load(
         raise FileNotFoundError(f"no model at {path}")
     kind = formats.kind_of(path)
     most = FOREIGN_BYTES if max_bytes is None else max_bytes
+    if precision is not None:
+        shapes.word("load", "precision", precision, PRECISIONS)
     if into is not None:
-        return _into(into, backend, path, kind, most)
+        return _into(into, backend, precision, path, kind, most)
     kernels.get(DEFAULT_BACKEND if backend is None else backend)  # a wrong name is no fault of the file
+    if kind in (formats.ONNX, formats.KERAS, formats.HDF5, formats.TORCH):
+        model = _foreign(path, backend, kind, most)
+    else:
+        model = _own(path, backend, layers, MAX_BYTES if max_bytes is None else max_bytes)
+    return model if precision is None else model.to(model.backend, precision=precision)
+
+
+def _foreign(path: Path, backend: str | None, kind: str, most: int) -> Graph:
+    """The model in a file of another program."""
     if kind == formats.ONNX:
         from .exchange.onnx_reader import read_onnx
 
@@ -72,14 +86,12 @@ def load(
         from .exchange.keras_reader import read_keras
 
         return read_keras(path, backend, most)
-    if kind == formats.TORCH:
-        from .exchange.torch_state import check_no_program
+    from .exchange.torch_state import check_no_program
 
-        check_no_program(path)
-        raise ModelFormatError(
-            f"{path}: PyTorch's weights without a network; build the network here, and load(path, into=model)"
-        )
-    return _own(path, backend, layers, MAX_BYTES if max_bytes is None else max_bytes)
+    check_no_program(path)
+    raise ModelFormatError(
+        f"{path}: PyTorch's weights without a network; build the network here, and load(path, into=model)"
+    )
 
 
 def _check_options(layers: Any, max_bytes: Any) -> None:
@@ -90,13 +102,18 @@ def _check_options(layers: Any, max_bytes: Any) -> None:
         shapes.integer("load", "max_bytes", max_bytes, 0)
 
 
-def _into(model: Graph, backend: str | None, path: Path, kind: str, max_bytes: int) -> Graph:
+def _into(model: Graph, backend: str | None, precision: str | None, path: Path, kind: str, max_bytes: int) -> Graph:
     """A model with the weights of a file."""
     if not isinstance(model, Graph):
         raise TypeError(f"load: into is {model!r}, expected a model")
     if backend not in (None, model.backend):
         raise ValueError(
             f"load: backend is {backend!r}, and into runs on {model.backend!r}; into.to({backend!r}) gives another"
+        )
+    if precision not in (None, model.precision):
+        raise ValueError(
+            f"load: precision is {precision!r}, and into runs in {model.precision}; "
+            f"into.to({model.backend!r}, precision={precision!r}) gives another"
         )
     if kind == formats.ONNX:
         raise ModelFormatError(f"{path}: it holds a network with its weights; load(path) reads both")
@@ -143,12 +160,13 @@ def from_bytes(
     backend: str,
     layers: Sequence[type[Layer]] = (),
     rewrites: tuple[str, ...] | None = None,
+    precision: str | None = None,
 ) -> Graph:
     """The model that a file with this content would hold; what a pickled model is made from."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
         path.write_bytes(content)
-        model = load(path, backend, layers, len(content))
+        model = load(path, backend, layers, len(content), precision=precision)
     model.rewrites = rewrites
     return model
 
@@ -156,7 +174,7 @@ def from_bytes(
 def _reduced(model: Graph) -> tuple[Any, ...]:
     """A model for pickle: the file that `save` writes, and the classes of the layers that are not of this package."""
     own = {type(node.layer) for node in model.nodes} - set(KNOWN.values())
-    return from_bytes, (serialised_model(model), model.backend, tuple(own), model.rewrites)
+    return from_bytes, (serialised_model(model), model.backend, tuple(own), model.rewrites, model.precision)
 
 
 copyreg.pickle(Graph, _reduced)

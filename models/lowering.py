@@ -8,6 +8,8 @@ them; `print(trainer.plan)` lists what was written. L is the loss, and dv stands
     backward    dx = (∂y/∂x)ᵀ dy and dw = (∂y/∂w)ᵀ dy for every layer, in reverse order
     statistics  running means and variances
     optimizer   w −= learning rate · dw, or whatever the optimizer makes of it
+
+What changes where contractions are in bfloat16 stands in `precision`.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ from .plan import (
     gradient_name,
     state_name,
 )
+from .precision import in_precision
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,13 @@ class Network:
         return ChainMap(self.parameters, self.statistics)
 
 
-def lower_inference(architecture: Architecture) -> tuple[Plan, Network]:
+def lower_inference(architecture: Architecture, precision: str | None = None) -> tuple[Plan, Network]:
     """The plan of inference, which is the forward alone, and what it has found out: nothing is allocated."""
     plan = PlanBuilder(training=False)
     x = Value(INPUT, (BATCH, *architecture.input_shape))
     network = _forward(plan, architecture.nodes, x)
     outputs = {"output": network.values[architecture.output]}
-    lowered = Plan(tuple(plan.steps), {INPUT: x}, outputs, None, architecture.dtype)
+    lowered = in_precision(Plan(tuple(plan.steps), {INPUT: x}, outputs, None, architecture.dtype), precision)
     check_flow(lowered, network.arrays, _layers(architecture))
     return lowered, network
 
@@ -78,6 +81,7 @@ def lower_training(
     input_gradient: bool = False,
     parts: Sequence[Part] | None = None,
     average: bool = False,
+    precision: str | None = None,
 ) -> Plan:
     """The plan of a training step: forward, loss, backward in reverse; then the updates of running statistics and the
     optimizer's.
@@ -85,6 +89,7 @@ def lower_training(
     Without an optimizer the step ends with the gradients; `input_gradient` asks for the input's too. parts: of the
     parameters, in whose place the optimizer updates them; those of no part are left as they are, and have no gradients.
     average: whether a moving average of the parameters is kept, by the weight AVERAGE_MOMENTUM of the new ones.
+    precision: of the operands of contractions, one of `precision.PRECISIONS`.
     """
     if not isinstance(loss, Loss):
         raise TypeError(f"lower_training: loss is {loss!r}, expected a models.Loss")
@@ -131,7 +136,7 @@ def lower_training(
         if average:
             plan.call("ema_update", Value(state_name(AVERAGE), whole.shape), whole, AVERAGE_MOMENTUM)
         kept |= {*map(state_name, names)}
-    lowered = Plan(plan.updates_last(), inputs, outputs, batch_size, architecture.dtype)
+    lowered = in_precision(Plan(plan.updates_last(), inputs, outputs, batch_size, architecture.dtype), precision)
     check_flow(lowered, kept, _layers(architecture))
     _check_gradients(plan, architecture, lowered)
     return lowered

@@ -263,8 +263,12 @@ class Plan:
         """
         steps = tuple(inner for step in self.steps for inner in step.expanded(available))
         read = {value for step in steps for value in step.inputs.values()}
-        constants = tuple(step for step in self.constants if not read.isdisjoint(step.outputs.values()))
-        return replace(self, steps=steps, constants=constants)
+        constants: list[Step] = []
+        for step in reversed(self.constants):
+            if not read.isdisjoint(step.outputs.values()):
+                constants.insert(0, step)
+                read.update(step.inputs.values())
+        return replace(self, steps=steps, constants=tuple(constants))
 
     def __str__(self) -> str:
         n = self.batch_size or 1

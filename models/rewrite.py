@@ -249,7 +249,11 @@ def pool_first(flow: _Flow, norm: Step) -> Iterator[Step]:
 def convolution_statistics(flow: _Flow, conv: Step) -> Iterator[Step]:
     """A convolution and the block of `pool_first` after it: the statistics are summed while the output is at hand."""
     forward = flow.chain(conv, ("y", "batchnorm_relu_maxpool2d", "x"))
-    backward = flow.chain(conv, ("y", "batchnorm_relu_maxpool2d_backward", "x"), ("dx", "conv2d_backward", "dy"))[1:]
+    to_norm = ("y", "batchnorm_relu_maxpool2d_backward", "x")
+    backward = flow.chain(conv, to_norm, ("dx", "conv2d_backward", "dy"))[1:]
+    rounded = flow.chain(conv, to_norm, ("dx", "round_to_bfloat16", "x"))
+    if forward and rounded and conv.named["d"].groups == 1:  # the two backward stay apart
+        yield _convolution_block(conv, forward)
     if not forward or not backward:
         return
     (_, block), (block_backward, conv_backward) = forward, backward
@@ -261,13 +265,28 @@ def convolution_statistics(flow: _Flow, conv: Step) -> Iterator[Step]:
     )
     if not legal:
         return
-    name, common = "conv2d_batchnorm_relu_maxpool2d", {"z": conv.named["y"], "pool": block.named["d"]}
-    yield _step(name, forward, conv.phase, block.named | conv.named | common | {"y": block.named["y"]})
-    own = common | {"dy": block_backward.named["dy"]}
-    yield _step(f"{name}_backward", backward, block_backward.phase, block_backward.named | conv_backward.named | own)
+    yield _convolution_block(conv, forward)
+    own = {"z": conv.named["y"], "pool": block.named["d"], "dy": block_backward.named["dy"]}
+    name = "conv2d_batchnorm_relu_maxpool2d_backward"
+    yield _step(name, backward, block_backward.phase, block_backward.named | conv_backward.named | own)
+
+
+def _convolution_block(conv: Step, steps: Sequence[Step]) -> Step:
+    """The convolution and the block after it as one step."""
+    block = steps[-1].named
+    own = {"z": conv.named["y"], "pool": block["d"], "y": block["y"]}
+    return _step("conv2d_batchnorm_relu_maxpool2d", steps, conv.phase, block | conv.named | own)
 
 
 # Inference -------------------------------------------------------------------------------------------------------
+
+
+@_rewrite(round_to_bfloat16="linear_fold linear_fold_bfloat16 linear_folded_bfloat16")
+def multiply_pairs(flow: _Flow, rounding: Step) -> Iterator[Step]:
+    """In bfloat16 a linear layer rounds its input itself, to pairs that one instruction multiplies and adds."""
+    linear = flow.sole(rounding.named["y"], "linear", "x")
+    if linear:
+        yield from _packed_linear(flow, linear, "_bfloat16", (rounding,))
 
 
 @_rewrite(conv2d="conv2d_fold conv2d_folded")
@@ -320,16 +339,16 @@ def _residual(flow: _Flow, y: Value) -> tuple[Step | None, Value | None]:
     return None, None
 
 
-def _packed_linear(flow: _Flow, linear: Step) -> Iterator[Step]:
+def _packed_linear(flow: _Flow, linear: Step, suffix: str = "", before: Sequence[Step] = ()) -> Iterator[Step]:
     d = linear.named["d"]
     if not flow.constant(linear.named["w"], linear.named["b"]):
         return
     relu = flow.sole(linear.named["y"], "relu", "x")
-    steps = [linear, relu] if relu else [linear]
+    steps = [*before, linear, relu] if relu else [*before, linear]
     packed = _packed(flow, linear, flow.kernels.fold_size("linear", d), d.m)
-    yield _step("linear_fold", (), "constant", linear.named | packed)
-    tail = {"relu": relu is not None, "y": steps[-1].named["y"]}
-    yield _step("linear_folded", steps, linear.phase, linear.named | packed | tail)
+    yield _step(f"linear_fold{suffix}", (), "constant", linear.named | packed)
+    own = {"x": steps[0].named["x"], "relu": relu is not None, "y": steps[-1].named["y"]}
+    yield _step(f"linear_folded{suffix}", steps, linear.phase, linear.named | packed | own)
 
 
 def _packed(flow: _Flow, contraction: Step, size: int, outputs: int) -> dict[str, Value]:

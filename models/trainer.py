@@ -33,6 +33,7 @@ from .nonfinite import NonFiniteError
 from .optimizers import Optimizer
 from .parts import Part, parts_of
 from .plan import AVERAGE, AVERAGE_MOMENTUM, GRADIENTS, PARAMETERS, WEIGHTS, state_name
+from .precision import checked as checked_precision
 from .rewrite import checked, rewrite
 from .schedules import Schedule
 from .sharding import Fill, ShardedStep, SyncedStep, copied, one_blas_thread
@@ -68,6 +69,8 @@ class Trainer:
     with the same arguments. Results depend on the shards alone, not on the ranks and threads that compute them.
     sync_batchnorm: batch-norm takes the statistics of the whole batch and not of the shard, which is slower: the
     shards wait for each other at every such layer, and no step is fused.
+    precision: of the operands of linear layers and convolutions, forward and backward, "float32" or "bfloat16"; the
+    model's own unless told. Parameters, sums and statistics are float32, and `evaluate` is as precise as the model.
     `trainer.plan` is the whole step, and print(trainer.plan) lists it. `steps` counts the optimizer's steps, `epochs`
     the epochs, `skipped` the steps left out, and `progress` is where the running fit stands.
 
@@ -89,6 +92,7 @@ class Trainer:
             "shards",
             "communicator",
             "sync_batchnorm",
+            "precision",
         )
     )
 
@@ -107,6 +111,7 @@ class Trainer:
         shards: int | None = None,
         communicator: Any = None,
         sync_batchnorm: bool = False,
+        precision: str | None = None,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -131,8 +136,15 @@ class Trainer:
             names = [node.name for node in model.nodes]
             self._parts = parts_of("Trainer", model.parameter_layout, names, learning_rates)
         self.learning_rates = None if learning_rates is None else dict(learning_rates)
+        self.precision = checked_precision("Trainer", model.precision if precision is None else precision, model.dtype)
         plain = lower_training(
-            model.architecture, self.loss, optimizer, self.batch_size, parts=self._parts, average=average is not None
+            model.architecture,
+            self.loss,
+            optimizer,
+            self.batch_size,
+            parts=self._parts,
+            average=average is not None,
+            precision=self.precision,
         )
         norms = (step for step in plain.steps if step.kernel in ("batchnorm", "meannorm"))
         self.over_samples = {step.node: step.name for step in norms if step.dims["d"].positions == 1}
@@ -178,6 +190,7 @@ class Trainer:
 
     def __repr__(self) -> str:
         how = f"{self.optimizer}, {self.loss}, in batches of {self.batch_size}"
+        how += "" if self.precision == self.model.precision else f" in {self.precision}"
         return f"<Trainer of {self.model!r} by {how}, {self.steps:,} steps done>"
 
     def _repr_html_(self) -> str:
@@ -200,6 +213,7 @@ class Trainer:
             self.shards,
             None,
             self.sync_batchnorm,
+            self.precision,
         )
         return _restored, (self.model, settings, self.state, self._gradients, counters)
 
@@ -443,6 +457,7 @@ class Trainer:
             on_nonfinite="ignore",
             learning_rates=self.learning_rates,
             average=self.average,
+            precision=self.precision,
         )
         found = nonfinite.first(twin.executor, inputs, self.model.parameters(), n, **scalars)
         what = f"loss is {loss}" if not math.isfinite(loss) else "gradients or statistics are not finite"

@@ -82,8 +82,10 @@ def build(
     normalisation: tuple[float, float] | None = None,
     input_shape: Sequence[int] = IMAGE,
     classes: int = 10,
+    precision: str | None = None,
 ) -> Graph:
     """A network of the zoo with fresh weights, for images of any shape (H, W, C) and any number of classes.
+    precision: as of a `Graph`.
 
     Raises ValueError for an unknown name, and for images that are too small for it.
     """
@@ -92,4 +94,4 @@ def build(
     *hidden, last = NETWORKS[name]()
     assert isinstance(last, Linear)
     layers = [*hidden, replace(last, outputs=classes)]
-    return Sequential(layers, input_shape, backend, seed, dtype, normalisation)
+    return Sequential(layers, input_shape, backend, seed, dtype, normalisation, precision)

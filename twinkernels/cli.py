@@ -97,6 +97,15 @@ Backend = Annotated[
         show_default=False,
     ),
 ]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        metavar="float32|bfloat16",
+        help="Of the numbers that linear layers and convolutions multiply. If left out: the run's, float32 for a new "
+        "one.",
+        show_default=False,
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option(min=1, help="Threads that compute. If left out: all cores; one for draw.", show_default=False),
@@ -137,6 +146,7 @@ def train(
         str | None, typer.Argument(metavar="RECIPE", help="A name that `twinkernels list` shows.", show_default=False)
     ] = None,
     backend: Backend = None,
+    precision: Precision = None,
     source: Data = None,
     epochs: Epochs = None,
     iterations: Annotated[
@@ -203,6 +213,7 @@ def train(
     given: dict[str, Any] = {
         "recipe": recipe,
         "backend": backend,
+        "precision": precision,
         "seed": seed,
         "epochs": epochs,
         "iterations": iterations,
@@ -267,6 +278,7 @@ def _train(
 def evaluate(
     model: Model,
     backend: Backend = None,
+    precision: Precision = None,
     source: Annotated[
         str | None,
         typer.Option(
@@ -289,7 +301,7 @@ def evaluate(
 ) -> None:
     """Print a model's loss and accuracy on the test images, or on labelled images of your own."""
     _set_threads(threads)
-    network = _load(model, backend)
+    network = _load(model, backend, precision)
     source = runs.own_data(model) if source is None else source
     images, labels = inputs.labelled(network, source)
     if takes := foreign.set_pixels(network, _is_ours(model), pixels, lambda: inputs.training(network, source)):
@@ -315,6 +327,7 @@ def predict(
         ),
     ],
     backend: Backend = None,
+    precision: Precision = None,
     pixels: Pixels = None,
     submission: Annotated[
         Path | None,
@@ -332,7 +345,7 @@ def predict(
     Of several, those that cannot be read are named on standard error, and the status is 1.
     """
     _set_threads(threads)
-    network = _load(model, backend)
+    network = _load(model, backend, precision)
     inputs.size(network)
     answers: list[np.ndarray] = []
     if takes := foreign.set_pixels(network, _is_ours(model), pixels):
@@ -426,6 +439,7 @@ def profile_step(
     subject: Annotated[
         str, typer.Argument(metavar="RECIPE|RUN|MODEL", help="A recipe's name, the folder of a run, or a model's file.")
     ],
+    precision: Precision = None,
     batch_size: BatchSize = None,
     seed: Seed = None,
     threads: Threads = None,
@@ -452,7 +466,7 @@ def profile_step(
         return
     if out is not None:
         plots.figure_class()  # what was asked for must not fail after the measuring
-    measured = profile.profile(subject, batch_size, seed=seed or 0)
+    measured = profile.profile(subject, batch_size, seed=seed or 0, precision=precision)
     print(measured.listing(None if wide else terminal.width()))
     path = out or Path(f"profile-{measured.name}.png")
     try:
@@ -764,10 +778,12 @@ def _set_threads(threads: int | None) -> None:
         kernels.set_threads(threads)
 
 
-def _load(path: Path, backend: str | None) -> Graph:
+def _load(path: Path, backend: str | None, precision: str | None = None) -> Graph:
+    """The model of a run or in a file, on any backend; in the run's precision unless told."""
     if backend is not None:
         kernels.get(backend)  # so that a mistake here is not blamed on the file
-    return load(runs.model_file(path), backend)
+    file = runs.model_file(path)
+    return load(file, backend, precision=runs.own_precision(path) if precision is None else precision)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

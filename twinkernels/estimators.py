@@ -55,6 +55,7 @@ class _Network(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
         network: Sequence[int] | Sequence[Layer] | str = (100,),
         *,
         backend: str | None = None,
+        precision: str | None = None,
         optimizer: str | Optimizer = "adam",
         learning_rate: float = 2e-3,
         schedule: Schedule | None = None,
@@ -74,6 +75,7 @@ class _Network(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
     ) -> None:
         self.network = network
         self.backend = backend
+        self.precision = precision
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.schedule = schedule
@@ -207,13 +209,16 @@ class _Network(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
 
     def _begin(self, array: np.ndarray, outputs: int, weights: np.ndarray | None) -> None:
         """A new model, and the scaling of its input."""
-        kept = array.dtype if array.dtype in (np.float32, np.float64) else np.float32
+        wide = array.dtype == np.float64 and self.precision != "bfloat16"
+        kept = np.float64 if wide else np.float32
         dtype = np.dtype(kept if self.dtype is None else self.dtype)
         shape = self._shape(array)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self._scaling = self._measure(array, weights)
         pixels = self._scaling if array.dtype == np.uint8 else None
-        self.model_: Graph = Sequential(self._layers(shape, outputs), shape, self.backend, seed, dtype, pixels)
+        self.model_: Graph = Sequential(
+            self._layers(shape, outputs), shape, self.backend, seed, dtype, pixels, self.precision
+        )
 
     def _train(
         self, array: np.ndarray, targets: np.ndarray, outputs: int, weights: np.ndarray | None, more: bool, epochs: int
@@ -425,15 +430,16 @@ class NetworkClassifier(ClassifierMixin, _Network):  # type: ignore[misc]
 
     network: sizes of hidden layers, such as (512,), with ReLU between; or a list of `models` layers, behind which a
     Linear layer with an output a class is put unless it ends in one; or a name of the zoo, such as "cnn-bn".
-    backend: "numba" or "numpy". optimizer: "adam", "adamw", "rmsprop" or "sgd" at `learning_rate`, or a
-    models.Optimizer. schedule: of the learning rate over the fit, a models.Schedule; OneCycle() unless told,
-    or none with early stopping.
+    backend: "numba" or "numpy". precision: "bfloat16" rounds what linear layers and convolutions multiply.
+    optimizer: "adam", "adamw", "rmsprop" or "sgd" at `learning_rate`, or a models.Optimizer. schedule: of the learning
+    rate over the fit, a models.Schedule; OneCycle() unless told, or none with early stopping.
     loss: a models.Loss of labels; SoftmaxCrossEntropy() unless told. epochs: 10, or as many as make 1,000 steps, unless
     told. batch_size: samples a step, at most all there are.
     early_stopping: set `validation_fraction` of the samples aside, stop when accuracy on them has not risen for
     `n_iter_no_change` epochs, and keep the best weights. image_shape: of a row of X, such as (28, 28); found where X
     has images or squares. scale: standardise X by the one mean and standard deviation of all its values. augment: a
-    data.Augment for images. dtype: "float32" or "float64"; that of X unless told, float32 for integers of 8 bits.
+    data.Augment for images. dtype: "float32" or "float64"; that of X unless told, float32 for integers of 8 bits and
+    with precision="bfloat16".
     class_weight: None, "balanced" or weights by class. warm_start: whether `fit` goes on where the last one ended.
     random_state: of the starting weights, the order of samples and the validation; an int gives the same bits again.
 
@@ -447,6 +453,7 @@ class NetworkClassifier(ClassifierMixin, _Network):  # type: ignore[misc]
         network: Sequence[int] | Sequence[Layer] | str = (100,),
         *,
         backend: str | None = None,
+        precision: str | None = None,
         optimizer: str | Optimizer = "adam",
         learning_rate: float = 2e-3,
         schedule: Schedule | None = None,
@@ -468,6 +475,7 @@ class NetworkClassifier(ClassifierMixin, _Network):  # type: ignore[misc]
         super().__init__(
             network,
             backend=backend,
+            precision=precision,
             optimizer=optimizer,
             learning_rate=learning_rate,
             schedule=schedule,

@@ -185,6 +185,7 @@ def profile(
     seconds: float = 1.0,
     limits: Limits | None = None,
     rewrites: Iterable[str] | None = None,
+    precision: str | None = None,
 ) -> Profile:
     """Measure a training step on random images, kernel by kernel, on both backends, in float32.
 
@@ -192,8 +193,9 @@ def profile(
     batch_size, optimizer, loss: in place of the recipe's; a model has none, and takes 128, Adam(1e-3) and
     SoftmaxCrossEntropy() unless told. seed: of a recipe's weights and of the images.
     seconds: how long each backend is measured. limits: the machine's, measured
-    unless given. rewrites: as in `Trainer`, for Numba; NumPy runs the steps that they replace. A backend runs for a
-    while, then all rest, then the other runs: their idle threads never meet.
+    unless given. rewrites: as in `Trainer`, for Numba; NumPy runs the steps that they replace. precision: as in
+    `Trainer`; that of the run or the model unless told. A backend runs for a while, then all rest, then the other runs:
+    their idle threads never meet.
 
     Raises ValueError for an unknown recipe or a batch size below 1, and what `models.load` raises.
     """
@@ -202,7 +204,8 @@ def profile(
     optimizer = optimizer or (recipe.optimizer if recipe else Adam(1e-3))
     loss = loss or (recipe.loss if recipe else SoftmaxCrossEntropy())
     trainers = {
-        backend: Trainer(model.to(backend, np.float32), optimizer, loss, n, rewrites=rewrites) for backend in BACKENDS
+        backend: Trainer(model.to(backend, np.float32), optimizer, loss, n, rewrites=rewrites, precision=precision)
+        for backend in BACKENDS
     }
     if limits is None:
         from kernels import limits as machine

@@ -18,12 +18,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 import data
 import kernels
 from data.files import expanded, is_part, regular, remove_parts, sync_folder, write_atomically
 from data.splits import Pair, as_dataset
 from kernels import shapes
 from models import losses, optimizers, schedules
+from models import precision as precisions
 from models.callbacks import Callback, checked
 from models.checkpoints import Checkpoints, versions
 from models.communicator import Communicator
@@ -88,6 +91,7 @@ def run(
     shards: int | None = None,
     communicator: Any = None,
     sync_batchnorm: bool = False,
+    precision: str | None = None,
 ) -> Outcome:
     """Train by a recipe, and evaluate on the test images once, after the last epoch.
 
@@ -97,6 +101,7 @@ def run(
     over the new length.
     out: a new folder, which then holds config.json, history.jsonl (a line an epoch), checkpoints and, at the end,
     model.safetensors. checkpoint_steps, checkpoint_seconds: how often within an epoch, see `Checkpoints`.
+    precision: in which the model is trained and evaluated, "float32" unless told, or "bfloat16".
     shards, communicator, sync_batchnorm: of the trainer; of several ranks, which all call this alike, the first
     keeps the run.
 
@@ -117,6 +122,7 @@ def run(
         checkpoint_seconds=checkpoint_seconds,
         shards=shared.size if shards is None else shards,
         sync_batchnorm=sync_batchnorm,
+        precision="float32" if precision is None else precision,
     )
     build(options.recipe.network, options.backend, seed)  # a name that is none is answered before the data is read
     with contextlib.ExitStack() as held:
@@ -178,7 +184,7 @@ def resume(
 
 def _ended(path: Path, options: Options, source: str | os.PathLike[str] | data.Dataset) -> Outcome:
     """What a run that has ended came to."""
-    model = load(path / MODEL, options.backend)
+    model = load(path / MODEL, options.backend, precision=options.precision)
     _, test = source if isinstance(source, data.Dataset) else data.load(source, on_disk=True)
     return Outcome(model, read_history(path), model.evaluate(test.images, test.labels))
 
@@ -220,11 +226,11 @@ def _begin(
 
 def _model(options: Options, dataset: data.Dataset) -> Graph:
     """The recipe's network, made for the images and classes of a set that names its classes."""
-    network, backend, seed = options.recipe.network, options.backend, options.seed
+    network, backend, seed, precision = options.recipe.network, options.backend, options.seed, options.precision
     if dataset.classes is None:
-        return build(network, backend, seed)
+        return build(network, backend, seed, precision=precision)
     shape = dataset.train.images.shape[1:]
-    model = build(network, backend, seed, input_shape=shape, classes=len(dataset.classes))
+    model = build(network, backend, seed, input_shape=shape, classes=len(dataset.classes), precision=precision)
     model.classes = dataset.classes
     return model
 
@@ -324,6 +330,7 @@ class Options:
     versions: Mapping[str, str] = field(default_factory=versions)
     shards: int = 1
     sync_batchnorm: bool = False
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         if not isinstance(self.data, str | None):
@@ -334,6 +341,7 @@ class Options:
         shapes.integer("run", "shards", self.shards, 1)
         if shapes.flag("run", "sync_batchnorm", self.sync_batchnorm) and self.shards == 1:
             raise ValueError("run: sync_batchnorm is True and shards is 1, expected two shards or more")
+        precisions.checked("run", self.precision, np.dtype(np.float32))
         Checkpoints(".", self.checkpoint_steps, self.checkpoint_seconds)
 
     def encoded(self) -> dict[str, Any]:
@@ -345,7 +353,8 @@ class Options:
     @classmethod
     def decoded(cls, config: Any) -> Options:
         """The inverse of `encoded`; LookupError, RecursionError, TypeError or ValueError if it cannot be one."""
-        config = {"shards": 1, "sync_batchnorm": False} | config  # earlier versions had whole batches alone
+        earlier = {"shards": 1, "sync_batchnorm": False, "precision": "float32"}  # all that earlier versions had
+        config = earlier | config
         fields = {name: config[name] for name in cls.__dataclass_fields__}
         seed, held = fields.pop("seed"), fields.pop("versions")
         shapes.integer("run", "seed", seed, 0)  # of any length, unlike the other numbers
@@ -446,7 +455,7 @@ def read_run(path: Path, backend: str | None = None) -> Run:
     options, history = read_options(path), read_history(path)
     if not history.epochs:
         raise ValueError(f"{path} is no finished run: {HISTORY} holds no epoch")
-    model = load(path / MODEL, options.backend if backend is None else backend)
+    model = load(path / MODEL, options.backend if backend is None else backend, precision=options.precision)
     return Run(path, options, history, model)
 
 
@@ -462,6 +471,15 @@ def own_data(path: Path) -> str:
     if source is None:
         raise ValueError(f"{folder}: the run was handed its data; say which with --data")
     return source
+
+
+def own_precision(path: Path) -> str:
+    """The precision of the run in a folder, or of the one that a model's file lies in; float32 where there is no run.
+
+    Raises ModelFormatError for a damaged config.json.
+    """
+    folder = path.parent if path.name == MODEL else path
+    return read_options(folder).precision if (folder / CONFIG).is_file() else "float32"
 
 
 def how_to_go_on(path: Path) -> str:

@@ -876,6 +876,27 @@ _activation("clip", "unbounded", "edge", 4, 9, values=(np.inf, -np.inf, np.nan),
 _activation("clip", "crossed", "edge", 4, 9, values=(np.inf, -np.inf), low=2.0, high=-1.0)
 
 
+def _rounding(name: str, tag: str, *shape: int, values: tuple[float, ...] = ()) -> None:
+    def build(draw: Draw) -> Arguments:
+        x = draw.normal(*shape)
+        x.flat[: len(values)] = np.array(values, np.float32)
+        return {"x": x}
+
+    _case("round_to_bfloat16", name, tag, build)
+
+
+_TIES = tuple(sign * (1 + k / 256) for sign in (1.0, -1.0) for k in range(8))
+_LARGEST = (3.3895314e38, 3.3961775e38, 3.396178e38, 3.4028235e38)  # of bfloat16, below a half, the half, of float32
+_SMALLEST = tuple(k * 2.0**-149 for k in (1, 2**15, 2**15 + 1, 3 * 2**15, 2**22 + 2**15, 2**23 - 1))
+_rounding("small", "small", 3, 5, 6)
+_rounding("odd", "edge", 3, 7, 17)
+_rounding("ties", "edge", 5, 7, values=(*_TIES, *(x * (1 + 2.0**-23) for x in _TIES)))
+_rounding("largest", "edge", 3, 7, values=(*_LARGEST, *(-x for x in _LARGEST)))
+_rounding("smallest", "edge", 3, 7, values=(0.0, -0.0, *_SMALLEST, *(-x for x in _SMALLEST)))
+_rounding("nan-inf", "edge", 4, 9, values=(np.nan, -np.nan, np.inf, -np.inf))
+_rounding("cnn-bn-1-b128", "bench", 128, 24, 24, 16)
+
+
 def _prelu(name: str, tag: str, *shape: int, shared: bool = False, values: tuple[float, ...] = ()) -> None:
     def build(draw: Draw) -> Arguments:
         x = draw.special(*shape, values=values) if values else draw.normal(*shape)

@@ -31,6 +31,8 @@ from .linear import *
 from .loss import *
 from .norm import *
 from .optim import *
+from .pairs import *
 from .pool import *
+from .precision import *
 from .shape import *
 from .unary import *

@@ -13,5 +13,6 @@ from .loss import *
 from .norm import *
 from .optim import *
 from .pool import *
+from .precision import *
 from .shape import *
 from .unary import *

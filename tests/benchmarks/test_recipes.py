@@ -38,7 +38,9 @@ def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, 
     """Nothing is trained, but noted; the accuracy is 0.99 on Numba and 0.985 on NumPy, the time 2 and 9 seconds."""
     calls: list[tuple[Any, ...]] = []
 
-    def train(recipe: Any, source: str, backend: str, seed: int, threads: int) -> tuple[float, float]:
+    def train(recipe: Any, source: str, backend: str, seed: int, threads: int, precision: str) -> tuple[float, float]:
+        if precision == "bfloat16":
+            return 0.9896, 1.0
         calls.append((recipe.name, recipe.length, backend, seed))
         return (0.99, 2.0) if backend == "numba" else (0.985, 9.0)
 
@@ -102,6 +104,23 @@ def test_figures_are_means_over_seeds_and_speed_ups_medians_of_pairs():
     alone = benchmark.report(runs[:1], [CNN, SHORT])
     assert "| 0.9900 | – | 2.00 | – | – |" in alone
     assert "| 1,000 iterations |" in alone
+
+
+def test_bfloat16_stands_beside_the_same_seeds_in_float32(trained, capsys):
+    chosen = ["cnn-bn", "--backend", "numba"]
+    benchmark.main([*chosen, "--seeds", "3"])
+    assert "bfloat16" not in capsys.readouterr().out
+    benchmark.main([*chosen, "--seeds", "2", "--precision", "bfloat16"])
+    benchmark.main([*chosen, "--seeds", "1"])
+    out = capsys.readouterr().out
+    assert "| `cnn-bn` | 3 epochs | Numba | 2 | 1.000 | 1.040 | +0.040 | +0.04 to +0.04 |" in out
+    kept = benchmark.read(benchmark.KEPT)
+    assert sorted((run["seed"], run.get("precision")) for run in kept if "precision" in run) == [
+        (0, "bfloat16"),
+        (1, "bfloat16"),
+    ]
+    assert len(benchmark.of(kept, CNN, "numba")) == 3
+    assert json.loads(benchmark.published(kept)) == {"cnn-bn": {"numba": 0.99}}
 
 
 def test_both_lengths_of_mlp_nobias_are_shown_with_their_floors():

@@ -17,6 +17,8 @@ import kernels.ops
 import kernels.threads
 from kernels import Backend, Kernels
 from kernels.interface import Batches, FoldSize, Fused, Programs, ScratchSize, kernel_names, roles
+from kernels.numba_backend import pairs
+from kernels.numba_backend.tiles.tile import MULTIPLIES_BFLOAT16
 
 from ..support import naive
 from ..support.every import every
@@ -34,7 +36,11 @@ MODULES = (
     "shape",
     "augment",
     "batches",
+    "precision",
 )
+PAIRS = [kernel for kernel in kernel_names(Fused) if kernel.endswith("_bfloat16")]
+"""Kernels that Numba's backend has where the processor has their instruction, which `pairs` says."""
+LACKING = () if MULTIPLIES_BFLOAT16 else PAIRS
 BACKENDS = {name: kernels.get(name).backend for name in kernels.names()} | {"naive": naive}
 FILLED: dict[str, tuple[type, ...]] = {
     "numpy": (Backend, Batches),
@@ -47,6 +53,7 @@ SIGNATURES = [
     for backend, protocols in FILLED.items()
     for protocol in protocols
     for kernel in kernel_names(protocol)
+    if kernel not in LACKING
 ]
 ALL = [*kernel_names(), *kernel_names(Batches), *kernel_names(Fused)]
 
@@ -76,6 +83,13 @@ def test_parameters_are_the_contracts(kernel: str) -> None:
         assert parameters(getattr(BACKENDS[backend], kernel)) == parameters(getattr(protocol, kernel))
 
     every(((backend, protocol) for backend, protocol, name in SIGNATURES if name == kernel), check)
+
+
+def test_pairs_have_the_contracts_parameters_on_any_processor() -> None:
+    for kernel in PAIRS:
+        assert parameters(getattr(pairs, kernel)) == parameters(getattr(Fused, kernel))
+    assert parameters(pairs.linear_folded_bfloat16_scratch) == parameters(ScratchSize.__call__)[1:]
+    assert set(pairs.__all__) == ({*PAIRS, "linear_folded_bfloat16_scratch"} if MULTIPLIES_BFLOAT16 else set())
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -134,7 +148,7 @@ def test_the_facade_has_every_kernel() -> None:
 
 
 def test_roles_follow_the_contract() -> None:
-    for kernel in ALL:
+    for kernel in (kernel for kernel in ALL if kernel not in LACKING):
         of = roles(kernel)
         assert set(of.values()) <= {"input", "output", "in place", "scratch", "attribute"}
         assert {"output", "in place"} & set(of.values()), f"{kernel} fills nothing"

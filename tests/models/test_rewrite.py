@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import kernels
 import models
 from kernels import InPlace, Input, Kernel, Kernels, accuracy, memory
+from kernels.numba_backend import pairs
 from models import (
     SGD,
     Add,
@@ -56,6 +58,7 @@ PAIRS = [
     ["conv2d_fold", "conv2d_folded"],
     ["linear_fold", "linear_folded"],
     ["maxpool2d_inference"],
+    ["linear_fold_bfloat16", "linear_folded_bfloat16"],
 ]
 
 
@@ -72,8 +75,8 @@ def training(nodes: Iterable[Layer] | dict[str, Any], shape: tuple[int, ...] = I
     return model.lower_training(MeanSquaredError(), SGD(0.1), 4)
 
 
-def inference(*layers: Layer, shape: tuple[int, ...] = IMAGE) -> Plan:
-    return Sequential(layers, shape, "numpy").plan
+def inference(*layers: Layer, shape: tuple[int, ...] = IMAGE, precision: str | None = None) -> Plan:
+    return Sequential(layers, shape, "numpy", precision=precision).plan
 
 
 def names(plan: Plan) -> list[str]:
@@ -94,8 +97,9 @@ def with_output(plan: Plan, name: str) -> Plan:
 
 
 def test_the_rewrites_have_names_and_one_line_each() -> None:
-    training, inference = ["pool_first", "convolution_statistics"], ["fold_batchnorm", "pack_weights"]
-    assert list(REWRITES) == [*training, *inference, "peaks_alone", "concat_in_place", "linear_relu"]
+    assert list(REWRITES) == [
+        "pool_first", "convolution_statistics", "multiply_pairs", "fold_batchnorm", "pack_weights", "linear_relu"
+    ]  # fmt: skip
     for name, apply in REWRITES.items():
         assert apply.__doc__ is not None, name
         assert "\n" not in apply.__doc__, name
@@ -198,6 +202,32 @@ def test_inference_folds_what_follows_a_convolution(case: str) -> None:
     assert names(rewrite(plain, REFERENCE, [switch])) == ["conv2d_folded"]
     others = set(REWRITES) - {"fold_batchnorm", "pack_weights", "peaks_alone"}
     assert names(rewrite(plain, REFERENCE, others)) == names(plain)
+
+
+def test_in_bfloat16_a_linear_layer_rounds_its_input_itself_and_a_convolution_has_it_rounded() -> None:
+    layers = (*BLOCK, Flatten(), Linear(5), ReLU(), Linear(3))
+    plain = inference(*layers, precision="bfloat16")
+    plan = rewrite(plain, REFERENCE)
+    assert names(plan) == ["round_to_bfloat16", "conv2d_folded", "linear_folded_bfloat16", "linear_folded_bfloat16"]
+    replaced = [[inner.name for inner in step.replaces] for step in plan.steps[2:]]
+    assert replaced == [["round_to_bfloat16", "linear", "relu"], ["round_to_bfloat16", "linear"]]
+    packed = ["conv2d_fold", "linear_fold_bfloat16", "linear_fold_bfloat16"]
+    assert sorted(step.name for step in plan.constants) == [*sorted(packed), *["round_to_bfloat16"] * 3]
+    # What is rounded for no other reader than what packs it is needed as long as that is.
+    assert plan.expanded(lambda kernel: True) == plan
+    assert plan.expanded(nothing) == plain
+    kept = [step.name for step in plan.expanded(lambda kernel: kernel != "conv2d_folded").constants]
+    assert sorted(kept) == [*packed[1:], *["round_to_bfloat16"] * 3]
+
+
+def test_a_convolution_in_bfloat16_joins_the_block_forward_and_its_gradient_is_rounded() -> None:
+    model = Sequential([*BLOCK, Conv2d(3, 2)], IMAGE, "numpy", precision="bfloat16")
+    plan = rewrite(model.lower_training(MeanSquaredError(), SGD(0.1), 4), REFERENCE)
+    listed = names(plan)
+    assert STATISTICS[0] in listed
+    assert STATISTICS[1] not in listed
+    at = listed.index(POOL_FIRST[1])
+    assert listed[at + 1 : at + 4] == ["round_to_bfloat16", "add_backward", "conv2d_backward"]
 
 
 def test_without_folding_a_convolution_is_packed_and_its_norm_stays() -> None:
@@ -367,7 +397,7 @@ def test_no_kernels_no_rewrites() -> None:
 def test_a_rewrite_needs_all_of_its_kernels(missing: str) -> None:
     k = Kernels("numpy", fused.backend(NUMPY.backend, [name for name in fused.NAMES if name != missing]))
     layers = (*BLOCK, Flatten(), Linear(5), ReLU(), Linear(3))
-    for plain in (training(layers), inference(*layers)):
+    for plain in (training(layers), inference(*layers), inference(*layers, precision="bfloat16")):
         plan = rewrite(plain, k)
         pair = next(pair for pair in PAIRS if missing in pair)
         assert set(pair).isdisjoint(step.name for step in (*plan.steps, *plan.constants))
@@ -385,16 +415,17 @@ def test_each_name_can_be_switched_off(name: str) -> None:
         "pack_weights": ["linear_fold", "linear_folded"],
         "peaks_alone": ["maxpool2d_inference"],
         "concat_in_place": ["conv2d_folded"],
+        "multiply_pairs": ["linear_fold_bfloat16", "linear_folded_bfloat16"],
     }
     seen = set()
-    for plain in (training(layers), inference(*layers), JOINED):
+    for plain in (training(layers), inference(*layers), inference(*layers, precision="bfloat16"), JOINED):
         full, less = rewrite(plain, REFERENCE), rewrite(plain, REFERENCE, [n for n in REWRITES if n != name])
         seen |= {step.name for step in (*full.steps, *full.constants)}
         if name == "fold_batchnorm":
             assert all(step.named["gamma"] is None for step in less.constants if step.name == "conv2d_fold")
         elif name == "concat_in_place":
             assert ("concat" in names(less)) == (plain is JOINED)
-        elif plain.batch_size or name in ("pack_weights", "peaks_alone"):
+        elif plain.batch_size or name in ("pack_weights", "peaks_alone", "multiply_pairs"):
             assert set(made[name]).isdisjoint(step.name for step in (*less.steps, *less.constants))
         assert rewrite(plain, REFERENCE, ()) is plain
     assert seen.intersection(made[name])
@@ -676,6 +707,7 @@ class Case:
     shape: tuple[int, ...]
     training: bool
     input_gradient: bool = True
+    precision: str | None = None
 
     def __str__(self) -> str:
         return f"{', '.join(map(str, self.layers))} on {self.shape}"
@@ -687,7 +719,7 @@ class Case:
         return self.model().lower_training(MeanSquaredError(), None, None, self.input_gradient)
 
     def model(self) -> Graph:
-        return Sequential(list(self.layers), self.shape, "numpy")
+        return Sequential(list(self.layers), self.shape, "numpy", precision=self.precision)
 
 
 NORM = (BatchNorm(), ReLU())
@@ -743,13 +775,22 @@ PEAKS = [
     for channels in (3, 16, 37)
     for pool in (MaxPool2d(3, 2), MaxPool2d(3, 2, padding=1), MaxPool2d((2, 5), dilation=(3, 2)))
 ]
+ROUNDED = [replace(case, precision="bfloat16") for case in PACKS]
 CASES = {
     kernel: cases
-    for pair, cases in zip(PAIRS, (POOLED, CONVOLVED, DENSE, FOLDS, PACKS, PEAKS), strict=True)
+    for pair, cases in zip(PAIRS, (POOLED, CONVOLVED, DENSE, FOLDS, PACKS, PEAKS, ROUNDED), strict=True)
     for kernel in pair
 }
 BACKENDS = {"reference": REFERENCE} | {name: Kernels(name, module) for name, module in MODULES.items()}
+if not BACKENDS["numba"].has("linear_folded_bfloat16"):  # its instruction put together of others
+    BACKENDS["numba"] = Kernels("numba", SimpleNamespace(**vars(pairs) | vars(MODULES["numba"])))
 HERE = [(name, kernel) for name, k in BACKENDS.items() for kernel in fused.NAMES if k.has(kernel)]
+DTYPES = [
+    (name, kernel, dtype)
+    for name, kernel in HERE
+    for dtype in (np.float32, np.float64)
+    if dtype is np.float32 or not kernel.endswith("_bfloat16")
+]
 BATCHES = (1, 2, 7, 33)
 
 Arrays = dict[str, np.ndarray]
@@ -849,8 +890,7 @@ def test_every_fused_kernel_has_cases() -> None:
     assert set(CASES) == set(fused.NAMES)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("backend", "kernel"), HERE)
+@pytest.mark.parametrize(("backend", "kernel", "dtype"), DTYPES)
 def test_a_fused_kernel_gives_what_it_replaces(
     monkeypatch: pytest.MonkeyPatch, backend: str, kernel: str, dtype: Any
 ) -> None:

@@ -190,6 +190,33 @@ def test_evaluate_takes_the_file_as_well_as_the_folder(run, kept, folder):
     assert first[1][0].startswith("test loss ")
 
 
+def test_a_run_in_bfloat16_is_evaluated_and_resumed_in_bfloat16(run, folder, digits, tmp_path):
+    out = tmp_path / "run"
+    train = ["train", "mlp-512", "--backend", "numpy", "--data", folder, "--iterations", 6]
+    status, lines, err = run(*train, "--precision", "bfloat16", "--out", out)
+    assert (status, err) == (0, [])
+    assert json.loads((out / "config.json").read_text())["precision"] == "bfloat16"
+    kept = models.load(out / "model.safetensors", "numpy")
+    found = {
+        precision: kept.to("numpy", precision=precision).evaluate(digits.test.images, digits.test.labels)
+        for precision in ("float32", "bfloat16")
+    }
+    shown = {precision: f"test loss {tested.loss:.4f} on {folder}" for precision, tested in found.items()}
+    assert shown["bfloat16"] in lines
+    assert shown["bfloat16"] != shown["float32"]
+    for arguments, expected in (([], "bfloat16"), (["--precision", "float32"], "float32")):
+        assert run("evaluate", out, "--backend", "numpy", *arguments)[1][0] == shown[expected]
+    assert run("train", "--resume", out, "--precision", "float32")[2] == [
+        f"twinkernels: {out}: precision of this run is 'bfloat16', 'float32' was asked for"
+    ]
+    assert run("train", "mlp-512", "--precision", "half")[2] == [
+        "twinkernels: run: precision is 'half', expected one of float32, float64, bfloat16"
+    ]
+    config = json.loads((out / "config.json").read_text())
+    del config["precision"]  # as earlier versions wrote it
+    assert runs.parse_options(out, json.dumps(config).encode()).precision == "float32"
+
+
 def test_evaluate_reads_the_runs_own_data_unless_told(run, kept, folder, tmp_path):
     own = run("evaluate", kept)
     assert own == run("evaluate", kept / "model.safetensors")

@@ -331,3 +331,17 @@ def test_a_mistake_is_answered_in_one_line(call: Any, message: str) -> None:
 def test_losses_of_regression() -> None:
     for loss in (models.Huber(0.5), models.MeanAbsoluteError(), None):
         assert regressor(loss=loss).fit(X, Y / 9).score(X, Y / 9) > 0.5
+
+
+def test_bfloat16_is_asked_for_as_a_backend_is() -> None:
+    found = {}
+    for precision in (None, "bfloat16"):
+        fitted = NetworkClassifier((16,), backend="numpy", precision=precision, epochs=2, random_state=0).fit(X, Y)
+        found[precision] = fitted.predict_proba(X[:50])
+        assert (fitted.model_.precision, fitted.model_.dtype.name) == {
+            None: ("float64", "float64"),
+            "bfloat16": ("bfloat16", "float32"),
+        }[precision]
+    assert 1e-4 < np.abs(found["bfloat16"] - found[None]).max() < 0.1
+    with pytest.raises(ValueError, match="precision is 'bfloat16' and dtype is float64"):
+        NetworkClassifier((16,), backend="numpy", precision="bfloat16", dtype="float64").fit(X, Y)

@@ -246,6 +246,11 @@ def test_runs_files_and_models_are_profiled_as_recipes_are(tmp_path: Path) -> No
     for name, array in (model.parameters() | model.statistics()).items():
         np.testing.assert_array_equal(array, before[name])
 
+    found = profile.profile(own, precision="bfloat16", **options)
+    rounded = [line for line in found.lines if line.step.name == "round_to_bfloat16"]
+    assert [line.step.inputs["x"].name for line in rounded[:2]] == ["input", "1.w"]
+    assert all(line.errors == {"numpy": 0.0, "numba": 0.0} for line in rounded)
+
 
 def test_without_matplotlib_the_listing_still_comes(
     measured: Profile, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

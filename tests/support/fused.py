@@ -145,6 +145,15 @@ def linear_folded(x: Any, packed: Any, bias: Any, relu: bool, d: LinearDims, scr
         _K.function("relu")(y.copy(), y)
 
 
+linear_fold_bfloat16 = linear_fold
+
+
+def linear_folded_bfloat16(x: Any, packed: Any, bias: Any, relu: bool, d: LinearDims, scratch: Any, y: Any) -> None:
+    rounded = np.empty_like(x)
+    _K.function("round_to_bfloat16")(x, rounded)
+    linear_folded(rounded, packed, bias, relu, d, scratch, y)
+
+
 def _no_scratch(d: Any, n: int) -> int:
     return 0
 

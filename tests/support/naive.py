@@ -718,6 +718,17 @@ def power_backward(dy, x, y, exponent, dx):
         dx[i] = dy.item(i) * exponent * _power(x.item(i), exponent - 1.0) if exponent else 0.0
 
 
+def round_to_bfloat16(x, y):
+    for i in np.ndindex(x.shape):
+        value = float(np.float32(x.item(i)))
+        if math.isfinite(value):
+            # Multiples of the spacing that numbers of 8 significant bits, the last one 2**-133 at least, have here.
+            spacing = 2.0 ** max(math.frexp(value)[1] - 8, -133)
+            rounded = math.copysign(round(value / spacing) * spacing, value)
+            value = math.copysign(math.inf, value) if abs(rounded) >= 2.0**128 else rounded
+        y[i] = value
+
+
 def erf(x, y):
     for i in np.ndindex(x.shape):
         y[i] = math.erf(x.item(i))

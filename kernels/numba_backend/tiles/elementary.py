@@ -121,6 +121,29 @@ def log(x):
 
 
 @exact
+def bfloat16_bits(x):
+    """The bfloat16 number next to x as the bits of a float32: `kernels.numpy_backend.precision` says how."""
+    bits = np.float32(x).view(np.int32)
+    last = np.int32(bits >> np.int32(16)) & np.int32(1)
+    rounded = np.int32(bits + np.int32(0x7FFF) + last) & np.int32(-65536)
+    nan = np.int32(bits & np.int32(-65536)) | np.int32(0x400000)  # whose upper half could be that of an infinity
+    return np.int32(rounded) if x == x else np.int32(nan)
+
+
+@exact
+def bfloat16(x):
+    """The bfloat16 number next to x, in x's type."""
+    return type(x)(bfloat16_bits(x).view(np.float32))
+
+
+@exact
+def bfloat16_pair(first, second):
+    """Two numbers of float32 rounded to bfloat16, in the place of one: what `tile_fma` of pairs multiplies."""
+    lower = np.int32(bfloat16_bits(first) >> np.int32(16)) & np.int32(0xFFFF)
+    return np.int32(bfloat16_bits(second) | np.int32(lower)).view(np.float32)
+
+
+@exact
 def erf(x):
     """2/√π ∫₀ˣ e^(−t²) dt."""
     real = type(x)

@@ -16,6 +16,7 @@ NUMBA_DISABLE_JIT=1; below it stands the same thing as LLVM IR.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -32,15 +33,21 @@ from numba.extending import lower_builtin, models, register_model, type_callable
 # --- The processor --------------------------------------------------------------------------------------------------
 
 
-def _vector_unit() -> tuple[int, int]:
-    """Bytes of a vector register and number of registers, asked of the compiler, which knows every CPU's name."""
-    probe = "define <16 x float> @f(<16 x float> %x) {\n  %y = fadd <16 x float> %x, %x\n  ret <16 x float> %y\n}"
+def _assembly(probe: str) -> str:
+    """What the compiler makes of LLVM IR; it knows every CPU's name."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     name = config.CPU_NAME or llvm.get_host_cpu_name()
     features = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
     machine = llvm.Target.from_default_triple().create_target_machine(cpu=name, features=features)
-    assembly = machine.emit_assembly(llvm.parse_assembly(probe))
+    return str(machine.emit_assembly(llvm.parse_assembly(probe)))
+
+
+def _vector_unit() -> tuple[int, int]:
+    """Bytes of a vector register and number of registers."""
+    assembly = _assembly(
+        "define <16 x float> @f(<16 x float> %x) {\n  %y = fadd <16 x float> %x, %x\n  ret <16 x float> %y\n}"
+    )
     if "%zmm" in assembly:
         return 64, 32
     if "%ymm" in assembly:
@@ -54,13 +61,30 @@ LANES = (VECTOR_BYTES // 4, VECTOR_BYTES // 8)
 """Elements of a vector of float32, and of float64."""
 
 
+def _multiplies_bfloat16() -> bool:
+    """Whether the processor has AVX512_BF16: those that have round vectors to bfloat16 in one instruction."""
+    if platform.machine().lower() not in ("x86_64", "amd64") or VECTOR_BYTES < 64:
+        return False
+    probe = "define <16 x bfloat> @f(<16 x float> %x) {\n  %y = fptrunc <16 x float> %x to <16 x bfloat>\n"
+    return "vcvtneps2bf16" in _assembly(probe + "  ret <16 x bfloat> %y\n}")
+
+
+MULTIPLIES_BFLOAT16 = _multiplies_bfloat16()
+"""Whether `tile_fma` of pairs is one instruction, vdpbf16ps."""
+
+
 @dataclass(frozen=True)
 class TileShape:
-    """Rows, vectors a row, and how many rows make a group: within it rows are one stride apart, groups another."""
+    """Rows, vectors a row, and how many rows make a group: within it rows are one stride apart, groups another.
+
+    With `pairs` what `tile_fma` multiplies are pairs of bfloat16 numbers, each in the place of a float32: the first is
+    the lower half of its bits.
+    """
 
     rows: int
     vectors: int
     group: int
+    pairs: bool = False
 
 
 class Tile:
@@ -121,6 +145,19 @@ class _TileModel(models.PrimitiveModel):
 # --- Writing IR -----------------------------------------------------------------------------------------------------
 
 
+class _BFloat(ir.Type):
+    """bfloat16, which llvmlite has no name for."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
+
+
 class _Code:
     """What the operations below share: addresses, loads and stores of vectors, values of tiles."""
 
@@ -172,6 +209,28 @@ class _Code:
 
     def multiply_add(self, left: ir.Value, right: ir.Value, sum_: ir.Value) -> ir.Value:
         return self.call(f"llvm.fmuladd.{self.suffix(self.tile.vector)}", self.tile.vector, left, right, sum_)
+
+    def multiply_add_pairs(self, left: ir.Value, right: ir.Value, sum_: ir.Value) -> ir.Value:
+        """`tile_fma` of vectors of pairs."""
+        if MULTIPLIES_BFLOAT16:
+            pairs = ir.VectorType(_BFloat(), 2 * self.lanes)
+            left, right = (self.builder.bitcast(value, pairs) for value in (left, right))
+            name = f"llvm.x86.avx512bf16.dpbf16ps.{8 * VECTOR_BYTES}"
+            return self.call(name, self.tile.vector, sum_, left, right)
+        for half in (self.second, self.first):
+            sum_ = self.multiply_add(half(left), half(right), sum_)
+        return sum_
+
+    def first(self, pairs: ir.Value) -> ir.Value:
+        """The first numbers of pairs, as float32."""
+        bits = self.builder.bitcast(pairs, ir.VectorType(ir.IntType(32), self.lanes))
+        return self.builder.bitcast(self.builder.shl(bits, ir.Constant(bits.type, [16] * self.lanes)), pairs.type)
+
+    def second(self, pairs: ir.Value) -> ir.Value:
+        """The second numbers of pairs, as float32."""
+        bits = self.builder.bitcast(pairs, ir.VectorType(ir.IntType(32), self.lanes))
+        upper = ir.Constant(bits.type, [0xFFFF0000] * self.lanes)
+        return self.builder.bitcast(self.builder.and_(bits, upper), pairs.type)
 
     def bytes(self, vector: ir.VectorType) -> int:
         """Bytes of one element."""
@@ -506,11 +565,18 @@ def _(code: _Code, tile: ir.Value) -> ir.Value:
 def tile_fma(tile: Tile, a: np.ndarray, ao: int, row_stride: int, group_stride: int, b: np.ndarray, bo: int) -> Tile:
     """tile[r, i] += a[ao + (r % group) row_stride + (r // group) group_stride] * b[bo + i].
 
-    One rounding where the processor has fused multiply-add, two where it has not.
+    One rounding where the processor has fused multiply-add, two where it has not. Of pairs the product of the second
+    numbers is added first, then that of the first, as vdpbf16ps does.
     """
     rows = np.arange(tile.shape.rows)
     factors = a.reshape(-1)[ao + rows % tile.shape.group * row_stride + rows // tile.shape.group * group_stride]
-    return Tile(tile.shape, tile.values + factors[:, None] * b.reshape(-1)[bo : bo + tile.values.shape[1]])
+    shared, values = b.reshape(-1)[bo : bo + tile.values.shape[1]], tile.values
+    if not tile.shape.pairs:
+        return Tile(tile.shape, values + factors[:, None] * shared)
+    for half in (1, 0):
+        left, right = (pairs.view(np.uint16)[half::2].astype(np.uint32) << 16 for pairs in (factors, shared.copy()))
+        values = values + left.view(np.float32)[:, None] * right.view(np.float32)
+    return Tile(tile.shape, values)
 
 
 @_operation(tile_fma, lambda tile, a, ao, row_stride, group_stride, b, bo: tile)
@@ -525,9 +591,10 @@ def _(code: _Code, tile: Any, a: Any, ao: Any, row_stride: Any, group_stride: An
         if row >= group:
             place = builder.gep(place, [builder.mul(group_stride, code.index(row // group))])
         factor = code.splat(code.load_scalar(place))
+        multiply_add = code.multiply_add_pairs if code.tile.shape.pairs else code.multiply_add
         for v in range(code.vectors):
             sum_ = old[row * code.vectors + v]
-            new.append(code.multiply_add(factor, shared[v], sum_))
+            new.append(multiply_add(factor, shared[v], sum_))
     return code.pack(new)
 
 
