@@ -2,42 +2,29 @@
 
 Forward, and the gradient of the input, are `tiles.correlate`; the gradient of the filters is `tiles.filter_gradient`.
 A transposed convolution is the gradient of the input, and its own gradients are the forward, and the gradient of the
-filters with the two images exchanged. Depthwise convolutions multiply vectors of channels by vectors of weights, which
-is no contraction.
+filters with the two images exchanged. With one filter a channel both are `tiles.depthwise`.
 """
 
 from __future__ import annotations
 
 from ..shapes import Conv2dDims
-from .compiler.jit import Flat, inline, kernel, prange, separate
+from .compiler.jit import inline, kernel, prange
 from .tiles.chunks import share
 from .tiles.correlate import (
     ITEMS,
     Filters,
     correlate_rows,
-    correlation,
     correlation_layout,
     few_positions,
     images_of,
     interleave,
     is_depthwise,
     pack_filters,
-    real_taps,
 )
+from .tiles.depthwise import depthwise_row, sum_depthwise_chunk
 from .tiles.filter_gradient import CHUNKS, add_chunks, chunk_layout, sum_chunk, sum_positions
-from .tiles.gemm import ONE
 from .tiles.places import Maps, Place, Rows
-from .tiles.tile import (
-    LANES,
-    flat,
-    given,
-    lanes,
-    tile_load_partial,
-    tile_multiply_add,
-    tile_store_partial,
-    tile_where_positive,
-    tile_zeros,
-)
+from .tiles.tile import LANES, flat, lanes
 
 __all__ = [
     "conv2d",
@@ -49,65 +36,6 @@ __all__ = [
     "convtranspose2d_backward_scratch",
     "convtranspose2d_scratch",
 ]
-
-# --- Depthwise ------------------------------------------------------------------------------------------------------
-
-
-@separate
-def depthwise_row(
-    x: Flat, item: int, d: Conv2dDims, flipped: bool, filters: Flat, bias: Flat, relu: bool, y: Rows
-) -> None:
-    """`correlate_rows` of a row of a single image with one filter a channel."""
-    c = correlation(d, flipped)
-    h, w, channels = c.h, c.w, d.c
-    image, row = item // h.outputs, item % h.outputs
-    tap_h, source_h, number_h = real_taps(h, row)
-    for output in range(w.outputs):
-        tap_w, source_w, number_w = real_taps(w, output)
-        yo = y.start + (item * w.outputs + output) * y.apart
-        for column in range(0, channels, 2 * lanes(y.memory)):
-            left = channels - column
-            tile = tile_load_partial(ONE, bias, column, 0, left) if given(bias) else tile_zeros(ONE, y.memory)
-            for i in range(number_h):
-                for j in range(number_w):
-                    tap = (tap_h + i * h.tap_step) * w.taps + tap_w + j * w.tap_step
-                    wo = (h.taps * w.taps - 1 - tap if flipped else tap) * channels + column
-                    ih, iw = source_h + i * h.source_step, source_w + j * w.source_step
-                    xo = ((image * h.sources + ih) * w.sources + iw) * channels + column
-                    values = tile_load_partial(ONE, x, xo, 0, left)
-                    tile = tile_multiply_add(tile, values, tile_load_partial(ONE, filters, wo, 0, left))
-            if relu:
-                tile = tile_where_positive(tile, tile)
-            tile_store_partial(tile, y.memory, yo + column, 0, left)
-
-
-@separate
-def sum_depthwise_chunk(
-    x: Flat, dy: Flat, d: Conv2dDims, first: int, end: int, sums_wanted: bool, chunk: Place
-) -> None:
-    """`sum_chunk` with one filter a channel."""
-    c, sums = correlation(d, False), d.kh * d.kw * d.c
-    scratch, start = chunk.memory, chunk.start
-    for i in range(start, start + sums + d.c):
-        scratch[i] = 0
-    for image in range(first, end):
-        for oh in range(d.oh):
-            tap_h, source_h, number_h = real_taps(c.h, oh)
-            for ow in range(d.ow):
-                tap_w, source_w, number_w = real_taps(c.w, ow)
-                do = ((image * d.oh + oh) * d.ow + ow) * d.c
-                for i in range(number_h):
-                    for j in range(number_w):
-                        xo = ((image * d.h + source_h + i * d.dilation_h) * d.w + source_w + j * d.dilation_w) * d.c
-                        wo = start + ((tap_h + i) * d.kw + tap_w + j) * d.c
-                        for k in range(d.c):
-                            scratch[wo + k] += x[xo + k] * dy[do + k]
-                if sums_wanted:
-                    for k in range(d.c):
-                        scratch[start + sums + k] += dy[do + k]
-
-
-# --- Kernels --------------------------------------------------------------------------------------------------------
 
 
 def conv2d_scratch(d: Conv2dDims, n: int) -> int:

@@ -19,7 +19,7 @@ from numpy import int64
 from ..interface import Input, Output, Scratch
 from ..shapes import Conv2dDims, LinearDims, Pool2dDims
 from .compiler.jit import Bytes, Flat, exact, inline, kernel, prange, separate
-from .conv import conv2d_scratch, depthwise_row
+from .conv import conv2d_scratch
 from .linear import few_rows, linear_backward_scratch, linear_gradients, linear_scratch
 from .pool import along
 from .tiles.chunks import SMALL, load, pixels, run, share, store
@@ -38,6 +38,7 @@ from .tiles.correlate import (
     is_depthwise,
     pack_filters,
 )
+from .tiles.depthwise import depthwise_row
 from .tiles.filter_gradient import CHUNKS, add_chunks, chunk_layout, images_summed, sum_chunk
 from .tiles.gemm import (
     FULL,

@@ -15,7 +15,7 @@ from .tiles.chunks import share
 from .tiles.elementary import bfloat16_pair
 from .tiles.gemm import Epilogue, Loop, Nest, few, panel_count, panel_size, panel_width, product
 from .tiles.places import Panel, Rows
-from .tiles.tile import MULTIPLIES_BFLOAT16, REGISTERS, TileShape, flat, lanes, tile_rows
+from .tiles.tile import MULTIPLIES_BFLOAT16, REGISTERS, TileShape, flat, lanes, nothing, tile_rows
 
 __all__: list[str] = []
 if MULTIPLIES_BFLOAT16:
@@ -75,7 +75,7 @@ def multiply_pairs(
         column = p * 2 * vector
         width = panel_width(column, columns, vector)
         panel, nest = Panel(packed, p * panel_size(pairs, vector), width), Nest(once, once, Loop(pairs, 1, width))
-        epilogue = Epilogue(bias, column, columns - column, relu, False)
+        epilogue = Epilogue(bias, column, columns - column, relu, False, nothing(bias))
         to, r = Rows(y, low * columns + column, columns), 0
         while r < count:
             if count >= tile_rows(_FULL):

@@ -97,9 +97,8 @@ def with_output(plan: Plan, name: str) -> Plan:
 
 
 def test_the_rewrites_have_names_and_one_line_each() -> None:
-    assert list(REWRITES) == [
-        "pool_first", "convolution_statistics", "multiply_pairs", "fold_batchnorm", "pack_weights", "linear_relu"
-    ]  # fmt: skip
+    training, inference = ["pool_first", "convolution_statistics"], ["multiply_pairs", "fold_batchnorm", "pack_weights"]
+    assert list(REWRITES) == [*training, *inference, "peaks_alone", "concat_in_place", "linear_relu"]
     for name, apply in REWRITES.items():
         assert apply.__doc__ is not None, name
         assert "\n" not in apply.__doc__, name

@@ -16,6 +16,7 @@ NUMBA_DISABLE_JIT=1; below it stands the same thing as LLVM IR.
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,6 +64,8 @@ LANES = (VECTOR_BYTES // 4, VECTOR_BYTES // 8)
 
 def _multiplies_bfloat16() -> bool:
     """Whether the processor has AVX512_BF16: those that have round vectors to bfloat16 in one instruction."""
+    if os.environ.get("TWINKERNELS_VDPBF16PS") != "1":  # until its time is measured beside float32's
+        return False
     if platform.machine().lower() not in ("x86_64", "amd64") or VECTOR_BYTES < 64:
         return False
     probe = "define <16 x bfloat> @f(<16 x float> %x) {\n  %y = fptrunc <16 x float> %x to <16 x bfloat>\n"
@@ -70,7 +73,7 @@ def _multiplies_bfloat16() -> bool:
 
 
 MULTIPLIES_BFLOAT16 = _multiplies_bfloat16()
-"""Whether `tile_fma` of pairs is one instruction, vdpbf16ps."""
+"""Whether `tile_fma` of pairs is one instruction, vdpbf16ps: where that is asked for and the processor has it."""
 
 
 @dataclass(frozen=True)
