@@ -55,7 +55,7 @@ SIGNATURES = [
     for kernel in kernel_names(protocol)
     if kernel not in LACKING
 ]
-ALL = [*kernel_names(), *kernel_names(Batches), *kernel_names(Fused)]
+ALL = list(dict.fromkeys(kernel for _, _, kernel in SIGNATURES))
 
 
 def parameters(function: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 
 import numba
@@ -28,4 +29,6 @@ def compile_what_the_suite_calls() -> None:
 
 
 if __name__ == "__main__":
+    assert __doc__ is not None
+    argparse.ArgumentParser("python -m tests.support.ahead", description=__doc__.splitlines()[0]).parse_args()
     compile_what_the_suite_calls()

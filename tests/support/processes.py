@@ -73,9 +73,10 @@ _ENDS_AT_ONCE = "import atexit, gc; atexit.register(gc.freeze)\n"
 """Numba has so many objects that Python's collector goes through them for half a second when the interpreter ends."""
 
 
-def run(program: str, root: Path = ROOT, **environment: object) -> list[str]:
+def run(program: str | Path, root: Path = ROOT, **environment: object) -> list[str]:
     """Run a program to its end, which is none that a test could be about; the lines of its output."""
-    return Process(_ENDS_AT_ONCE + program, root, **environment).result()[0]
+    program = program if isinstance(program, Path) else _ENDS_AT_ONCE + program
+    return Process(program, root, **environment).result()[0]
 
 
 # Forks ---------------------------------------------------------------------------------------------------------------

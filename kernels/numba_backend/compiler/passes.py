@@ -138,9 +138,21 @@ class _Lowering(NativeLowering):
         return _Lower
 
 
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _Types(NopythonTypeInference):
+    def run_pass(self, state: Any) -> bool:
+        """Types of all variables. Under the compiler's lock, for our functions alone: others find Numba as it is."""
+        before = BaseFunction.get_call_type
+        BaseFunction.get_call_type = _get_call_type
+        try:
+            return bool(super().run_pass(state))
+        finally:
+            BaseFunction.get_call_type = before
+
+
 _PASSES: tuple[type[CompilerPass], ...] = (
     *(TranslateByteCode, FixupArgs, _Canonical, RewriteSemanticConstants, DeadBranchPrune, _Rewrites),
-    *(_SSA, NopythonTypeInference, _NoPhis, IRLegalization, AnnotateTypes),
+    *(_SSA, _Types, _NoPhis, IRLegalization, AnnotateTypes),
     *(_Lowering, NoPythonBackend),
 )
 """Of Numba's some 25, those that our functions need: no closures, no generators, no array expressions."""
@@ -177,6 +189,3 @@ def _get_call_type(self: Any, context: Any, args: Any, kws: Any) -> Any:
     if key not in _call_types:
         _call_types[key] = self, context, _look_up(self, context, args, kws)  # kept, so that no other has its id
     return _call_types[key][2]
-
-
-BaseFunction.get_call_type = _get_call_type  # type: ignore[method-assign]

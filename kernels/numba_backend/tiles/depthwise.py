@@ -117,19 +117,20 @@ def meeting(tap, stride, pad, dilation, sources, outputs):
 
 
 @inline
-def add_products(x, xo, apart, dy, do, d, rows, columns, sums, at, width):
-    """sums[at + i] += the sum over rows and columns of x[xo + ... + i] dy[do + ... + i], for i < width."""
-    many, few = tile_zeros(HALF, sums), load(ONE, sums, at, 0, width)
+def add_products(x, dy, d, rows, columns, sums, width):
+    """sums[i] += the sum over rows and columns of x[.., i] dy[.., i], for i < width, from these places on."""
+    many, few = tile_zeros(HALF, sums.memory), load(ONE, sums.memory, sums.start, 0, width)
     x_step, step = d.stride_w * d.c, tile_rows(HALF)
     together = columns // step * step
     for r in range(rows):
-        xr, dr = xo + r * apart, do + r * d.ow * d.c
+        xr, dr = x.start + r * d.stride_h * d.w * d.c, dy.start + r * d.ow * d.c
         for q in range(0, together, step):
-            left, right = load(HALF, x, xr + q * x_step, x_step, width), load(HALF, dy, dr + q * d.c, d.c, width)
-            many = tile_multiply_add(many, left, right)
+            left = load(HALF, x.memory, xr + q * x_step, x_step, width)
+            many = tile_multiply_add(many, left, load(HALF, dy.memory, dr + q * d.c, d.c, width))
         for q in range(together, columns):
-            few = tile_multiply_add(few, load(ONE, x, xr + q * x_step, 0, width), load(ONE, dy, dr + q * d.c, 0, width))
-    store(ONE, tile_add(few, tile_sum(many)), sums, at, 0, width)
+            left = load(ONE, x.memory, xr + q * x_step, 0, width)
+            few = tile_multiply_add(few, left, load(ONE, dy.memory, dr + q * d.c, 0, width))
+    store(ONE, tile_add(few, tile_sum(many)), sums.memory, sums.start, 0, width)
 
 
 @separate
@@ -152,13 +153,14 @@ def sum_depthwise_chunk(
                     iw = left * d.stride_w - d.pad_w + j * d.dilation_w
                     xo = ((image * d.h + ih) * d.w + iw) * d.c
                     do = ((image * d.oh + low) * d.ow + left) * d.c
-                    at, apart = chunk.start + (i * d.kw + j) * d.c, d.stride_h * d.w * d.c
-                    rows, columns = high - low, right - left
+                    at, rows, columns = chunk.start + (i * d.kw + j) * d.c, high - low, right - left
                     for k in range(0, whole, vectors):
-                        add_products(x, xo + k, apart, dy, do + k, d, rows, columns, scratch, at + k, vectors)
+                        to = Place(scratch, at + k)
+                        add_products(Place(x, xo + k), Place(dy, do + k), d, rows, columns, to, vectors)
                     if whole < d.c:
                         k = whole
-                        add_products(x, xo + k, apart, dy, do + k, d, rows, columns, scratch, at + k, d.c - k)
+                        to = Place(scratch, at + k)
+                        add_products(Place(x, xo + k), Place(dy, do + k), d, rows, columns, to, d.c - k)
     if sums_wanted:
         image = d.oh * d.ow * d.c
         sum_positions(Rows(dy, first * image, d.c), (end - first) * d.oh * d.ow, Place(scratch, chunk.start + sums))
