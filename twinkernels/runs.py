@@ -473,13 +473,13 @@ def own_data(path: Path) -> str:
     return source
 
 
-def own_precision(path: Path) -> str:
-    """The precision of the run in a folder, or of the one that a model's file lies in; float32 where there is no run.
+def own_precision(path: Path) -> str | None:
+    """The precision of the run in a folder, or of the one that a model's file lies in; None where there is no run.
 
     Raises ModelFormatError for a damaged config.json.
     """
     folder = path.parent if path.name == MODEL else path
-    return read_options(folder).precision if (folder / CONFIG).is_file() else "float32"
+    return read_options(folder).precision if (folder / CONFIG).is_file() else None
 
 
 def how_to_go_on(path: Path) -> str:

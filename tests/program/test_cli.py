@@ -217,6 +217,15 @@ def test_a_run_in_bfloat16_is_evaluated_and_resumed_in_bfloat16(run, folder, dig
     assert runs.parse_options(out, json.dumps(config).encode()).precision == "float32"
 
 
+def test_a_model_in_float64_is_evaluated_in_its_own_precision(run, folder, digits, tmp_path):
+    model = models.build("mlp-nobias", "numpy", dtype=np.float64, normalisation=(0.1, 0.3))
+    model.save(tmp_path / "wide.safetensors")
+    loss = model.evaluate(digits.test.images, digits.test.labels).loss
+    loss = model.evaluate(digits.test.images, digits.test.labels).loss
+    status, lines, err = run("evaluate", tmp_path / "wide.safetensors", "--backend", "numpy", "--data", folder)
+    assert (status, err, lines[0]) == (0, [], f"test loss {loss:.4f} on {folder}")
+
+
 def test_evaluate_reads_the_runs_own_data_unless_told(run, kept, folder, tmp_path):
     own = run("evaluate", kept)
     assert own == run("evaluate", kept / "model.safetensors")
