@@ -86,7 +86,7 @@ class _Clock:
 
     def __init__(self) -> None:
         self.function = ""
-        self.spent: dict[str, Counter[str]] = {}
+        self.spent: dict[str, Any] = {}  # Counters: of floats, which their type does not know
         self._within = [0.0]
 
     def phase(self, name: str, call: Callable[[], Any]) -> Any:
@@ -134,7 +134,8 @@ def by_function(network: str) -> str:
     clock.watch(codegen.JITCodeLibrary, "_finalize_specific", "LLVM: machine code")
     clock.watch(codegen.CPUCodeLibrary, "add_ir_module", "IR as text, and read")
     clock.watch(cache.Cache, "save_overload", "kept on disk")
-    cache.Cache.load_overload = lambda self, sig, context: None  # type: ignore[method-assign]
+    nothing: Any = lambda *_: None
+    cache.Cache.load_overload = nothing  # type: ignore[method-assign]
 
     model = models.build(network, "numba")
     jobs: dict[Any, Any] = {}

@@ -143,11 +143,11 @@ class _Types(NopythonTypeInference):
     def run_pass(self, state: Any) -> bool:
         """Types of all variables. Under the compiler's lock, for our functions alone: others find Numba as it is."""
         before = BaseFunction.get_call_type
-        BaseFunction.get_call_type = _get_call_type
+        BaseFunction.get_call_type = _get_call_type  # type: ignore[method-assign]
         try:
             return bool(super().run_pass(state))
         finally:
-            BaseFunction.get_call_type = before
+            BaseFunction.get_call_type = before  # type: ignore[method-assign]
 
 
 _PASSES: tuple[type[CompilerPass], ...] = (
