@@ -134,8 +134,11 @@ def by_function(network: str) -> str:
     clock.watch(codegen.JITCodeLibrary, "_finalize_specific", "LLVM: machine code")
     clock.watch(codegen.CPUCodeLibrary, "add_ir_module", "IR as text, and read")
     clock.watch(cache.Cache, "save_overload", "kept on disk")
-    nothing: Any = lambda *_: None
-    cache.Cache.load_overload = nothing  # type: ignore[method-assign]
+
+    def from_no_file(*_: Any) -> None:
+        """As with an empty cache."""
+
+    cache.Cache.load_overload = from_no_file  # type: ignore[assignment, method-assign]
 
     model = models.build(network, "numba")
     jobs: dict[Any, Any] = {}
