@@ -18,7 +18,7 @@ import kernels.threads
 from kernels import Backend, Kernels
 from kernels.interface import Batches, FoldSize, Fused, Programs, ScratchSize, kernel_names, roles
 from kernels.numba_backend import pairs
-from kernels.numba_backend.tiles.tile import MULTIPLIES_BFLOAT16
+from kernels.numba_backend.tiles.tile import BFLOAT16_UNIT
 
 from ..support import naive
 from ..support.every import every
@@ -40,7 +40,7 @@ MODULES = (
 )
 PAIRS = [kernel for kernel in kernel_names(Fused) if kernel.endswith("_bfloat16")]
 """Kernels that Numba's backend has where the processor has their instruction, which `pairs` says."""
-LACKING = () if MULTIPLIES_BFLOAT16 else PAIRS
+LACKING = () if BFLOAT16_UNIT else PAIRS
 BACKENDS = {name: kernels.get(name).backend for name in kernels.names()} | {"naive": naive}
 FILLED: dict[str, tuple[type, ...]] = {
     "numpy": (Backend, Batches),
@@ -89,7 +89,7 @@ def test_pairs_have_the_contracts_parameters_on_any_processor() -> None:
     for kernel in PAIRS:
         assert parameters(getattr(pairs, kernel)) == parameters(getattr(Fused, kernel))
     assert parameters(pairs.linear_folded_bfloat16_scratch) == parameters(ScratchSize.__call__)[1:]
-    assert set(pairs.__all__) == ({*PAIRS, "linear_folded_bfloat16_scratch"} if MULTIPLIES_BFLOAT16 else set())
+    assert set(pairs.__all__) == ({*PAIRS, "linear_folded_bfloat16_scratch"} if BFLOAT16_UNIT else set())
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -29,7 +29,7 @@ from numba.core import caching
 from numba.core.registry import cpu_target
 from numba.core.runtime import _nrt_python
 
-from ..tiles.tile import MULTIPLIES_BFLOAT16, VECTOR_BYTES
+from ..tiles.tile import VECTOR_BYTES
 
 __all__ = ["DIRECTORY", "LEVELS", "PACKS", "Cache", "cache_directory", "level"]
 
@@ -61,7 +61,7 @@ def _sources_hash() -> str:
     package = Path(__file__).parents[2]
     settings = [getattr(numba.config, name, None) for name in _SETTINGS]
     digest = hashlib.sha256(
-        f"{numba.__version__} {llvmlite.__version__} {settings} {VECTOR_BYTES} {MULTIPLIES_BFLOAT16}".encode()
+        f"{numba.__version__} {llvmlite.__version__} {settings} {VECTOR_BYTES}".encode()
     )
     for path in sorted(package.rglob("*.py")):
         with contextlib.suppress(OSError):

@@ -16,8 +16,10 @@ NUMBA_DISABLE_JIT=1; below it stands the same thing as LLVM IR.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +32,8 @@ from numba.core import cgutils, config, datamodel
 from numba.core.codegen import get_host_cpu_features
 from numba.core.imputils import lower_constant
 from numba.extending import lower_builtin, models, register_model, type_callable, typeof_impl
+
+from ...numpy_backend.precision import round_to_bfloat16
 
 # --- The processor --------------------------------------------------------------------------------------------------
 
@@ -62,18 +66,41 @@ LANES = (VECTOR_BYTES // 4, VECTOR_BYTES // 8)
 """Elements of a vector of float32, and of float64."""
 
 
-def _multiplies_bfloat16() -> bool:
-    """Whether the processor has AVX512_BF16: those that have round vectors to bfloat16 in one instruction."""
-    if os.environ.get("TWINKERNELS_VDPBF16PS") != "1":  # until its time is measured beside float32's
-        return False
-    if platform.machine().lower() not in ("x86_64", "amd64") or VECTOR_BYTES < 64:
-        return False
+UNITS = ("amx", "avx512")
+"""What multiplies bfloat16 numbers, the faster first: tiles of AMX-BF16 (`amx`), and vdpbf16ps of AVX512_BF16."""
+
+
+def _bfloat16_unit() -> str:
+    """The first of `UNITS` that the processor has; none where TWINKERNELS_BFLOAT16 says so, or names a later one."""
+    asked = os.environ.get("TWINKERNELS_BFLOAT16", UNITS[0])
+    wanted = UNITS[UNITS.index(asked) :] if asked in UNITS else ()
+    if "amx" in wanted and _has_amx():
+        return "amx"
+    return "avx512" if "avx512" in wanted and _has_vdpbf16ps() else ""
+
+
+def _has_vdpbf16ps() -> bool:
+    """Whether the processor that code is for has AVX512_BF16."""
+    if platform.machine().lower() not in ("x86_64", "amd64") or VECTOR_BYTES < 64 or llvm.llvm_version_info[0] < 20:
+        return False  # before LLVM 20 the instructions had other types
     probe = "define <16 x bfloat> @f(<16 x float> %x) {\n  %y = fptrunc <16 x float> %x to <16 x bfloat>\n"
     return "vcvtneps2bf16" in _assembly(probe + "  ret <16 x bfloat> %y\n}")
 
 
-MULTIPLIES_BFLOAT16 = _multiplies_bfloat16()
-"""Whether `tile_fma` of pairs is one instruction, vdpbf16ps: where that is asked for and the processor has it."""
+_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XTILEDATA = 158, 0x1023, 18
+
+
+def _has_amx() -> bool:
+    """Whether this processor has AMX-BF16, and the kernel lets this process use it: its tiles are 8 KiB of state a
+    thread, which Linux grants to those that ask (Documentation/arch/x86/xstate.rst)."""
+    features = get_host_cpu_features().split(",") if config.CPU_NAME is None and config.CPU_FEATURES is None else []
+    if not {"+amx-tile", "+amx-bf16"} <= set(features) or not sys.platform.startswith("linux"):
+        return False
+    return _has_vdpbf16ps() and ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XTILEDATA) == 0
+
+
+BFLOAT16_UNIT = _bfloat16_unit()
+"""What multiplies bfloat16 numbers here: one of `UNITS`, or "" where nothing does so faster than float32."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +242,7 @@ class _Code:
 
     def multiply_add_pairs(self, left: ir.Value, right: ir.Value, sum_: ir.Value) -> ir.Value:
         """`tile_fma` of vectors of pairs."""
-        if MULTIPLIES_BFLOAT16:
+        if BFLOAT16_UNIT:
             pairs = ir.VectorType(_BFloat(), 2 * self.lanes)
             left, right = (self.builder.bitcast(value, pairs) for value in (left, right))
             name = f"llvm.x86.avx512bf16.dpbf16ps.{8 * VECTOR_BYTES}"
@@ -223,6 +250,30 @@ class _Code:
         for half in (self.second, self.first):
             sum_ = self.multiply_add(half(left), half(right), sum_)
         return sum_
+
+    def rounded_pairs(self, one: ir.Value, other: ir.Value, order: list[int]) -> ir.Value:
+        """Two vectors rounded to bfloat16, their elements in this order, the second vector's behind the first's."""
+        if BFLOAT16_UNIT:
+            half = ir.VectorType(_BFloat(), self.lanes)
+            one, other = (self.builder.fptrunc(vector, half) for vector in (one, other))
+            picks = ir.Constant(ir.VectorType(ir.IntType(32), 2 * self.lanes), order)
+            return self.builder.bitcast(self.builder.shuffle_vector(one, other, picks), self.tile.vector)
+        first, second = (self.shuffle(one, other, picks) for picks in (order[::2], order[1::2]))
+        lower = self.builder.lshr(self.rounded_bits(first), self.word(16))
+        pairs = self.builder.or_(lower, self.builder.and_(self.rounded_bits(second), self.word(0xFFFF0000)))
+        return self.builder.bitcast(pairs, self.tile.vector)
+
+    def rounded_bits(self, vector: ir.Value) -> ir.Value:
+        """The bits of float32 numbers, of which the upper half is the bfloat16 number next to each."""
+        builder, bits = self.builder, self.builder.bitcast(vector, self.word(0).type)
+        last = builder.and_(builder.lshr(bits, self.word(16)), self.word(1))
+        rounded = builder.add(bits, builder.add(last, self.word(0x7FFF)))
+        number = builder.fcmp_ordered("ord", vector, vector)
+        return builder.select(number, rounded, builder.or_(bits, self.word(0x400000)))
+
+    def word(self, value: int) -> ir.Constant:
+        """A vector of 32 bits a lane, all the same."""
+        return ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [value] * self.lanes)
 
     def first(self, pairs: ir.Value) -> ir.Value:
         """The first numbers of pairs, as float32."""
@@ -563,6 +614,43 @@ def _(code: _Code, tile: ir.Value) -> ir.Value:
             for part in (pairs[: code.lanes], pairs[code.lanes :])
         ]
     return code.pack(vectors)
+
+
+def _pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Numbers rounded to bfloat16, two in the place of one: the first is the lower half of its bits."""
+    halves = np.empty((2, *first.shape), np.float32)
+    for half, values in zip(halves, (first, second), strict=True):
+        round_to_bfloat16(values, half)
+    lower, upper = halves.view(np.uint32)
+    return ((lower >> 16) | (upper & 0xFFFF0000)).view(np.float32)
+
+
+def tile_pairs(first: Tile, second: Tile) -> Tile:
+    """(first[r, i], second[r, i]) as pairs of numbers rounded to bfloat16."""
+    return Tile(first.shape, _pairs(first.values, second.values))
+
+
+@_operation(tile_pairs, lambda first, second: first)
+def _(code: _Code, first: ir.Value, second: ir.Value) -> ir.Value:
+    order = [lane for i in range(code.lanes) for lane in (i, code.lanes + i)]
+    together = zip(code.unpack(first), code.unpack(second), strict=True)
+    return code.pack([code.rounded_pairs(one, other, order) for one, other in together])
+
+
+def tile_pairs_beside(low: Tile, high: Tile) -> Tile:
+    """Neighbours as pairs of numbers rounded to bfloat16: (z[r, 2i], z[r, 2i + 1]), z[r] being low[r] and then high[r].
+
+    Tiles of one vector a row.
+    """
+    z = np.concatenate([low.values, high.values], axis=1)
+    return Tile(low.shape, _pairs(z[:, ::2], z[:, 1::2]))
+
+
+@_operation(tile_pairs_beside, lambda low, high: low)
+def _(code: _Code, low: ir.Value, high: ir.Value) -> ir.Value:
+    order = list(range(2 * code.lanes))
+    together = zip(code.unpack(low), code.unpack(high), strict=True)
+    return code.pack([code.rounded_pairs(one, other, order) for one, other in together])
 
 
 def tile_fma(tile: Tile, a: np.ndarray, ao: int, row_stride: int, group_stride: int, b: np.ndarray, bo: int) -> Tile:
