@@ -1075,17 +1075,76 @@ class Fused(Protocol):
     ) -> None:
         """`linear`, and `relu` if wanted, of the folded weights."""
 
+    # bfloat16: contractions that round their operands themselves, and sum in float32; of float32 arrays alone. A backend
+    # may take numbers below 2⁻¹²⁶, be they factors or sums, for zeros of their sign.
+
+    @staticmethod
+    def linear_bfloat16(x: Input, w: Input, b: Input | None, d: LinearDims, scratch: Scratch, y: Output) -> None:
+        """`round_to_bfloat16` of x and w, `linear`."""
+
+    @staticmethod
+    def linear_backward_bfloat16(
+        dy: Input, x: Input, w: Input, d: LinearDims, scratch: Scratch, dx: Output | None, dw: Output
+    ) -> None:
+        """`round_to_bfloat16` of dy, x and w, `linear_backward` without db."""
+
     @staticmethod
     def linear_fold_bfloat16(w: Input, b: Input | None, d: LinearDims, packed: Output, bias: Output) -> None:
-        """`linear_fold` for `linear_folded_bfloat16`, of weights that are bfloat16 numbers; float32 alone."""
+        """`linear_fold` for `linear_folded_bfloat16`, of w rounded."""
 
     @staticmethod
     def linear_folded_bfloat16(
         x: Input, packed: Input, bias: Input, relu: bool, d: LinearDims, scratch: Scratch, y: Output
     ) -> None:
-        """`round_to_bfloat16` of x, `linear`, and `relu` if wanted, of the folded weights; float32 alone.
+        """`round_to_bfloat16` of x, `linear`, and `relu` if wanted, of the folded weights."""
 
-        A backend may take numbers below 2⁻¹²⁶, be they factors or sums, for zeros of their sign.
+    @staticmethod
+    def conv2d_bfloat16(x: Input, w: Input, b: Input | None, d: Conv2dDims, scratch: Scratch, y: Output) -> None:
+        """`round_to_bfloat16` of x and w, `conv2d`. One group."""
+
+    @staticmethod
+    def conv2d_backward_bfloat16(
+        dy: Input, x: Input, w: Input, d: Conv2dDims, scratch: Scratch, dx: Output | None, dw: Output
+    ) -> None:
+        """`round_to_bfloat16` of dy, x and w, `conv2d_backward` without db. One group."""
+
+    @staticmethod
+    def conv2d_fold_bfloat16(
+        w: Input,
+        b: Input | None,
+        gamma: Input | None,
+        beta: Input | None,
+        mean: Input | None,
+        var: Input | None,
+        eps: float,
+        d: Conv2dDims,
+        packed: Output,
+        scale: Output,
+        bias: Output,
+    ) -> None:
+        """w rounded, in the order in which `conv2d_folded_bfloat16` reads it; scale = gamma / √(var + eps) and the bias
+        (b − mean) scale + beta (F,), 1 and b without gamma. One group.
+
+        The size of packed is that of `conv2d_fold`.
+        """
+
+    @staticmethod
+    def conv2d_folded_bfloat16(
+        x: Input,
+        packed: Input,
+        scale: Input,
+        bias: Input,
+        residual: Input | None,
+        relu: bool,
+        pool: Pool2dDims,
+        d: Conv2dDims,
+        scratch: Scratch,
+        y: Output,
+    ) -> None:
+        """`round_to_bfloat16` of x, `conv2d` times the scale plus the bias, `add` of a residual, `relu` if wanted,
+        `maxpool2d`, of the folded filters.
+
+        Windows as in `conv2d_folded`; with a residual there are none.
         """
 
 

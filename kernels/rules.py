@@ -198,8 +198,17 @@ RULES: dict[str, str] = {
     "maxpool2d_inference": "x (N, h, w, c), y (N, oh, ow, c)",
     "linear_fold": "w (k, m), b bias (m), packed (P)",
     "linear_folded": "x (N, k), packed (P), bias (m), y (N, m)",
+    # bfloat16
+    "linear_bfloat16": "x (N, k), w (k, m), b (m), y (N, m)",
+    "linear_backward_bfloat16": "dy (N, m), x dx (N, k), w dw (k, m)",
     "linear_fold_bfloat16": "w (k, m), b bias (m), packed (P)",
     "linear_folded_bfloat16": "x (N, k), packed (P), bias (m), y (N, m)",
+    "conv2d_bfloat16": "x (N, h, w, c), w (kh, kw, c, f), b (f), y (N, oh, ow, f); groups = 1",
+    "conv2d_backward_bfloat16": "dy (N, oh, ow, f), x dx (N, h, w, c), w dw (kh, kw, c, f); groups = 1",
+    "conv2d_fold_bfloat16": "w (kh, kw, c, f), b gamma beta mean var scale bias (f), packed (P); groups = 1",
+    "conv2d_folded_bfloat16": (
+        f"x (N, h, w, c), packed (P), scale bias (f), residual y (N, pool.oh, pool.ow, f); groups = 1, {_POOLED}"
+    ),
 }
 """The rule of every kernel of `interface.Backend` and `interface.Fused`."""
 

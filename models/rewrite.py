@@ -58,7 +58,7 @@ class _Flow:
         self._writers: dict[Value, Step] = {}
         for step in plan.steps:
             self._enter(step)
-        self._inference = all(step.phase == "forward" for step in plan.steps)
+        self.inference = all(step.phase == "forward" for step in plan.steps)
         self._changing = {value.origin for step in plan.steps for value in step.outputs.values()}
         self._changing |= {value.origin for value in plan.inputs.values()}
 
@@ -107,7 +107,7 @@ class _Flow:
 
     def constant(self, *values: Value | None) -> bool:
         """Whether these are parameters or statistics of a plan of inference: nothing in it can change them."""
-        return self._inference and all(value is None or value.origin not in self._changing for value in values)
+        return self.inference and all(value is None or value.origin not in self._changing for value in values)
 
     def value(self, sibling: Value, name: str, shape: Shape) -> Value:
         """A new value of the node that another belongs to."""
@@ -245,6 +245,32 @@ def pool_first(flow: _Flow, norm: Step) -> Iterator[Step]:
     yield _step(f"{name}_backward", backward, pool_backward.phase, norm_backward.named | pool_backward.named | own)
 
 
+@_rewrite(**{kernel: f"{kernel}_bfloat16" for kernel in ("linear", "linear_backward", "conv2d", "conv2d_backward")})
+def round_inside(flow: _Flow, contraction: Step) -> Iterator[Step]:
+    """In bfloat16 a contraction of training rounds its operands itself, to pairs that one instruction multiplies."""
+    own, replaced = dict(contraction.named), [contraction]
+    if flow.inference or own.get("db") is not None or not _fills_pairs(contraction):
+        return
+    for operand in (name for name in ("dy", "x", "w") if name in own):
+        rounding = flow.writer(own[operand])
+        if rounding is None or rounding.kernel != "round_to_bfloat16":
+            return
+        if flow.only(own[operand], contraction):
+            replaced.append(rounding)
+        own[operand] = rounding.named["x"]
+    yield _step(f"{contraction.kernel}_bfloat16", replaced, contraction.phase, own)
+
+
+def _fills_pairs(contraction: Step) -> bool:
+    """Whether products of pairs are worth it: those of a convolution in groups, of few numbers in a row, or of the
+    gradients of a few images, would be zeros for the most part."""
+    d, (n, *_) = contraction.named["d"], contraction.named["x"].shape
+    if contraction.kernel == "conv2d":
+        return bool(d.groups == 1 and d.kw * d.c >= 16)
+    many = not isinstance(n, int) or n >= 16
+    return contraction.kernel == "linear" or (many and getattr(d, "groups", 1) == 1)
+
+
 @_rewrite(conv2d="conv2d_batchnorm_relu_maxpool2d conv2d_batchnorm_relu_maxpool2d_backward")
 def convolution_statistics(flow: _Flow, conv: Step) -> Iterator[Step]:
     """A convolution and the block of `pool_first` after it: the statistics are summed while the output is at hand."""
@@ -281,12 +307,20 @@ def _convolution_block(conv: Step, steps: Sequence[Step]) -> Step:
 # Inference -------------------------------------------------------------------------------------------------------
 
 
-@_rewrite(round_to_bfloat16="linear_fold linear_fold_bfloat16 linear_folded_bfloat16")
+@_rewrite(
+    round_to_bfloat16="linear_fold linear_fold_bfloat16 linear_folded_bfloat16 "
+    "conv2d_fold conv2d_fold_bfloat16 conv2d_folded_bfloat16"
+)
 def multiply_pairs(flow: _Flow, rounding: Step) -> Iterator[Step]:
-    """In bfloat16 a linear layer rounds its input itself, to pairs that one instruction multiplies and adds."""
-    linear = flow.sole(rounding.named["y"], "linear", "x")
+    """In bfloat16 a contraction of inference rounds its input itself, to pairs that one instruction multiplies."""
+    linear, conv = (flow.sole(rounding.named["y"], kernel, "x") for kernel in ("linear", "conv2d"))
     if linear:
         yield from _packed_linear(flow, linear, "_bfloat16", (rounding,))
+    elif conv and _fills_pairs(conv):
+        norm = flow.sole(conv.named["y"], "batchnorm_inference", "x")
+        if norm and not flow.constant(*(norm.named[name] for name in ("gamma", "beta", "mean", "var"))):
+            norm = None
+        yield from _packed_convolution(flow, conv, norm, "_bfloat16", (rounding,))
 
 
 @_rewrite(conv2d="conv2d_fold conv2d_folded")
@@ -306,11 +340,13 @@ def pack_weights(flow: _Flow, contraction: Step) -> Iterator[Step]:
         yield from _packed_linear(flow, contraction)
 
 
-def _packed_convolution(flow: _Flow, conv: Step, norm: Step | None) -> Iterator[Step]:
+def _packed_convolution(
+    flow: _Flow, conv: Step, norm: Step | None, suffix: str = "", before: Sequence[Step] = ()
+) -> Iterator[Step]:
     d = conv.named["d"]
     if not flow.constant(conv.named["w"], conv.named["b"]):
         return
-    steps = [conv, norm] if norm else [conv]
+    steps = [*before, conv, norm] if norm else [*before, conv]
     joined, residual = _residual(flow, steps[-1].named["y"])
     if joined:
         steps.append(joined)
@@ -324,10 +360,12 @@ def _packed_convolution(flow: _Flow, conv: Step, norm: Step | None) -> Iterator[
         steps.append(pool)
     nothing = {"gamma": None, "beta": None, "mean": None, "var": None, "eps": 0.0}
     packed = _packed(flow, conv, flow.kernels.fold_size("conv2d", d), d.f)
-    yield _step("conv2d_fold", (), "constant", (norm.named if norm else nothing) | conv.named | packed)
+    packed["scale"] = flow.value(conv.named["y"], "scale", (d.f,))
+    yield _step(f"conv2d_fold{suffix}", (), "constant", (norm.named if norm else nothing) | conv.named | packed)
     windows = pool.named["d"] if pool else pool2d(conv.named["y"].shape, 1, None, 0, "conv2d_folded")
     tail = {"residual": residual, "relu": relu is not None, "pool": windows, "y": steps[-1].named["y"]}
-    yield _step("conv2d_folded", steps, conv.phase, conv.named | packed | tail)
+    own = conv.named | packed | tail | {"x": steps[0].named["x"]}
+    yield _step(f"conv2d_folded{suffix}", steps, conv.phase, own)
 
 
 def _residual(flow: _Flow, y: Value) -> tuple[Step | None, Value | None]:

@@ -20,8 +20,8 @@ from .tiles.amx import amx_begin, amx_buffer, amx_end, amx_load, amx_multiply, a
 from .tiles.chunks import load, share, store
 from .tiles.correlate import correlation, real_taps
 from .tiles.elementary import bfloat16_pair
-from .tiles.filter_gradient import add_chunks, real_outputs, sum_positions
-from .tiles.gemm import Loop, Nest, contract, few, panel_count, panel_width, sum_rows
+from .tiles.filter_gradient import CHUNKS, add_chunks, real_outputs
+from .tiles.gemm import Loop, Nest, contract, few, panel_count, panel_width
 from .tiles.places import Maps, Panel, Part, Place, Rows
 from .tiles.tile import (
     BFLOAT16_UNIT,
@@ -64,8 +64,8 @@ if BFLOAT16_UNIT:
         for suffix in suffixes
     ]
 
-CODE_DEPENDS_ON = BFLOAT16_UNIT
-"""What else than the sources and the vectors' length makes another machine code of this module."""
+CODE_VARIES_WITH = BFLOAT16_UNIT
+"""What the machine code of this module depends on, beside the sources and the vectors' length."""
 
 _ONE, _PAIR = TileShape(1, 1, 1), TileShape(1, 2, 1)
 _LANES = VECTOR_BYTES // 4
@@ -443,9 +443,9 @@ def linear_backward_bfloat16_scratch(d: LinearDims, n: int) -> int:
     return int(linear_layout(d, n).end)
 
 
-@kernel(optional={"dx": 2, "db": 1}, small=lambda x, w: few(len(x) * w.size // 4, w.size))
-def linear_backward_bfloat16(dy, x, w, d, scratch, dx, dw, db):
-    n, none, vector, once = x.shape[0], flat(scratch[:0]), lanes(dw), Loop(1, 0, 0)
+@kernel(optional={"dx": 2}, small=lambda x, w: few(len(x) * w.size // 4, w.size))
+def linear_backward_bfloat16(dy, x, w, d, scratch, dx, dw):
+    n, vector, once = x.shape[0], lanes(dw), Loop(1, 0, 0)
     layout, blocks, pairs = linear_layout(d, n), -(-x.shape[0] // _BLOCK), padded_pairs(d.m)
     for block in prange(blocks):
         first = block * _BLOCK
@@ -457,10 +457,6 @@ def linear_backward_bfloat16(dy, x, w, d, scratch, dx, dw, db):
         to = Place(flat(scratch), layout.x + block * d.k * _STEP)
         interleave_pairs(Rows(flat(x), first * d.k, d.k), images, 0, d.k, to)
     panels = panel_count(d.m, vector)
-    if db.size:
-        for p in prange(panels):
-            column = p * 2 * vector
-            sum_rows(Rows(flat(dy), column, d.m), n, d.m - column, flat(db), column)
     if dx.size:
         for p in prange(panel_count(d.k, vector)):
             column = p * 2 * vector
@@ -598,65 +594,31 @@ def conv2d_bfloat16(x, w, b, d, scratch, y):
         correlate_pairs(images, low, high, d, False, Place(flat(scratch), filters), finish, maps)
 
 
-class FilterGradientLayout(NamedTuple):
-    """Scratch of a convolution's gradients: dy in pairs of channels, the flipped filters, x and dy in pairs of images,
-    and sums of dy by share."""
+_BAND = 3 << 16  # elements of a band of x and dy in pairs, 768 KiB: a part of a second cache
 
-    filters: int
+
+class Bands(NamedTuple):
+    """How the gradient of filters is cut: bands of so many output rows of 32 images, shared out to chunks. Of a chunk's
+    scratch the sums of dw come first, then a band of x in pairs of images, then one of dy, then its end."""
+
+    rows: int
+    number: int
+    chunks: int
     x: int
     dy: int
-    sums: int
     end: int
 
 
 @inline
-def gradient_layout(d, n):
-    """The layout for n images."""
-    blocks, x, dy = -(-n // _BLOCK), d.h * d.w * d.c, d.oh * d.ow * d.f
-    filters = n * d.oh * d.ow * padded_pairs(d.f) + _LANES
-    of_x = filters + packed_filters_size(d, True)
-    of_dy = of_x + blocks * x * _STEP + _LANES * _STEP
-    sums = of_dy + blocks * dy * _STEP + 2 * _LANES
-    return FilterGradientLayout(filters, of_x, of_dy, sums, sums + _ITEMS * d.f)
-
-
-def conv2d_backward_bfloat16_scratch(d: Conv2dDims, n: int) -> int:
-    """The operands in pairs, and sums of dy."""
-    return int(gradient_layout(d, n).end)
-
-
-_PARTS = 8  # of a block of images, for the threads to share
-
-
-@separate
-def sum_filter_rows(item: int, x: Place, dy: Place, blocks: int, d: Conv2dDims, dw: Flat) -> None:
-    """Up to 32 rows of dw, those of neighbouring channels, or of all channels of a row of taps where these see as many
-    positions; sums over all images, block by block."""
-    vector, joined = lanes(dw), int(is_joined(d))
-    run = d.kw * d.c if joined else d.c
-    units, across = -(-run // _BLOCK), 1 if joined else d.kw
-    first, tap = item % units * _BLOCK, item // units
-    kh, kw = tap // across, tap % across
-    before_h, before_w = d.pad_h - kh * d.dilation_h, d.pad_w - kw * d.dilation_w
-    top, bottom = real_outputs(d.h, d.stride_h, before_h, 0, d.oh)
-    left, right = real_outputs(d.w, d.stride_w, before_w, 0, d.ow)
-    top, left = min(top, bottom), min(left, right)
-    row, image = d.ow * d.f, d.oh * d.ow * d.f
-    at = ((top * d.stride_h - before_h) * d.w + left * d.stride_w - before_w) * d.c + first
-    nest = Nest(
-        Loop(bottom - top, d.stride_h * d.w * d.c * _STEP, row),
-        Loop(right - left, d.stride_w * d.c * _STEP, d.f),
-        Loop(int64(_STEP), 1, image),
-    )
-    for p in range(panel_count(d.f, vector)):
-        column = p * 2 * vector
-        to = Rows(dw, ((kh * d.kw + kw) * d.c + first) * d.f + column, d.f)
-        for block in range(blocks):
-            rows = Rows(x.memory, x.start + (block * d.h * d.w * d.c + at) * _STEP, int64(_STEP))
-            start = dy.start + block * image * _STEP + top * row + left * d.f + column
-            none = nothing(dw)
-            finish = Finish(none, none, none, column, d.f - column, False, block > 0)
-            pairs_times_panel(min(_BLOCK, run - first), rows, Panel(dy.memory, start, image), nest, finish, to)
+def bands_of(d, n):
+    """The cut for n images."""
+    blocks, dy_row, x_row = -(-n // _BLOCK), d.ow * d.f * _STEP, d.w * d.c * _STEP
+    rows = max(1, min(_BAND // (dy_row + d.stride_h * x_row), -(-blocks * d.oh // CHUNKS)))
+    number = -(-d.oh // rows)
+    seen = min(d.h, (rows - 1) * d.stride_h + (d.kh - 1) * d.dilation_h + 1)
+    x = (d.kh * d.kw * d.c * d.f + _LANES - 1) // _LANES * _LANES
+    dy = x + seen * x_row + _LANES * _STEP
+    return Bands(rows, number, min(blocks * number, CHUNKS), x, dy, dy + rows * dy_row + 2 * _LANES)
 
 
 @inline
@@ -665,49 +627,90 @@ def is_joined(d):
     return d.pad_w == 0 and d.dilation_w == 1 and (d.ow - 1) * d.stride_w + d.kw <= d.w
 
 
+@separate
+def sum_band(x: Rows, dy: Rows, images: int, top: int, bottom: int, d: Conv2dDims, begin: bool, chunk: Place) -> None:
+    """Add what output rows `top` to `bottom` of up to 32 images give to a chunk's dw, which begins here if it does."""
+    memory, vector, row, bands = chunk.memory, lanes(chunk.memory), d.ow * d.f, bands_of(d, _BLOCK)
+    lowest = max(0, top * d.stride_h - d.pad_h)
+    highest = min(d.h, (bottom - 1) * d.stride_h - d.pad_h + (d.kh - 1) * d.dilation_h + 1)
+    size, at_x = (bottom - top) * row, chunk.start + bands.x
+    at_dy = at_x + max(0, highest - lowest) * d.w * d.c * _STEP + _LANES * _STEP
+    if highest > lowest:
+        of_x = Rows(x.memory, x.start + lowest * d.w * d.c, x.apart)
+        interleave_pairs(of_x, images, 0, (highest - lowest) * d.w * d.c, Place(memory, at_x))
+    pair_images(Rows(dy.memory, dy.start + top * row, dy.apart), images, size, 0, size, Place(memory, at_dy))
+    # Rows of a product are neighbouring channels, or those of a whole row of taps where these see as many positions.
+    joined = is_joined(d)
+    across, run = (1, d.kw * d.c) if joined else (d.kw, d.c)
+    for tap in range(d.kh * across):
+        kh, kw = tap // across, tap % across
+        before_h, before_w = d.pad_h - kh * d.dilation_h, d.pad_w - kw * d.dilation_w
+        upper, lower = real_outputs(d.h, d.stride_h, before_h, top, bottom)
+        left, right = real_outputs(d.w, d.stride_w, before_w, 0, d.ow)
+        upper, left = min(upper, lower), min(left, right)
+        at = ((upper * d.stride_h - before_h - lowest) * d.w + left * d.stride_w - before_w) * d.c
+        nest = Nest(
+            Loop(lower - upper, d.stride_h * d.w * d.c * _STEP, row),
+            Loop(right - left, d.stride_w * d.c * _STEP, d.f),
+            Loop(int64(_STEP), 1, size),
+        )
+        for first in range(0, run, _BLOCK):
+            rows = Rows(memory, at_x + (at + first) * _STEP, int64(_STEP))
+            for p in range(panel_count(d.f, vector)):
+                column = p * 2 * vector
+                panel = Panel(memory, at_dy + (upper - top) * row + left * d.f + column, size)
+                to = Rows(memory, chunk.start + ((kh * d.kw + kw) * d.c + first) * d.f + column, d.f)
+                none = nothing(memory)
+                finish = Finish(none, none, none, column, d.f - column, False, not begin)
+                multiply_block(min(_BLOCK, run - first), rows, panel, nest, finish, to, Again(1, 0, 0))
+
+
+class ConvolutionLayout(NamedTuple):
+    """Scratch of a convolution's gradients: dy in pairs of channels and the flipped filters, and chunks."""
+
+    filters: int
+    chunks: int
+    end: int
+
+
 @inline
-def filter_items(d):
-    """Items of `sum_filter_rows`."""
-    taps, run = (d.kh, d.kw * d.c) if is_joined(d) else (d.kh * d.kw, d.c)
-    return taps * -(-run // _BLOCK)
+def gradient_layout(d, n):
+    """The layout for n images."""
+    filters = n * d.oh * d.ow * padded_pairs(d.f) + _LANES
+    chunks, bands = filters + packed_filters_size(d, True), bands_of(d, n)
+    return ConvolutionLayout(filters, chunks, chunks + bands.chunks * bands.end)
 
 
-@kernel(optional={"dx": 4, "db": 1}, small=lambda x, w, d: few(len(x) * d.oh * d.ow * w.size // 4, w.size))
-def conv2d_backward_bfloat16(dy, x, w, d, scratch, dx, dw, db):
-    n, none = x.shape[0], flat(scratch[:0])
-    layout, blocks = gradient_layout(d, n), -(-x.shape[0] // _BLOCK)
-    x_image, dy_image = d.h * d.w * d.c, d.oh * d.ow * d.f
-    for item in prange(blocks * _PARTS):
-        block, part = item // _PARTS, item % _PARTS
-        first = block * _BLOCK
-        images = min(_BLOCK, n - first)
-        low, high = share(-(-x_image // _STEP), part, _PARTS)
-        of_x, of_dy = Rows(flat(x), first * x_image, x_image), Rows(flat(dy), first * dy_image, dy_image)
-        to = Place(flat(scratch), layout.x + block * x_image * _STEP)
-        interleave_pairs(of_x, images, low * _STEP, min(high * _STEP, x_image), to)
-        low, high = share(-(-dy_image // _STEP), part, _PARTS)
-        to = Place(flat(scratch), layout.dy + block * dy_image * _STEP)
-        pair_images(of_dy, images, dy_image, low * _STEP, min(high * _STEP, dy_image), to)
-    if db.size:
-        shares = min(n, _ITEMS)
-        for i in prange(shares):
-            low, high = share(n * d.oh * d.ow, i, shares)
-            sum_positions(Rows(flat(dy), low * d.f, d.f), high - low, Place(flat(scratch), layout.sums + i * d.f))
-        add_chunks(Place(flat(scratch), layout.sums), d.f, shares, flat(db), 0, d.f)
-    for item in prange(filter_items(d)):
-        sum_filter_rows(item, Place(flat(scratch), layout.x), Place(flat(scratch), layout.dy), blocks, d, flat(dw))
+def conv2d_backward_bfloat16_scratch(d: Conv2dDims, n: int) -> int:
+    """The operands in pairs, and chunks."""
+    return int(gradient_layout(d, n).end)
+
+
+@kernel(optional={"dx": 4}, small=lambda x, w, d: few(len(x) * d.oh * d.ow * w.size // 4, w.size))
+def conv2d_backward_bfloat16(dy, x, w, d, scratch, dx, dw):
+    n, layout, bands = x.shape[0], gradient_layout(d, x.shape[0]), bands_of(d, x.shape[0])
+    x_image, dy_image, units = d.h * d.w * d.c, d.oh * d.ow * d.f, -(-x.shape[0] // _BLOCK) * bands.number
+    for i in prange(bands.chunks):
+        low, high = share(units, i, bands.chunks)
+        chunk = Place(flat(scratch), layout.chunks + i * bands.end)
+        for unit in range(low, high):
+            first, top = unit // bands.number * _BLOCK, unit % bands.number * bands.rows
+            of_x, of_dy = Rows(flat(x), first * x_image, x_image), Rows(flat(dy), first * dy_image, dy_image)
+            bottom = min(top + bands.rows, d.oh)
+            sum_band(of_x, of_dy, min(_BLOCK, n - first), top, bottom, d, unit == low, chunk)
     if dx.size:
         for p in prange(panel_count(d.c, lanes(dw))):
             pack_filter_panel(flat(w), d, True, p, Place(flat(scratch), layout.filters))
         pair_all_pixels(dy, n * d.oh * d.ow, d.f, scratch, 0)
-        images = paired_images(flat(scratch), 0, n, d.f)
-        rows = -(-n // images.together) * d.h
-        items = min(rows, 4 * _ITEMS)
-        maps = Maps(flat(dx), 0, x_image, d.c)
-        for item in prange(items):
-            low, high = share(rows, item, items)
-            packed = Place(flat(scratch), layout.filters)
-            correlate_pairs(images, low, high, d, True, packed, plainly(flat(dx), 0, d.c), maps)
+    images = paired_images(flat(scratch), 0, n, d.f)
+    rows = -(-n // images.together) * d.h if dx.size else 0
+    items = max(min(rows, 4 * _ITEMS), CHUNKS)
+    for item in prange(items):
+        first, end = share(dw.size, item, items)
+        add_chunks(Place(flat(scratch), layout.chunks), bands.end, bands.chunks, flat(dw), first, end)
+        low, high = share(rows, item, items)
+        packed, maps = Place(flat(scratch), layout.filters), Maps(flat(dx), 0, x_image, d.c)
+        correlate_pairs(images, low, high, d, True, packed, plainly(flat(dx), 0, d.c), maps)
 
 
 @kernel(optional={"b": 1, "gamma": 1, "beta": 1, "mean": 1, "var": 1}, small=always)

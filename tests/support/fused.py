@@ -145,13 +145,59 @@ def linear_folded(x: Any, packed: Any, bias: Any, relu: bool, d: LinearDims, scr
         _K.function("relu")(y.copy(), y)
 
 
-linear_fold_bfloat16 = linear_fold
+def _rounded(x: Any) -> np.ndarray:
+    y = np.empty_like(x)
+    _K.function("round_to_bfloat16")(x, y)
+    return y
+
+
+def linear_bfloat16(x: Any, w: Any, b: Any, d: LinearDims, scratch: Any, y: Any) -> None:
+    _run("linear", d, len(x), _rounded(x), _rounded(w), b, d, y)
+
+
+def linear_backward_bfloat16(dy: Any, x: Any, w: Any, d: LinearDims, scratch: Any, dx: Any, dw: Any) -> None:
+    _run("linear_backward", d, len(x), _rounded(dy), _rounded(x), _rounded(w), d, dx, dw, None)
+
+
+def linear_fold_bfloat16(w: Any, b: Any, d: LinearDims, packed: Any, bias: Any) -> None:
+    linear_fold(_rounded(w), b, d, packed, bias)
 
 
 def linear_folded_bfloat16(x: Any, packed: Any, bias: Any, relu: bool, d: LinearDims, scratch: Any, y: Any) -> None:
-    rounded = np.empty_like(x)
-    _K.function("round_to_bfloat16")(x, rounded)
-    linear_folded(rounded, packed, bias, relu, d, scratch, y)
+    linear_folded(_rounded(x), packed, bias, relu, d, scratch, y)
+
+
+def conv2d_bfloat16(x: Any, w: Any, b: Any, d: Conv2dDims, scratch: Any, y: Any) -> None:
+    _run("conv2d", d, len(x), _rounded(x), _rounded(w), b, d, y)
+
+
+def conv2d_backward_bfloat16(dy: Any, x: Any, w: Any, d: Conv2dDims, scratch: Any, dx: Any, dw: Any) -> None:
+    _run("conv2d_backward", d, len(x), _rounded(dy), _rounded(x), _rounded(w), d, dx, dw, None)
+
+
+def conv2d_fold_bfloat16(
+    w: Any, b: Any, gamma: Any, beta: Any, mean: Any, var: Any, eps: float, d: Conv2dDims, packed: Any, scale: Any,
+    bias: Any,
+) -> None:  # fmt: skip
+    ones = np.ones_like(w)
+    conv2d_fold(ones, b, gamma, beta, mean, var, eps, d, packed, bias)
+    scale[...] = packed.reshape(-1, d.f)[0]
+    packed[...] = _rounded(w).ravel()
+
+
+def conv2d_folded_bfloat16(
+    x: Any, packed: Any, scale: Any, bias: Any, residual: Any, relu: bool, pool: Pool2dDims, d: Conv2dDims,
+    scratch: Any, y: Any,
+) -> None:  # fmt: skip
+    z = np.empty((len(x), d.oh, d.ow, d.f), x.dtype)
+    _run("conv2d", d, len(x), _rounded(x), packed.reshape(d.kh, d.kw, d.c, d.f), None, d, z)
+    z *= scale
+    z += bias
+    if residual is not None:
+        z += residual
+    if relu:
+        _K.function("relu")(z.copy(), z)
+    y[...] = windows(z, pool).max(3)
 
 
 def _no_scratch(d: Any, n: int) -> int:

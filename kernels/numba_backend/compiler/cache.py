@@ -94,7 +94,8 @@ class _Locator(caching._CacheLocator):
     """Points Numba at our folder, whose name already stands for the state of the sources."""
 
     def __init__(self, function: FunctionType) -> None:
-        self._place = f"{function.__module__}.{function.__code__.co_firstlineno}"
+        varies = function.__globals__.get("CODE_VARIES_WITH", "")
+        self._place = f"{function.__module__}.{function.__code__.co_firstlineno}{varies}"
 
     @classmethod
     def from_function(cls, function: FunctionType, _file: str) -> _Locator:
