@@ -45,6 +45,7 @@ MLPS = ("mlp-512", "mlp-256-128")
 VARIANTS = (
     Variant(OURS, "numba", f"{WORKERS}.ours"),
     Variant(OURS, "numpy", f"{WORKERS}.ours"),
+    Variant(OURS, "numba bfloat16", f"{WORKERS}.ours"),
     Variant("torch", "eager", f"{WORKERS}.pytorch"),
     Variant("torch", "tuned", f"{WORKERS}.pytorch", environment=KEEP_MEMORY),
     Variant("torch", "compile", f"{WORKERS}.pytorch", environment=COMPILE),
@@ -55,6 +56,8 @@ VARIANTS = (
     Variant("keras", "jit_compile", f"{WORKERS}.tensorflow_keras", environment=QUIET),
     Variant("sklearn", "MLPClassifier", f"{WORKERS}.scikit", networks=MLPS),
     Variant("onnxruntime", "session", f"{WORKERS}.onnx", tasks=("infer",)),
+    Variant("openvino", "as it comes", f"{WORKERS}.openvino", tasks=("infer",)),
+    Variant("openvino", "float32", f"{WORKERS}.openvino", tasks=("infer",)),
 )
 
 DISTRIBUTIONS = {
@@ -63,5 +66,6 @@ DISTRIBUTIONS = {
     "keras": ("tensorflow", "keras"),
     "sklearn": ("scikit-learn",),
     "onnxruntime": ("onnx", "onnxruntime"),
+    "openvino": ("onnx", "openvino"),
 }
 """What to install for each peer; versions are in requirements.txt. PyTorch comes first, alone: it is the largest."""

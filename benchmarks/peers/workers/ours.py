@@ -33,14 +33,17 @@ def optimizer(network: Network) -> models.Optimizer:
 
 
 def prepare(case: Case) -> Peer:
-    """`variant` is the backend."""
+    """`variant` is the backend, and the precision if that is not float32."""
     kernels.set_threads(case.threads)
-    model = models.Sequential(layers(case.network), case.x.shape[2:], backend=case.variant)
+    backend, *others = case.variant.split()
+    precision = others[0] if others else "float32"
+    model = models.Sequential(layers(case.network), case.x.shape[2:], backend=backend, precision=precision)
     weights = iter((*case.weights.convolutions, *case.weights.linear))
     model.set_parameters({name: next(weights) for name in model.parameters() if name.endswith(".w")})
     versions = {name: metadata.version(name) for name in ("numpy", "numba")}
     versions["python"] = platform.python_version()
+    notes = (f"contractions in {precision}",) if others else ()
     if case.task == "infer":
-        return Peer(lambda x, y: model.predict(x), versions)
-    trainer = models.Trainer(model, optimizer(case.network), batch_size=case.batch_size)
-    return Peer(trainer.step, versions)
+        return Peer(lambda x, y: model.predict(x), versions, notes, comparable=not others)
+    trainer = models.Trainer(model, optimizer(case.network), batch_size=case.batch_size, precision=precision)
+    return Peer(trainer.step, versions, notes, comparable=not others)
