@@ -16,7 +16,7 @@ from numpy import int64
 from ..shapes import Conv2dDims, LinearDims, Pool2dDims
 from .compiler.jit import Flat, inline, kernel, prange, separate
 from .fused import pool_maxima
-from .tiles.amx import amx_begin, amx_buffer, amx_end, amx_load, amx_multiply, amx_store, amx_zero
+from .tiles.amx import amx_begin, sums_buffer, amx_end, amx_load, amx_multiply, amx_store, amx_zero
 from .tiles.chunks import load, share, store
 from .tiles.correlate import correlation, real_taps
 from .tiles.elementary import bfloat16_pair
@@ -202,9 +202,9 @@ def interleave_pairs(x: Rows, images: int, first: int, end: int, out: Place) -> 
 
 
 class Finish(NamedTuple):
-    """What becomes of a panel's sums: times scale[column:], plus bias[column:], plus `added` at the same places as y,
-    each unless it is empty; 0 for what is negative, with `relu`; then the first `columns` columns are stored, or, with
-    `more`, added to what is stored."""
+    """What becomes of a panel's sums: they go on from bias[column:], or are multiplied by scale[column:] before it comes
+    to them, plus `added` at the same places as y, each unless it is empty; 0 for what is negative, with `relu`; then the
+    first `columns` columns are stored, or, with `more`, added to what is stored."""
 
     scale: Flat
     bias: Flat
@@ -230,6 +230,15 @@ class Again(NamedTuple):
     y: int
 
 
+@inline
+def first_sums(finish, out):
+    """One row of what sums go on from."""
+    tile = tile_zeros(_PAIR, out)
+    if given(finish.bias) and not given(finish.scale):
+        tile = load(_PAIR, finish.bias, finish.column, 0, finish.columns)
+    tile_store(tile, out, 0, 0)
+
+
 @separate
 def finish_rows(sums: Flat, rows: int, finish: Finish, y: Rows) -> None:
     """The `Finish` of sums, two vectors a row."""
@@ -238,7 +247,6 @@ def finish_rows(sums: Flat, rows: int, finish: Finish, y: Rows) -> None:
         tile, to = tile_load(_PAIR, sums, r * apart, 0), y.start + r * y.apart
         if given(finish.scale):
             tile = tile_multiply(tile, load(_PAIR, finish.scale, finish.column, 0, columns))
-        if given(finish.bias):
             tile = tile_add(tile, load(_PAIR, finish.bias, finish.column, 0, columns))
         if given(finish.added):
             tile = tile_add(tile, load(_PAIR, finish.added, to, 0, columns))
@@ -257,14 +265,16 @@ if BFLOAT16_UNIT == "amx":
     def multiply_tiles(shape, rows, a, b, nest, finish, y, again):
         """`multiply_block` of one number of tiles."""
         outer, inner, run = nest.outer, nest.inner, nest.run
-        step, sums, columns = step_of(run.rounds), amx_buffer(y.memory), tile_vectors(shape) * _LANES
+        step, columns = step_of(run.rounds), tile_vectors(shape) * _LANES
+        sums, from_ = sums_buffer(y.memory), sums_buffer(y.memory)
         changed = given(finish.scale) or given(finish.added) or finish.relu or finish.more
         straight = not changed and finish.columns >= columns
+        first_sums(finish, from_)
         amx_begin(shape, rows, step)
         for time in range(again.number):
             start, to = a.start + time * again.a, y.start + time * again.y
-            if straight and given(finish.bias):
-                amx_load(shape, finish.bias, finish.column)
+            if given(finish.bias):
+                amx_load(shape, from_, 0)
             else:
                 amx_zero(shape)
             for o in range(outer.rounds):
@@ -301,15 +311,16 @@ else:
     def multiply_block(rows: int, a: Rows, b: Panel, nest: Nest, finish: Finish, y: Rows, again: Again) -> None:
         """y[r, :] = `contract` of pairs and its `Finish`, for up to 32 rows, again and again. b is two vectors wide, or
         the finish's columns are those of one."""
-        sums, apart = amx_buffer(y.memory), 2 * lanes(y.memory)
+        sums, from_, apart = sums_buffer(y.memory), sums_buffer(y.memory), 2 * lanes(y.memory)
+        first_sums(finish, from_)
         for time in range(again.number):
             source, r = Rows(a.memory, a.start + time * again.a, a.apart), int64(0)
             while r < rows:
                 if rows - r >= tile_rows(_FULL):
-                    tile_store(contract(tile_zeros(_FULL, sums), r, source, 0, b, nest), sums, r * apart, apart)
+                    tile_store(contract(tile_load(_FULL, from_, 0, 0), r, source, 0, b, nest), sums, r * apart, apart)
                     r += tile_rows(_FULL)
                 else:
-                    tile_store(contract(tile_zeros(_SINGLE, sums), r, source, 0, b, nest), sums, r * apart, apart)
+                    tile_store(contract(tile_load(_SINGLE, from_, 0, 0), r, source, 0, b, nest), sums, r * apart, apart)
                     r += 1
             finish_rows(sums, rows, finish, Rows(y.memory, y.start + time * again.y, y.apart))
 

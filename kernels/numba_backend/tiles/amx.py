@@ -13,7 +13,7 @@ one. Together they multiply up to 32 rows by 32 columns, at most 16 pairs of bfl
 A shape of one row has up to 16 rows, one of two up to 32 and more than 16; a shape of one vector has 16 columns, one of
 two 32. Offsets and strides count elements of float32, which a pair takes the place of. The tiles belong to the thread,
 and what is called between begin and end must not use them. Numbers below 2⁻¹²⁶ are zeros to the unit (Intel 64 and IA-32
-Architectures Software Developer's Manual, TDPBF16PS). What is here exists in compiled code alone, where
+Architectures Software Developer's Manual, TDPBF16PS). All but `sums_buffer` exists in compiled code alone, where
 `tile.BFLOAT16_UNIT` is "amx".
 """
 
@@ -195,17 +195,17 @@ def _(tiles: _Tiles) -> None:
     tiles.do("tilerelease")
 
 
-def amx_buffer(like: np.ndarray) -> np.ndarray:
+def sums_buffer(like: np.ndarray) -> np.ndarray:
     """Memory on the stack for 32 by 32 sums."""
     return np.empty(4 * ROWS * ROWS, like.dtype)
 
 
-@type_callable(amx_buffer)
+@type_callable(sums_buffer)
 def _(context: Any) -> Callable[..., types.Type]:
     return lambda like: like
 
 
-@lower_builtin(amx_buffer, types.CPointer)
+@lower_builtin(sums_buffer, types.CPointer)
 def _(context: Any, builder: ir.IRBuilder, signature: Any, values: tuple[ir.Value, ...]) -> ir.Value:
     memory = cgutils.alloca_once(builder, ir.ArrayType(values[0].type.pointee, 4 * ROWS * ROWS))
     memory.align = 64

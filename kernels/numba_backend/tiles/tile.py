@@ -93,7 +93,8 @@ _ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XTILEDATA = 158, 0x1023, 18
 def _has_amx() -> bool:
     """Whether this processor has AMX-BF16, and the kernel lets this process use it: its tiles are 8 KiB of state a
     thread, which Linux grants to those that ask (Documentation/arch/x86/xstate.rst)."""
-    features = get_host_cpu_features().split(",") if config.CPU_NAME is None and config.CPU_FEATURES is None else []
+    own = config.CPU_NAME is None and config.CPU_FEATURES is None and not config.DISABLE_JIT
+    features = get_host_cpu_features().split(",") if own else []
     if not {"+amx-tile", "+amx-bf16"} <= set(features) or not sys.platform.startswith("linux"):
         return False
     return _has_vdpbf16ps() and ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XTILEDATA) == 0
