@@ -51,7 +51,7 @@ class _Flow:
     """Who reads and who writes each value of a plan, kept up with while its steps are fused."""
 
     def __init__(self, plan: Plan, kernels: Kernels) -> None:
-        self.kernels = kernels
+        self.kernels, self.batch_size = kernels, plan.batch_size
         self._names = {value.name for value in plan.values()}
         self._outputs = {value.origin for value in plan.outputs.values()}
         self._readers: dict[Value, list[Step]] = {}
@@ -249,7 +249,7 @@ def pool_first(flow: _Flow, norm: Step) -> Iterator[Step]:
 def round_inside(flow: _Flow, contraction: Step) -> Iterator[Step]:
     """In bfloat16 a contraction of training rounds its operands itself, to pairs that one instruction multiplies."""
     own, replaced = dict(contraction.named), [contraction]
-    if flow.inference or own.get("db") is not None or not _fills_pairs(contraction):
+    if flow.inference or own.get("db") is not None or not _fills_pairs(contraction, flow.batch_size):
         return
     for operand in (name for name in ("dy", "x", "w") if name in own):
         rounding = flow.writer(own[operand])
@@ -261,14 +261,13 @@ def round_inside(flow: _Flow, contraction: Step) -> Iterator[Step]:
     yield _step(f"{contraction.kernel}_bfloat16", replaced, contraction.phase, own)
 
 
-def _fills_pairs(contraction: Step) -> bool:
+def _fills_pairs(contraction: Step, batch_size: int | None = None) -> bool:
     """Whether products of pairs are worth it: those of a convolution in groups, of few numbers in a row, or of the
     gradients of a few images, would be zeros for the most part."""
-    d, (n, *_) = contraction.named["d"], contraction.named["x"].shape
-    if contraction.kernel == "conv2d":
-        return bool(d.groups == 1 and d.kw * d.c >= 16)
-    many = not isinstance(n, int) or n >= 16
-    return contraction.kernel == "linear" or (many and getattr(d, "groups", 1) == 1)
+    d, backward = contraction.named["d"], "dy" in contraction.named
+    if backward and batch_size is not None and batch_size < 16:
+        return False
+    return contraction.kernel.startswith("linear") or bool(d.groups == 1 and (backward or d.kw * d.c >= 16))
 
 
 @_rewrite(conv2d="conv2d_batchnorm_relu_maxpool2d conv2d_batchnorm_relu_maxpool2d_backward")
@@ -277,7 +276,8 @@ def convolution_statistics(flow: _Flow, conv: Step) -> Iterator[Step]:
     forward = flow.chain(conv, ("y", "batchnorm_relu_maxpool2d", "x"))
     to_norm = ("y", "batchnorm_relu_maxpool2d_backward", "x")
     backward = flow.chain(conv, to_norm, ("dx", "conv2d_backward", "dy"))[1:]
-    rounded = flow.chain(conv, to_norm, ("dx", "round_to_bfloat16", "x"))
+    rounds = ("dx", "round_to_bfloat16", "x"), ("dx", "conv2d_backward_bfloat16", "dy")
+    rounded = any(flow.chain(conv, to_norm, link) for link in rounds)
     if forward and rounded and conv.named["d"].groups == 1:  # the two backward stay apart
         yield _convolution_block(conv, forward)
     if not forward or not backward:
@@ -307,16 +307,16 @@ def _convolution_block(conv: Step, steps: Sequence[Step]) -> Step:
 # Inference -------------------------------------------------------------------------------------------------------
 
 
-@_rewrite(
-    round_to_bfloat16="linear_fold linear_fold_bfloat16 linear_folded_bfloat16 "
-    "conv2d_fold conv2d_fold_bfloat16 conv2d_folded_bfloat16"
-)
+_PAIRED_CONVOLUTION = ("conv2d_fold", "conv2d_fold_bfloat16", "conv2d_folded_bfloat16")
+
+
+@_rewrite(round_to_bfloat16="linear_fold linear_fold_bfloat16 linear_folded_bfloat16")
 def multiply_pairs(flow: _Flow, rounding: Step) -> Iterator[Step]:
     """In bfloat16 a contraction of inference rounds its input itself, to pairs that one instruction multiplies."""
     linear, conv = (flow.sole(rounding.named["y"], kernel, "x") for kernel in ("linear", "conv2d"))
     if linear:
         yield from _packed_linear(flow, linear, "_bfloat16", (rounding,))
-    elif conv and _fills_pairs(conv):
+    elif conv and _fills_pairs(conv) and all(map(flow.kernels.has, _PAIRED_CONVOLUTION)):
         norm = flow.sole(conv.named["y"], "batchnorm_inference", "x")
         if norm and not flow.constant(*(norm.named[name] for name in ("gamma", "beta", "mean", "var"))):
             norm = None

@@ -46,23 +46,14 @@ from .tiles.tile import (
     tile_zeros,
 )
 
+_LINEAR = [f"linear{name}" for name in ("", "_backward", "_fold", "_folded")]
+_CONV2D = [f"conv2d{name}" for name in ("", "_backward", "_fold", "_folded")]
+_TAKEN = {"amx": [*_LINEAR, *_CONV2D], "avx512": _LINEAR}
+"""The kernels of each unit that are faster than float32's: vectors read rows of images from too many pages."""
+
 __all__: list[str] = []
-if BFLOAT16_UNIT:
-    # Elsewhere two multiply-adds and four operations on bits take the instruction's place: slower than float32's.
-    __all__ += [
-        f"{name}_bfloat16{suffix}"
-        for name, suffixes in {
-            "conv2d": ("", "_scratch"),
-            "conv2d_backward": ("", "_scratch"),
-            "conv2d_fold": ("",),
-            "conv2d_folded": ("", "_scratch"),
-            "linear": ("", "_scratch"),
-            "linear_backward": ("", "_scratch"),
-            "linear_fold": ("",),
-            "linear_folded": ("", "_scratch"),
-        }.items()
-        for suffix in suffixes
-    ]
+for _kernel in _TAKEN.get(BFLOAT16_UNIT, []):
+    __all__ += [f"{_kernel}_bfloat16", *([] if _kernel.endswith("_fold") else [f"{_kernel}_bfloat16_scratch"])]
 
 CODE_VARIES_WITH = BFLOAT16_UNIT
 """What the machine code of this module depends on, beside the sources and the vectors' length."""
@@ -156,7 +147,10 @@ def pack_transposed(b: Rows, rows: int, columns: int, pairs: int, out: Panel) ->
         for r in range(0, pairs, vector):
             at, left = b.start + i * b.apart + 2 * r, rows - 2 * r
             if columns - i >= vector and left >= 2 * vector:
-                low, high = tile_load(_SQUARE, b.memory, at, b.apart), tile_load(_SQUARE, b.memory, at + vector, b.apart)
+                low, high = (
+                    tile_load(_SQUARE, b.memory, at, b.apart),
+                    tile_load(_SQUARE, b.memory, at + vector, b.apart),
+                )
                 tile = tile_pairs_beside(low, high)
                 tile_store(tile_transpose(tile), out.memory, out.start + r * out.width + i, out.width)
             else:
@@ -350,9 +344,7 @@ def rows_shared(n):
 
 
 @separate
-def multiply_rows_of_pairs(
-    item: int, rows: Rows, n: int, packed: Place, columns: int, finish: Finish, y: Rows
-) -> None:
+def multiply_rows_of_pairs(item: int, rows: Rows, n: int, packed: Place, columns: int, finish: Finish, y: Rows) -> None:
     """One item of rows_shared(n) · groups: some of the rows, in some panels; pairs of a row lie one after the other."""
     vector, once = lanes(y.memory), Loop(1, 0, 0)
     pairs, panels, shares = rows.apart, panel_count(columns, lanes(y.memory)), rows_shared(n)
@@ -366,7 +358,10 @@ def multiply_rows_of_pairs(
         panel = Panel(packed.memory, packed.start + p * panel_elements(pairs), width)
         nest = Nest(once, once, Loop(pairs, 1, width))
         own = Finish(finish.scale, finish.bias, finish.added, column, columns - column, finish.relu, finish.more)
-        source, to = Rows(rows.memory, rows.start + low * pairs, pairs), Rows(y.memory, y.start + low * y.apart + column, y.apart)
+        source, to = (
+            Rows(rows.memory, rows.start + low * pairs, pairs),
+            Rows(y.memory, y.start + low * y.apart + column, y.apart),
+        )
         pairs_times_panel(high - low, source, panel, nest, own, to)
 
 

@@ -59,6 +59,8 @@ PAIRS = [
     ["linear_fold", "linear_folded"],
     ["maxpool2d_inference"],
     ["linear_fold_bfloat16", "linear_folded_bfloat16"],
+    ["conv2d_fold_bfloat16", "conv2d_folded_bfloat16"],
+    *([f"{kernel}_bfloat16"] for kernel in ("linear", "linear_backward", "conv2d", "conv2d_backward")),
 ]
 
 
@@ -66,13 +68,18 @@ def nothing(kernel: str) -> bool:
     return False
 
 
-def training(nodes: Iterable[Layer] | dict[str, Any], shape: tuple[int, ...] = IMAGE) -> Plan:
+def training(
+    nodes: Iterable[Layer] | dict[str, Any],
+    shape: tuple[int, ...] = IMAGE,
+    precision: str | None = None,
+    batch_size: int = 4,
+) -> Plan:
     """The plain plan of a training step of layers in a line, or of a graph whose last node is the output."""
     if isinstance(nodes, dict):
-        model = Graph(nodes, list(nodes)[-1], shape, "numpy")
+        model = Graph(nodes, list(nodes)[-1], shape, "numpy", precision=precision)
     else:
-        model = Sequential(list(nodes), shape, "numpy")
-    return model.lower_training(MeanSquaredError(), SGD(0.1), 4)
+        model = Sequential(list(nodes), shape, "numpy", precision=precision)
+    return model.lower_training(MeanSquaredError(), SGD(0.1), batch_size)
 
 
 def inference(*layers: Layer, shape: tuple[int, ...] = IMAGE, precision: str | None = None) -> Plan:
@@ -220,14 +227,33 @@ def test_in_bfloat16_a_linear_layer_rounds_its_input_itself_and_a_convolution_ha
     assert sorted(kept) == [*packed[1:], *["round_to_bfloat16"] * 3]
 
 
-def test_a_convolution_in_bfloat16_joins_the_block_forward_and_its_gradient_is_rounded() -> None:
-    model = Sequential([*BLOCK, Conv2d(3, 2)], IMAGE, "numpy", precision="bfloat16")
-    plan = rewrite(model.lower_training(MeanSquaredError(), SGD(0.1), 4), REFERENCE)
+def test_in_bfloat16_contractions_of_training_round_their_operands_themselves() -> None:
+    layers = (*BLOCK, Conv2d(3, 2), Conv2d(5, 2, groups=1), Conv2d(6, 8, padding=8))
+    plan = rewrite(training(layers, (20, 20, 2), "bfloat16", 16), REFERENCE)
     listed = names(plan)
-    assert STATISTICS[0] in listed
+    assert STATISTICS[0] in listed, "six numbers in a row do not fill pairs: float32's"
     assert STATISTICS[1] not in listed
-    at = listed.index(POOL_FIRST[1])
-    assert listed[at + 1 : at + 4] == ["round_to_bfloat16", "add_backward", "conv2d_backward"]
+    assert [name for name in listed if name.startswith("conv2d") and "pool" not in name] == [
+        "conv2d",
+        "conv2d",
+        "conv2d_bfloat16",
+        *["conv2d_backward_bfloat16"] * 4,
+    ]
+    last = next(step for step in plan.steps if step.name == "conv2d_bfloat16")
+    assert [step.name for step in last.replaces] == ["conv2d"], "its backward wants what is rounded as well"
+    backward = [step for step in plan.steps if step.name == "conv2d_backward_bfloat16"]
+    assert [step.name for step in backward[0].replaces] == [*["round_to_bfloat16"] * 3, "conv2d_backward"]
+    assert backward[0].named["x"] is last.named["x"]
+    assert all(step.named["x"] is not step.named["y"] for step in plan.steps if step.name == "round_to_bfloat16")
+
+
+@pytest.mark.parametrize("batch_size", [15, 16])
+def test_gradients_of_a_few_images_are_float32s(batch_size: int) -> None:
+    layers = (Conv2d(8, 4), Flatten(), Linear(3))
+    listed = names(rewrite(training(layers, precision="bfloat16", batch_size=batch_size), REFERENCE))
+    paired = [name for name in listed if name.endswith("backward_bfloat16")]
+    assert paired == (["linear_backward_bfloat16", "conv2d_backward_bfloat16"] if batch_size == 16 else [])
+    assert "linear_bfloat16" in listed
 
 
 def test_without_folding_a_convolution_is_packed_and_its_norm_stays() -> None:
@@ -397,7 +423,8 @@ def test_no_kernels_no_rewrites() -> None:
 def test_a_rewrite_needs_all_of_its_kernels(missing: str) -> None:
     k = Kernels("numpy", fused.backend(NUMPY.backend, [name for name in fused.NAMES if name != missing]))
     layers = (*BLOCK, Flatten(), Linear(5), ReLU(), Linear(3))
-    for plain in (training(layers), inference(*layers), inference(*layers, precision="bfloat16")):
+    rounded = training(layers, precision="bfloat16", batch_size=16)
+    for plain in (training(layers), rounded, inference(*layers), inference(*layers, precision="bfloat16")):
         plan = rewrite(plain, k)
         pair = next(pair for pair in PAIRS if missing in pair)
         assert set(pair).isdisjoint(step.name for step in (*plan.steps, *plan.constants))
@@ -416,9 +443,11 @@ def test_each_name_can_be_switched_off(name: str) -> None:
         "peaks_alone": ["maxpool2d_inference"],
         "concat_in_place": ["conv2d_folded"],
         "multiply_pairs": ["linear_fold_bfloat16", "linear_folded_bfloat16"],
+        "round_inside": ["linear_bfloat16", "linear_backward_bfloat16", "conv2d_backward_bfloat16"],
     }
     seen = set()
-    for plain in (training(layers), inference(*layers), inference(*layers, precision="bfloat16"), JOINED):
+    rounded = training(layers, precision="bfloat16", batch_size=16)
+    for plain in (training(layers), rounded, inference(*layers), inference(*layers, precision="bfloat16"), JOINED):
         full, less = rewrite(plain, REFERENCE), rewrite(plain, REFERENCE, [n for n in REWRITES if n != name])
         seen |= {step.name for step in (*full.steps, *full.constants)}
         if name == "fold_batchnorm":
@@ -432,7 +461,7 @@ def test_each_name_can_be_switched_off(name: str) -> None:
 
 
 def test_an_unknown_name_is_refused_with_those_there_are() -> None:
-    message = r"rewrites: unknown name 'pool_last'; expected some of pool_first, convolution_statistics, "
+    message = r"rewrites: unknown name 'pool_last'; expected some of pool_first, round_inside, "
     model = models.build("mlp-512", "numpy")
     with pytest.raises(ValueError, match=message):
         rewrite(model.plan, REFERENCE, ["pool_first", "pool_last"])
@@ -775,14 +804,27 @@ PEAKS = [
     for channels in (3, 16, 37)
     for pool in (MaxPool2d(3, 2), MaxPool2d(3, 2, padding=1), MaxPool2d((2, 5), dilation=(3, 2)))
 ]
+PAIRED = [  # kernel width times channels are enough to fill pairs
+    (Conv2d(32, 5), (12, 12, 16)),
+    (Conv2d(6, 3), (9, 8, 6)),
+    (Conv2d(7, 3, bias=False), (10, 9, 7)),
+    (Conv2d(40, 3, padding=1), (7, 7, 8)),
+    (Conv2d(3, (3, 2), stride=2, dilation=(1, 2), padding=1), (13, 16, 9)),
+    (Conv2d(5, 3, stride=2, padding="same"), (8, 7, 6)),
+    (Conv2d(17, 1), (5, 4, 35)),
+    (Conv2d(1, 3), (6, 6, 6)),
+]
 ROUNDED = [replace(case, precision="bfloat16") for case in PACKS]
-CASES = {
-    kernel: cases
-    for pair, cases in zip(PAIRS, (POOLED, CONVOLVED, DENSE, FOLDS, PACKS, PEAKS, ROUNDED), strict=True)
-    for kernel in pair
-}
+FOLDED = [
+    *(Case((convolution, *NORM, MaxPool2d(2)), shape, False, precision="bfloat16") for convolution, shape in PAIRED),
+    *(Case((PAIRED[1][0], *tail), PAIRED[1][1], False, precision="bfloat16") for tail in TAILS),
+]
+LEARNED = [replace(case, precision="bfloat16") for case in DENSE]
+FILTERED = [Case((convolution,), shape, True, precision="bfloat16") for convolution, shape in PAIRED]
+OF_PAIRS = (POOLED, CONVOLVED, DENSE, FOLDS, PACKS, PEAKS, ROUNDED, FOLDED, LEARNED, LEARNED, FILTERED, FILTERED)
+CASES = {kernel: cases for pair, cases in zip(PAIRS, OF_PAIRS, strict=True) for kernel in pair}
 BACKENDS = {"reference": REFERENCE} | {name: Kernels(name, module) for name, module in MODULES.items()}
-if not BACKENDS["numba"].has("linear_folded_bfloat16"):  # its instruction put together of others
+if not BACKENDS["numba"].has("conv2d_folded_bfloat16"):  # other instructions in the place of the matrix unit
     BACKENDS["numba"] = Kernels("numba", SimpleNamespace(**vars(pairs) | vars(MODULES["numba"])))
 HERE = [(name, kernel) for name, k in BACKENDS.items() for kernel in fused.NAMES if k.has(kernel)]
 DTYPES = [

@@ -60,9 +60,7 @@ _SETTINGS = (
 def _sources_hash() -> str:
     package = Path(__file__).parents[2]
     settings = [getattr(numba.config, name, None) for name in _SETTINGS]
-    digest = hashlib.sha256(
-        f"{numba.__version__} {llvmlite.__version__} {settings} {VECTOR_BYTES}".encode()
-    )
+    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {settings} {VECTOR_BYTES}".encode())
     for path in sorted(package.rglob("*.py")):
         with contextlib.suppress(OSError):
             digest.update(f"{path.relative_to(package).as_posix()}\0".encode() + path.read_bytes())
