@@ -261,8 +261,8 @@ def budget(ulp: Any, terms: int, dtype: DTypeLike, baseline: Any = 0.0) -> Any:
 
 
 def flushed(terms: int, largest: float) -> float:
-    """How much of a sum of products vdpbf16ps may lose: it takes factors and sums below the smallest normal number for
-    zeros. terms: products in the sum. largest: of the factors' absolute values.
+    """How much of a sum of bfloat16 products a processor may lose that takes factors and sums below the smallest normal
+    number for zeros. terms: products in the sum. largest: of the factors' absolute values.
     """
     return terms * float(np.finfo(np.float32).tiny) * (1.0 + largest)
 

@@ -1075,8 +1075,8 @@ class Fused(Protocol):
     ) -> None:
         """`linear`, and `relu` if wanted, of the folded weights."""
 
-    # bfloat16: contractions that round their operands themselves, and sum in float32; of float32 arrays alone. A backend
-    # may take numbers below 2⁻¹²⁶, be they factors or sums, for zeros of their sign.
+    # bfloat16: contractions that round their operands themselves, and sum in float32; of float32 arrays alone. A
+    # backend may take numbers below 2⁻¹²⁶, be they factors or sums, for zeros of their sign.
 
     @staticmethod
     def linear_bfloat16(x: Input, w: Input, b: Input | None, d: LinearDims, scratch: Scratch, y: Output) -> None:

@@ -7,7 +7,8 @@ With v̂ for v rounded to bfloat16, the number of 8 significant bits next to it,
 
 and a convolution alike. That is all: parameters, biases, sums, statistics and everything between contractions are
 float32, and a gradient by v̂ is taken for the gradient by v. v̂ is kept in float32, so that the kernels are the same; the
-product of two is exact there.
+product of two is exact there. Where the processor multiplies bfloat16 numbers, `rewrite` puts kernels in their place
+that round what they read themselves.
 """
 
 from __future__ import annotations

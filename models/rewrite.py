@@ -248,7 +248,8 @@ def pool_first(flow: _Flow, norm: Step) -> Iterator[Step]:
 @_rewrite(**{kernel: f"{kernel}_bfloat16" for kernel in ("linear", "linear_backward", "conv2d", "conv2d_backward")})
 def round_inside(flow: _Flow, contraction: Step) -> Iterator[Step]:
     """In bfloat16 a contraction of training rounds its operands itself, to pairs that one instruction multiplies."""
-    own, replaced = dict(contraction.named), [contraction]
+    own = dict(contraction.named)
+    roundings: list[Step] = []
     if flow.inference or own.get("db") is not None or not _fills_pairs(contraction, flow.batch_size):
         return
     for operand in (name for name in ("dy", "x", "w") if name in own):
@@ -256,9 +257,9 @@ def round_inside(flow: _Flow, contraction: Step) -> Iterator[Step]:
         if rounding is None or rounding.kernel != "round_to_bfloat16":
             return
         if flow.only(own[operand], contraction):
-            replaced.append(rounding)
+            roundings.append(rounding)
         own[operand] = rounding.named["x"]
-    yield _step(f"{contraction.kernel}_bfloat16", replaced, contraction.phase, own)
+    yield _step(f"{contraction.kernel}_bfloat16", [*roundings, contraction], contraction.phase, own)
 
 
 def _fills_pairs(contraction: Step, batch_size: int | None = None) -> bool:
@@ -267,7 +268,7 @@ def _fills_pairs(contraction: Step, batch_size: int | None = None) -> bool:
     d, backward = contraction.named["d"], "dy" in contraction.named
     if backward and batch_size is not None and batch_size < 16:
         return False
-    return contraction.kernel.startswith("linear") or bool(d.groups == 1 and (backward or d.kw * d.c >= 16))
+    return contraction.name.startswith("linear") or bool(d.groups == 1 and (backward or d.kw * d.c >= 16))
 
 
 @_rewrite(conv2d="conv2d_batchnorm_relu_maxpool2d conv2d_batchnorm_relu_maxpool2d_backward")

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy import int64
 
-from ..shapes import Conv2dDims, LinearDims, Pool2dDims
+from ..shapes import Conv2dDims, LinearDims
 from .compiler.jit import Flat, inline, kernel, prange, separate
 from .fused import pool_maxima
-from .tiles.amx import amx_begin, sums_buffer, amx_end, amx_load, amx_multiply, amx_store, amx_zero
+from .tiles.amx import amx_begin, amx_end, amx_load, amx_multiply, amx_store, amx_zero, sums_buffer
 from .tiles.chunks import load, share, store
 from .tiles.correlate import correlation, real_taps
 from .tiles.elementary import bfloat16_pair
@@ -196,9 +196,9 @@ def interleave_pairs(x: Rows, images: int, first: int, end: int, out: Place) -> 
 
 
 class Finish(NamedTuple):
-    """What becomes of a panel's sums: they go on from bias[column:], or are multiplied by scale[column:] before it comes
-    to them, plus `added` at the same places as y, each unless it is empty; 0 for what is negative, with `relu`; then the
-    first `columns` columns are stored, or, with `more`, added to what is stored."""
+    """What becomes of a panel's sums: they go on from bias[column:], or are multiplied by scale[column:] before it
+    comes to them; then `added` comes, at the same places as y, each unless it is empty, and 0 for what is negative,
+    with `relu`; the first `columns` columns are stored, or, with `more`, added to what is stored."""
 
     scale: Flat
     bias: Flat

@@ -4,7 +4,6 @@ instructions in its place. Beside the twins of `support.fused`, in float64 and o
 from __future__ import annotations
 
 import importlib
-
 from typing import Any
 
 import numpy as np

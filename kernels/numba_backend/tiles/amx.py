@@ -12,8 +12,8 @@ one. Together they multiply up to 32 rows by 32 columns, at most 16 pairs of bfl
 
 A shape of one row has up to 16 rows, one of two up to 32 and more than 16; a shape of one vector has 16 columns, one of
 two 32. Offsets and strides count elements of float32, which a pair takes the place of. The tiles belong to the thread,
-and what is called between begin and end must not use them. Numbers below 2⁻¹²⁶ are zeros to the unit (Intel 64 and IA-32
-Architectures Software Developer's Manual, TDPBF16PS). All but `sums_buffer` exists in compiled code alone, where
+and what is called between begin and end must not use them. Numbers below 2⁻¹²⁶ are zeros to the unit (Intel 64 and
+IA-32 Architectures Software Developer's Manual, TDPBF16PS). All but `sums_buffer` exists in compiled code alone, where
 `tile.BFLOAT16_UNIT` is "amx".
 """
 

@@ -622,7 +622,8 @@ def _pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     for half, values in zip(halves, (first, second), strict=True):
         round_to_bfloat16(values, half)
     lower, upper = halves.view(np.uint32)
-    return ((lower >> 16) | (upper & 0xFFFF0000)).view(np.float32)
+    pairs: np.ndarray = (lower >> 16) | (upper & 0xFFFF0000)
+    return pairs.view(np.float32)
 
 
 def tile_pairs(first: Tile, second: Tile) -> Tile:
