@@ -44,6 +44,7 @@ def run(task: str, batch_sizes: list[int], **machine: Any) -> dict[str, Any]:
         found = [
             measured("twinkernels", "numba", [1.0, 4.0, 1.0]),
             measured("twinkernels", "numpy", [10.0, 40.0, 10.0], deviation=0.0),
+            measured("twinkernels", "numba bfloat16", [0.25, 1.0, 0.25]),
             measured("torch", "eager", [9.0, 9.0, 9.0]),
             measured("torch", "tuned", [2.0, 2.0, 4.0], deviation=0.02, notes=["a remark"]),
             absent("jax", "jit", "jax is not installed for /home/somebody/venv/bin/python"),
@@ -65,7 +66,7 @@ def run(task: str, batch_sizes: list[int], **machine: Any) -> dict[str, Any]:
             **machine,
         },
         "options": {
-            "peers": ["torch", "jax", "keras", "sklearn", "onnxruntime"],
+            "peers": ["torch", "jax", "keras", "sklearn", "onnxruntime", "openvino"],
             "networks": ["cnn-bn"],
             "batch_sizes": None,
             "train": task == "train",
@@ -134,12 +135,15 @@ def test_the_page_and_the_readme_say_what_was_measured(files, tmp_path):
     assert "\nold\n" not in text
     assert "](out/results/overview.png)" in text
     assert "](out/RESULTS.md)" in text
-    assert line(text, "Training") == "| Training `cnn-bn`, batch 128, images/s | **128,000** | 12,800 | 64,000 | – |"
     assert (
-        line(text, "Inference") == "| Inference `cnn-bn`, batch 64, images/s | 64,000 | 6,400 | 32,000 | **128,000** |"
+        line(text, "Training")
+        == "| Training `cnn-bn`, batch 128, images/s | 128,000 | **512,000** | 12,800 | 64,000 | – |"
     )
-    assert line(text, "One image") == "| One image through `cnn-bn`, µs | 1,000 | 10,000 | 2,000 | **500** |"
-    assert line(text, "Installed") == "| Installed with all it requires, MB | **100** | **100** | 754 | – |"
+    inference = "| Inference `cnn-bn`, batch 64, images/s | 64,000 | **256,000** | 6,400 | 32,000 | 128,000 |"
+    assert line(text, "Inference") == inference
+    assert line(text, "One image") == "| One image through `cnn-bn`, µs | 1,000 | **250** | 10,000 | 2,000 | 500 |"
+    assert line(text, "Installed") == "| Installed with all it requires, MB | **100** | **100** | **100** | 754 | – |"
+    assert "twinkernels in bfloat16" in text
 
 
 @pytest.mark.usefixtures("without_pictures")
@@ -171,7 +175,7 @@ def test_without_the_fast_backend_there_are_no_ratios():
     slow = run("train", [64])
     slow["cases"][0]["results"][0] = measured("twinkernels", "numba", [], status="failed", reason="it did")
     (case,) = results.cases([results.trimmed(slow)])
-    assert [result.ours_over_peer for result in results.measured(case)] == [None] * 3
+    assert [result.ours_over_peer for result in results.measured(case)] == [None] * 4
     assert list(results.libraries(case)) == ["PyTorch", "NumPy twin"]
     assert "×" not in results.summary([case])
 
