@@ -176,7 +176,7 @@ def test_without_the_fast_backend_there_are_no_ratios():
     slow["cases"][0]["results"][0] = measured("twinkernels", "numba", [], status="failed", reason="it did")
     (case,) = results.cases([results.trimmed(slow)])
     assert [result.ours_over_peer for result in results.measured(case)] == [None] * 4
-    assert list(results.libraries(case)) == ["PyTorch", "NumPy twin"]
+    assert list(results.libraries(case)) == [results.ROUNDED, "PyTorch", "NumPy twin"]
     assert "×" not in results.summary([case])
 
 
