@@ -78,10 +78,15 @@ def _bfloat16_unit() -> str:
     return asked if asked in has and has[asked]() else ""
 
 
+def _knows_bfloat16() -> bool:
+    """Whether vectors are AVX-512's, and the compiler is one for which the instructions have today's types."""
+    return platform.machine().lower() in ("x86_64", "amd64") and VECTOR_BYTES == 64 and llvm.llvm_version_info[0] >= 20
+
+
 def _has_vdpbf16ps() -> bool:
     """Whether the processor that code is for has AVX512_BF16."""
-    if platform.machine().lower() not in ("x86_64", "amd64") or VECTOR_BYTES < 64 or llvm.llvm_version_info[0] < 20:
-        return False  # before LLVM 20 the instructions had other types
+    if not _knows_bfloat16():
+        return False
     probe = "define <16 x bfloat> @f(<16 x float> %x) {\n  %y = fptrunc <16 x float> %x to <16 x bfloat>\n"
     return "vcvtneps2bf16" in _assembly(probe + "  ret <16 x bfloat> %y\n}")
 
@@ -94,9 +99,10 @@ def _has_amx() -> bool:
     thread, which Linux grants to those that ask (Documentation/arch/x86/xstate.rst)."""
     own = config.CPU_NAME is None and config.CPU_FEATURES is None and not config.DISABLE_JIT
     features = get_host_cpu_features().split(",") if own else []
-    if not {"+amx-tile", "+amx-bf16"} <= set(features) or not sys.platform.startswith("linux"):
+    if not {"+amx-tile", "+amx-bf16", "+avx512bf16"} <= set(features) or not _knows_bfloat16():
         return False
-    return _has_vdpbf16ps() and ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XTILEDATA) == 0
+    linux = sys.platform.startswith("linux")
+    return linux and ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XTILEDATA) == 0
 
 
 BFLOAT16_UNIT = _bfloat16_unit()
