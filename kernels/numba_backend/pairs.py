@@ -370,7 +370,7 @@ def multiply_rows_of_pairs(item: int, rows: Rows, n: int, packed: Place, columns
 
 @inline
 def packed_size(k, m):
-    """Elements of packed weights, in vectors of either length."""
+    """Elements of packed weights."""
     return panel_count(m, _LANES) * panel_elements(padded_pairs(k))
 
 
