@@ -17,6 +17,7 @@ from kernels import Kernels, rules
 from kernels.shapes import Pool2dDims, Shape, pool2d
 
 from .plan import Plan, Step, Value, given
+from .precision import OPERANDS
 
 REWRITES: dict[str, Callable[[Plan, Kernels], Plan]] = {}
 """Every rewrite by name, in the order in which they are applied: some build on the fused steps of others."""
@@ -79,6 +80,14 @@ class _Flow:
     def only(self, value: Value, *readers: Step) -> bool:
         """Whether nobody but these steps reads the value, in whatever shape."""
         return value.origin not in self._outputs and set(self._readers.get(value.origin, ())) == set(readers)
+
+    def readers(self, value: Value) -> tuple[Step, ...]:
+        """The steps that read a value, in whatever shape."""
+        return tuple(self._readers.get(value.origin, ()))
+
+    def is_left(self, step: Step) -> bool:
+        """Whether a step has not been replaced."""
+        return any(reader is step for value in step.inputs.values() for reader in self.readers(value))
 
     def next(self, value: Value | None, kernel: str, parameter: str) -> Step | None:
         """The one step of this kernel that reads the value as this parameter."""
@@ -245,21 +254,41 @@ def pool_first(flow: _Flow, norm: Step) -> Iterator[Step]:
     yield _step(f"{name}_backward", backward, pool_backward.phase, norm_backward.named | pool_backward.named | own)
 
 
-@_rewrite(**{kernel: f"{kernel}_bfloat16" for kernel in ("linear", "linear_backward", "conv2d", "conv2d_backward")})
+_CONTRACTIONS = ("linear", "linear_backward", "conv2d", "conv2d_backward")
+
+
+@_rewrite(**{kernel: f"{kernel}_bfloat16" for kernel in _CONTRACTIONS})
 def round_inside(flow: _Flow, contraction: Step) -> Iterator[Step]:
     """In bfloat16 a contraction of training rounds its operands itself, to pairs that one instruction multiplies."""
+    if not _rounds_inside(flow, contraction):
+        return
     own = dict(contraction.named)
     roundings: list[Step] = []
-    if flow.inference or own.get("db") is not None or not _fills_pairs(contraction, flow.batch_size):
-        return
-    for operand in (name for name in ("dy", "x", "w") if name in own):
-        rounding = flow.writer(own[operand])
-        if rounding is None or rounding.kernel != "round_to_bfloat16":
-            return
-        if flow.only(own[operand], contraction):
-            roundings.append(rounding)
+    for operand, rounding in _roundings(flow, contraction).items():
         own[operand] = rounding.named["x"]
-    yield _step(f"{contraction.kernel}_bfloat16", [*roundings, contraction], contraction.phase, own)
+        # What nobody will read is rounded in the definition alone: where it was, in that of its first reader.
+        readers = flow.readers(rounding.named["y"])
+        if flow.is_left(rounding) and all(_rounds_inside(flow, reader) for reader in readers):
+            roundings.append(rounding)
+    yield _step(f"{contraction.name}_bfloat16", [*roundings, contraction], contraction.phase, own)
+
+
+def _rounds_inside(flow: _Flow, step: Step) -> bool:
+    """Whether `round_inside` takes a step."""
+    return (
+        not flow.inference
+        and step.kernel in _CONTRACTIONS
+        and flow.kernels.has(f"{step.name}_bfloat16")
+        and step.named.get("db") is None
+        and _fills_pairs(step, flow.batch_size)
+        and len(_roundings(flow, step)) == sum(operand in step.named for operand in OPERANDS)
+    )
+
+
+def _roundings(flow: _Flow, contraction: Step) -> dict[str, Step]:
+    """The steps that round a contraction's operands, by these."""
+    writers = {name: flow.writer(contraction.named[name]) for name in OPERANDS if name in contraction.named}
+    return {name: writer for name, writer in writers.items() if writer and writer.kernel == "round_to_bfloat16"}
 
 
 def _fills_pairs(contraction: Step, batch_size: int | None = None) -> bool:

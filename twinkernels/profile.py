@@ -308,7 +308,8 @@ def _errors(plan: Plan, executor: Executor, twin: Kernels, n: int, learning_rate
     """Each step's error on both backends, all of them given the inputs that NumPy's pass makes.
 
     What fused steps hand to each other (a window's maximum and its place) and what the steps that they replace hand
-    to each other, each side takes from itself.
+    to each other, each side takes from itself. What a fused step reads and those do not (an operand that is rounded
+    before) is kept, since NumPy's pass lays other arrays in its place.
     """
     definition = executor.kernels
     scalars = {"step": 1, "learning_rate": learning_rate}
@@ -323,6 +324,9 @@ def _errors(plan: Plan, executor: Executor, twin: Kernels, n: int, learning_rate
     def given(side: str) -> Callable[[Value], np.ndarray]:
         return lambda value: handed[side][value] if value in handed[side] else executor.array(value, n)
 
+    alone = set()
+    for step in plan.steps:
+        alone |= {*step.inputs.values()} - {v for one in step.expanded(definition.has) for v in one.inputs.values()}
     errors = []
     for step in plan.steps:
         originals = step.expanded(definition.has)
@@ -339,6 +343,10 @@ def _errors(plan: Plan, executor: Executor, twin: Kernels, n: int, learning_rate
         for _ in originals:
             function, arguments = next(calls)
             function(*filled(arguments, scalars))
+        made = {value.origin for one in originals for value in one.outputs.values()}
+        kept = {value: executor.array(value, n).copy() for value in alone if value.origin in made}
+        for side in sides:
+            handed[side] |= {value: array for value, array in kept.items() if value not in handed[side]}
     return errors
 
 

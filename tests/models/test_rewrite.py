@@ -240,10 +240,12 @@ def test_in_bfloat16_contractions_of_training_round_their_operands_themselves() 
         *["conv2d_backward_bfloat16"] * 4,
     ]
     last = next(step for step in plan.steps if step.name == "conv2d_bfloat16")
-    assert [step.name for step in last.replaces] == ["conv2d"], "its backward wants what is rounded as well"
+    assert [step.name for step in last.replaces] == ["round_to_bfloat16", "round_to_bfloat16", "conv2d"]
     backward = [step for step in plan.steps if step.name == "conv2d_backward_bfloat16"]
-    assert [step.name for step in backward[0].replaces] == [*["round_to_bfloat16"] * 3, "conv2d_backward"]
+    assert [step.name for step in backward[0].replaces] == ["round_to_bfloat16", "conv2d_backward"], "x̂ and ŵ are there"
     assert backward[0].named["x"] is last.named["x"]
+    assert names(plan).count("round_to_bfloat16") == 6, "x and w of what stays float32's forward"
+    assert len(originals(plan.steps)) == len(training(layers, (20, 20, 2), "bfloat16", 16).steps)
     assert all(step.named["x"] is not step.named["y"] for step in plan.steps if step.name == "round_to_bfloat16")
 
 
@@ -602,12 +604,17 @@ def infer(model: Graph, plan: Plan, k: Kernels, n: int) -> dict[str, np.ndarray]
 RUNS: list[Callable[[Graph, Plan, Kernels, int], dict[str, np.ndarray]]] = [train, infer]
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("which", [*ZOO, *SEEDS])
-def test_an_expanded_plan_computes_the_same_bits(which: str | int) -> None:
-    n = 3
-    for run, plain in zip(RUNS, plans(network(which), n), strict=True):
-        expected = run(network(which), plain, NUMPY, n)
-        found = run(network(which), rewrite(plain, REFERENCE).expanded(nothing), NUMPY, n)
+def test_an_expanded_plan_computes_the_same_bits(which: str | int, precision: str) -> None:
+    n = 3 if precision == "float32" else 16
+
+    def model() -> Graph:
+        return network(which).to("numpy", precision=precision)
+
+    for run, plain in zip(RUNS, plans(model(), n), strict=True):
+        expected = run(model(), plain, NUMPY, n)
+        found = run(model(), rewrite(plain, REFERENCE).expanded(nothing), NUMPY, n)
         assert found.keys() == expected.keys()
         for name, value in expected.items():
             assert value.tobytes() == found[name].tobytes(), name
