@@ -822,13 +822,13 @@ PAIRED = [  # kernel width times channels are enough to fill pairs
     (Conv2d(1, 3), (6, 6, 6)),
 ]
 ROUNDED = [replace(case, precision="bfloat16") for case in PACKS]
-FOLDED = [
+FOLDED_PAIRS = [
     *(Case((convolution, *NORM, MaxPool2d(2)), shape, False, precision="bfloat16") for convolution, shape in PAIRED),
     *(Case((PAIRED[1][0], *tail), PAIRED[1][1], False, precision="bfloat16") for tail in TAILS),
 ]
 LEARNED = [replace(case, precision="bfloat16") for case in DENSE]
 FILTERED = [Case((convolution,), shape, True, precision="bfloat16") for convolution, shape in PAIRED]
-OF_PAIRS = (POOLED, CONVOLVED, DENSE, FOLDS, PACKS, PEAKS, ROUNDED, FOLDED, LEARNED, LEARNED, FILTERED, FILTERED)
+OF_PAIRS = (POOLED, CONVOLVED, DENSE, FOLDS, PACKS, PEAKS, ROUNDED, FOLDED_PAIRS, LEARNED, LEARNED, FILTERED, FILTERED)
 CASES = {kernel: cases for pair, cases in zip(PAIRS, OF_PAIRS, strict=True) for kernel in pair}
 BACKENDS = {"reference": REFERENCE} | {name: Kernels(name, module) for name, module in MODULES.items()}
 if not BACKENDS["numba"].has("conv2d_folded_bfloat16"):  # other instructions in the place of the matrix unit
