@@ -51,7 +51,6 @@ from .tiles.gemm import (
     few,
     matmul,
     matmul_scratch,
-    multiply,
     pack_panels,
     panel_count,
     panel_size,
@@ -59,6 +58,7 @@ from .tiles.gemm import (
     row_major,
     rows_times_panel,
 )
+from .tiles.packed import is_gathered, multiply_places, packed_layout, packed_scratch
 from .tiles.places import Maps, Panel, Part, Place, Rows
 from .tiles.tile import (
     LANES,
@@ -732,7 +732,7 @@ def conv2d_folded_scratch(d: Conv2dDims, n: int) -> int:
         return winograd_scratch(d, n)
     together = tile_rows(NARROW) if n >= tile_rows(NARROW) else tile_rows(FULL) if n >= tile_rows(HALF) else 1
     rows = max(_BUFFER, together * d.oh * d.ow * d.f)
-    return conv2d_scratch(d, n) + _SHARES * (rows + 16)
+    return max(packed_scratch(d, n), conv2d_scratch(d, n) + _SHARES * (rows + 16))
 
 
 @separate
@@ -804,6 +804,14 @@ def fold_groups(x, packed, bias, residual, relu, d, y, pixel):
         low = item // d.groups * _PLACES
         places, filters = Part(1, low, min(low + _PLACES, rows)), Filters(flat(packed), 0, flat(bias), relu)
         multiply_group(flat(x), places, d, item % d.groups, filters, flat(residual), Rows(flat(y), 0, pixel))
+
+
+@inline
+def fold_places(x, packed, bias, residual, relu, pointwise, d, scratch, y, pixel):
+    """`conv2d_folded` as a product of places and filters."""
+    layout = packed_layout(d, x.shape[0], pointwise, lanes(y))
+    epilogue = Epilogue(flat(bias), 0, d.f, relu, False, flat(residual))
+    multiply_places(flat(x), d, layout, flat(packed), epilogue, flat(scratch), Rows(flat(y), 0, pixel))
 
 
 _WIDE_MAP = 1 << 16  # elements, 256 KiB of float32
@@ -897,12 +905,11 @@ def _conv2d_folded(x, packed, bias, residual, relu, pool, d, scratch, y, pixel):
         if d.groups > 1:
             fold_groups(x, packed, bias, residual, relu, d, y, pixel)
         else:
-            # Rows of places are longer than the image's, and fill their tiles.
-            left, right, none = row_major(x.shape[0] * d.h * d.w, d.c), row_major(d.c, d.f), flat(packed[:0])
-            epilogue = Epilogue(flat(bias), 0, d.f, relu, False, flat(residual))
-            multiply(flat(x), left, none, right, epilogue, none, flat(packed), Rows(flat(y), 0, pixel))
+            fold_places(x, packed, bias, residual, relu, True, d, scratch, y, pixel)
     elif is_winograd(d):
         fold_winograd(x, packed, bias, residual, relu, pool, d, scratch, y, pixel)
+    elif is_gathered(d) and not pooled:
+        fold_places(x, packed, bias, residual, relu, False, d, scratch, y, pixel)
     else:
         joined, rectified = residual.size, relu and residual.size == 0
         if d.groups > 1 and is_depthwise(d):

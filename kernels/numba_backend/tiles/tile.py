@@ -438,6 +438,27 @@ def _(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Valu
     return ir.Constant(args[0].type, None)
 
 
+def prefetch(memory: np.ndarray, offset: int) -> None:
+    """Ask for the cache line of an element, which need not be there, to be brought to the second cache. Plain Python
+    has no such wish."""
+
+
+@type_callable(prefetch)
+def _(context: Any) -> Callable[..., types.Type]:
+    return lambda memory, offset: types.void
+
+
+@lower_builtin(prefetch, types.CPointer, types.Integer)
+def _(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+    place = builder.gep(args[0], [context.cast(builder, args[1], signature.args[1], types.int64)])
+    pointer, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [pointer, word, word, word])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    to_read, second, data = 0, 2, 1
+    builder.call(function, [builder.bitcast(place, pointer), *(ir.Constant(word, n) for n in (to_read, second, data))])
+    return context.get_dummy_value()
+
+
 def tile_rows(shape: TileShape) -> int:
     """The shape's number of rows; a constant to the compiler."""
     return shape.rows

@@ -22,8 +22,9 @@ from typing import NamedTuple
 from ...shapes import Conv2dDims
 from ..compiler.jit import Flat, inline, prange, separate
 from .chunks import load, share, store
-from .gemm import FULL, Epilogue, Loop, Nest, panel_count, panel_width, rows_times_panel
-from .places import Panel, Rows
+from .gemm import Epilogue, panel_count, panel_width
+from .packed import HIGH, Filling, Lines, Sight, rows_times_panels
+from .places import Rows
 from .tile import (
     LANES,
     TileShape,
@@ -121,7 +122,7 @@ def winograd_layout(d, tiles, vector):
     """The layout of so many tiles, for vectors of so many elements."""
     own = is_light(d) and tiles > _SHARED
     # In whole rows of the products' tiles, and blocks in numbers that several numbers of threads divide.
-    step = tile_rows(FULL)
+    step = tile_rows(HIGH)
     units, most = -(-tiles // step), (_OWN if own else _SHARED) // step
     wanted = -(-units // most)
     if own:
@@ -140,7 +141,7 @@ def winograd_scratch(d: Conv2dDims, n: int) -> int:
 
     At least what fewer tiles need, which may be cut into larger blocks.
     """
-    tiles = min(_SHARES * _OWN if is_light(d) else _SHARED, 2 * n * -(-d.oh // 2) * -(-d.ow // 2) + 8 * tile_rows(FULL))
+    tiles = min(_SHARES * _OWN if is_light(d) else _SHARED, 2 * n * -(-d.oh // 2) * -(-d.ow // 2) + 8 * tile_rows(HIGH))
     rows = max(tiles * sum(row_sizes(d, vector)) for vector in LANES)
     return int(_TERMS * (rows + 2 * _SHARES * 2 * LANES[0]) + n * d.oh * d.ow * d.f)
 
@@ -267,15 +268,14 @@ def transform_tiles(x: Flat, d: Conv2dDims, grid: Grid, block: int, first: int, 
 def multiply_tiles(filters: Flat, none: Flat, d: Conv2dDims, tiles: int, term: int, to: Transforms) -> None:
     """One of the 16 products, for so many tiles of a block. There is no bias yet: `none` is empty."""
     source, output, vector = to.source, to.output, lanes(filters)
-    once, count = Loop(1, 0, 0), panel_count(d.f, vector)
+    count, size, columns = panel_count(d.f, vector), d.c * 2 * vector, -(-d.f // vector) * vector
     rows = Rows(source.memory, source.start + term * to.source_plane, source.apart)
-    for p in range(count):
-        column = p * 2 * vector
-        width = panel_width(column, d.f, vector)
-        panel = Panel(filters, (term * count + p) * d.c * 2 * vector, width)
-        nest = Nest(once, once, Loop(d.c, 1, width))
-        target = Rows(output.memory, output.start + term * to.output_plane + column, output.apart)
-        rows_times_panel(tiles, rows, panel, nest, Epilogue(none, 0, width, False, False, nothing(none)), target)
+    target = Rows(output.memory, output.start + term * to.output_plane, output.apart)
+    panels, epilogue = (
+        Filling(filters, term * count * size, size, columns),
+        Epilogue(none, 0, 0, False, False, nothing(none)),
+    )
+    rows_times_panels(Lines(1, tiles, 0, 0), rows, Sight(1, d.c, 0), panels, 0, count, epilogue, target)
 
 
 @inline
