@@ -96,21 +96,25 @@ class Sight(NamedTuple):
 def product_of_two(shape, r, a, sight, b, apart, ahead, epilogue, y):
     """`gemm.product` for a panel and the one `apart` from it, both whole.
 
-    Their width is a constant to the compiler: else it unrolls the loop further, and sums leave their registers. Lines
-    of both panels from `ahead` on are asked for meanwhile, one in four rounds each.
+    Their width is a constant to the compiler: else it unrolls the loop further, and sums leave their registers. What is
+    needed next is asked for meanwhile, line by line: from `ahead.start` on, and `ahead.apart` from there.
     """
     width, to = 2 * lanes(y.memory), y.start + r * y.apart
+    if given(epilogue.added):
+        for row in range(tile_rows(shape)):
+            for column in range(0, 2 * width, _LINE_OF_CACHE):
+                prefetch(epilogue.added, to + row * y.apart + column)
     first, second = started(shape, epilogue, 0, to, y), started(shape, epilogue, width, to + width, y)
     even = sight.run // 2 * 2
     for o in range(sight.runs):
         at, left = a.start + r * a.apart + o * sight.apart, b.start + o * sight.run * width
         right = left + apart
         for k in range(0, even, 2):
-            one, other, line = at + k, at + k + 1, ahead + k * (width // 4)
-            prefetch(b.memory, line)
+            one, other, line = at + k, at + k + 1, ahead.start + k * (width // 4)
+            prefetch(ahead.memory, line)
             first = tile_fma(first, a.memory, one, a.apart, 0, b.memory, left + k * width)
             second = tile_fma(second, a.memory, one, a.apart, 0, b.memory, right + k * width)
-            prefetch(b.memory, line + apart)
+            prefetch(ahead.memory, line + ahead.apart)
             first = tile_fma(first, a.memory, other, a.apart, 0, b.memory, left + width + k * width)
             second = tile_fma(second, a.memory, other, a.apart, 0, b.memory, right + width + k * width)
         if even < sight.run:
@@ -120,28 +124,34 @@ def product_of_two(shape, r, a, sight, b, apart, ahead, epilogue, y):
     finished(shape, second, epilogue, to + width, y)
 
 
-_TURNS = 4  # in which tiles ask for all that comes next
+_TURNS = 4  # in which tiles ask for all that comes next of two panels
+_LINE_OF_CACHE = 16  # elements, of float32
 
 
 @inline
-def rows_times_two(count, a, sight, b, apart, ahead, epilogue, y):
-    """`product_of_two` for r < count, covered as `gemm.rows_times_panel` does."""
+def rows_times_two(count, a, sight, b, apart, after, fresh, epilogue, y):
+    """`product_of_two` for r < count, covered as `gemm.rows_times_panel` does.
+
+    after: where the panels go on. fresh: whether the rows are yet to come from afar.
+    """
     r, turn = int64(0), int64(0)  # a literal to begin with would have helpers compiled for it as well
     while r < count:
-        left, done, line = count - r, 0 if epilogue.more else r, b.start
+        left, done, ahead = count - r, 0 if epilogue.more else r, Rows(b.memory, b.start, 0)
         if turn < _TURNS:
-            line = ahead + turn * sight.run * lanes(y.memory) // 2
+            ahead = Rows(b.memory, after + turn * sight.run * lanes(y.memory) // 2, apart)
+        elif fresh:
+            ahead = Rows(a.memory, a.start + (r + tile_rows(HIGH)) * a.apart, tile_rows(HIGH) // 2 * a.apart)
         turn += 1
         if left > tile_rows(HALF) and (left < 7 or left > 8) and left + done >= tile_rows(HIGH):
             r = min(r, count - tile_rows(HIGH))
-            product_of_two(HIGH, r, a, sight, b, apart, line, epilogue, y)
+            product_of_two(HIGH, r, a, sight, b, apart, ahead, epilogue, y)
             r += tile_rows(HIGH)
         elif left + done >= tile_rows(HALF):
             r = min(r, count - tile_rows(HALF))
-            product_of_two(HALF, r, a, sight, b, apart, line, epilogue, y)
+            product_of_two(HALF, r, a, sight, b, apart, ahead, epilogue, y)
             r += tile_rows(HALF)
         else:
-            product_of_two(ONE, r, a, sight, b, apart, line, epilogue, y)
+            product_of_two(ONE, r, a, sight, b, apart, ahead, epilogue, y)
             r += 1
 
 
@@ -221,7 +231,7 @@ def rows_times_panels(
             k, end = share(sight.run, i % rounds, rounds)
             first, last, start = i // rounds * sight.run + k, i == pieces - 1, a.start + i // rounds * sight.apart + k
             panel = Panel(b.memory, b.start + p * b.apart + first * width, width)
-            ahead = b.start + (p + 2) * b.apart if last else panel.start + (end - k) * width
+            after = b.start + (p + 2) * b.apart if last else panel.start + (end - k) * width
             added = epilogue.added if last else nothing(y.memory)
             part = Epilogue(epilogue.bias, epilogue.column + column, left, epilogue.relu and last, i > 0, added)
             some = Sight(sight.runs if whole else 1, end - k, sight.apart)
@@ -230,7 +240,7 @@ def rows_times_panels(
                 rows = Rows(a.memory, start + line * lines.a, a.apart)
                 to = Rows(y.memory, y.start + line * lines.y + column, y.apart)
                 if two:
-                    rows_times_two(lines.count, rows, some, panel, b.apart, ahead, part, to)
+                    rows_times_two(lines.count, rows, some, panel, b.apart, after, p == low and i == 0, part, to)
                 else:
                     done = int64(0)
                     if width == vector:
