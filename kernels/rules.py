@@ -194,7 +194,10 @@ RULES: dict[str, str] = {
     "linear_relu_backward": "dy y (N, m), x dx (N, k), w dw (k, m), db (m)",
     # Inference: what depends on parameters alone is done once, and again when they have changed
     "conv2d_fold": "w (kh, kw, c / groups, f), b gamma beta mean var bias (f), packed (P)",
-    "conv2d_folded": f"x (N, h, w, c), packed (P), bias (f), residual y (N, pool.oh, pool.ow, f); {_POOLED}",
+    "conv2d_folded": (
+        "x (N, h, w, c), packed (P), bias (f), residual y (N, pool.oh, pool.ow, f); "
+        "pool.h = oh, pool.w = ow, pool.c = f"
+    ),
     "maxpool2d_inference": "x (N, h, w, c), y (N, oh, ow, c)",
     "linear_fold": "w (k, m), b bias (m), packed (P)",
     "linear_folded": "x (N, k), packed (P), bias (m), y (N, m)",

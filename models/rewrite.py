@@ -384,7 +384,8 @@ def _packed_convolution(
     if relu:
         steps.append(relu)
     pool = None if joined else flow.sole(steps[-1].named["y"], "maxpool2d", "x")
-    if pool and not (d.groups == 1 and _side_by_side(pool.named["d"]) and flow.only(pool.named["argmax"])):
+    fits = pool and d.groups == 1 and flow.only(pool.named["argmax"])
+    if pool and not (fits and (not suffix or _side_by_side(pool.named["d"]))):
         pool = None
     if pool:
         steps.append(pool)

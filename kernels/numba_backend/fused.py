@@ -58,7 +58,16 @@ from .tiles.gemm import (
     row_major,
     rows_times_panel,
 )
-from .tiles.packed import is_gathered, multiply_places, packed_layout, packed_scratch
+from .tiles.packed import (
+    Filling,
+    compute_rows,
+    is_gathered,
+    move,
+    multiply_places,
+    packed_layout,
+    packed_scratch,
+    places_in_hand,
+)
 from .tiles.places import Maps, Panel, Part, Place, Rows
 from .tiles.tile import (
     LANES,
@@ -727,12 +736,17 @@ _BUFFER = 4096  # elements of a convolution's output in hand, 16 KiB of float32:
 
 
 def conv2d_folded_scratch(d: Conv2dDims, n: int) -> int:
-    """Interleaved images, and the rows that each share has in hand: less than a block of images, or the buffer."""
+    """What a convolution lays out for itself, and its output, or the rows of it that each share has in hand, where
+    windows follow."""
     if is_winograd(d):
         return winograd_scratch(d, n)
+    whole = n * d.oh * d.ow * d.f + 16
+    if is_gathered(d):
+        own = rows_in_hand(d) * d.ow * d.f + max(int(places_in_hand(d, vector)) for vector in LANES)
+        return max(packed_scratch(d, n) + whole, pooled_parts(d, n) * own)
     together = tile_rows(NARROW) if n >= tile_rows(NARROW) else tile_rows(FULL) if n >= tile_rows(HALF) else 1
     rows = max(_BUFFER, together * d.oh * d.ow * d.f)
-    return max(packed_scratch(d, n), conv2d_scratch(d, n) + _SHARES * (rows + 16))
+    return conv2d_scratch(d, n) + max(_SHARES * (rows + 16), whole)
 
 
 @separate
@@ -752,6 +766,36 @@ def pool_maxima(z: Rows, d: Pool2dDims, part: Part, y: Rows) -> None:
                             value = get(z.memory, at + (i * d.w + q * d.kw + j) * d.c, left)
                             best = tile_where_exceeds(value, best, value, best)
                     put(best, y.memory, to + q * y.apart, left)
+
+
+@inline
+def window_peaks(shape, d, bounds, x, at, left):
+    """The greatest of each window, of one vector of channels."""
+    upper, lower, first, last, down, across, _ = bounds
+    best = tile_fill(shape, x, -np.inf)
+    for i in range(upper, lower):
+        for j in range(first, last):
+            value = load(shape, x, at + (i * down * d.w + j * across) * d.c, d.stride_w * d.c, left)
+            best = tile_where_exceeds(value, best, value, best)
+    return best
+
+
+@inline
+def peaks(shape, d, number, place, bounds, x, y):
+    """The greatest of each window, for `pool.along`; x is the place of the images, y are pixels."""
+    for c in range(0, d.c, lanes(y.memory)):
+        at, to, vector = x.start + place * d.c + c, y.start + number * y.apart + c, lanes(y.memory)
+        if d.c - c >= vector:  # without masks
+            store(shape, window_peaks(shape, d, bounds, x.memory, at, vector), y.memory, to, y.apart, vector)
+        else:
+            store(shape, window_peaks(shape, d, bounds, x.memory, at, d.c - c), y.memory, to, y.apart, d.c - c)
+
+
+@separate
+def pool_windows(z: Place, d: Pool2dDims, low: int, high: int, y: Rows) -> None:
+    """Rows number `low` to `high` of an image's windows, in whatever order they lie; z and y begin with the image."""
+    for row in range(low, high):
+        along(row, d, peaks, (z, y))
 
 
 _MANY_PANELS = 8  # are shared out among threads
@@ -812,6 +856,85 @@ def fold_places(x, packed, bias, residual, relu, pointwise, d, scratch, y, pixel
     layout = packed_layout(d, x.shape[0], pointwise, lanes(y))
     epilogue = Epilogue(flat(bias), 0, d.f, relu, False, flat(residual))
     multiply_places(flat(x), d, layout, flat(packed), epilogue, flat(scratch), Rows(flat(y), 0, pixel))
+
+
+_IN_HAND = 1 << 16  # elements of rows that wait to be pooled, 256 KiB of float32
+_MOST_ROWS = 8  # of a window
+_PARTS = 8  # of the windows: each begins with rows that the one before has computed as well
+
+
+@inline
+def rows_in_hand(d):
+    """How many rows of a convolution's output wait to be pooled: so few that a near cache holds them."""
+    return min(d.oh, max(_MOST_ROWS, _IN_HAND // (d.ow * d.f)))
+
+
+@inline
+def no_windows(pool):
+    """Windows of a pixel each over the same images."""
+    one, none = int64(1), int64(0)
+    return Pool2dDims(pool.h, pool.w, pool.c, one, one, one, one, none, none, none, none, one, one, pool.h, pool.w)
+
+
+@inline
+def lies_apart(pool):
+    """Whether windows lie side by side, inside the image, none of them with gaps."""
+    inside = pool.pad_h == 0 and pool.pad_w == 0 and pool.end_h == 0 and pool.end_w == 0
+    dense = pool.dilation_h == 1 and pool.dilation_w == 1
+    return inside and dense and pool.stride_h == pool.kh and pool.stride_w == pool.kw
+
+
+@inline
+def pooled_parts(d, n):
+    """In how many parts the windows of n images are gone through."""
+    return max(1, min(n * d.oh, max(_PARTS, n)))
+
+
+@inline
+def fold_pooled(x, packed, bias, relu, pool, d, scratch, y, pixel):
+    """`conv2d_folded` with windows, by rows of these: what they see stays in hand until the last one has seen it."""
+    n, row, most, units = x.shape[0], d.ow * d.f, rows_in_hand(d), x.shape[0] * pool.oh
+    layout, vector = packed_layout(d, int64(1), False, lanes(y)), lanes(y)
+    filters = Filling(flat(packed), 0, panel_size(d.kh * d.kw * d.c, vector), d.f)
+    epilogue = Epilogue(flat(bias), 0, d.f, relu, False, flat(packed[:0]))
+    all_panels, parts = Part(1, 0, panel_count(d.f, vector)), min(units, pooled_parts(d, n))
+    own = most * row + places_in_hand(d, vector)
+    step = (most - (pool.kh - 1) * pool.dilation_h - 1) // pool.stride_h + 1  # rows of windows that those in hand make
+    for item in prange(parts):
+        low, high = share(units, item, parts)
+        first, end = int64(0), int64(0)  # rows in hand
+        at = item * own
+        while low < high:
+            image, p = low // pool.oh, low % pool.oh
+            until = min(pool.oh, p + min(step, high - low))
+            top = max(0, p * pool.stride_h - pool.pad_h)
+            bottom = min(d.oh, (until - 1) * pool.stride_h - pool.pad_h + (pool.kh - 1) * pool.dilation_h + 1)
+            kept = max(0, end - top) if p > 0 and end > 0 else 0
+            move(flat(scratch), at + (top - first) * row, kept * row, at)
+            first, end = top, bottom
+            compute_rows(
+                flat(x),
+                d,
+                layout,
+                Part(image, top + kept, bottom),
+                Place(flat(scratch), at + most * row),
+                all_panels,
+                filters,
+                epilogue,
+                Rows(flat(scratch), at - (image * d.oh + first) * row, d.f),
+            )
+            target = Rows(flat(y), image * pool.oh * pool.ow * pixel, pixel)
+            pool_windows(Place(flat(scratch), at - first * row), pool, p, until, target)
+            low += until - p
+
+
+@inline
+def fold_whole(z, pool, n, y, pixel):
+    """The windows of whole images, whatever they are."""
+    for row in prange(n * pool.oh):
+        image, p = row // pool.oh, row % pool.oh
+        target = Rows(flat(y), image * pool.oh * pool.ow * pixel, pixel)
+        pool_windows(Place(flat(z), image * pool.h * pool.w * pool.c), pool, p, p + 1, target)
 
 
 _WIDE_MAP = 1 << 16  # elements, 256 KiB of float32
@@ -877,14 +1000,12 @@ def fold_winograd(x, packed, bias, residual, relu, pool, d, scratch, y, pixel):
     n, window, maps, apart, one = x.shape[0], pool.kh * pool.kw, y, pixel, int64(1)
     others = 0
     grid = Grid((d.oh + one) // 2, (d.ow + one) // 2, False)
-    if pool.kh == 2 and pool.kw == 2:
+    if pool.kh == 2 and pool.kw == 2 and lies_apart(pool):
         grid = Grid(pool.oh, pool.ow, True)
     elif window > 1:
         others, maps, apart = n, scratch[scratch.size - n * d.oh * d.ow * d.f :], d.f
     winograd(x, packed, Finish(flat(bias), flat(residual), relu, Rows(flat(maps), 0, apart)), grid, d, scratch)
-    for image in prange(others):
-        z = Rows(flat(maps), image * d.oh * d.ow * d.f, 0)
-        pool_maxima(z, pool, Part(1, 0, pool.oh), Rows(flat(y), image * pool.oh * pool.ow * pixel, pixel))
+    fold_whole(maps, pool, others, y, pixel)
 
 
 @separate
@@ -896,26 +1017,41 @@ def join(y: Flat, added: Flat, relu: bool, low: int, high: int) -> None:
         put(tile_where_positive(value, value) if relu else value, y, at, left)
 
 
+@inline
+def fit_in(pool, d):
+    """Whether windows are pooled while the rows that they see are in hand."""
+    if is_gathered(d):
+        return (pool.kh - 1) * pool.dilation_h < rows_in_hand(d)
+    return lies_apart(pool)
+
+
 @kernel(optional={"residual": 4}, small=lambda x, packed, d: few_positions(len(x), d, packed.size))
 def _conv2d_folded(x, packed, bias, residual, relu, pool, d, scratch, y, pixel):
-    pooled, panels = pool.kh * pool.kw > 1, d.groups * panel_count(d.f // d.groups, lanes(y))
-    heavy = packed.size > _HEAVY and panels >= _MANY_PANELS
-    joined = 0
-    if is_pointwise(d) and not pooled and not (d.groups > 1 and is_depthwise(d)):
-        if d.groups > 1:
-            fold_groups(x, packed, bias, residual, relu, d, y, pixel)
-        else:
-            fold_places(x, packed, bias, residual, relu, True, d, scratch, y, pixel)
-    elif is_winograd(d):
+    panels, depthwise = d.groups * panel_count(d.f // d.groups, lanes(y)), d.groups > 1 and is_depthwise(d)
+    heavy, joined, whole = packed.size > _HEAVY and panels >= _MANY_PANELS, 0, 0
+    out, apart, windows = y, pixel, pool
+    if pool.kh * pool.kw > 1 and not is_winograd(d) and not fit_in(pool, d):
+        whole, windows = x.shape[0], no_windows(pool)
+        out, apart = scratch[scratch.size - whole * d.oh * d.ow * d.f :], d.f
+    pooled = windows.kh * windows.kw > 1
+    if is_winograd(d):
         fold_winograd(x, packed, bias, residual, relu, pool, d, scratch, y, pixel)
-    elif is_gathered(d) and not pooled:
-        fold_places(x, packed, bias, residual, relu, False, d, scratch, y, pixel)
+    elif pooled and is_gathered(d):
+        fold_pooled(x, packed, bias, relu, pool, d, scratch, y, pixel)
+    elif is_pointwise(d) and not pooled and not depthwise:
+        if d.groups > 1:
+            fold_groups(x, packed, bias, residual, relu, d, out, apart)
+        else:
+            fold_places(x, packed, bias, residual, relu, True, d, scratch, out, apart)
+    elif is_gathered(d):
+        fold_places(x, packed, bias, residual, relu, False, d, scratch, out, apart)
     else:
         joined, rectified = residual.size, relu and residual.size == 0
-        if d.groups > 1 and is_depthwise(d):
-            fold_depthwise(x, packed, bias, rectified, d, y, pixel)
+        if depthwise:
+            fold_depthwise(x, packed, bias, rectified, d, out, apart)
         else:
-            fold_correlate(x, packed, bias, rectified, pool, d, heavy and not pooled, scratch, y, pixel)
+            fold_correlate(x, packed, bias, rectified, windows, d, heavy and not pooled, scratch, out, apart)
+    fold_whole(out, pool, whole, y, pixel)
     shares = min(joined, _SHARES)
     for i in prange(shares):
         low, high = share(joined, i, shares)
@@ -936,33 +1072,10 @@ def conv2d_folded(
     _conv2d_folded(x, packed, bias, residual, relu, pool, d, scratch, *pixels(y))
 
 
-@inline
-def window_peaks(shape, d, bounds, x, at, left):
-    """The greatest of each window, of one vector of channels."""
-    upper, lower, first, last, down, across, _ = bounds
-    best = tile_fill(shape, x, -np.inf)
-    for i in range(upper, lower):
-        for j in range(first, last):
-            value = load(shape, x, at + (i * down * d.w + j * across) * d.c, d.stride_w * d.c, left)
-            best = tile_where_exceeds(value, best, value, best)
-    return best
-
-
-@inline
-def peaks(shape, d, number, place, bounds, x, y):
-    """The greatest of each window, for `pool.along`; y are pixels."""
-    for c in range(0, d.c, lanes(x)):
-        at, to = place * d.c + c, y.start + number * y.apart + c
-        if d.c - c >= lanes(x):  # without masks
-            store(shape, window_peaks(shape, d, bounds, x, at, lanes(x)), y.memory, to, y.apart, lanes(x))
-        else:
-            store(shape, window_peaks(shape, d, bounds, x, at, d.c - c), y.memory, to, y.apart, d.c - c)
-
-
 @kernel
 def _maxpool2d_inference(x, d, y, pixel):
     for row in prange(x.size // (d.h * d.w * d.c) * d.oh):
-        along(row, d, peaks, (flat(x), Rows(flat(y), 0, pixel)))
+        along(row, d, peaks, (Place(flat(x), 0), Rows(flat(y), 0, pixel)))
 
 
 def maxpool2d_inference(x: Input, d: Pool2dDims, y: Output) -> None:

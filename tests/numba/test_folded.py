@@ -3,6 +3,7 @@ images at once. All three give the bits of the plain call."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,24 +23,61 @@ CASES: dict[str, dict[str, Any]] = {
     "strides": {"x": (8, 9, 8, 20), "k": 3, "f": 37, "stride": 2},
     "many filters": {"x": (2, 5, 5, 64), "k": 3, "f": 300, "stride": 2},
     "a wide map": {"x": (8, 75, 140, 3), "k": 3, "f": 40, "stride": 2, "padding": 1},
+    "along padded rows": {"x": (2, 27, 31, 5), "k": 5, "f": 100, "stride": 2, "padding": 3},
+    "along padded rows, by columns": {"x": (1, 5, 25, 70), "k": 3, "f": 200, "stride": 2, "padding": 1},
+    "along rows as they lie": {"x": (2, 9, 31, 17), "k": 3, "f": 70, "stride": 2},
+    "gathered": {"x": (3, 15, 15, 65), "k": 3, "f": 70, "stride": 2, "padding": 1},
+    "gathered, by columns": {"x": (1, 9, 9, 33), "k": 5, "f": 264, "stride": 2, "padding": 2},
+}
+
+POOLED: dict[str, dict[str, Any]] = {
+    "along padded rows": {"x": (2, 64, 75, 3), "k": 7, "f": 64, "stride": 2, "padding": 3},
+    "more parts than rows": {"x": (2, 9, 33, 5), "k": 5, "f": 72, "stride": 2, "padding": 2},
+    "gathered": {"x": (3, 15, 15, 20), "k": 3, "f": 70, "stride": 2, "padding": 1},
+    "pointwise": {"x": (2, 13, 14, 20), "k": 1, "f": 70},
+    "minimal filtering": {"x": (2, 13, 14, 20), "k": 3, "f": 37, "padding": 1},
+    "few filters": {"x": (9, 13, 14, 3), "k": 3, "f": 20, "stride": 2, "padding": 1},
+    "few filters, pointwise": {"x": (2, 13, 14, 20), "k": 1, "f": 20},
+}
+
+WINDOWS: dict[str, dict[str, Any]] = {
+    "overlapping": {"size": 3, "stride": 2},
+    "over padding": {"size": 3, "stride": 2, "padding": 1},
+    "beyond the map": {"size": 3, "stride": 2, "ceil_mode": True},
+    "side by side": {"size": 2},
+    "apart": {"size": (2, 1), "stride": 3},
+    "whole": {"size": (4, 5), "stride": 1},
 }
 
 
-def folded(case: str, residual: bool, relu: bool, images: slice = slice(None), y: np.ndarray | None = None) -> Any:
-    """(y, residual) of a case, of these images alone; written to y if that is given."""
-    given = CASES[case]
+def folded(
+    case: str,
+    residual: bool,
+    relu: bool,
+    images: slice = slice(None),
+    y: np.ndarray | None = None,
+    windows: Mapping[str, Any] | None = None,
+) -> Any:
+    """(y, residual) of a case, of these images alone; written to y if that is given, or its windows' maxima."""
+    given = (CASES if windows is None else POOLED)[case]
     rng, groups, f, k = np.random.default_rng(0), given.get("groups", 1), given["f"], given["k"]
     x = rng.standard_normal(given["x"], np.float32)[images]
     w = rng.standard_normal((k, k, x.shape[-1] // groups, f), np.float32)
     d = conv2d(x.shape, w.shape, None, given.get("stride", 1), given.get("padding", 0), 1, groups)
     packed, bias = np.empty(NUMBA.conv2d_fold_size(d), np.float32), np.empty(f, np.float32)
     NUMBA.conv2d_fold(w, rng.standard_normal(f, np.float32), None, None, None, None, 0.0, d, packed, bias)
-    other = rng.standard_normal((len(x), d.oh, d.ow, f), np.float32) if residual else None
-    y = np.empty((len(x), d.oh, d.ow, f), np.float32) if y is None else y
-    scratch = np.empty(NUMBA.conv2d_folded_scratch(d, len(x)), np.float32)
-    pool = pool2d(y.shape, 1, None, 0, "conv2d_folded")
+    shape = (len(x), d.oh, d.ow, f)
+    other = rng.standard_normal(shape, np.float32) if residual else None
+    pool = windows_of(shape, **{"size": 1} if windows is None else windows)
+    y = np.empty((len(x), pool.oh, pool.ow, f), np.float32) if y is None else y
+    scratch = np.full(NUMBA.conv2d_folded_scratch(d, len(x)), np.nan, np.float32)
     NUMBA.conv2d_folded(x, packed, bias, other, relu, pool, d, scratch, y)
     return y, other
+
+
+def windows_of(shape: tuple[int, ...], size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False) -> Any:
+    """The dims of windows over maps."""
+    return pool2d(shape, size, stride, padding, "conv2d_folded", ceil_mode=ceil_mode)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -67,3 +105,22 @@ def test_an_image_comes_out_the_same_in_any_company(case: str) -> None:
     for at in range(len(together)):
         alone, _ = folded(case, residual=False, relu=True, images=slice(at, at + 1))
         assert alone.tobytes() == together[at : at + 1].tobytes()
+
+
+@pytest.mark.parametrize("windows", WINDOWS)
+@pytest.mark.parametrize("case", POOLED)
+def test_windows_of_any_kind_are_pooled_as_if_afterwards(case: str, windows: str) -> None:
+    plain, _ = folded(case, residual=False, relu=True, windows={"size": 1})
+    pool = windows_of(plain.shape, **WINDOWS[windows])
+    expected = np.empty((len(plain), pool.oh, pool.ow, plain.shape[-1]), np.float32)
+    NUMBA.maxpool2d_inference(plain, pool, expected)
+    pooled, _ = folded(case, residual=False, relu=True, windows=WINDOWS[windows])
+    assert pooled.tobytes() == expected.tobytes()
+    for at in range(len(pooled)):
+        alone, _ = folded(case, residual=False, relu=True, images=slice(at, at + 1), windows=WINDOWS[windows])
+        assert alone.tobytes() == pooled[at : at + 1].tobytes()
+    whole = np.full((*pooled.shape[:-1], pooled.shape[-1] + 8), np.nan, np.float32)
+    folded(case, residual=False, relu=True, y=whole[..., 3:-5], windows=WINDOWS[windows])
+    assert whole[..., 3:-5].tobytes() == pooled.tobytes()
+    assert np.isnan(whole[..., :3]).all()
+    assert np.isnan(whole[..., -5:]).all()

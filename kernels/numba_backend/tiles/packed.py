@@ -488,3 +488,49 @@ def multiply_places(
                 if layout.size > 0:
                     fill(x, d, layout, part, seen)
                 multiply_part(x, d, layout, part, seen, Part(1, 0, panels), filters, epilogue, y)
+
+
+# Rows in hand ---------------------------------------------------------------------------------------------------------
+
+_ROWS_AT_ONCE = 4  # of output
+
+
+@inline
+def places_in_hand(d, vector):
+    """Elements of scratch in which `compute_rows` keeps what its rows see."""
+    if is_padded(d):
+        return seen_rows(d, _ROWS_AT_ONCE) * odd_vectors(((d.ow - 1) * d.stride_w + d.kw) * d.c, vector)
+    return _ROWS_AT_ONCE * d.ow * odd_vectors(d.kh * d.kw * d.c, vector)
+
+
+@separate
+def compute_rows(
+    x: Flat,
+    d: Conv2dDims,
+    layout: PackedLayout,
+    rows: Part,
+    seen: Place,
+    panels: Part,
+    filters: Filling,
+    epilogue: Epilogue,
+    y: Rows,
+) -> None:
+    """`multiply_part` of rows `rows.low` to `rows.high` of image number `rows.images`, in all panels."""
+    low = rows.low
+    while low < rows.high:
+        end = min(low + _ROWS_AT_ONCE, rows.high)
+        part = Part(rows.images, low, end)
+        if not layout.padded:
+            first = rows.images * d.oh * d.ow
+            part = Part(0 * low, first + low * d.ow, first + end * d.ow)
+        if layout.size > 0:
+            fill(x, d, layout, part, seen)
+        multiply_part(x, d, layout, part, seen, panels, filters, epilogue, y)
+        low = end
+
+
+@separate
+def move(memory: Flat, start: int, count: int, to: int) -> None:
+    """Copy so many elements to a place before, which they may reach into."""
+    for i in range(0, count, lanes(memory)):
+        store(_VECTOR, load(_VECTOR, memory, start + i, 0, count - i), memory, to + i, 0, count - i)
