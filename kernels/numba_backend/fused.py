@@ -45,8 +45,6 @@ from .tiles.gemm import (
     HALF,
     NARROW,
     Epilogue,
-    Loop,
-    Nest,
     Panels,
     few,
     matmul,
@@ -56,10 +54,11 @@ from .tiles.gemm import (
     panel_size,
     panel_width,
     row_major,
-    rows_times_panel,
 )
 from .tiles.packed import (
     Filling,
+    Lines,
+    Sight,
     compute_rows,
     is_gathered,
     move,
@@ -67,8 +66,9 @@ from .tiles.packed import (
     packed_layout,
     packed_scratch,
     places_in_hand,
+    rows_times_panels,
 )
-from .tiles.places import Maps, Panel, Part, Place, Rows
+from .tiles.places import Maps, Part, Place, Rows
 from .tiles.tile import (
     LANES,
     TileShape,
@@ -826,17 +826,16 @@ _PLACES = 64  # of an item: rows of four narrow tiles, and little enough that wh
 @separate
 def multiply_group(x: Flat, places: Part, d: Conv2dDims, group: int, filters: Filters, added: Flat, y: Rows) -> None:
     """The channels of a group at places number `places.low` to `places.high`, each of which sees itself alone."""
-    vector, source, output, once = lanes(x), d.c // d.groups, d.f // d.groups, Loop(1, 0, 0)
+    vector, source, output, once = lanes(x), d.c // d.groups, d.f // d.groups, int64(1)
     panels, size = panel_count(output, vector), panel_size(source, vector)
-    rows = Rows(x, places.low * d.c + group * source, d.c)
-    for p in range(panels):
-        column = p * 2 * vector
-        channel, width = group * output + column, panel_width(column, output, vector)
-        panel = Panel(filters.memory, filters.start + (group * panels + p) * size, width)
-        nest = Nest(once, once, Loop(source, 1, width))
-        epilogue = Epilogue(filters.bias, channel, output - column, filters.relu, False, added)
-        to = Rows(y.memory, y.start + places.low * y.apart + channel, y.apart)
-        rows_times_panel(places.high - places.low, rows, panel, nest, epilogue, to)
+    rows, lines = (
+        Rows(x, places.low * d.c + group * source, d.c),
+        Lines(once, places.high - places.low, 0 * once, 0 * once),
+    )
+    own = Filling(filters.memory, filters.start + group * panels * size, size, output)
+    epilogue = Epilogue(filters.bias, group * output, output, filters.relu, False, added)
+    to = Rows(y.memory, y.start + places.low * y.apart + group * output, y.apart)
+    rows_times_panels(lines, rows, Sight(once, source, 0 * once), own, 0, panels, epilogue, to)
 
 
 @inline

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ...shapes import MAX_AXES
 from ..compiler.jit import Flat, inline, kernel, prange, separate, strict
 from .chunks import CHUNK, chunk, chunks
-from .tile import LANES, TileShape, flat, lanes, tile_load, tile_store, tile_transpose
+from .tile import LANES, TileShape, flat, lanes, tile_deal, tile_load, tile_store, tile_transpose
 
 Axes = tuple[int, ...]
 
@@ -123,6 +123,18 @@ def zip_lines(x, block, ways, y):
 
 
 @inline
+def zip_four(x, block, y):
+    """`zip_lines` of four columns and as many lines as a vector has elements or more: no line is left over."""
+    for first in range(0, block.lines, lanes(x)):
+        line = min(first, block.lines - lanes(x))  # the last vector takes in lines that are done already
+        tile = tile_deal(tile_load(_FOUR, x, block.source + line, block.source_column))
+        tile_store(tile, y, block.target + 4 * line, lanes(x))
+
+
+_FOUR = TileShape(4, 1, 4)
+
+
+@inline
 def unzip_lines(x, block, ways, y):
     """A block of so few lines that they lie side by side in x."""
     for i in range(block.columns):
@@ -138,6 +150,8 @@ def shuffle_block(x: Flat, block: Copy, y: Flat) -> None:
         zip_lines(x, block, 2, y)
     elif ways == 3:
         zip_lines(x, block, 3, y)
+    elif ways == 4 and block.lines >= lanes(x):
+        zip_four(x, block, y)
     elif ways == 4:
         zip_lines(x, block, 4, y)
     elif block.source_column == 2:

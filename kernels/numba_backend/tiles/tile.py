@@ -643,6 +643,24 @@ def _(code: _Code, tile: ir.Value) -> ir.Value:
     return code.pack(vectors)
 
 
+def tile_deal(tile: Tile) -> Tile:
+    """The elements of a tile's rows in turn, of 2, 4, .. rows of a vector: the first of each, the second of each."""
+    return Tile(tile.shape, np.ascontiguousarray(tile.values.T).reshape(tile.values.shape))
+
+
+@_operation(tile_deal, lambda tile: tile)
+def _(code: _Code, tile: ir.Value) -> ir.Value:
+    vectors, pairs = code.unpack(tile), [lane for i in range(code.lanes) for lane in (i, code.lanes + i)]
+    half = len(vectors) // 2
+    for _ in range(half.bit_length()):  # as `tile_transpose`
+        vectors = [
+            code.shuffle(vectors[i], vectors[half + i], part)
+            for i in range(half)
+            for part in (pairs[: code.lanes], pairs[code.lanes :])
+        ]
+    return code.pack(vectors)
+
+
 def _pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Numbers rounded to bfloat16, two in the place of one: the first is the lower half of its bits."""
     halves = np.empty((2, *first.shape), np.float32)
