@@ -258,6 +258,13 @@ def test_gradients_of_a_few_images_are_float32s(batch_size: int) -> None:
     assert "linear_bfloat16" in listed
 
 
+@pytest.mark.parametrize("pool", [MaxPool2d(3, stride=1), MaxPool2d(4, ceil_mode=True), MaxPool2d(2, padding=1)])
+def test_a_convolution_of_inference_pools_windows_of_any_kind(pool: Layer) -> None:
+    plan = rewrite(inference(*BLOCK[:3], pool), REFERENCE)
+    assert names(plan) == ["conv2d_folded"]
+    assert plan.steps[0].named["pool"].kh == pool.size  # type: ignore[attr-defined]
+
+
 def test_without_folding_a_convolution_is_packed_and_its_norm_stays() -> None:
     plan = rewrite(inference(*BLOCK), REFERENCE, ["pack_weights"])
     assert names(plan) == ["conv2d_folded", "batchnorm_inference", "relu", "maxpool2d"]
@@ -392,10 +399,6 @@ def test_a_step_that_has_to_run_between_keeps_a_block_apart() -> None:
 def test_inference_leaves_out_what_it_cannot_fold() -> None:
     grouped = inference(Conv2d(4, 3, groups=2), *BLOCK[1:])
     assert names(rewrite(grouped, REFERENCE)) == ["conv2d_folded", "maxpool2d_inference"]
-    overlapping = inference(*BLOCK[:3], MaxPool2d(3, stride=1))
-    assert names(rewrite(overlapping, REFERENCE)) == ["conv2d_folded", "maxpool2d_inference"]
-    beyond = inference(*BLOCK[:3], MaxPool2d(4, ceil_mode=True))
-    assert names(rewrite(beyond, REFERENCE)) == ["conv2d_folded", "maxpool2d_inference"]
     places = with_output(inference(*BLOCK), "3.argmax")
     assert names(rewrite(places, REFERENCE)) == ["conv2d_folded", "maxpool2d"]
     inside = with_output(inference(*BLOCK), "0.y")
@@ -800,10 +803,23 @@ APART = [  # groups, one filter a channel, single places, and more filters than 
     (Conv2d(260, 3, padding=1), (3, 4, 20)),
     (Conv2d(520, 2, groups=2), (4, 3, 36)),
 ]
+GATHERED = [  # along the rows of an image, padded or not, and place by place
+    (Conv2d(70, 3, stride=2, padding="same"), (8, 31, 5)),
+    (Conv2d(64, (3, 2), stride=(1, 2)), (6, 29, 17)),
+    (Conv2d(300, 3, stride=2, padding=1), (7, 27, 6)),
+    (Conv2d(50, (3, 2), dilation=(1, 2)), (7, 9, 5)),
+    (Conv2d(260, 3, stride=2, padding=1), (7, 7, 20)),
+]
+OVERLAPPING = [MaxPool2d(3, 2), MaxPool2d(3, 2, padding=1), MaxPool2d((1, 2), 1, ceil_mode=True)]
 FOLDS = [
     *(Case((convolution, *NORM, MaxPool2d(2)), shape, False) for convolution, shape in CONVOLUTIONS),
     *(Case((Conv2d(6, 3), *tail), (9, 8, 3), False) for tail in TAILS),
-    *(Case((convolution, *NORM), shape, False) for convolution, shape in APART),
+    *(Case((convolution, *NORM), shape, False) for convolution, shape in (*APART, *GATHERED)),
+    *(
+        Case((convolution, *NORM, pool), shape, False)
+        for convolution, shape in (*GATHERED, (Conv2d(6, 3), (9, 8, 3)), (Conv2d(20, 3, padding=1), (9, 8, 20)))
+        for pool in OVERLAPPING
+    ),
 ]
 PACKS = [Case(layers, case.shape, False) for case in DENSE for layers in (case.layers, case.layers[:1])]
 PEAKS = [
