@@ -196,6 +196,12 @@ def many_times_one(shape, count, a, sight, b, epilogue, y):
     return r
 
 
+@inline
+def spans(columns, vector):
+    """Whether so many columns fill two panels, and a tile is to take both."""
+    return _SPANS and columns >= 4 * vector
+
+
 class Filling(NamedTuple):
     """A right factor in panels: where the first begins in memory, how far they are `apart`, and its columns."""
 
@@ -225,7 +231,7 @@ def rows_times_panels(
     p = low
     while p < high:
         column = p * 2 * vector
-        two = _SPANS and p + 2 <= high and column + 4 * vector <= b.columns
+        two = p + 2 <= high and spans(b.columns - column, vector)
         width, left = panel_width(column, b.columns, vector), b.columns - column
         for i in range(pieces):
             k, end = share(sight.run, i % rounds, rounds)

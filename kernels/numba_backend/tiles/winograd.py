@@ -22,8 +22,8 @@ from typing import NamedTuple
 from ...shapes import Conv2dDims
 from ..compiler.jit import Flat, inline, prange, separate
 from .chunks import load, share, store
-from .gemm import Epilogue, panel_count, panel_width
-from .packed import HIGH, Filling, Lines, Sight, rows_times_panels
+from .gemm import FULL, Epilogue, panel_count, panel_width
+from .packed import HIGH, Filling, Lines, Sight, rows_times_panels, spans
 from .places import Rows
 from .tile import (
     LANES,
@@ -34,7 +34,6 @@ from .tile import (
     nothing,
     tile_add,
     tile_load,
-    tile_load_partial,
     tile_rows,
     tile_store,
     tile_subtract,
@@ -122,7 +121,7 @@ def winograd_layout(d, tiles, vector):
     """The layout of so many tiles, for vectors of so many elements."""
     own = is_light(d) and tiles > _SHARED
     # In whole rows of the products' tiles, and blocks in numbers that several numbers of threads divide.
-    step = tile_rows(HIGH)
+    step = tile_rows(HIGH) if spans(d.f, vector) else tile_rows(FULL)
     units, most = -(-tiles // step), (_OWN if own else _SHARED) // step
     wanted = -(-units // most)
     if own:
@@ -141,7 +140,7 @@ def winograd_scratch(d: Conv2dDims, n: int) -> int:
 
     At least what fewer tiles need, which may be cut into larger blocks.
     """
-    tiles = min(_SHARES * _OWN if is_light(d) else _SHARED, 2 * n * -(-d.oh // 2) * -(-d.ow // 2) + 8 * tile_rows(HIGH))
+    tiles = min(_SHARES * _OWN if is_light(d) else _SHARED, 2 * n * -(-d.oh // 2) * -(-d.ow // 2) + 8 * tile_rows(FULL))
     rows = max(tiles * sum(row_sizes(d, vector)) for vector in LANES)
     return int(_TERMS * (rows + 2 * _SHARES * 2 * LANES[0]) + n * d.oh * d.ow * d.f)
 
@@ -344,7 +343,7 @@ def finish_tiles(d: Conv2dDims, grid: Grid, block: int, first: int, end: int, of
         pixel = (image * d.oh + 2 * row) * d.ow + 2 * column
         for channel in range(0, d.f, vector):
             left, at = d.f - channel, start + channel
-            bias = tile_load_partial(_LINE, finish.bias, channel, 0, left)
+            bias = load(_LINE, finish.bias, channel, 0, left)
             a, b = term_row(m, at, apart)
             a1, b1 = term_row(m, at + 4 * apart, apart)
             a2, b2 = term_row(m, at + 8 * apart, apart)
