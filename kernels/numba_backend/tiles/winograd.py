@@ -34,6 +34,7 @@ from .tile import (
     nothing,
     tile_add,
     tile_load,
+    tile_load_partial,
     tile_rows,
     tile_store,
     tile_subtract,
@@ -343,7 +344,7 @@ def finish_tiles(d: Conv2dDims, grid: Grid, block: int, first: int, end: int, of
         pixel = (image * d.oh + 2 * row) * d.ow + 2 * column
         for channel in range(0, d.f, vector):
             left, at = d.f - channel, start + channel
-            bias = load(_LINE, finish.bias, channel, 0, left)
+            bias = tile_load_partial(_LINE, finish.bias, channel, 0, left)  # a branch would change the order of sums
             a, b = term_row(m, at, apart)
             a1, b1 = term_row(m, at + 4 * apart, apart)
             a2, b2 = term_row(m, at + 8 * apart, apart)
