@@ -45,14 +45,13 @@ from .tiles.gemm import (
     HALF,
     NARROW,
     Epilogue,
-    Panels,
     few,
     matmul,
-    matmul_scratch,
     pack_panels,
     panel_count,
     panel_size,
     panel_width,
+    panels_size,
     row_major,
 )
 from .tiles.packed import (
@@ -673,15 +672,14 @@ def always() -> bool:
 
 def linear_fold_size(d: LinearDims) -> int:
     """Elements of packed weights."""
-    return matmul_scratch(row_major(1, d.k), row_major(d.k, d.m))
+    return panels_size(row_major(d.k, d.m))
 
 
 @kernel(optional={"b": 1}, small=always)
 def linear_fold(w, b, d, packed, bias):
     for column in range(d.m):
         bias[column] = b[column] if b.size else bias.dtype.type(0)
-    panels = Panels(0, panel_count(d.m, lanes(w)), 0, d.k)
-    pack_panels(flat(w), row_major(d.k, d.m), panels, flat(packed[:0]), flat(packed))
+    pack_panels(flat(w), row_major(d.k, d.m), flat(packed))
 
 
 def linear_folded_scratch(d: LinearDims, n: int) -> int:

@@ -15,15 +15,21 @@ from ..compiler.jit import Flat, inline, prange, separate
 from .chunks import load, share
 from .places import Panel, Rows
 from .tile import (
+    AHEAD,
     LANES,
     REGISTERS,
+    STEPS,
+    VECTOR_BYTES,
     TileShape,
+    aligned,
     given,
     lanes,
     nothing,
     tile_add,
     tile_fma,
+    tile_fma_steps,
     tile_load,
+    tile_load_ahead,
     tile_load_partial,
     tile_load_transposed,
     tile_rows,
@@ -50,6 +56,7 @@ _ROWS = 8 if REGISTERS == 32 else 6
 NARROW = TileShape(2 * _ROWS, 1, 2 * _ROWS)  # for a panel of one vector; the others are for two
 SHORT = TileShape(2 * _ROWS - 4, 1, 2 * _ROWS - 4)
 FULL, HALF, ONE = TileShape(_ROWS, 2, _ROWS), TileShape(4, 2, 4), TileShape(1, 2, 1)
+TALL = TileShape(12, 2, 12) if REGISTERS == 32 else FULL  # for many rows: it loads less for each multiply-add
 WIDE = TileShape(1, 8, 1)  # for a single row, whose factors are read in long runs
 _VECTOR, _PAIR = TileShape(1, 1, 1), TileShape(1, 2, 1)
 
@@ -102,16 +109,44 @@ def contract(tile, first, a, group, b, nest):
 
 
 @inline
-def product(shape, r, a, b, nest, epilogue, y):
-    """One tile, of the rows from r on: y[r, :] = the `Epilogue` of `contract`."""
-    to = y.start + r * y.apart
+def contract_dense(shape, tile, first, a, b, nest):
+    """`contract` of rows that are one group, for panels of the tile's width faster where the `run` is over neighbours
+    in each row, or the rows are neighbours themselves: distances that the compiler knows take no additions, which would
+    take turns with the multiply-adds."""
+    outer, inner, run, width = nest.outer, nest.inner, nest.run, tile_vectors(shape) * lanes(b.memory)
+    start, neighbours = a.start + first * a.apart, a.apart == 1 and run.b == width
+    steps = run.rounds // STEPS if run.a == 1 and run.b == width and not neighbours else 0
+    for o in range(outer.rounds):
+        for i in range(inner.rounds):
+            at = start + o * outer.a + i * inner.a
+            bt = b.start + o * outer.b + i * inner.b
+            if neighbours:
+                for k in range(run.rounds):
+                    tile = tile_fma(tile, a.memory, at + k * run.a, 1, 0, b.memory, bt + k * width)
+            else:
+                for k in range(steps):
+                    tile = tile_fma_steps(tile, a.memory, at + k * STEPS, a.apart, b.memory, bt + k * STEPS * width)
+                for k in range(steps * STEPS, run.rounds):
+                    tile = tile_fma(tile, a.memory, at + k * run.a, a.apart, 0, b.memory, bt + k * run.b)
+    return tile
+
+
+@inline
+def begun(shape, r, epilogue, y):
+    """What the sums of a tile begin with."""
     if epilogue.more:
-        tile = tile_load_partial(shape, y.memory, to, y.apart, epilogue.columns)
+        tile = tile_load_partial(shape, y.memory, y.start + r * y.apart, y.apart, epilogue.columns)
     elif given(epilogue.bias):
         tile = tile_load_partial(shape, epilogue.bias, epilogue.column, 0, epilogue.columns)
     else:
         tile = tile_zeros(shape, y.memory)
-    tile = contract(tile, r, a, 0, b, nest)
+    return tile
+
+
+@inline
+def finish(shape, tile, r, epilogue, y):
+    """y[r, :] = what comes after the sums."""
+    to = y.start + r * y.apart
     if given(epilogue.added):
         tile = tile_add(tile, load(shape, epilogue.added, to, y.apart, epilogue.columns))
     if epilogue.relu:
@@ -123,9 +158,21 @@ def product(shape, r, a, b, nest, epilogue, y):
 
 
 @inline
-def is_two_halves(left):
+def product(shape, r, a, b, nest, epilogue, y):
+    """One tile, of the rows from r on: y[r, :] = the `Epilogue` of `contract`."""
+    finish(shape, contract(begun(shape, r, epilogue, y), r, a, 0, b, nest), r, epilogue, y)
+
+
+@inline
+def dense_product(shape, r, a, b, nest, epilogue, y):
+    """`product` by `contract_dense`, which is more code."""
+    finish(shape, contract_dense(shape, begun(shape, r, epilogue, y), r, a, b, nest), r, epilogue, y)
+
+
+@inline
+def is_two_halves(left, full):
     """Whether so many rows are two of the lower tiles, and no high one."""
-    return left == 2 * tile_rows(HALF) and left > tile_rows(FULL)
+    return left == 2 * tile_rows(HALF) and left != tile_rows(full)
 
 
 @inline
@@ -143,10 +190,33 @@ def rows_times_panel(count, a, b, nest, epilogue, y):
             r = min(r, count - tile_rows(NARROW))
             product(NARROW, r, a, b, nest, epilogue, y)
             r += tile_rows(NARROW)
-        elif left > tile_rows(HALF) and not is_two_halves(left) and left + done >= tile_rows(FULL):
+        elif left > tile_rows(HALF) and not is_two_halves(left, FULL) and left + done >= tile_rows(FULL):
             r = min(r, count - tile_rows(FULL))
             product(FULL, r, a, b, nest, epilogue, y)
             r += tile_rows(FULL)
+        elif left + done >= tile_rows(HALF):
+            r = min(r, count - tile_rows(HALF))
+            product(HALF, r, a, b, nest, epilogue, y)
+            r += tile_rows(HALF)
+        else:
+            product(ONE, r, a, b, nest, epilogue, y)
+            r += 1
+
+
+@inline
+def matrix_times_panel(count, a, b, nest, epilogue, y):
+    """`rows_times_panel` with the tiles that are best for rows of a matrix."""
+    r = int64(0)  # a literal to begin with would have helpers compiled for it as well
+    while r < count:
+        left, done = count - r, 0 if epilogue.more else r
+        if b.width == lanes(y.memory) and left > tile_rows(FULL) and left + done >= tile_rows(NARROW):
+            r = min(r, count - tile_rows(NARROW))
+            dense_product(NARROW, r, a, b, nest, epilogue, y)
+            r += tile_rows(NARROW)
+        elif left > tile_rows(HALF) and not is_two_halves(left, TALL) and left + done >= tile_rows(TALL):
+            r = min(r, count - tile_rows(TALL))
+            dense_product(TALL, r, a, b, nest, epilogue, y)
+            r += tile_rows(TALL)
         elif left + done >= tile_rows(HALF):
             r = min(r, count - tile_rows(HALF))
             product(HALF, r, a, b, nest, epilogue, y)
@@ -200,7 +270,11 @@ def rows_side_by_side(count, a, b, outer, run, epilogue, y):
 def pack_rows(b: Rows, rows: int, columns: int, out: Panel) -> None:
     """out[r, i] = b[r, i] for r < rows and i < columns, zeros up to the panel's width."""
     n = lanes(b.memory)
-    for r in range(rows):
+    pairs = rows if out.width == 2 * n and columns >= 2 * n else 0
+    for r in range(pairs):
+        tile = tile_load_ahead(_PAIR, b.memory, b.start + r * b.apart, 0, AHEAD * b.apart)
+        tile_store(tile, out.memory, out.start + r * 2 * n, 0)
+    for r in range(pairs, rows):
         for i in range(0, out.width, n):
             at = b.start + r * b.apart + i
             if columns - i >= n:
@@ -279,38 +353,17 @@ def transposed(matrix):
     return MatrixLayout(matrix.columns, matrix.rows, matrix.across, matrix.down)
 
 
-class Panels(NamedTuple):
-    """Panels number `low` to `high` of a matrix, and of those the rows from `first` to `end`."""
-
-    low: int
-    high: int
-    first: int
-    end: int
-
-
 @separate
-def pack_panels(b: Flat, matrix: MatrixLayout, some: Panels, sums: Flat, packed: Flat) -> None:
-    """Pack rows of some panels, the first to where their panel begins; and sum them, unless `sums` is empty.
-
-    Rows are read in long runs: what lies a row apart is in another page each time, and nothing fetches it ahead.
-    """
-    vector, size, rows = lanes(b), panel_size(matrix.rows, lanes(b)), some.end - some.first
-    whole = min(some.high, matrix.columns // (2 * vector)) if matrix.across == 1 else some.low
-    for r in range(rows):
-        at, to = (some.first + r) * matrix.down, r * 2 * vector
-        for p in range(some.low, whole):
-            tile_store(tile_load(_PAIR, b, at + p * 2 * vector, 0), packed, to + p * size, 0)
-    for p in range(max(some.low, whole), some.high):
-        column, out = p * 2 * vector, panel_of(packed, p, matrix)
-        start, left = some.first * matrix.down + column * matrix.across, matrix.columns - column
-        if matrix.across == 1:
-            pack_rows(Rows(b, start, matrix.down), rows, left, out)
-        else:
-            pack_columns(Rows(b, start, matrix.across), rows, left, out)
+def pack_panel(b: Flat, matrix: MatrixLayout, p: int, first: int, end: int, sums: Flat, out: Panel) -> None:
+    """Pack the rows from `first` to `end` of panel number p, and sum them, unless `sums` is empty."""
+    column, rows = p * 2 * lanes(b), end - first
+    start, left = first * matrix.down + column * matrix.across, matrix.columns - column
+    if matrix.across == 1:
+        pack_rows(Rows(b, start, matrix.down), rows, left, out)
+    else:
+        pack_columns(Rows(b, start, matrix.across), rows, left, out)
     if given(sums):
-        for p in range(some.low, some.high):
-            out, column = panel_of(packed, p, matrix), p * 2 * vector
-            sum_rows(Rows(packed, out.start, out.width), rows, matrix.columns - column, sums, column)
+        sum_rows(Rows(out.memory, out.start, out.width), rows, left, sums, column)
 
 
 @inline
@@ -327,17 +380,39 @@ _FEW_COLUMNS = 64  # for which rows are better read as they lie
 _ITEMS = 8  # at least, so that shares are even
 _DEPTH = 1024  # rows of a panel that a near cache holds, beside some rows of the other factor
 _GROUP = 1 << 17  # elements of panels side by side that it holds as well
+_UNIT = 2 * TALL.rows  # rows of a share are a multiple of these
+_FEW_ROWS = 128  # for which a panel is better cut so that the nearest cache holds it
+_NEAR = (1 << 15) // (2 * VECTOR_BYTES)  # rows of a panel that it holds
 
 
 class Columns(NamedTuple):
-    """How a product is shared out by columns: first `wide` tiles of WIDE, then panels in groups of `group`.
+    """How a product is shared out by columns: `wide` tiles of WIDE, then the panels in `shares`.
 
-    With `in_place` whole panels are read where they lie.
+    A share goes through its panels in groups of `group`, and packs them in parts of `depth` rows, each to where the
+    last one was, so that they stay in a cache. With `in_place` whole panels are read where they lie.
     """
 
     wide: int
+    shares: int
     group: int
+    depth: int
     in_place: bool
+
+
+@inline
+def column_shares(panels):
+    """In how many shares panels that are packed go."""
+    return min(panels, _ITEMS)
+
+
+@inline
+def parts(rows, most):
+    """Rows of each part if a panel of so many is cut in parts of `most` or, rather than leave a short one, more."""
+    depth = rows
+    if rows > 2 * most:
+        count = -(-rows // most)
+        depth = -(-rows // (count * STEPS)) * STEPS
+    return depth
 
 
 @inline
@@ -376,29 +451,30 @@ def multiply_columns(
         part = Epilogue(epilogue.bias, column, columns - column, epilogue.relu, False, epilogue.added)
         product(WIDE, 0, rows, Panel(b, column, 0), nest, part, Rows(y.memory, y.start + column, y.apart))
     else:
-        low = cut.wide * tile_vectors(WIDE) // 2 + (item - cut.wide) * cut.group
-        high = min(low + cut.group, panel_count(columns, vector))
-        whole = not given(b) or given(sums) or cut.in_place or right.rows <= 2 * _DEPTH
-        depth = right.rows if whole else _DEPTH
-        for k in range(0, right.rows, depth):
-            end = min(k + depth, right.rows)
-            if given(b):
-                there = columns // (2 * vector) if cut.in_place else low
-                pack_panels(b, right, Panels(max(low, there), high, k, end), sums, packed)
-            height = tile_rows(NARROW) if cut.group > 1 else left.rows
-            for first in range(0, left.rows, height):
-                count = min(height, left.rows - first)
-                for p in range(low, high):
-                    column = p * 2 * vector
-                    panel = panel_of(packed, p, right)
-                    apart = panel.width
-                    if cut.in_place and column + 2 * vector <= columns:
-                        panel, apart = Panel(b, column, panel.width), right.down
-                    nest = Nest(once, once, Loop(end - k, left.across, apart))
-                    last, to = epilogue.relu and end == right.rows, y.start + first * y.apart + column
-                    part = Epilogue(epilogue.bias, column, columns - column, last, k > 0, epilogue.added)
-                    source = Rows(a, first * left.down + k * left.across, left.down)
-                    rows_times_panel(count, source, panel, nest, part, Rows(y.memory, to, y.apart))
+        first, number = cut.wide * tile_vectors(WIDE) // 2, item - cut.wide
+        start, stop = share(panel_count(columns, vector) - first, number, cut.shares)
+        size = panel_size(cut.depth, vector)
+        for low in range(first + start, first + stop, cut.group):
+            high = min(low + cut.group, first + stop)
+            for k in range(0, right.rows, cut.depth):
+                end = min(k + cut.depth, right.rows)
+                height = _UNIT if cut.group > 1 else left.rows
+                for r in range(0, left.rows, height):
+                    count = min(height, left.rows - r)
+                    for p in range(low, high):
+                        column = p * 2 * vector
+                        panel = panel_of(packed, p, right)
+                        apart = panel.width
+                        if cut.in_place and column + 2 * vector <= columns:
+                            panel, apart = Panel(b, column, panel.width), right.down
+                        elif given(b):
+                            panel = Panel(packed, number * size, panel.width)
+                            pack_panel(b, right, p, k, end, sums, panel)
+                        nest = Nest(once, once, Loop(end - k, left.across, apart))
+                        last, to = epilogue.relu and end == right.rows, y.start + r * y.apart + column
+                        part = Epilogue(epilogue.bias, column, columns - column, last, k > 0, epilogue.added)
+                        source = Rows(a, r * left.down + k * left.across, left.down)
+                        matrix_times_panel(count, source, panel, nest, part, Rows(y.memory, to, y.apart))
 
 
 class RowCut(NamedTuple):
@@ -433,7 +509,7 @@ def multiply_rows(
     y: Rows,
 ) -> None:
     """Some rows of all panels."""
-    vector, unit, once = lanes(y.memory), tile_rows(NARROW), Loop(1, 0, 0)
+    vector, unit, once = lanes(y.memory), _UNIT, Loop(1, 0, 0)
     low, high = share(-(-left.rows // unit), item, cut.items)
     low, high = low * unit, min(high * unit, left.rows)
     rows, step = Rows(a, low * left.down, left.down), left.across
@@ -442,18 +518,18 @@ def multiply_rows(
         pack_rows(Rows(a, low, left.across), right.rows, high - low, Panel(scratch, at, step))
         rows = Rows(scratch, at, 1)
     there = cut.in_place
-    if there > 0:
-        nest, panel = Nest(once, once, Loop(there, step, right.down)), Panel(b, 0, panel_of(scratch, 0, right).width)
-        last = epilogue.relu and there == right.rows
-        part = Epilogue(epilogue.bias, 0, right.columns, last, False, epilogue.added)
-        rows_times_panel(high - low, rows, panel, nest, part, Rows(y.memory, y.start + low * y.apart, y.apart))
-        rows = Rows(rows.memory, rows.start + there * step, rows.apart)
-    for p in range(panel_count(right.columns, vector) if there < right.rows else 0):
-        panel, column = panel_of(scratch, p, right), p * 2 * vector
-        nest = Nest(once, once, Loop(right.rows - there, step, panel.width))
-        part = Epilogue(epilogue.bias, column, right.columns - column, epilogue.relu, there > 0, epilogue.added)
-        to = Rows(y.memory, y.start + low * y.apart + column, y.apart)
-        rows_times_panel(high - low, rows, panel, nest, part, to)
+    for p in range(-1 if there > 0 else 0, panel_count(right.columns, vector) if there < right.rows else 0):
+        number, k, end = max(p, 0), there, right.rows
+        panel, column = panel_of(scratch, number, right), number * 2 * vector
+        apart = panel.width
+        if p < 0:  # what is read where it lies
+            panel, apart, k, end = Panel(b, 0, panel.width), right.down, 0, there
+        nest, last = Nest(once, once, Loop(end - k, step, apart)), epilogue.relu and end == right.rows
+        part = Epilogue(epilogue.bias, column, right.columns - column, last, k > 0, epilogue.added)
+        source = Rows(rows.memory, rows.start + k * step, rows.apart)
+        matrix_times_panel(
+            high - low, source, panel, nest, part, Rows(y.memory, y.start + low * y.apart + column, y.apart)
+        )
 
 
 @separate
@@ -469,29 +545,33 @@ def multiply(
 ) -> None:
     """`matmul` with all that the epilogue of a whole row asks for, and rows of y that may lie apart."""
     vector, panels = lanes(y.memory), panel_count(right.columns, lanes(y.memory))
+    packed = aligned(scratch) if given(b) else scratch
     if by_columns(left, right, vector):
         # For a few rows packing would cost more than the product: all but an incomplete last panel are read in place.
-        in_place = given(b) and left.rows <= tile_rows(FULL) and right.across == 1 and not given(sums)
+        in_place = given(b) and left.rows <= tile_rows(TALL) and right.across == 1 and not given(sums)
         wide = right.columns // (tile_vectors(WIDE) * vector) if in_place and left.rows == 1 else 0
         if wide < MANY_PANELS:
             wide = 0
-        group = max(1, min(_GROUP // (min(right.rows, _DEPTH) * 2 * vector), panels // _ITEMS))
-        cut, rest = Columns(wide, group, in_place), panels - wide * tile_vectors(WIDE) // 2
-        for item in prange(wide - (-rest // group)):
-            multiply_columns(item, cut, a, left, b, right, scratch, epilogue, sums, y)
+        rest, group, depth = panels - wide * tile_vectors(WIDE) // 2, int64(1), right.rows
+        shares = column_shares(rest)
+        if not given(b):
+            group = max(1, min(_GROUP // (min(right.rows, _DEPTH) * 2 * vector), panels // _ITEMS))
+            shares = -(-rest // group)
+        elif not (in_place or given(sums)):
+            depth = parts(right.rows, _NEAR if left.rows <= _FEW_ROWS else _DEPTH)
+        cut = Columns(wide, shares, group, depth, in_place)
+        for item in prange(wide + shares):
+            multiply_columns(item, cut, a, left, b, right, packed, epilogue, sums, y)
     else:
         there = 0 if given(sums) else rows_in_place(b, right)
         if given(b):
-            together = max(1, panels // (2 * _ITEMS))
-            for item in prange(-(-panels // together)):
-                low = item * together
-                some = Panels(low, min(low + together, panels), there, right.rows)
-                pack_panels(b, right, some, sums, scratch)
-        units = -(-left.rows // tile_rows(NARROW))
+            for p in prange(panels):
+                pack_panel(b, right, p, there, right.rows, sums, panel_of(packed, p, right))
+        units = -(-left.rows // _UNIT)
         own = panels * panel_size(right.rows, vector) if given(b) and packs_rows(left, right) else 0
         by_rows = RowCut(min(units, max(_ITEMS, units // 8)), own, there)
         for item in prange(by_rows.items):
-            multiply_rows(item, by_rows, a, left, b, right, scratch, epilogue, y)
+            multiply_rows(item, by_rows, a, left, b, right, packed, epilogue, y)
 
 
 @separate
@@ -520,9 +600,25 @@ def matmul_scratch(left: MatrixLayout, right: MatrixLayout) -> int:
     most = 0
     for vector in LANES:
         panels = panel_count(right.columns, vector)
-        size = panels * panel_size(right.rows, vector)
-        if packs_rows(left, right) and not by_columns(left, right, vector):
-            units = -(-left.rows // tile_rows(NARROW))
-            size += right.rows * (left.rows + vector * (max(_ITEMS, units // 8) + 1)) + vector
+        size = vector  # before the first whole one
+        if by_columns(left, right, vector):
+            size += column_shares(panels) * panel_size(right.rows, vector)
+        else:
+            size += panels * panel_size(right.rows, vector)
+            if packs_rows(left, right):
+                units = -(-left.rows // _UNIT)
+                size += right.rows * (left.rows + vector * (max(_ITEMS, units // 8) + 1)) + vector
         most = max(most, size)
     return most
+
+
+def panels_size(matrix: MatrixLayout) -> int:
+    """Elements of all panels of a matrix, in either dtype."""
+    return max(panel_count(matrix.columns, vector) * panel_size(matrix.rows, vector) for vector in LANES)
+
+
+@inline
+def pack_panels(b, matrix, packed):
+    """Pack all of a matrix, as `matmul` finds it."""
+    for p in range(panel_count(matrix.columns, lanes(b))):
+        pack_panel(b, matrix, p, 0, matrix.rows, nothing(b), panel_of(packed, p, matrix))
