@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -85,6 +84,8 @@ class State(NamedTuple):
 
 def versions() -> dict[str, str]:
     """What bits depend on beside the machine."""
+    from importlib.metadata import PackageNotFoundError, version  # with e-mail and sockets, a tenth of our import
+
     found = {}
     for name in ("twinkernels", "numpy", "numba"):
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 
 import hypothesis
@@ -15,9 +16,12 @@ hypothesis.settings.load_profile("twinkernels")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Share the cores out among pytest-xdist's workers: threads of one would wait for those of another."""
+    """Share the cores out among pytest-xdist's workers, and what these start: threads of one would wait for those of
+    another."""
     if hasattr(config, "workerinput"):
-        kernels.set_threads(max(1, kernels.get_threads() // config.workerinput["workercount"]))
+        threads = max(1, kernels.get_threads() // config.workerinput["workercount"])
+        kernels.set_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -706,10 +706,13 @@ def conv2d_fold(w, b, gamma, beta, mean, var, eps, d, packed, bias):
     zero, depthwise, vector = bias.dtype.type(0), d.groups > 1 and is_depthwise(d), lanes(w)
     taps, filters = d.kh * d.kw * (d.c // d.groups), d.f // d.groups  # of a group
     panels, size, minimal = panel_count(filters, vector), panel_size(taps, vector), is_winograd(d)
-    if depthwise:
-        packed[: w.size] = w.reshape(-1)
+    if depthwise:  # element by element: to compile the assignment of a slice takes longer than all the rest
+        weights = flat(w)
+        for i in range(w.size):
+            packed[i] = weights[i]
     elif minimal:
-        packed[:] = zero  # the columns that fill the last panel
+        for i in range(packed.size):  # the columns that fill the last panel
+            packed[i] = zero
     else:
         pack_filters(flat(w), d, False, Place(flat(packed), 0))
     for f in range(d.f):

@@ -1,4 +1,4 @@
-"""Every recipe's network, at its full width, learns in 200 steps what it should, on each backend; and its figures."""
+"""Every recipe's network, at its full width, soon learns what it should, on each backend; and its figures."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from models import Trainer
 from twinkernels import recipes
 from twinkernels.recipes import RECIPES, Recipe
 
-STEPS = 200
+STEPS = {"cnn-bn": 100, "cnn-fast": 100, "cnn-record": 100}  # the others 200
 LOSSES = {
     "mlp-meannorm": 2.1,  # up to 1.87; 2.43 with a tenth of the learning rate
     "mlp-nobias": 0.42,  # up to 0.34; 0.57
     "mlp-512": 0.32,  # up to 0.24; 0.45
     "mlp-rmsprop": 0.35,  # up to 0.26; 0.50
-    "cnn-bn": 0.18,  # up to 0.12; 0.31
-    "cnn-fast": 0.18,  # up to 0.11; 0.24
-    "cnn-record": 0.2,  # 0.15; 0.26
+    "cnn-bn": 0.28,  # up to 0.19; 0.49
+    "cnn-fast": 0.25,  # up to 0.17; 0.37
+    "cnn-record": 0.26,  # up to 0.18; 0.35
 }
 """Of 1,000 unseen strokes after training on 6,400.
 
-What was seen over five seeds (three of cnn-fast, one of cnn-record) on Numba; what becomes of it with a tenth of the
-learning rate. With shuffled labels all stay above 2.2.
+What was seen over five seeds (two of cnn-record) on Numba; what becomes of it with a tenth of the learning rate. With
+shuffled labels all stay above 2.2.
 """
 
 
@@ -38,12 +38,12 @@ def digits() -> data.Dataset:
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
-def test_two_hundred_steps_reach_the_stated_loss(k: Kernels, recipe: Recipe, digits: data.Dataset) -> None:
+def test_its_steps_reach_the_stated_loss(k: Kernels, recipe: Recipe, digits: data.Dataset) -> None:
     if k.name == "numpy" and recipe.name in benchmark.NUMBA_ALONE:
         pytest.skip("so many of its steps take NumPy minutes; its first steps are held to NumPy's by the losses")
     model = models.build(recipe.network, k.name)
     trainer = Trainer(model, recipe.optimizer, recipe.loss, recipe.batch_size, recipe.schedule)
-    trainer.fit(*digits.train, iterations=STEPS, augment=recipe.augment)
+    trainer.fit(*digits.train, iterations=STEPS.get(recipe.name, 200), augment=recipe.augment)
     assert model.evaluate(*digits.test).loss < LOSSES[recipe.name]
 
 

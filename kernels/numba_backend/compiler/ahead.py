@@ -68,7 +68,7 @@ class _Job(NamedTuple):
 
     def pieces(self) -> dict[Any, int]:
         """What is compiled for it, and how much that is; other jobs may share some."""
-        return jit.pieces(self.dispatcher.py_func)
+        return jit.pieces(self.dispatcher.py_func, self.types)
 
     def do(self) -> None:
         self.dispatcher.compile(self.types)

@@ -197,9 +197,10 @@ def _declared(annotation: Any, dtype: types.Type) -> types.Type:
     return types.BaseTuple.from_types([_declared(field, dtype) for field in fields.values()], annotation)
 
 
-def _dtype(arguments: Iterable[types.Type]) -> types.Type:
-    """The dtype that a kernel computes in: that of its first array of floats."""
-    return next(a.dtype for a in _leaves(arguments) if isinstance(getattr(a, "dtype", None), types.Float))
+def _dtype(arguments: Iterable[types.Type], *otherwise: Any) -> Any:
+    """The dtype that a kernel computes in, that of its first array of floats; else what is given for want of one."""
+    floats = (a.dtype for a in _leaves(arguments) if isinstance(getattr(a, "dtype", None), types.Float))
+    return next(floats, *otherwise)
 
 
 def _leaves(arguments: Iterable[types.Type]) -> Iterator[types.Type]:
@@ -259,14 +260,15 @@ def _called(function: FunctionType) -> frozenset[FunctionType]:
     return frozenset(found)
 
 
-def pieces(function: FunctionType) -> dict[FunctionType, int]:
-    """What is compiled with a function: itself and its helpers, with a measure of how much that is of each."""
-    found: dict[FunctionType, int] = {}
-    left = [function]
+def pieces(function: FunctionType, arguments: ArgumentTypes) -> dict[tuple[FunctionType, Any], int]:
+    """What is compiled with a function for these argument types: itself and its helpers, each with the dtype, and with
+    a measure of how much that is."""
+    found: dict[tuple[FunctionType, Any], int] = {}
+    dtype, left = _dtype(arguments, None), [function]
     while left:
         piece = left.pop()
-        if piece not in found and (piece is function or piece not in _separate):
-            found[piece] = len(piece.__code__.co_code)
+        if (piece, dtype) not in found and (piece is function or piece not in _separate):
+            found[piece, dtype] = len(piece.__code__.co_code)
             left += _names(piece)
     return found
 

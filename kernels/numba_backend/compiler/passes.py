@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.compiler_machinery import CompilerPass, PassManager, register_pass
 from numba.core.ir_utils import build_definitions
@@ -35,6 +36,8 @@ from numba.core.untyped_passes import (
     RewriteSemanticConstants,
     TranslateByteCode,
 )
+
+from .entrance import Entrance
 
 __all__ = ["passes"]
 
@@ -124,6 +127,13 @@ class _Lower(Lower):
     def decref(self, typ: types.Type, val: Any) -> None:
         if self._counted(typ):
             super().decref(typ, val)
+
+    def create_cpython_wrapper(self, release_gil: bool = False) -> None:
+        module = self.context.create_module("wrapper")
+        kind = self.context.call_conv.get_function_type(self.fndesc.restype, self.fndesc.argtypes)
+        function = ir.Function(module, kind, self.fndesc.llvm_func_name)
+        Entrance(self.context, module, function, self.fndesc, self.env, self.call_helper, release_gil).build()
+        self.library.add_ir_module(module)
 
 
 @functools.cache
