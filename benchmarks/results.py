@@ -766,10 +766,13 @@ def block(runs: Sequence[Run], found: Sequence[Case], picture: str | None, resul
     parts = [f"![Images per second by library, trained and served]({picture})"] if picture else []
     parts.append(bought(runs, found))
     threads = f"{facts['threads']} thread{'s' * (facts['threads'] > 1)}"
+    taken = {name for case in found for name in libraries(case)}
+    precision = "float32"
+    if taken & {ROUNDED, NAMES["openvino"]}:
+        precision += " but for what says bfloat16 and for OpenVINO, which chooses that where it can"
     parts.append(
         prose(
-            f"{facts['cpu']}, {threads}, float32 but for what says bfloat16 and for OpenVINO, which chooses that where "
-            f"it can, {facts['date'][:10]}. Medians of interleaved rounds, each library in a process of its own. A "
+            f"{facts['cpu']}, {threads}, {precision}, {facts['date'][:10]}. Medians of interleaved rounds, each library in a process of its own. A "
             "cell holds the best of the library's settings; the best of a line is "
             f"bold. *{TWIN}* is this package on its other backend. [How, all settings, and ranges]({results})."
         )

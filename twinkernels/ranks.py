@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 
 import kernels
@@ -75,10 +76,14 @@ def joined(timeout: float) -> Iterator[Communicator]:
         raise Silent(130 if isinstance(error, KeyboardInterrupt) else 2) from error
 
 
+_FORWARDED = 0.2  # seconds; mpiexec drops what it has not passed on when it is told to end all ranks
+
+
 def end(status: int) -> None:
     """After a failure, once all is said: end the ranks that did not hear of it."""
     if status and _left_over is not None:
         sys.stderr.flush()
+        time.sleep(_FORWARDED)
         _left_over.abort(status)
 
 

@@ -383,7 +383,8 @@ def at_revision(path: Path, revision: str, folder: Path) -> Path:
     git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     place = path.absolute().resolve().relative_to(root.resolve())
     with tarfile.open(fileobj=BytesIO(git("-C", str(root), "archive", "--format=tar", revision))) as archive:
-        archive.extractall(folder, filter="data")
+        # The file's own repository wrote it. Before 3.11.4 there are no filters, and later ones ask for one.
+        archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     if not (folder / place).is_file():
         raise ValueError(f"--against {revision}: it has no {place}")
     return folder / place
