@@ -772,8 +772,8 @@ def block(runs: Sequence[Run], found: Sequence[Case], picture: str | None, resul
         precision += " but for what says bfloat16 and for OpenVINO, which chooses that where it can"
     parts.append(
         prose(
-            f"{facts['cpu']}, {threads}, {precision}, {facts['date'][:10]}. Medians of interleaved rounds, each library "
-            "in a process of its own. A cell holds the best of the library's settings; the best of a line is "
+            f"{facts['cpu']}, {threads}, {precision}, {facts['date'][:10]}. Medians of interleaved rounds, each "
+            "library in a process of its own. A cell holds the best of the library's settings; the best of a line is "
             f"bold. *{TWIN}* is this package on its other backend. [How, all settings, and ranges]({results})."
         )
     )

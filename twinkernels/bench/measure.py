@@ -383,8 +383,9 @@ def at_revision(path: Path, revision: str, folder: Path) -> Path:
     git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     place = path.absolute().resolve().relative_to(root.resolve())
     with tarfile.open(fileobj=BytesIO(git("-C", str(root), "archive", "--format=tar", revision))) as archive:
-        # The file's own repository wrote it. Before 3.11.4 there are no filters, and later ones ask for one.
-        archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+        if hasattr(tarfile, "data_filter"):  # from Python 3.11.4 on, which then asks for a filter
+            archive.extraction_filter = tarfile.data_filter
+        archive.extractall(folder)
     if not (folder / place).is_file():
         raise ValueError(f"--against {revision}: it has no {place}")
     return folder / place
