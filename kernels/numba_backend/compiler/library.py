@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
 import llvmlite.binding as llvm
-from numba.core.codegen import JITCodeLibrary
+from numba.core.codegen import CPUCodegen, JITCodeLibrary
 from numba.core.compiler import CompilerBase
 
 from .passes import passes
@@ -16,11 +17,22 @@ __all__ = ["DisjointPart", "Linked", "Part", "Straight", "Whole"]
 _SHARED = (llvm.Linkage.linkonce_odr, llvm.Linkage.weak_odr)
 
 
+_OF_A_MODULE = "llvm_module" in inspect.signature(CPUCodegen._function_pass_manager).parameters
+"""Whether Numba's simplification is made for a module, as before it took to LLVM's new pass manager."""
+
+
 def _simplify(module: Any, codegen: Any) -> None:
     """Numba's simplification function by function, without those that are only declared: half of them."""
     module.data_layout = codegen._data_layout
-    for function in module.functions:
-        if not function.is_declaration:
+    defined = [function for function in module.functions if not function.is_declaration]
+    if _OF_A_MODULE:
+        with codegen._function_pass_manager(module) as simplification:
+            for function in defined:
+                simplification.initialize()
+                simplification.run(function)
+                simplification.finalize()
+    else:
+        for function in defined:
             simplification, builder = codegen._function_pass_manager()
             simplification.run(function, builder)
 
