@@ -176,8 +176,8 @@ def is_two_halves(left, full):
 
 
 @inline
-def rows_times_panel(count, a, b, nest, epilogue, y):
-    """`product` for r < count.
+def cover(times, full, count, a, b, nest, epilogue, y):
+    """`product` for r < count, by `times` where tiles are high: as `full`, or NARROW for a narrow panel.
 
     Rows left over are covered by a tile shifted back over rows already done: they come out the same again, unless they
     go on from what is stored. A few rows of a narrow panel take a wide tile, whose second vector computes what nobody
@@ -188,12 +188,12 @@ def rows_times_panel(count, a, b, nest, epilogue, y):
         left, done = count - r, 0 if epilogue.more else r
         if b.width == lanes(y.memory) and left > tile_rows(FULL) and left + done >= tile_rows(NARROW):
             r = min(r, count - tile_rows(NARROW))
-            product(NARROW, r, a, b, nest, epilogue, y)
+            times(NARROW, r, a, b, nest, epilogue, y)
             r += tile_rows(NARROW)
-        elif left > tile_rows(HALF) and not is_two_halves(left, FULL) and left + done >= tile_rows(FULL):
-            r = min(r, count - tile_rows(FULL))
-            product(FULL, r, a, b, nest, epilogue, y)
-            r += tile_rows(FULL)
+        elif left > tile_rows(HALF) and not is_two_halves(left, full) and left + done >= tile_rows(full):
+            r = min(r, count - tile_rows(full))
+            times(full, r, a, b, nest, epilogue, y)
+            r += tile_rows(full)
         elif left + done >= tile_rows(HALF):
             r = min(r, count - tile_rows(HALF))
             product(HALF, r, a, b, nest, epilogue, y)
@@ -204,26 +204,15 @@ def rows_times_panel(count, a, b, nest, epilogue, y):
 
 
 @inline
+def rows_times_panel(count, a, b, nest, epilogue, y):
+    """`product` for r < count, with the tiles that are best for positions of images."""
+    cover(product, FULL, count, a, b, nest, epilogue, y)
+
+
+@inline
 def matrix_times_panel(count, a, b, nest, epilogue, y):
-    """`rows_times_panel` with the tiles that are best for rows of a matrix."""
-    r = int64(0)  # a literal to begin with would have helpers compiled for it as well
-    while r < count:
-        left, done = count - r, 0 if epilogue.more else r
-        if b.width == lanes(y.memory) and left > tile_rows(FULL) and left + done >= tile_rows(NARROW):
-            r = min(r, count - tile_rows(NARROW))
-            dense_product(NARROW, r, a, b, nest, epilogue, y)
-            r += tile_rows(NARROW)
-        elif left > tile_rows(HALF) and not is_two_halves(left, TALL) and left + done >= tile_rows(TALL):
-            r = min(r, count - tile_rows(TALL))
-            dense_product(TALL, r, a, b, nest, epilogue, y)
-            r += tile_rows(TALL)
-        elif left + done >= tile_rows(HALF):
-            r = min(r, count - tile_rows(HALF))
-            product(HALF, r, a, b, nest, epilogue, y)
-            r += tile_rows(HALF)
-        else:
-            product(ONE, r, a, b, nest, epilogue, y)
-            r += 1
+    """`product` for r < count, with the tiles that are best for rows of a matrix."""
+    cover(dense_product, TALL, count, a, b, nest, epilogue, y)
 
 
 @inline

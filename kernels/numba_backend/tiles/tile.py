@@ -194,6 +194,19 @@ class _BFloat(ir.Type):
         return hash(_BFloat)
 
 
+_NEAREST, _SECOND = 3, 2  # the caches as `llvm.prefetch` counts them
+
+
+def _fetch(builder: ir.IRBuilder, pointer: ir.Value, cache: int) -> None:
+    """Have what lies there brought to a cache, to be read soon; nothing happens where there is no memory."""
+    place, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [place, word, word, word])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    to_read, of_data = 0, 1
+    numbers = (ir.Constant(word, number) for number in (to_read, cache, of_data))
+    builder.call(function, [builder.bitcast(pointer, place), *numbers])
+
+
 class _Code:
     """What the operations below share: addresses, loads and stores of vectors, values of tiles."""
 
@@ -253,12 +266,6 @@ class _Code:
         distance up row by row, and its additions take turns with the multiply-adds: a tenth of the speed.
         """
         return self.builder.asm(ir.FunctionType(pointer.type, [pointer.type]), "", "=r,0", [pointer], False)
-
-    def prefetch(self, pointer: ir.Value) -> None:
-        """Have what lies there fetched, to be read soon; nothing happens where there is no memory."""
-        pointer = self.builder.bitcast(pointer, ir.IntType(8).as_pointer())
-        read, keep, data = (ir.Constant(ir.IntType(32), number) for number in (0, 3, 1))
-        self.call("llvm.prefetch.p0", ir.VoidType(), pointer, read, keep, data)
 
     def multiply_add_pairs(self, left: ir.Value, right: ir.Value, sum_: ir.Value) -> ir.Value:
         """`tile_fma` of vectors of pairs."""
@@ -465,11 +472,7 @@ def _(context: Any) -> Callable[..., types.Type]:
 @lower_builtin(prefetch, types.CPointer, types.Integer)
 def _(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
     place = builder.gep(args[0], [context.cast(builder, args[1], signature.args[1], types.int64)])
-    pointer, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-    kind = ir.FunctionType(ir.VoidType(), [pointer, word, word, word])
-    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    to_read, second, data = 0, 2, 1
-    builder.call(function, [builder.bitcast(place, pointer), *(ir.Constant(word, n) for n in (to_read, second, data))])
+    _fetch(builder, place, _SECOND)
     return context.get_dummy_value()
 
 
@@ -576,7 +579,7 @@ def _(code: _Code, shape: Any, array: Any, offset: ir.Value, row_stride: ir.Valu
         start = code.builder.gep(pointer, [code.builder.mul(row_stride, code.index(row))])
         for v in range(code.vectors):
             place = code.builder.gep(start, [code.index(v * code.lanes)])
-            code.prefetch(code.builder.gep(place, [ahead]))
+            _fetch(code.builder, code.builder.gep(place, [ahead]), _NEAREST)
             vectors.append(code.load(place))
     return code.pack(vectors)
 
@@ -809,7 +812,7 @@ def _(code: _Code, tile: Any, a: Any, ao: Any, row_stride: Any, b: Any, bo: Any)
         places = [builder.gep(pointer, [code.index(k * width + v * code.lanes)]) for v in range(code.vectors)]
         shared = [code.load(place) for place in places]
         for place in places:
-            code.prefetch(builder.gep(place, [code.index(AHEAD * width)]))
+            _fetch(builder, builder.gep(place, [code.index(AHEAD * width)]), _NEAREST)
         for row, start in enumerate(rows):
             factor = code.splat(code.load_scalar(builder.gep(start, [code.index(k)])))
             for v in range(code.vectors):
