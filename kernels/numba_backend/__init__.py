@@ -14,7 +14,7 @@ From a convolution down to a multiply-add::
 
 The gradient of its input takes the same way with flipped filters, that of its filters another from the second step
 on: `sum_chunk`, `add_panel`, `add_rows` and `add_tile` of tiles/filter_gradient.py. A linear layer enters at `matmul`
-and `multiply_columns` or `multiply_rows`, in tiles/gemm.py, and goes on with `rows_times_panel`. With one filter a
+and `multiply_columns` or `multiply_rows`, in tiles/gemm.py, and goes on with `matrix_times_panel`. With one filter a
 channel nothing is summed over channels: tiles/depthwise.py. Of bfloat16 numbers a contraction enters at pairs.py, and
 has `multiply_block` there in the place of the last four steps: tiles/amx.py, where the processor has a matrix unit.
 """

@@ -304,25 +304,30 @@ class TestQueue:
         return ahead._Queue({job: set(needed) for job, needed in self.JOBS.items()})
 
     def test_the_longest_row_comes_first(self) -> None:
-        assert list(self.queue()) == ["a", "b", "e", "c", "d"]
+        assert list(self.queue().take(True)) == ["a", "b", "e", "c", "d"]
 
     def test_who_has_a_jobs_pieces_gets_it(self) -> None:
         from kernels.numba_backend.compiler import ahead
 
         pieces = {"a": {"x": 9}, "b": {"y": 8}, "c": {"y": 7}, "d": {"x": 6}}
         queue = ahead._Queue({job: set() for job in pieces}, pieces.__getitem__)
-        one, other = iter(queue), iter(queue)
+        one, other = queue.take(True), queue.take(True)
         assert [next(one), next(other), next(one), next(other)] == ["a", "b", "d", "c"]
 
     def test_nobody_gets_a_job_before_what_it_needs_is_done(self) -> None:
         queue = self.queue()
-        one, other = iter(queue), iter(queue)
+        one, other = queue.take(True), queue.take(True)
         assert (next(one), next(other), next(one)) == ("a", "e", "b")
         one.close()  # its holder has gone: who needs it has to go on
         assert list(other) == ["c", "d"]
 
+    def test_who_runs_nothing_waits_for_nobody(self) -> None:
+        queue = self.queue()
+        one, other = queue.take(True), queue.take(False)
+        assert (next(one), next(other), next(other)) == ("a", "b", "e")
+
     def test_a_cleared_queue_is_empty(self) -> None:
         queue = self.queue()
-        taken = list(itertools.islice(queue, 1))
+        taken = list(itertools.islice(queue.take(True), 1))
         queue.clear()
-        assert [*taken, *queue] == ["a"]
+        assert [*taken, *queue.take(True)] == ["a"]

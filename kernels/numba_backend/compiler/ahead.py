@@ -164,7 +164,7 @@ def _can_start() -> bool:
 
 
 class _Queue:
-    """Jobs to be taken by several threads, each when those that it needs are done."""
+    """Jobs to be taken by several threads, for a process each."""
 
     def __init__(
         self, jobs: dict[_Job, set[_Job]], pieces: Callable[[_Job], Mapping[Any, int]] = lambda job: {}
@@ -182,10 +182,11 @@ class _Queue:
         self._change = threading.Condition()
         self._done, self._total = 0, len(jobs)
 
-    def __iter__(self) -> Iterator[_Job]:
-        """One job after the other; it counts as done when the next is asked for, or the loop is left."""
+    def take(self, needed_first: bool) -> Iterator[_Job]:
+        """One job after the other; it counts as done when the next is asked for, or the loop is left. A process that
+        will run what it compiles takes a job when those that it needs are done: it is linked with them."""
         mine: set[Any] = set()
-        while (job := self._take(mine)) is not None:
+        while (job := self._next(mine, needed_first)) is not None:
             try:
                 yield job
             finally:
@@ -195,7 +196,7 @@ class _Queue:
                     self._done += 1
                     self._change.notify_all()
 
-    def _take(self, mine: set[Any]) -> _Job | None:
+    def _next(self, mine: set[Any], needed_first: bool) -> _Job | None:
         """The job that most waits for, where it is not for somebody else, who has its pieces."""
 
         def worth(job: _Job) -> int:
@@ -205,7 +206,7 @@ class _Queue:
 
         with self._change:
             while self._waiting:
-                ready = [job for job, needed in self._waiting.items() if not needed]
+                ready = [job for job, needed in self._waiting.items() if not (needed and needed_first)]
                 if ready:
                     job = max(ready, key=worth)
                     del self._waiting[job]
@@ -230,7 +231,7 @@ def _share_out(jobs: dict[_Job, set[_Job]], helpers: int) -> None:
         with contextlib.suppress(OSError):  # fewer, where the system gives no more
             for _ in range(helpers):
                 started.enter_context(_helper(waiting))
-        for job in waiting:
+        for job in waiting.take(needed_first=True):
             job.do()
     tell("", len(jobs), len(jobs))
 
@@ -244,7 +245,7 @@ def _helper(jobs: _Queue) -> Iterator[None]:
     environment = os.environ | {"NUMBA_CACHE_DIR": str(cache_directory().parent)}
     pipe = subprocess.PIPE
     process = subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, env=environment, text=True)
-    thread = threading.Thread(target=_hand_on, args=(jobs, process), daemon=True)
+    thread = threading.Thread(target=_hand_on, args=(jobs.take(needed_first=False), process), daemon=True)
     thread.start()
     try:
         yield
@@ -256,10 +257,12 @@ def _helper(jobs: _Queue) -> Iterator[None]:
         process.communicate()
 
 
-def _hand_on(jobs: _Queue, process: subprocess.Popen[str]) -> None:
-    """Send a process one job after the other, until none is left or it has died."""
+def _hand_on(jobs: Iterator[_Job], process: subprocess.Popen[str]) -> None:
+    """Send a process one job after the other from when it is ready, until none is left or it has died."""
     assert process.stdin is not None
     assert process.stdout is not None
+    if not process.stdout.readline():
+        return
     for job in jobs:
         with contextlib.suppress(OSError):
             print(job.written(), file=process.stdin, flush=True)
@@ -268,10 +271,12 @@ def _hand_on(jobs: _Queue, process: subprocess.Popen[str]) -> None:
 
 
 def _serve() -> None:
-    """The other process: do the jobs that come in, one a line, and answer each with a line."""
+    """The other process: say that it is there, do the jobs that come in, one a line, and answer each with a line."""
+    jit.linked = False  # none of it is run here
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_do, args=(lines,), daemon=True).start()
+    print(flush=True)
     for line in sys.stdin:
         lines.put(line)
     os._exit(0)  # no more is wanted, not even what is half done

@@ -166,12 +166,15 @@ class _Separate:
         """Name of the symbol under which compiled code finds the variant of this dtype; compiled or loaded if new."""
         if dtype not in self.symbols:
             symbol = f"{self.name}.{dtype}"
-            llvm.add_symbol(symbol, _address(self.dispatcher, self.declared(dtype)))
+            llvm.add_symbol(symbol, _address(self.dispatcher, self.declared(dtype)) if linked else id(self))
             self.symbols[dtype] = symbol
         return self.symbols[dtype]
 
 
 _separate: dict[Any, _Separate] = {}
+
+linked = True
+"""Whether code is linked with what it calls. Where it is only compiled, for the cache, any address will do."""
 
 functions: dict[tuple[str, str], _Separate | CompiledKernel] = {}
 """Every function whose machine code has a place of its own in the cache, by module and name."""

@@ -209,10 +209,11 @@ def rows_times_panel(count, a, b, nest, epilogue, y):
     cover(product, FULL, count, a, b, nest, epilogue, y)
 
 
-@inline
-def matrix_times_panel(count, a, b, nest, epilogue, y):
-    """`product` for r < count, with the tiles that are best for rows of a matrix."""
-    cover(dense_product, TALL, count, a, b, nest, epilogue, y)
+@separate
+def matrix_times_panel(count: int, a: Rows, b: Panel, run: Loop, epilogue: Epilogue, y: Rows) -> None:
+    """`product` for r < count of the sums over a single `run`, with the tiles that are best for rows of a matrix."""
+    once = Loop(1, 0, 0)
+    cover(dense_product, TALL, count, a, b, Nest(once, once, run), epilogue, y)
 
 
 @inline
@@ -432,10 +433,11 @@ def multiply_columns(
     y: Rows,
 ) -> None:
     """All rows of a group of panels, which are packed here, unless b is empty or they are read in place."""
-    vector, columns, once = lanes(y.memory), right.columns, Loop(1, 0, 0)
+    vector, columns = lanes(y.memory), right.columns
     rows = Rows(a, 0, left.down)
     if item < cut.wide:
         column = item * tile_vectors(WIDE) * vector
+        once = Loop(1, 0, 0)
         nest = Nest(once, once, Loop(right.rows, left.across, right.down))
         part = Epilogue(epilogue.bias, column, columns - column, epilogue.relu, False, epilogue.added)
         product(WIDE, 0, rows, Panel(b, column, 0), nest, part, Rows(y.memory, y.start + column, y.apart))
@@ -459,11 +461,11 @@ def multiply_columns(
                         elif given(b):
                             panel = Panel(packed, number * size, panel.width)
                             pack_panel(b, right, p, k, end, sums, panel)
-                        nest = Nest(once, once, Loop(end - k, left.across, apart))
+                        run = Loop(end - k, left.across, apart)
                         last, to = epilogue.relu and end == right.rows, y.start + r * y.apart + column
                         part = Epilogue(epilogue.bias, column, columns - column, last, k > 0, epilogue.added)
                         source = Rows(a, r * left.down + k * left.across, left.down)
-                        matrix_times_panel(count, source, panel, nest, part, Rows(y.memory, to, y.apart))
+                        matrix_times_panel(count, source, panel, run, part, Rows(y.memory, to, y.apart))
 
 
 class RowCut(NamedTuple):
@@ -498,7 +500,7 @@ def multiply_rows(
     y: Rows,
 ) -> None:
     """Some rows of all panels."""
-    vector, unit, once = lanes(y.memory), _UNIT, Loop(1, 0, 0)
+    vector, unit = lanes(y.memory), _UNIT
     low, high = share(-(-left.rows // unit), item, cut.items)
     low, high = low * unit, min(high * unit, left.rows)
     rows, step = Rows(a, low * left.down, left.down), left.across
@@ -513,11 +515,11 @@ def multiply_rows(
         apart = panel.width
         if p < 0:  # what is read where it lies
             panel, apart, k, end = Panel(b, 0, panel.width), right.down, 0, there
-        nest, last = Nest(once, once, Loop(end - k, step, apart)), epilogue.relu and end == right.rows
+        run, last = Loop(end - k, step, apart), epilogue.relu and end == right.rows
         part = Epilogue(epilogue.bias, column, right.columns - column, last, k > 0, epilogue.added)
         source = Rows(rows.memory, rows.start + k * step, rows.apart)
         matrix_times_panel(
-            high - low, source, panel, nest, part, Rows(y.memory, y.start + low * y.apart + column, y.apart)
+            high - low, source, panel, run, part, Rows(y.memory, y.start + low * y.apart + column, y.apart)
         )
 
 
