@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kernels.numba_backend.compiler import loops
-from kernels.numba_backend.compiler.jit import DISABLED, inline, kernel, prange
+from kernels.numba_backend.compiler.jit import DISABLED, Flat, inline, kernel, prange, separate
 from kernels.numba_backend.tiles.tile import flat, given, lanes
 
 from ..support.processes import Process
@@ -56,8 +56,31 @@ def reduce(x: np.ndarray, y: np.ndarray) -> None:
     y[0] = total
 
 
-@pytest.mark.parametrize("threads", [0, 1, 2, 3])
-@pytest.mark.parametrize("n", [0, 1, 2, 3, 7, 64])
+@separate
+def look(marks: Flat, at: int, seen: Flat) -> None:
+    seen[0] = marks[at]
+
+
+@kernel
+def wait_for_another(marks: np.ndarray, seen: np.ndarray, rounds: int) -> None:
+    last = marks.size // 2 - 1  # of two threads' stretches the first ends there
+    for i in prange(marks.size):
+        patience = rounds if i == 0 else 0
+        while patience > 0 and seen[0] == 0:
+            look(flat(marks), last, flat(seen))
+            patience -= 1
+        marks[i] = 1
+
+
+def test_a_thread_that_is_held_up_is_helped_out() -> None:
+    marks, seen = np.zeros(16), np.zeros(1)
+    wait_for_another.dispatcher(marks, seen, 10**9, 2)
+    assert marks.all()
+    assert seen[0] == 1
+
+
+@pytest.mark.parametrize("threads", [0, 1, 2, 3, 40])
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 7, 64, 1000])
 def test_every_round_is_run_once(n: int, threads: int) -> None:
     times, who = np.zeros(n), np.zeros(n)
     count.alone(times, who)  # so that there are threads before they are asked for

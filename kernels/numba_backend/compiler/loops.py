@@ -9,6 +9,8 @@ function with such loops takes one more argument, the number of threads, and its
 
                                              launch(loop, threads, n, (x, y))
 
+Each thread has a stretch of the rounds, and takes a piece of it after the other; who has done takes of the others'.
+
 Functions with loops that it calls are handed the number on; from within a loop, which one thread runs, a 1. Nothing
 that a loop assigns is seen outside it.
 """
@@ -222,7 +224,7 @@ def _captured(loop: ast.For, variables: Iterable[str]) -> list[str]:
 
 
 def launch(loop: Any, threads: int, n: int, captured: tuple[Any, ...]) -> None:
-    """loop(first, end, *captured) for parts of range(n), by so many threads."""
+    """loop(first, end, *captured) for pieces of range(n), by so many threads."""
 
 
 @type_callable(launch)
@@ -239,6 +241,14 @@ def _types(captured: types.BaseTuple) -> tuple[types.Type, ...]:
 
 
 _INT, _BYTES = ir.IntType(64), ir.IntType(8).as_pointer()
+_PIECES = 8  # of a thread's stretch: the last one to finish is waited for no longer than one takes
+_MOST_STRETCHES = 32  # more threads have some in common
+_APART = 16  # numbers between two that different threads write: two lines of a cache, which are fetched together
+_HEAD = (_INT, _INT, _INT, _INT, ir.ArrayType(_INT, (1 + _MOST_STRETCHES) * _APART))
+_N, _STRETCHES, _EACH, _FAILED, _TAKEN = range(len(_HEAD))
+"""What the threads of a loop share: its rounds, in how many stretches they lie, of how many pieces each, whether one
+has failed, and how much of each stretch is taken; behind it lies what the loop reads."""
+
 _PART = ir.FunctionType(ir.VoidType(), [_BYTES.as_pointer(), _INT.as_pointer(), _INT.as_pointer(), _BYTES])
 
 
@@ -255,8 +265,8 @@ def _(context: Any, builder: ir.IRBuilder, signature: Any, values: tuple[ir.Valu
         _borrowed(context, builder, type_, context.cast(builder, value, given, type_))
         for given, type_, value in zip(captured, arguments[2:], cgutils.unpack_tuple(builder, values[3]), strict=True)
     ]
-    fields = [_INT, _INT, _INT, *(value.type for value in handed)]
-    shared = cgutils.alloca_once(builder, ir.LiteralStructType(fields))
+    with builder.goto_entry_block():  # Numba's `alloca_once` would fill all of it with zeros
+        shared = builder.alloca(ir.LiteralStructType([*_HEAD, *(value.type for value in handed)]))
     part = _part(context, builder.module, result.fndesc, arguments, shared.type)
 
     one, zero = _INT(1), _INT(0)
@@ -266,27 +276,35 @@ def _(context: Any, builder: ir.IRBuilder, signature: Any, values: tuple[ir.Valu
         builder.store(builder.call(asked, []), count)
     pool = builder.load(count)
     parts = builder.select(builder.icmp_signed("<", n, pool), n, pool)
-    for i, value in enumerate([n, parts, zero, *handed]):
+    several = builder.icmp_signed(">", parts, one)
+    stretches = builder.select(builder.icmp_signed("<", parts, _INT(_MOST_STRETCHES)), parts, _INT(_MOST_STRETCHES))
+    stretches = builder.select(several, stretches, one)
+    pieces = builder.select(several, _INT(_PIECES), one)
+    for i, value in enumerate([n, stretches, pieces, zero]):
         builder.store(value, cgutils.gep_inbounds(builder, shared, 0, i))
+    for i, value in enumerate(handed, start=len(_HEAD)):
+        builder.store(value, cgutils.gep_inbounds(builder, shared, 0, i))
+    taken = cgutils.gep_inbounds(builder, shared, 0, _TAKEN, _APART)
+    with cgutils.for_range(builder, stretches) as each:
+        builder.store(zero, cgutils.gep_inbounds(builder, taken, builder.mul(each.index, _INT(_APART))))
     # The number of the first part goes in as an address, which `numba_parallel_for` moves on by steps of one byte.
     number = cgutils.alloca_once_value(builder, ir.Constant(_BYTES, None))
     step, dims = cgutils.alloca_once_value(builder, one), cgutils.alloca_once_value(builder, parts)
     builder.store(parts, dims)
     builder.store(one, step)
     data = builder.bitcast(shared, _BYTES)
-    with builder.if_else(builder.icmp_signed(">", parts, one)) as (several, single):
-        with several:
+    with builder.if_else(several) as (shared_out, alone):
+        with shared_out:
             types_ = [_BYTES] * 5 + [_INT] * 3
             run = cgutils.get_or_insert_function(
                 builder.module, ir.FunctionType(ir.VoidType(), types_), "numba_parallel_for"
             )
             pointers = [builder.bitcast(pointer, _BYTES) for pointer in (part, number, dims, step)]
             builder.call(run, [*pointers, data, zero, one, pool])
-        with single:
+        with alone:
             builder.store(one, dims)
-            builder.store(one, cgutils.gep_inbounds(builder, shared, 0, 1))
             builder.call(part, [number, dims, step, data])
-    failed = builder.load(cgutils.gep_inbounds(builder, shared, 0, 2))
+    failed = builder.load(cgutils.gep_inbounds(builder, shared, 0, _FAILED))
     with cgutils.if_unlikely(builder, builder.icmp_signed("!=", failed, zero)):
         context.call_conv.return_user_exc(builder, MemoryError, ())
     return context.get_dummy_value()
@@ -304,24 +322,44 @@ def _borrowed(context: Any, builder: ir.IRBuilder, type_: types.Type, value: ir.
 def _part(
     context: Any, module: ir.Module, loop: Any, arguments: tuple[types.Type, ...], shared: ir.Type
 ) -> ir.Function:
-    """What `numba_parallel_for` calls: the loop's rounds that belong to some of the parts."""
+    """What `numba_parallel_for` calls for a thread: the pieces of its own stretch of the loop that nobody has taken,
+    one after the other, then those of the next stretches.
+
+    A thread that is late, or slower, is helped out; one that is not finds in its caches what it left there before.
+    Where pieces begin and end does not depend on who takes them.
+    """
     name = f"{loop.llvm_func_name}.part"
     if name in module.globals:
         return module.globals[name]
     function = ir.Function(module, _PART, name)
     function.linkage = "internal"
     builder = ir.IRBuilder(function.append_basic_block())
-    number, dims, _, data = function.args
-    data = builder.bitcast(data, shared)
-    n, parts, _, *values = (
-        builder.load(cgutils.gep_inbounds(builder, data, 0, i)) for i in range(len(shared.pointee.elements))
+    number, data = function.args[0], builder.bitcast(function.args[3], shared)
+    n, stretches, pieces, *values = (
+        builder.load(cgutils.gep_inbounds(builder, data, 0, i))
+        for i in (_N, _STRETCHES, _EACH, *range(len(_HEAD), len(shared.pointee.elements)))
     )
-    start = builder.ptrtoint(builder.load(number), _INT)
-    stop = builder.add(start, builder.load(dims))
-    first, end = (builder.sdiv(builder.mul(at, n), parts) for at in (start, stop))
     callee = context.declare_function(module, loop)
-    status, _ = context.call_conv.call_function(builder, callee, types.none, arguments, [first, end, *values])
-    with cgutils.if_unlikely(builder, status.is_error):
-        builder.store(_INT(1), cgutils.gep_inbounds(builder, data, 0, 2))
+    own, one = builder.ptrtoint(builder.load(number), _INT), _INT(1)
+    with cgutils.for_range(builder, stretches) as each:
+        stretch = builder.urem(builder.add(own, each.index), stretches)
+        start = builder.sdiv(builder.mul(stretch, n), stretches)
+        size = builder.sub(builder.sdiv(builder.mul(builder.add(stretch, one), n), stretches), start)
+        length = builder.sdiv(builder.sub(builder.add(size, pieces), one), pieces)
+        taken = cgutils.gep_inbounds(builder, data, 0, _TAKEN, builder.mul(builder.add(stretch, one), _INT(_APART)))
+        take, more, done = (function.append_basic_block() for _ in range(3))
+        builder.branch(take)
+        builder.position_at_end(take)
+        first = builder.atomic_rmw("add", taken, length, "monotonic")
+        builder.cbranch(builder.icmp_signed("<", first, size), more, done)
+        builder.position_at_end(more)
+        end = builder.add(first, length)
+        end = builder.select(builder.icmp_signed("<", end, size), end, size)
+        limits = [builder.add(start, first), builder.add(start, end)]
+        status, _ = context.call_conv.call_function(builder, callee, types.none, arguments, [*limits, *values])
+        with cgutils.if_unlikely(builder, status.is_error):
+            builder.store(one, cgutils.gep_inbounds(builder, data, 0, _FAILED))
+        builder.branch(take)
+        builder.position_at_end(done)
     builder.ret_void()
     return function

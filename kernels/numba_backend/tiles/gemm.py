@@ -469,12 +469,20 @@ def multiply_columns(
 
 
 class RowCut(NamedTuple):
-    """How a product is shared out by rows, into `items`: rows of b from `in_place` on are packed. With `own` > 0 so are
-    those of a, from there on in scratch."""
+    """How a product is shared out by rows: into `shares`, and the panels for each into `sides`. Rows of b from
+    `in_place` on are packed. With `own` > 0 so are those of a, from there on in scratch."""
 
-    items: int
+    shares: int
+    sides: int
     own: int
     in_place: int
+
+
+@inline
+def row_shares(rows):
+    """In how many shares so many rows go: of whole units, and with so many that the last one to be done is short."""
+    units = -(-rows // _UNIT)
+    return min(units, max(2 * _ITEMS, units // 8))
 
 
 @inline
@@ -499,17 +507,18 @@ def multiply_rows(
     epilogue: Epilogue,
     y: Rows,
 ) -> None:
-    """Some rows of all panels."""
-    vector, unit = lanes(y.memory), _UNIT
-    low, high = share(-(-left.rows // unit), item, cut.items)
+    """Some rows of one side of the panels."""
+    vector, unit, panels = lanes(y.memory), _UNIT, panel_count(right.columns, lanes(y.memory))
+    low, high = share(-(-left.rows // unit), item // cut.sides, cut.shares)
     low, high = low * unit, min(high * unit, left.rows)
+    first, stop = share(panels, item % cut.sides, cut.sides)
     rows, step = Rows(a, low * left.down, left.down), left.across
     if cut.own > 0:
         at, step = cut.own + (low + item * vector) * right.rows, -(-(high - low) // vector) * vector
         pack_rows(Rows(a, low, left.across), right.rows, high - low, Panel(scratch, at, step))
         rows = Rows(scratch, at, 1)
     there = cut.in_place
-    for p in range(-1 if there > 0 else 0, panel_count(right.columns, vector) if there < right.rows else 0):
+    for p in range(-1 if there > 0 else first, stop if there < right.rows else 0):
         number, k, end = max(p, 0), there, right.rows
         panel, column = panel_of(scratch, number, right), number * 2 * vector
         apart = panel.width
@@ -558,10 +567,9 @@ def multiply(
         if given(b):
             for p in prange(panels):
                 pack_panel(b, right, p, there, right.rows, sums, panel_of(packed, p, right))
-        units = -(-left.rows // _UNIT)
         own = panels * panel_size(right.rows, vector) if given(b) and packs_rows(left, right) else 0
-        by_rows = RowCut(min(units, max(_ITEMS, units // 8)), own, there)
-        for item in prange(by_rows.items):
+        by_rows = RowCut(row_shares(left.rows), 2 if own == 0 and panels >= MANY_PANELS else 1, own, there)
+        for item in prange(by_rows.shares * by_rows.sides):
             multiply_rows(item, by_rows, a, left, b, right, packed, epilogue, y)
 
 
@@ -597,8 +605,7 @@ def matmul_scratch(left: MatrixLayout, right: MatrixLayout) -> int:
         else:
             size += panels * panel_size(right.rows, vector)
             if packs_rows(left, right):
-                units = -(-left.rows // _UNIT)
-                size += right.rows * (left.rows + vector * (max(_ITEMS, units // 8) + 1)) + vector
+                size += right.rows * (left.rows + vector * (row_shares(left.rows) + 1)) + vector
         most = max(most, size)
     return most
 
