@@ -243,7 +243,7 @@ def _types(captured: types.BaseTuple) -> tuple[types.Type, ...]:
 _INT, _BYTES = ir.IntType(64), ir.IntType(8).as_pointer()
 _PIECES = 8  # of a thread's stretch: the last one to finish is waited for no longer than one takes
 _MOST_STRETCHES = 32  # more threads have some in common
-_APART = 16  # numbers between two that different threads write: two lines of a cache, which are fetched together
+_APART = 16  # numbers before each that threads write: two lines of a cache, which are fetched together
 _HEAD = (_INT, _INT, _INT, _INT, ir.ArrayType(_INT, (1 + _MOST_STRETCHES) * _APART))
 _N, _STRETCHES, _EACH, _FAILED, _TAKEN = range(len(_HEAD))
 """What the threads of a loop share: its rounds, in how many stretches they lie, of how many pieces each, whether one

@@ -378,8 +378,8 @@ _NEAR = (1 << 15) // (2 * VECTOR_BYTES)  # rows of a panel that it holds
 class Columns(NamedTuple):
     """How a product is shared out by columns: `wide` tiles of WIDE, then the panels in `shares`.
 
-    A share goes through its panels in groups of `group`, and packs them in parts of `depth` rows, each to where the
-    last one was, so that they stay in a cache. With `in_place` whole panels are read where they lie.
+    A share goes through its panels in groups of `group`, and packs them in parts of `depth` rows, each group to where
+    the last one was, so that they stay in a cache. With `in_place` whole panels are read where they lie.
     """
 
     wide: int
@@ -393,6 +393,15 @@ class Columns(NamedTuple):
 def column_shares(panels):
     """In how many shares panels that are packed go."""
     return min(panels, _ITEMS)
+
+
+@inline
+def side_by_side(left, right, vector, packed):
+    """How many panels are gone through together: several where they are there, or where the left factor, which is read
+    for each group, is far."""
+    panels = panel_count(right.columns, vector)
+    several = max(1, min(_GROUP // (min(right.rows, _DEPTH) * 2 * vector), panels // _ITEMS))
+    return several if packed or left.rows * right.rows >= 4 * _GROUP else int64(1)
 
 
 @inline
@@ -417,6 +426,12 @@ def by_columns(left, right, vector):
     """Whether a product is shared out by columns."""
     few = left.rows < right.columns or (left.across != 1 and not packs_rows(left, right))
     return few and panel_count(right.columns, vector) >= MANY_PANELS
+
+
+@inline
+def reads_in_place(cut, p, columns, vector):
+    """Whether panel number p is read where it lies: whole, beyond a part of one there may be no memory."""
+    return cut.in_place and (p + 1) * 2 * vector <= columns
 
 
 @separate
@@ -449,6 +464,10 @@ def multiply_columns(
             high = min(low + cut.group, first + stop)
             for k in range(0, right.rows, cut.depth):
                 end = min(k + cut.depth, right.rows)
+                for p in range(low, high):
+                    if given(b) and not reads_in_place(cut, p, columns, vector):
+                        slot = Panel(packed, (number * cut.group + p - low) * size, panel_of(packed, p, right).width)
+                        pack_panel(b, right, p, k, end, sums, slot)
                 height = _UNIT if cut.group > 1 else left.rows
                 for r in range(0, left.rows, height):
                     count = min(height, left.rows - r)
@@ -456,11 +475,10 @@ def multiply_columns(
                         column = p * 2 * vector
                         panel = panel_of(packed, p, right)
                         apart = panel.width
-                        if cut.in_place and column + 2 * vector <= columns:
+                        if reads_in_place(cut, p, columns, vector):
                             panel, apart = Panel(b, column, panel.width), right.down
                         elif given(b):
-                            panel = Panel(packed, number * size, panel.width)
-                            pack_panel(b, right, p, k, end, sums, panel)
+                            panel = Panel(packed, (number * cut.group + p - low) * size, panel.width)
                         run = Loop(end - k, left.across, apart)
                         last, to = epilogue.relu and end == right.rows, y.start + r * y.apart + column
                         part = Epilogue(epilogue.bias, column, columns - column, last, k > 0, epilogue.added)
@@ -552,13 +570,11 @@ def multiply(
         wide = right.columns // (tile_vectors(WIDE) * vector) if in_place and left.rows == 1 else 0
         if wide < MANY_PANELS:
             wide = 0
-        rest, group, depth = panels - wide * tile_vectors(WIDE) // 2, int64(1), right.rows
-        shares = column_shares(rest)
-        if not given(b):
-            group = max(1, min(_GROUP // (min(right.rows, _DEPTH) * 2 * vector), panels // _ITEMS))
-            shares = -(-rest // group)
-        elif not (in_place or given(sums)):
-            depth = parts(right.rows, _NEAR if left.rows <= _FEW_ROWS else _DEPTH)
+        rest, depth = panels - wide * tile_vectors(WIDE) // 2, right.rows
+        group = side_by_side(left, right, vector, not given(b))
+        shares = -(-rest // group) if group > 1 or not given(b) else column_shares(rest)
+        if given(b) and not (in_place or given(sums)):
+            depth = parts(right.rows, _NEAR if left.rows <= _FEW_ROWS else _DEPTH // min(group, 2))
         cut = Columns(wide, shares, group, depth, in_place)
         for item in prange(wide + shares):
             multiply_columns(item, cut, a, left, b, right, packed, epilogue, sums, y)
@@ -601,7 +617,8 @@ def matmul_scratch(left: MatrixLayout, right: MatrixLayout) -> int:
         panels = panel_count(right.columns, vector)
         size = vector  # before the first whole one
         if by_columns(left, right, vector):
-            size += column_shares(panels) * panel_size(right.rows, vector)
+            group = side_by_side(left, right, vector, False)
+            size += (panels + group if group > 1 else column_shares(panels)) * panel_size(right.rows, vector)
         else:
             size += panels * panel_size(right.rows, vector)
             if packs_rows(left, right):
