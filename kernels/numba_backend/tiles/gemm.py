@@ -373,6 +373,8 @@ _GROUP = 1 << 17  # elements of panels side by side that it holds as well
 _UNIT = 2 * TALL.rows  # rows of a share are a multiple of these
 _FEW_ROWS = 128  # for which a panel is better cut so that the nearest cache holds it
 _NEAR = (1 << 15) // (2 * VECTOR_BYTES)  # rows of a panel that it holds
+_FAR = 1 << 21  # elements that no near cache holds, 8 MiB of float32
+_SHALLOW = 32  # of their rows at a time: of more, those of a panel lie in too many pages, for a few rows of the other
 
 
 class Columns(NamedTuple):
@@ -457,7 +459,7 @@ def multiply_columns(
                         panel = panel_of(packed, p, right)
                         apart = panel.width
                         if cut.in_place and column + 2 * vector <= columns:
-                            panel, apart = Panel(b, column, panel.width), right.down
+                            panel, apart = Panel(b, k * right.down + column, panel.width), right.down
                         elif given(b):
                             panel = Panel(packed, number * size, panel.width)
                             pack_panel(b, right, p, k, end, sums, panel)
@@ -545,7 +547,9 @@ def multiply(
             wide = 0
         rest, group, depth = panels - wide * tile_vectors(WIDE) // 2, int64(1), right.rows
         shares = column_shares(rest)
-        if not given(b):
+        if in_place and left.rows > 1 and right.rows * right.columns > _FAR:
+            group, depth = -(-rest // shares), int64(_SHALLOW)
+        elif not given(b):
             group = max(1, min(_GROUP // (min(right.rows, _DEPTH) * 2 * vector), panels // _ITEMS))
             shares = -(-rest // group)
         elif not (in_place or given(sums)):
