@@ -132,10 +132,13 @@ class Graph:
         cls,
         architecture: Architecture,
         backend: str | None = None,
-        arrays: Mapping[str, np.ndarray] | None = None,
+        arrays: dict[str, np.ndarray] | None = None,
         precision: str | None = None,
     ) -> Self:
-        """The model of an architecture, with its starting weights, or with these arrays, which are all that it has."""
+        """The model of an architecture, with its starting weights, or with these arrays, which are all that it has.
+
+        They are taken out of `arrays` one after the other: a large network's would be in memory twice.
+        """
         model = cls.__new__(cls)
         model._build(architecture, backend, arrays, precision)
         return model
@@ -144,7 +147,7 @@ class Graph:
         self,
         architecture: Architecture,
         backend: str | None,
-        arrays: Mapping[str, np.ndarray] | None = None,
+        arrays: dict[str, np.ndarray] | None = None,
         precision: str | None = None,
     ) -> None:
         self.architecture = architecture
@@ -243,7 +246,7 @@ class Graph:
         return self.plan.outputs["output"].shape
 
     def _initialise(
-        self, parameters: Mapping[str, Parameter], stream: int, given: Mapping[str, np.ndarray] | None
+        self, parameters: Mapping[str, Parameter], stream: int, given: dict[str, np.ndarray] | None
     ) -> tuple[np.ndarray, Layout]:
         layout = Layout({name: parameter.shape for name, parameter in parameters.items()})
         flat = memory.zeros(layout.size, self.dtype)
@@ -252,8 +255,9 @@ class Graph:
                 rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(stream, index)))
                 view[...] = parameters[name].init(view.shape, rng)
             else:
-                shapes.equal("model", name, given[name].shape, view.shape)
-                view[...] = given[name]
+                array = given.pop(name)
+                shapes.equal("model", name, array.shape, view.shape)
+                view[...] = array
         return flat, layout
 
     def lower_training(

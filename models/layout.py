@@ -17,14 +17,13 @@ class Layout:
         self.shapes = {name: tuple(map(int, shape)) for name, shape in shapes.items()}
         self.offsets: dict[str, int] = {}
         end = 0
+        gaps = [np.empty(0, np.intp)]
         for name, shape in self.shapes.items():
-            self.offsets[name] = end
-            end += -(-math.prod(shape) // ALIGNED_ELEMENTS) * ALIGNED_ELEMENTS
+            self.offsets[name], held = end, end + math.prod(shape)
+            end = -(-held // ALIGNED_ELEMENTS) * ALIGNED_ELEMENTS
+            gaps.append(np.arange(held, end))
         self.size = end
-        held = np.zeros(end, bool)
-        for view in self.views(held).values():
-            view[...] = True
-        self._gaps = np.flatnonzero(~held)
+        self._gaps = np.concatenate(gaps)
 
     def views(self, flat: np.ndarray) -> dict[str, np.ndarray]:
         """The named arrays as views into `flat`."""

@@ -408,9 +408,14 @@ def _residual(flow: _Flow, y: Value) -> tuple[Step | None, Value | None]:
     return None, None
 
 
+_LARGE = 1 << 25
+"""Weights of a linear layer, 128 MB of float32, that are not packed: they come from memory each time, in whatever order
+they lie, and a second copy would be much of what the model takes."""
+
+
 def _packed_linear(flow: _Flow, linear: Step, suffix: str = "", before: Sequence[Step] = ()) -> Iterator[Step]:
     d = linear.named["d"]
-    if not flow.constant(linear.named["w"], linear.named["b"]):
+    if not flow.constant(linear.named["w"], linear.named["b"]) or (not suffix and d.k * d.m > _LARGE):
         return
     relu = flow.sole(linear.named["y"], "relu", "x")
     steps = [*before, linear, relu] if relu else [*before, linear]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -42,7 +42,7 @@ class Sequential(Graph):
         self,
         architecture: Architecture,
         backend: str | None,
-        arrays: Mapping[str, np.ndarray] | None = None,
+        arrays: dict[str, np.ndarray] | None = None,
         precision: str | None = None,
     ) -> None:
         line = [(str(i), (str(i - 1) if i else INPUT,)) for i in range(len(architecture.nodes))]

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..encoding import MAX_MESSAGE, ModelFormatError, harmless, printable
 from .folding import DTYPES
+from .onnx_wire import Weights, without_weights
 
 MAX_BYTES = 1 << 31
 """Of a file, with the second file that holds its weights: protobuf's own limit."""
@@ -93,7 +94,7 @@ class OnnxFile:
     nodes: tuple[FileNode, ...]
     inputs: tuple[FileInput, ...]
     outputs: tuple[FileInput, ...]
-    constants: Mapping[str, np.ndarray]
+    constants: dict[str, np.ndarray]
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -108,21 +109,29 @@ def read_file(path: Path, max_bytes: int = MAX_BYTES) -> OnnxFile:
         size = path.stat().st_size
         if size > max_bytes:
             raise ModelFormatError(f"{size} bytes, expected at most {max_bytes}")
-        proto = onnx.ModelProto()
-        try:
-            proto.ParseFromString(path.read_bytes())
-        except Exception as error:  # protobuf's DecodeError, which has no type of its own in every version
-            raise ModelFormatError(f"no ONNX file ({printable(error)})") from None
+        content, weights = without_weights(path)
+        proto = _proto(content)
         if proto.functions:
-            proto = onnx.inliner.inline_local_functions(proto)
-        return _parsed(proto, path, max_bytes - size)
+            proto, weights = onnx.inliner.inline_local_functions(_proto(path.read_bytes())), {}
+        return _parsed(proto, weights, path, max_bytes - size)
     except ModelFormatError as error:
         raise type(error)(f"{path}: {harmless(str(error)[: 3 * MAX_MESSAGE])}") from None
     except (ValueError, TypeError, LookupError, OverflowError, MemoryError, RuntimeError, RecursionError) as error:
         raise ModelFormatError(f"{path}: not a readable ONNX file ({printable(error)})") from error
 
 
-def _parsed(proto: Any, path: Path, rest: int) -> OnnxFile:
+def _proto(content: bytes) -> Any:
+    import onnx
+
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(content)
+    except Exception as error:  # protobuf's DecodeError, which has no type of its own in every version
+        raise ModelFormatError(f"no ONNX file ({printable(error)})") from None
+    return proto
+
+
+def _parsed(proto: Any, weights: Mapping[int, Weights], path: Path, rest: int) -> OnnxFile:
     graph = proto.graph
     opsets = {_text(each.domain): each.version for each in proto.opset_import}
     opset = opsets.get("", opsets.get("ai.onnx", 0 if opsets else 1))
@@ -134,7 +143,7 @@ def _parsed(proto: Any, path: Path, rest: int) -> OnnxFile:
         name = _text(graph.sparse_initializer[0].values.name)
         raise UnsupportedOperatorError(f"constant {name!r} is sparse, expected dense ones")
     store = _Store(path, rest)
-    constants = {_text(each.name): store.array(each) for each in graph.initializer}
+    constants = {_text(each.name): store.array(each, weights.get(i)) for i, each in enumerate(graph.initializer)}
     nodes = [_node(each, store) for each in graph.node]
     inputs = [value for value in map(_value, graph.input) if value.name not in constants]
     return OnnxFile(
@@ -236,7 +245,7 @@ class _Store:
     """Constants of the file, and of the files beside it, as long as bytes are left; and a count of its nodes."""
 
     def __init__(self, path: Path, rest: int) -> None:
-        self._folder = path.parent
+        self._path = path
         self._rest = rest
         self._nodes = 0
 
@@ -246,8 +255,8 @@ class _Store:
         if self._nodes > MAX_FILE_NODES:
             raise ModelFormatError(f"more than {MAX_FILE_NODES} nodes, expected at most as many")
 
-    def array(self, tensor: Any) -> np.ndarray:
-        """A tensor. Raises ModelFormatError unless it holds as many numbers as it says."""
+    def array(self, tensor: Any, weights: Weights | None = None) -> np.ndarray:
+        """A tensor; `weights` lie in the file. Raises ModelFormatError unless it holds as many numbers as it says."""
         from onnx import TensorProto, numpy_helper
 
         shape = tuple(tensor.dims)
@@ -263,12 +272,16 @@ class _Store:
         if tensor.data_location == TensorProto.EXTERNAL:
             return self._external(tensor, name, shape)
         try:
-            array = numpy_helper.to_array(tensor)
+            array = numpy_helper.to_array(tensor) if weights is None else self._read(weights, shape)
         except (ValueError, TypeError, OverflowError) as error:
             raise ModelFormatError(f"constant {name!r} of shape {shape} is damaged ({printable(error)})") from None
         if array.shape != shape:
             raise ModelFormatError(f"constant {name!r} has shape {array.shape}, expected {shape}")
         return array.astype(np.float32) if tensor.data_type == TensorProto.BFLOAT16 else array
+
+    def _read(self, weights: Weights, shape: tuple[int, ...]) -> np.ndarray:
+        """Float32 of the file itself."""
+        return _native(np.fromfile(self._path, "<f4", weights.size // 4, offset=weights.start).reshape(shape))
 
     def _external(self, tensor: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """Numbers of a file beside this one, and of no other."""
@@ -278,7 +291,7 @@ class _Store:
             offset, length = int(told.get("offset", 0)), int(told.get("length", -1))
         except ValueError:
             raise ModelFormatError(f"constant {name!r} begins at {told.get('offset')!r}, which is no number") from None
-        folder = self._folder.resolve()
+        folder = self._path.parent.resolve()
         path = (folder / location).resolve() if location and "\0" not in location else folder
         if folder not in path.parents:
             raise ModelFormatError(f"constant {name!r} lies in {location!r}, expected a file of the same folder")
@@ -300,4 +313,9 @@ class _Store:
         with open(path, "rb") as file:
             file.seek(offset)
             array = np.frombuffer(file.read(wanted), dtype).reshape(shape)
-        return array if sys.byteorder == "little" else array.astype(dtype.newbyteorder("="))
+        return _native(array)
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """An array in the machine's order of bytes."""
+    return array if sys.byteorder == "little" else array.astype(array.dtype.newbyteorder("="))

@@ -298,6 +298,8 @@ class Walk:
                 wanted.update(made[name].inputs)
         nodes = {name: (made[name].layer, *made[name].inputs) for name in made if name in wanted}
         arrays = {f"{name}.{key}": array for name in nodes for key, array in made[name].arrays.items()}
+        altered = tuple(name for name in nodes if made[name].altered and made[name].arrays)
+        self._let_go()
         size = sum(array.nbytes for array in arrays.values())
         if size > self._max_bytes:
             raise ModelFormatError(f"{size} bytes of weights, expected at most {self._max_bytes}")
@@ -305,7 +307,6 @@ class Walk:
         for name, array in arrays.items():
             if not np.isfinite(array).all():
                 raise ModelFormatError(f"{harmless(name)} is not finite")
-        altered = tuple(name for name in nodes if made[name].altered and made[name].arrays)
         architecture = Architecture(
             altered=None if self.net.exact else altered,
             nodes=ordered(nodes, output),
@@ -317,6 +318,13 @@ class Walk:
         model = Graph.of(architecture, backend, arrays)
         check_extent(model, MAX_SAMPLE)
         return model
+
+    def _let_go(self) -> None:
+        """Hold no array any more, neither the file's nor those made of them."""
+        self.file.constants.clear()
+        self.tensors.clear()
+        for made in self.net.made.values():
+            made.arrays.clear()
 
     def _output(self) -> str:
         """The node whose output is the file's first."""

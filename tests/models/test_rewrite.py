@@ -300,6 +300,15 @@ def test_joined_maps_are_written_to_where_they_are_wanted() -> None:
         assert "concat" in names(rewrite(Graph(graph, list(graph)[-1], IMAGE, "numpy").plan, REFERENCE))
 
 
+def test_inference_keeps_no_second_copy_of_large_linear_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.rewrite._LARGE", 8 * 8 * 2 * 5)
+    plan = rewrite(inference(Flatten(), Linear(5), ReLU(), Linear(80)), REFERENCE)
+    assert names(plan) == ["linear_folded", "linear_folded"]
+    monkeypatch.setattr("models.rewrite._LARGE", 8 * 8 * 2 * 5 - 1)
+    plan = rewrite(inference(Flatten(), Linear(5), ReLU(), Linear(70)), REFERENCE)
+    assert names(plan) == ["linear_relu", "linear_folded"]
+
+
 def test_inference_packs_linear_weights() -> None:
     plan = rewrite(inference(Flatten(), Linear(5), ReLU(), Linear(3, bias=False)), REFERENCE)
     assert names(plan) == ["linear_folded", "linear_folded"]

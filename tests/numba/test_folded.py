@@ -124,3 +124,12 @@ def test_windows_of_any_kind_are_pooled_as_if_afterwards(case: str, windows: str
     assert whole[..., 3:-5].tobytes() == pooled.tobytes()
     assert np.isnan(whole[..., :3]).all()
     assert np.isnan(whole[..., -5:]).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 8, 12, 13])
+def test_few_rows_times_weights_that_no_near_cache_holds(n: int) -> None:
+    """Weights are read where they lie, some rows at a time, but for the last columns. Of whole numbers every sum is
+    exact, whatever its order."""
+    draw = np.random.default_rng(n)
+    x, w, b = (draw.integers(-9, 10, shape).astype(np.float32) for shape in ((n, 1100), (1100, 2070), 2070))
+    np.testing.assert_array_equal(kernels.get("numba").linear(x, w, b), x @ w + b)

@@ -373,6 +373,8 @@ _GROUP = 1 << 17  # elements of panels side by side that it holds as well
 _UNIT = 2 * TALL.rows  # rows of a share are a multiple of these
 _FEW_ROWS = 128  # for which a panel is better cut so that the nearest cache holds it
 _NEAR = (1 << 15) // (2 * VECTOR_BYTES)  # rows of a panel that it holds
+_FAR = 1 << 21  # elements that no near cache holds, 8 MiB of float32
+_SHALLOW = 32  # of their rows at a time: of more, those of a panel lie in too many pages, for a few rows of the other
 
 
 class Columns(NamedTuple):
@@ -434,6 +436,12 @@ def reads_in_place(cut, p, columns, vector):
     return cut.in_place and (p + 1) * 2 * vector <= columns
 
 
+@inline
+def place(cut, number, p):
+    """Where panel number p of a group is packed, counted in panels: of those read in place only one is."""
+    return number if cut.in_place else number * cut.group + p
+
+
 @separate
 def multiply_columns(
     item: int,
@@ -466,7 +474,7 @@ def multiply_columns(
                 end = min(k + cut.depth, right.rows)
                 for p in range(low, high):
                     if given(b) and not reads_in_place(cut, p, columns, vector):
-                        slot = Panel(packed, (number * cut.group + p - low) * size, panel_of(packed, p, right).width)
+                        slot = Panel(packed, place(cut, number, p - low) * size, panel_of(packed, p, right).width)
                         pack_panel(b, right, p, k, end, sums, slot)
                 height = _UNIT if cut.group > 1 else left.rows
                 for r in range(0, left.rows, height):
@@ -476,9 +484,9 @@ def multiply_columns(
                         panel = panel_of(packed, p, right)
                         apart = panel.width
                         if reads_in_place(cut, p, columns, vector):
-                            panel, apart = Panel(b, column, panel.width), right.down
+                            panel, apart = Panel(b, k * right.down + column, panel.width), right.down
                         elif given(b):
-                            panel = Panel(packed, (number * cut.group + p - low) * size, panel.width)
+                            panel = Panel(packed, place(cut, number, p - low) * size, panel.width)
                         run = Loop(end - k, left.across, apart)
                         last, to = epilogue.relu and end == right.rows, y.start + r * y.apart + column
                         part = Epilogue(epilogue.bias, column, columns - column, last, k > 0, epilogue.added)
@@ -573,7 +581,10 @@ def multiply(
         rest, depth = panels - wide * tile_vectors(WIDE) // 2, right.rows
         group = side_by_side(left, right, vector, not given(b))
         shares = -(-rest // group) if group > 1 or not given(b) else column_shares(rest)
-        if given(b) and not (in_place or given(sums)):
+        if in_place and left.rows > 1 and right.rows * right.columns > _FAR:
+            shares = column_shares(rest)
+            group, depth = -(-rest // shares), int64(_SHALLOW)
+        elif given(b) and not (in_place or given(sums)):
             depth = parts(right.rows, _NEAR if left.rows <= _FEW_ROWS else _DEPTH // min(group, 2))
         cut = Columns(wide, shares, group, depth, in_place)
         for item in prange(wide + shares):
