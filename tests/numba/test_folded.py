@@ -133,3 +133,11 @@ def test_few_rows_times_weights_that_no_near_cache_holds(n: int) -> None:
     draw = np.random.default_rng(n)
     x, w, b = (draw.integers(-9, 10, shape).astype(np.float32) for shape in ((n, 1100), (1100, 2070), 2070))
     np.testing.assert_array_equal(kernels.get("numba").linear(x, w, b), x @ w + b)
+
+
+@pytest.mark.parametrize("columns", [700, 777])
+def test_many_rows_that_no_near_cache_holds(columns: int) -> None:
+    """Weights are packed, some panels and some of their rows at a time; sums are exact as above."""
+    draw = np.random.default_rng(columns)
+    x, w, b = (draw.integers(-9, 10, shape).astype(np.float32) for shape in ((530, 1100), (1100, columns), columns))
+    np.testing.assert_array_equal(kernels.get("numba").linear(x, w, b), x @ w + b)
