@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
 
 import kernels
+from data import strokes
 
 hypothesis.settings.register_profile("twinkernels", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("twinkernels")
@@ -47,6 +50,22 @@ def threads_left_as_found() -> Iterator[None]:
     yield
     if kernels.get_threads() != before:
         kernels.set_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def strokes_drawn_once() -> Iterator[None]:
+    """`strokes.load()` draws 25,000 digits, a second's work that twenty tests ask for: copies of the first are given."""
+    load = strokes.load
+    first = functools.cache(load)
+
+    def again(*given: int, **named: int) -> Any:
+        if given or named:
+            return load(*given, **named)
+        return tuple((x.copy(), y.copy()) for x, y in first())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strokes, "load", again)
+        yield
 
 
 @pytest.fixture(scope="session", params=kernels.names())
