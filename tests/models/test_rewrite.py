@@ -763,9 +763,10 @@ class Case:
     @cached_property
     def plan(self) -> Plan:
         if not self.training:
-            return self.model().plan
-        return self.model().lower_training(MeanSquaredError(), None, None, self.input_gradient)
+            return self.model.plan
+        return self.model.lower_training(MeanSquaredError(), None, None, self.input_gradient)
 
+    @cached_property
     def model(self) -> Graph:
         return Sequential(list(self.layers), self.shape, "numpy", precision=self.precision)
 
@@ -875,7 +876,7 @@ def given(case: Case, n: int, nan: bool) -> Arrays:
     """Inputs and parameters. What is convolved holds whole numbers: sums are exact, so that every backend finds its
     maxima at the same places, ties among them. gamma is negative in some channels and zero in one."""
     rng = np.random.default_rng(n)
-    arrays: Arrays = {name: value.copy() for name, value in case.model().arrays().items() if name != "parameters"}
+    arrays: Arrays = {name: value.copy() for name, value in case.model.arrays().items() if name != "parameters"}
     arrays["input"] = rng.integers(-8, 9, (n, *case.shape))
     for value in case.plan.inputs.values():
         if value.name != "input":
@@ -925,6 +926,7 @@ def definition(case: Case, n: int, nan: bool) -> tuple[Arrays, Arrays]:
     return outcome(plan, NUMPY, case, n, np.float64, nan), outcome(plan, NUMPY, case, n, np.float32, nan)
 
 
+@cache
 def terms(case: Case, n: int) -> int:
     """The number of terms of the longest sum."""
     dims = [step.named["d"] for step in case.plan.steps if step.name in ("conv2d", "linear")]
@@ -933,11 +935,15 @@ def terms(case: Case, n: int) -> int:
 
 
 @cache
+def rewritten(backend: str, case: Case) -> Plan:
+    return rewrite(case.plan, BACKENDS[backend])
+
+
+@cache
 def equal_to_what_they_replace(backend: str, case: Case, n: int, dtype: Any, nan: bool) -> set[str]:
     """The names of the rewritten plan's steps, all of which have been compared: a forward kernel's and its backward's
     tests ask for the same."""
-    k = BACKENDS[backend]
-    plan = rewrite(case.plan, k)
+    k, plan = BACKENDS[backend], rewritten(backend, case)
     truth, numpy32 = definition(case, n, nan)
     found = outcome(plan, k, case, n, dtype, nan, POISONS[1] if nan else POISONS[0])
     visible = {value.name for value in plan.values()}
@@ -1000,8 +1006,7 @@ def test_a_fused_kernel_gives_the_same_by_any_number_of_threads(backend: str, ke
 @cache
 def the_same_by_any_number_of_threads(backend: str, case: Case) -> set[str]:
     """The names of the rewritten plan's steps; all that they write has been compared."""
-    k, results = BACKENDS[backend], []
-    plan = rewrite(case.plan, k)
+    k, plan, results = BACKENDS[backend], rewritten(backend, case), []
     for threads in (1, 2, 3):
         kernels.set_threads(threads)
         results.append(outcome(plan, k, case, 33, np.float32, nan=False))
