@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +21,10 @@ hypothesis.settings.load_profile("twinkernels")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Share the cores out among pytest-xdist's workers, and what these start: threads of one would wait for those of
-    another."""
+    another. And have bytecode kept whatever the environment says: hundreds of processes import Numba, and would each
+    compile it for seconds."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     if hasattr(config, "workerinput"):
         threads = max(1, kernels.get_threads() // config.workerinput["workercount"])
         kernels.set_threads(threads)
@@ -54,7 +58,7 @@ def threads_left_as_found() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def strokes_drawn_once() -> Iterator[None]:
-    """`strokes.load()` draws 25,000 digits, a second's work that twenty tests ask for: copies of the first are given."""
+    """`strokes.load()` draws 25,000 digits, a second's work that twenty tests ask for: they are given copies."""
     load = strokes.load
     first = functools.cache(load)
 

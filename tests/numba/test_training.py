@@ -12,7 +12,7 @@ from models import Trainer
 from twinkernels.recipes import RECIPES, Recipe
 
 STEPS, BATCH = 100, 32
-FEWER_STEPS = {"cnn-bn": 60, "cnn-fast": 60, "cnn-record": 40}  # of which each step of the last has eight times the work
+FEWER_STEPS = {"cnn-bn": 60, "cnn-fast": 60, "cnn-record": 40}  # each step of the last has eight times the work
 
 BUDGETS = {np.float64: 1e-11, np.float32: 5e-2}
 """By how much two losses may differ, of 1 + the loss.
