@@ -37,21 +37,29 @@ def main() -> int:
     targets = given.targets or list(TARGETS)
     engine = given.engine or ("atheris" if _installed("atheris") else "plain")
     seconds = max(given.seconds // len(targets), 1)
-    failed, total = [], 0
     found = Path(tempfile.mkdtemp(prefix="fuzz-"))
-    for target in targets:
-        keep = (given.keep or found / "new") / target
-        keep.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "fuzz.engines", engine, target, str(seconds), str(given.seed)]
-        done = subprocess.run(
-            [*command, str(keep), f"{found}/{target}-"], stderr=subprocess.PIPE, text=True, errors="replace"
-        )
-        count, peak = (int(match[1]) if (match := pattern.search(done.stderr)) else 0 for pattern in (_COUNT, _PEAK))
-        total += count
-        print(f"{target:14} {count:12,} inputs  {peak:4} MiB at most", flush=True)
-        if done.returncode or not count or peak > MEMORY:
-            failed.append(target)
-            print(done.stderr[-4000:], file=sys.stderr)
+    left, failed, total = set(targets), [], 0
+    options = [engine, str(seconds), str(given.seed), str(given.keep or found / "new"), str(found)]
+    command = [sys.executable, "-m", "fuzz.engines", *options, *targets]
+    begun = found / "engines.txt"
+    with (
+        begun.open("wb") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as engines,
+    ):
+        assert engines.stdout is not None
+        for line in engines.stdout:
+            target, status = line.split()
+            said = (found / f"{target}.txt").read_text(encoding="utf-8", errors="replace")
+            count, peak = (int(match[1]) if (match := pattern.search(said)) else 0 for pattern in (_COUNT, _PEAK))
+            total += count
+            left.discard(target)
+            print(f"{target:14} {count:12,} inputs  {peak:4} MiB at most", flush=True)
+            if status != "0" or not count or peak > MEMORY:
+                failed.append(target)
+                print(said[-4000:], file=sys.stderr)
+    if left:
+        failed += sorted(left)
+        print(begun.read_text(encoding="utf-8", errors="replace")[-4000:], file=sys.stderr)
     print(f"{'together':14} {total:12,} inputs with {engine}, {len(failed)} targets failed")
     if failed:
         print(f"failed: {', '.join(failed)}; inputs in {found}", file=sys.stderr)

@@ -1,29 +1,45 @@
 """Two ways to make inputs: atheris, led by the code that they reach, and mutations by chance where it is missing.
 
-Both print their statistics as libFuzzer does, on standard error.
+Both print their statistics as libFuzzer does, on standard error. Each target has a process of its own, forked from one
+that has loaded our code: to put atheris's counters into it takes seconds.
 """
 
 from __future__ import annotations
 
 import argparse
 import faulthandler
+import functools
 import logging
+import os
 import random
 import re
 import resource
 import sys
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from .__main__ import CORPUS, LONGEST, MEMORY, TIMEOUT
+
+
+def load(engine: str) -> None:
+    """Import our code, with counters in it where the engine is led by them."""
+    if engine == "atheris":
+        import atheris
+
+        with atheris.instrument_imports(include=["data", "models", "kernels", "twinkernels"]):
+            from . import targets as targets
+    else:
+        from . import targets as targets
 
 
 def atheris(target: str, seconds: int, seed: int, keep: Path, prefix: str) -> None:
     """libFuzzer, which ends the process."""
     import atheris
 
-    with atheris.instrument_imports(include=["data", "models", "kernels", "twinkernels"]):
-        from . import targets
+    from . import targets
 
     start = Path(f"{prefix}start")
     start.mkdir(exist_ok=True)
@@ -119,20 +135,51 @@ def mutated(content: bytes, others: list[bytes], words: list[bytes], chance: ran
     return bytes(changed[:LONGEST])
 
 
+ENGINES = {"atheris": atheris, "plain": plain}
+
+
+def apart(function: Callable[[], object], said: Path) -> int:
+    """Call it in a process forked from this one, which prints into this file; its exit status, or minus the signal that
+    ended it."""
+
+    def child() -> NoReturn:
+        status = 1
+        try:
+            file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            for stream in (1, 2):
+                os.dup2(file, stream)
+            function()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+    if (forked := os.fork()) == 0:
+        child()
+    return os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1])
+
+
 def main() -> None:
-    """One engine on one target, as `python -m fuzz` starts it."""
+    """One engine on some targets, as `python -m fuzz` starts it: prints each with its exit status."""
     assert __doc__ is not None
-    engines = {"atheris": atheris, "plain": plain}
     parser = argparse.ArgumentParser("python -m fuzz.engines", description=__doc__.splitlines()[0])
-    parser.add_argument("engine", choices=engines)
-    parser.add_argument("target")
-    parser.add_argument("seconds", type=int)
+    parser.add_argument("engine", choices=ENGINES)
+    parser.add_argument("seconds", type=int, help="for each target")
     parser.add_argument("seed", type=int, help="of the mutations; 0 draws one")
-    parser.add_argument("keep", type=Path, help="folder for new inputs that reach new code")
-    parser.add_argument("prefix", help="of the files that it writes on the way")
+    parser.add_argument("keep", type=Path, help="folder for new inputs that reach new code, one folder a target")
+    parser.add_argument("found", type=Path, help="folder for what it writes, in TARGET.txt what a target says")
+    parser.add_argument("targets", nargs="+", metavar="target")
     given = parser.parse_args()
     logging.disable()  # a checkpoint of other versions is worth a line, but not a million
-    engines[given.engine](given.target, given.seconds, given.seed, given.keep, given.prefix)
+    load(given.engine)
+    for target in given.targets:
+        keep, prefix = given.keep / target, str(given.found / f"{target}-")
+        keep.mkdir(parents=True, exist_ok=True)
+        fuzz = functools.partial(ENGINES[given.engine], target, given.seconds, given.seed, keep, prefix)
+        print(target, apart(fuzz, given.found / f"{target}.txt"), flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import html
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -156,21 +156,21 @@ class Step:
         steps = reversed(self.replaces) if self.phase == "backward" else self.replaces
         return tuple(dict.fromkeys(node for step in steps for node in step.nodes)) or own
 
-    @property
+    @cached_property
     def named(self) -> dict[str, Any]:
-        """The arguments by parameter name."""
+        """The arguments by parameter name: made once, as `inputs` and `outputs` are, and nobody's to change."""
         return dict(zip(given(self.kernel), self.arguments, strict=True))
 
     def _of_role(self, *wanted: str) -> dict[str, Any]:
         by_role = given(self.kernel)
         return {name: value for name, value in self.named.items() if by_role[name] in wanted}
 
-    @property
+    @cached_property
     def inputs(self) -> dict[str, Value]:
         """Arrays that the kernel reads, by parameter name."""
         return {name: value for name, value in self._of_role("input", "in place").items() if value is not None}
 
-    @property
+    @cached_property
     def outputs(self) -> dict[str, Value]:
         """Arrays that the kernel writes, by parameter name."""
         return {name: value for name, value in self._of_role("output", "in place").items() if value is not None}

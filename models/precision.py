@@ -60,7 +60,7 @@ def _rounded(plan: Plan) -> Plan:
     constants: list[Step] = []
     for step in plan.steps:
         if isinstance(step.kernel, str) and step.kernel in CONTRACTIONS:
-            arguments = step.named
+            arguments = dict(step.named)
             for operand in OPERANDS:
                 if operand not in arguments:
                     continue

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
 
 import kernels
+from data import strokes
 
 hypothesis.settings.register_profile("twinkernels", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("twinkernels")
@@ -17,7 +21,10 @@ hypothesis.settings.load_profile("twinkernels")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Share the cores out among pytest-xdist's workers, and what these start: threads of one would wait for those of
-    another."""
+    another. And have bytecode kept whatever the environment says: hundreds of processes import Numba, and would each
+    compile it for seconds."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     if hasattr(config, "workerinput"):
         threads = max(1, kernels.get_threads() // config.workerinput["workercount"])
         kernels.set_threads(threads)
@@ -47,6 +54,22 @@ def threads_left_as_found() -> Iterator[None]:
     yield
     if kernels.get_threads() != before:
         kernels.set_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def strokes_drawn_once() -> Iterator[None]:
+    """`strokes.load()` draws 25,000 digits, a second's work that twenty tests ask for: they are given copies."""
+    load = strokes.load
+    first = functools.cache(load)
+
+    def again(*given: int, **named: int) -> Any:
+        if given or named:
+            return load(*given, **named)
+        return tuple((x.copy(), y.copy()) for x, y in first())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strokes, "load", again)
+        yield
 
 
 @pytest.fixture(scope="session", params=kernels.names())

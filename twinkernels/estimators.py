@@ -288,9 +288,9 @@ class _Network(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
         if sample_weight is None:
             return None
         rows = array.reshape(len(array), -1)[:, :1].astype(np.float64)
-        weights: np.ndarray = _check_sample_weight(
-            sample_weight, rows, dtype=np.float64, ensure_non_negative=True, allow_all_zero_weights=False
-        )
+        weights: np.ndarray = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
+        if not weights.any():  # which scikit-learn refuses from 1.9 on
+            raise ValueError("sample weights are all zero, expected at least one that is not")
         return weights
 
     def __sklearn_tags__(self) -> Any:

@@ -87,6 +87,9 @@ def check(model: Graph, path: Path, layout: str = "NCHW", x: np.ndarray | None =
 
 @pytest.mark.parametrize(("layer", "shape"), [row[:2] for row in LAYERS], ids=[str(row[0]) for row in LAYERS])
 def test_every_layer_goes_out_and_comes_back(tmp_path: Path, layer: Layer, shape: tuple[int, ...]) -> None:
+    version = tuple(map(int, onnx.__version__.split(".")[:2]))
+    if version < (1, 23) and getattr(layer, "padding", None) == "same_lower":
+        pytest.skip("onnx's own reference loses a row of what is padded below, before 1.23")
     check(filled(Sequential([layer], shape, "numpy")), tmp_path / "net.onnx")
 
 

@@ -763,9 +763,10 @@ class Case:
     @cached_property
     def plan(self) -> Plan:
         if not self.training:
-            return self.model().plan
-        return self.model().lower_training(MeanSquaredError(), None, None, self.input_gradient)
+            return self.model.plan
+        return self.model.lower_training(MeanSquaredError(), None, None, self.input_gradient)
 
+    @cached_property
     def model(self) -> Graph:
         return Sequential(list(self.layers), self.shape, "numpy", precision=self.precision)
 
@@ -875,7 +876,7 @@ def given(case: Case, n: int, nan: bool) -> Arrays:
     """Inputs and parameters. What is convolved holds whole numbers: sums are exact, so that every backend finds its
     maxima at the same places, ties among them. gamma is negative in some channels and zero in one."""
     rng = np.random.default_rng(n)
-    arrays: Arrays = {name: value.copy() for name, value in case.model().arrays().items() if name != "parameters"}
+    arrays: Arrays = {name: value.copy() for name, value in case.model.arrays().items() if name != "parameters"}
     arrays["input"] = rng.integers(-8, 9, (n, *case.shape))
     for value in case.plan.inputs.values():
         if value.name != "input":
@@ -925,6 +926,7 @@ def definition(case: Case, n: int, nan: bool) -> tuple[Arrays, Arrays]:
     return outcome(plan, NUMPY, case, n, np.float64, nan), outcome(plan, NUMPY, case, n, np.float32, nan)
 
 
+@cache
 def terms(case: Case, n: int) -> int:
     """The number of terms of the longest sum."""
     dims = [step.named["d"] for step in case.plan.steps if step.name in ("conv2d", "linear")]
@@ -932,10 +934,16 @@ def terms(case: Case, n: int) -> int:
     return max(inside, n * max(int(np.prod(value.shape[1:-1])) for value in case.plan.values()))
 
 
-def assert_equal_to_what_it_replaces(k: Kernels, kernel: str, case: Case, n: int, dtype: Any, nan: bool) -> None:
-    plan = rewrite(case.plan, k)
-    steps = [step for step in (*plan.constants, *plan.steps) if step.name == kernel]
-    assert steps, f"no {kernel} in {names(plan)}"
+@cache
+def rewritten(backend: str, case: Case) -> Plan:
+    return rewrite(case.plan, BACKENDS[backend])
+
+
+@cache
+def equal_to_what_they_replace(backend: str, case: Case, n: int, dtype: Any, nan: bool) -> set[str]:
+    """The names of the rewritten plan's steps, all of which have been compared: a forward kernel's and its backward's
+    tests ask for the same."""
+    k, plan = BACKENDS[backend], rewritten(backend, case)
     truth, numpy32 = definition(case, n, nan)
     found = outcome(plan, k, case, n, dtype, nan, POISONS[1] if nan else POISONS[0])
     visible = {value.name for value in plan.values()}
@@ -958,6 +966,7 @@ def assert_equal_to_what_it_replaces(k: Kernels, kernel: str, case: Case, n: int
             peak, argmax = fused.peaks(found[source], gamma, d)
             np.testing.assert_array_equal(found[step.named["peak"].name], peak, err_msg=f"{case}: peak")
             np.testing.assert_array_equal(found[step.named["argmax"].name], argmax, err_msg=f"{case}: argmax")
+    return {step.name for step in (*plan.constants, *plan.steps)}
 
 
 def test_every_fused_kernel_has_cases() -> None:
@@ -971,7 +980,7 @@ def test_a_fused_kernel_gives_what_it_replaces(
     poison_new_memory(monkeypatch)
     for case in CASES[kernel]:
         for n in BATCHES:
-            assert_equal_to_what_it_replaces(BACKENDS[backend], kernel, case, n, dtype, nan=False)
+            assert kernel in equal_to_what_they_replace(backend, case, n, dtype, nan=False), str(case)
 
 
 @pytest.mark.parametrize(("backend", "kernel"), HERE)
@@ -981,23 +990,30 @@ def test_nan_goes_through_a_fused_kernel_as_through_what_it_replaces(
     poison_new_memory(monkeypatch)
     for case in CASES[kernel]:
         for n in (1, 3):
-            assert_equal_to_what_it_replaces(BACKENDS[backend], kernel, case, n, np.float32, nan=True)
+            assert kernel in equal_to_what_they_replace(backend, case, n, np.float32, nan=True), str(case)
 
 
 @pytest.mark.parametrize(("backend", "kernel"), [(name, kernel) for name, kernel in HERE if name != "reference"])
 def test_a_fused_kernel_gives_the_same_by_any_number_of_threads(backend: str, kernel: str) -> None:
-    k, before = BACKENDS[backend], kernels.get_threads()
+    before = kernels.get_threads()
     try:
         for case in CASES[kernel]:
-            plan, results = rewrite(case.plan, k), []
-            for threads in (1, 2, 3):
-                kernels.set_threads(threads)
-                results.append(outcome(plan, k, case, 33, np.float32, nan=False))
-            for other in results[1:]:
-                for name, value in results[0].items():
-                    assert value.tobytes() == other[name].tobytes(), f"{case}: {name}"
+            assert kernel in the_same_by_any_number_of_threads(backend, case), str(case)
     finally:
         kernels.set_threads(before)
+
+
+@cache
+def the_same_by_any_number_of_threads(backend: str, case: Case) -> set[str]:
+    """The names of the rewritten plan's steps; all that they write has been compared."""
+    k, plan, results = BACKENDS[backend], rewritten(backend, case), []
+    for threads in (1, 2, 3):
+        kernels.set_threads(threads)
+        results.append(outcome(plan, k, case, 33, np.float32, nan=False))
+    for other in results[1:]:
+        for name, value in results[0].items():
+            assert value.tobytes() == other[name].tobytes(), f"{case}: {name}"
+    return {step.name for step in (*plan.constants, *plan.steps)}
 
 
 def poison_new_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ warnings.simplefilter("ignore")
 from sklearn.utils.estimator_checks import check_estimator
 from twinkernels.estimators import NetworkClassifier, NetworkRegressor
 for kind in NetworkClassifier, NetworkRegressor:
-    estimator = kind((32,), backend=sys.argv[1], dtype=sys.argv[2] or None, epochs=60, learning_rate=1e-2)
+    estimator = kind((32,), backend=sys.argv[1], dtype=sys.argv[2] or None, epochs=30, learning_rate=1e-2)
     found = check_estimator(estimator, on_fail=None, on_skip=None)
     print(json.dumps([[one["check_name"], one["status"], repr(one["exception"])] for one in found]))
 """

@@ -7,6 +7,7 @@ joined with it and split off again inside; the rest are written into the file as
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ reshape selu sigmoid slice softmax softplus softsign spacetodepth split sqrt squ
 thresholdedrelu tile transpose unsqueeze
 """
 """The modules of the suite's node cases whose operators are known here."""
+
+BEFORE = {"batch_normalization": "batchnorm", "instance_normalization": "instancenorm"}
+"""What some were called before onnx 1.23. Others it has had for as long as their operators."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ def node_cases(modules: Iterable[str] = tuple(MODULES.split())) -> list[Case]:
     """
     from onnx.backend.test.case import base, node
 
+    wanted = list(modules)
     exported = base._Exporter.__init__
 
     def flat_ones(cls: type, name: str, bases: Any, made: dict[str, Any]) -> None:
@@ -65,8 +70,10 @@ def node_cases(modules: Iterable[str] = tuple(MODULES.split())) -> list[Case]:
         warnings.catch_warnings(action="ignore"),
         np.errstate(all="ignore"),
     ):
-        found = [importlib.import_module(f"{node.__name__}.{module}") for module in modules]
-    wanted = {module.__name__.rpartition(".")[2] for module in found}
+        there = {module.name for module in pkgutil.iter_modules(node.__path__)}
+        for module in wanted:
+            if (name := module if module in there else BEFORE.get(module)) in there:
+                importlib.import_module(f"{node.__name__}.{name}")
     cases = {}
     for each in node._NodeTestCases:
         inputs, outputs = ([_array(value) for value in values] for values in each.data_sets[0])

@@ -121,8 +121,11 @@ class File(_Beside):
         optuna = load_optuna()
         from sqlalchemy.exc import SQLAlchemyError
 
+        opened: list[sqlite3.Connection] = []
+
         def connect() -> sqlite3.Connection:
             connection = sqlite3.connect(self.path, timeout=WAIT, check_same_thread=False)
+            opened.append(connection)
             try:
                 # A commit need not wait for the disk: a power cut may take the last trials back, and harms no more.
                 connection.execute("PRAGMA journal_mode = WAL")
@@ -136,6 +139,8 @@ class File(_Beside):
             # By a connection of our own, since a path may hold what means something in a URL.
             return optuna.storages.RDBStorage("sqlite:///study.db", engine_kwargs={"creator": connect})
         except (optuna.exceptions.OptunaError, SQLAlchemyError, RuntimeError) as error:
+            for connection in opened:  # which Optuna leaves open where it cannot make its tables
+                connection.close()
             if reason := sqlite_error(error):
                 if reason.sqlite_errorcode not in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
                     raise  # the disk's fault, not the file's
