@@ -241,13 +241,14 @@ def _types(captured: types.BaseTuple) -> tuple[types.Type, ...]:
 
 
 _INT, _BYTES = ir.IntType(64), ir.IntType(8).as_pointer()
-_PIECES = 8  # of a thread's stretch: the last one to finish is waited for no longer than one takes
+_PIECES = 8  # of a thread's stretch of more than two rounds: the last to finish is waited for no longer than one takes
 _MOST_STRETCHES = 32  # more threads have some in common
 _APART = 16  # numbers before each that threads write: two lines of a cache, which are fetched together
-_HEAD = (_INT, _INT, _INT, _INT, ir.ArrayType(_INT, (1 + _MOST_STRETCHES) * _APART))
-_N, _STRETCHES, _EACH, _FAILED, _TAKEN = range(len(_HEAD))
-"""What the threads of a loop share: its rounds, in how many stretches they lie, of how many pieces each, whether one
-has failed, and how much of each stretch is taken; behind it lies what the loop reads."""
+_HEAD = (_INT, _INT, _INT, _INT, _INT, ir.ArrayType(_INT, (1 + _MOST_STRETCHES) * _APART))
+_N, _STRETCHES, _EACH, _VISITS, _FAILED, _TAKEN = range(len(_HEAD))
+"""What the threads of a loop share: its rounds, in how many stretches they lie, of how many pieces each, to how many a
+thread goes, or 0 for its own alone, whether one has failed, and how much of each is taken; behind it lies what the loop
+reads."""
 
 _PART = ir.FunctionType(ir.VoidType(), [_BYTES.as_pointer(), _INT.as_pointer(), _INT.as_pointer(), _BYTES])
 
@@ -279,8 +280,9 @@ def _(context: Any, builder: ir.IRBuilder, signature: Any, values: tuple[ir.Valu
     several = builder.icmp_signed(">", parts, one)
     stretches = builder.select(builder.icmp_signed("<", parts, _INT(_MOST_STRETCHES)), parts, _INT(_MOST_STRETCHES))
     stretches = builder.select(several, stretches, one)
-    pieces = builder.select(several, _INT(_PIECES), one)
-    for i, value in enumerate([n, stretches, pieces, zero]):
+    many = builder.and_(several, builder.icmp_signed(">", n, builder.mul(parts, _INT(2))))  # enough to help with
+    pieces, visits = builder.select(many, _INT(_PIECES), one), builder.select(many, stretches, zero)
+    for i, value in enumerate([n, stretches, pieces, visits, zero]):
         builder.store(value, cgutils.gep_inbounds(builder, shared, 0, i))
     for i, value in enumerate(handed, start=len(_HEAD)):
         builder.store(value, cgutils.gep_inbounds(builder, shared, 0, i))
@@ -334,21 +336,25 @@ def _part(
     function = ir.Function(module, _PART, name)
     function.linkage = "internal"
     builder = ir.IRBuilder(function.append_basic_block())
-    number, data = function.args[0], builder.bitcast(function.args[3], shared)
-    n, stretches, pieces, *values = (
+    number, dims, data = *function.args[:2], builder.bitcast(function.args[3], shared)
+    n, stretches, pieces, visits, *values = (
         builder.load(cgutils.gep_inbounds(builder, data, 0, i))
-        for i in (_N, _STRETCHES, _EACH, *range(len(_HEAD), len(shared.pointee.elements)))
+        for i in (_N, _STRETCHES, _EACH, _VISITS, *range(len(_HEAD), len(shared.pointee.elements)))
     )
     callee = context.declare_function(module, loop)
-    own, one = builder.ptrtoint(builder.load(number), _INT), _INT(1)
-    with cgutils.for_range(builder, stretches) as each:
+    own, parts, one = builder.ptrtoint(builder.load(number), _INT), builder.load(dims), _INT(1)
+    visits = builder.select(builder.icmp_signed(">", visits, parts), visits, parts)
+    with cgutils.for_range(builder, visits) as each:
         stretch = builder.urem(builder.add(own, each.index), stretches)
         start = builder.sdiv(builder.mul(stretch, n), stretches)
         size = builder.sub(builder.sdiv(builder.mul(builder.add(stretch, one), n), stretches), start)
         length = builder.sdiv(builder.sub(builder.add(size, pieces), one), pieces)
         taken = cgutils.gep_inbounds(builder, data, 0, _TAKEN, builder.mul(builder.add(stretch, one), _INT(_APART)))
-        take, more, done = (function.append_basic_block() for _ in range(3))
-        builder.branch(take)
+        look, take, more, done = (function.append_basic_block() for _ in range(4))
+        builder.branch(look)
+        builder.position_at_end(look)  # to take is to write, for which all others lose the line from their caches
+        seen = builder.load_atomic(taken, "monotonic", 8)
+        builder.cbranch(builder.icmp_signed("<", seen, size), take, done)
         builder.position_at_end(take)
         first = builder.atomic_rmw("add", taken, length, "monotonic")
         builder.cbranch(builder.icmp_signed("<", first, size), more, done)
@@ -359,7 +365,7 @@ def _part(
         status, _ = context.call_conv.call_function(builder, callee, types.none, arguments, [*limits, *values])
         with cgutils.if_unlikely(builder, status.is_error):
             builder.store(one, cgutils.gep_inbounds(builder, data, 0, _FAILED))
-        builder.branch(take)
+        builder.branch(look)
         builder.position_at_end(done)
     builder.ret_void()
     return function
