@@ -333,7 +333,7 @@ def draw(axes: Axes, bars: Sequence[Bar], title: str, names: bool = True) -> Non
         if bar.value is None:
             axes.text(0.015 * longest, row, bar.text, va="center", fontsize=8, color=FAINT)
             continue
-        colour = OUR_BAR if ours else TWIN_BAR if bar.name.startswith(TWIN) else PEER_BAR
+        colour = OUR_BAR if ours else TWIN_BAR if bar.name.startswith((TWIN, ROUNDED)) else PEER_BAR
         axes.barh(row, bar.value, height=0.74, color=colour)
         weight = "bold" if ours else "normal"
         axes.text(bar.value + 0.02 * longest, row, bar.text, va="center", fontsize=8, color=INK, weight=weight)
@@ -420,11 +420,18 @@ class Chart(NamedTuple):
     foot: str
 
 
+def precision(found: Sequence[Case]) -> str:
+    """What was computed in."""
+    taken = {name for case in found for name in libraries(case)}
+    mixed = taken & {ROUNDED, NAMES["openvino"]}
+    return "float32" + " but for bfloat16 and OpenVINO's choice" * bool(mixed)
+
+
 def charts(runs: Sequence[Run], found: Sequence[Case]) -> dict[str, Chart]:
     """All that the runs have figures for, by the name of the file, without .png."""
     planned: dict[str, Chart] = {}
     threads = runs[0]["machine"]["threads"]
-    where = f"CPU, {threads} thread{'s' * (threads > 1)}, float32"
+    where = f"CPU, {threads} thread{'s' * (threads > 1)}, {precision(found)}"
 
     def picture(name: str, grid: Sequence[Sequence[Panel]], title: str, foot: str) -> None:
         if any(grid):  # a row at least holds a panel
@@ -766,13 +773,9 @@ def block(runs: Sequence[Run], found: Sequence[Case], picture: str | None, resul
     parts = [f"![Images per second by library, trained and served]({picture})"] if picture else []
     parts.append(bought(runs, found))
     threads = f"{facts['threads']} thread{'s' * (facts['threads'] > 1)}"
-    taken = {name for case in found for name in libraries(case)}
-    precision = "float32"
-    if taken & {ROUNDED, NAMES["openvino"]}:
-        precision += " but for what says bfloat16 and for OpenVINO, which chooses that where it can"
     parts.append(
         prose(
-            f"{facts['cpu']}, {threads}, {precision}, {facts['date'][:10]}. Medians of interleaved rounds, each "
+            f"{facts['cpu']}, {threads}, {precision(found)}, {facts['date'][:10]}. Medians of interleaved rounds, each "
             "library in a process of its own. A cell holds the best of the library's settings; the best of a line is "
             f"bold. *{TWIN}* is this package on its other backend. [How, all settings, and ranges]({results})."
         )
