@@ -336,7 +336,8 @@ def _part(
     function = ir.Function(module, _PART, name)
     function.linkage = "internal"
     builder = ir.IRBuilder(function.append_basic_block())
-    number, dims, data = *function.args[:2], builder.bitcast(function.args[3], shared)
+    number, dims, _, data = function.args
+    data = builder.bitcast(data, shared)
     n, stretches, pieces, visits, *values = (
         builder.load(cgutils.gep_inbounds(builder, data, 0, i))
         for i in (_N, _STRETCHES, _EACH, _VISITS, *range(len(_HEAD), len(shared.pointee.elements)))
