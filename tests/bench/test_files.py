@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -263,7 +264,7 @@ def test_twins_are_raced_against_themselves(write: Callable[[str], Path], run: R
     [
         (["--record", "--gate"], "--record, --gate and --calibrate are three, expected one of them"),
         (["--gate", "--json", "a.json"], "--json, --picture and --against belong to figures"),
-        (["--rounds", "3"], "greater than or equal to 9"),
+        (["--rounds", "3"], "'--rounds'.*9"),
     ],
 )
 def test_options_that_do_not_go_together(
@@ -274,7 +275,7 @@ def test_options_that_do_not_go_together(
 ) -> None:
     status, _, err = run("bench", write(GOOD), *options)
     assert status == 2
-    assert message in " ".join(err)
+    assert re.search(message, " ".join(err))
 
 
 def test_a_twin_of_one_and_a_half_times_its_recorded_time_is_beyond_the_gate_however_short_its_call() -> None:
