@@ -17,7 +17,7 @@ class PackHook(BuildHookInterface[Any]):
         named = os.environ.get("TWINKERNELS_PACKS")
         if not named or version == "editable":
             return
-        packs = [pack for pack in sorted(Path(named).glob("*")) if any(pack.glob("*.nbi"))]
+        packs = [pack for pack in sorted(Path(named).glob("*")) if any(pack.glob("*.nbc"))]
         if not packs:
             raise FileNotFoundError(f"TWINKERNELS_PACKS: no pack in {Path(named).absolute()}")
         for pack in packs:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -94,15 +94,10 @@ def write_pack(level: str, folder: Path) -> int:
         if level not in (known := [name for levels in cache.LEVELS.values() for name in levels]):
             raise ValueError(f"level is {level!r}, expected one of {', '.join(known)}")
         compile_recipes(RECIPES.values(), ("float32", "float64"))
-        files = list(_kept(Path(cache.DIRECTORY)))
+        files = sorted(Path(cache.DIRECTORY).glob("*.nbc"))
         staged = Path(made) / level
         staged.mkdir()
         for file in files:
             shutil.move(file, staged / file.name)
         staged.rename(target)
     return len(files)
-
-
-def _kept(folder: Path) -> Iterator[Path]:
-    """The cache's files, an index and code for each function."""
-    yield from sorted(file for file in folder.rglob("*") if file.suffix in (".nbi", ".nbc"))

@@ -1,6 +1,6 @@
 """The disk cache: machine code that every later process loads.
 
-A file ends with the hash of the rest, without which nothing of it is loaded: what the disk has damaged can do anything.
+A file ends with a hash, without which nothing of it is loaded: what the disk has damaged can do anything.
 Numba's own key sees a function but not its helpers or the tile's code, so the folder's name carries a hash of every
 source that can change the machine code. A folder that cannot be written or read means compiling again, never an error.
 
@@ -13,9 +13,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import io
+import os
+import pickle
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FunctionType
 from typing import Any, ClassVar
@@ -114,35 +115,38 @@ class _CacheImpl(caching.CompileResultCacheImpl):
 
 
 class _Files(caching.IndexDataCacheFile):
-    """An index and the code it lists, in files that end with a hash of what comes before."""
+    """Code in a file for each key, whose name stands for it, and which ends with a hash of the key and the rest.
 
-    def _load_index(self) -> Any:
-        with contextlib.suppress(FileNotFoundError):
-            _check(self._index_path)
-        return super()._load_index()
+    Numba numbers files and keeps an index of them. Two processes that save at once may give the same number to code for
+    float32 and to code for float64, and one is then found in the other's place: it answers, but wrongly.
+    """
 
-    def _load_data(self, name: str) -> Any:
-        _check(self._data_path(name))
-        return super()._load_data(name)
+    def save(self, key: Any, data: Any) -> None:
+        """Have code found under a key."""
+        content = self._dump(data)
+        with self._open_for_write(self._place(key)) as file:
+            file.write(content + self._hash(key, content))
 
-    @contextlib.contextmanager
-    def _open_for_write(self, path: str) -> Iterator[io.BytesIO]:
-        with super()._open_for_write(path) as file:
-            content = io.BytesIO()
-            yield content
-            file.write(content.getvalue() + _hash(content.getvalue()))
+    def load(self, key: Any) -> Any:
+        """The code of a key; None if there is none. Raises ValueError for a file that is not as it was written."""
+        if not self.holds(key):
+            return None
+        content = Path(self._place(key)).read_bytes()
+        size = len(self._hash(key))
+        if self._hash(key, content[:-size]) != content[-size:]:
+            raise ValueError(f"{self._place(key)} is damaged")
+        return pickle.loads(content[:-size])
 
+    def holds(self, key: Any) -> bool:
+        """Whether there is a file for a key; whether it is whole shows when it is loaded."""
+        return os.path.exists(self._place(key))
 
-def _hash(content: bytes) -> bytes:
-    return hashlib.sha256(content).digest()
+    def _place(self, key: Any) -> str:
+        name = self._index_name.removesuffix(".nbi")
+        return os.path.join(self._cache_path, f"{name}.{self._hash(key).hex()[:16]}.nbc")
 
-
-def _check(path: str) -> None:
-    """Raise ValueError for a file that is not as it was written."""
-    content = Path(path).read_bytes()
-    size = len(_hash(b""))
-    if _hash(content[:-size]) != content[-size:]:
-        raise ValueError(f"{path} is damaged")
+    def _hash(self, key: Any, content: bytes = b"") -> bytes:
+        return hashlib.sha256(f"{self._source_stamp} {key}".encode() + content).digest()
 
 
 @functools.cache
@@ -196,14 +200,10 @@ class Cache(caching.FunctionCache):
         return None if _pack() is None else _Pack(self._function)
 
     def holds(self, arguments: tuple[types.Type, ...]) -> bool:
-        """Whether code for these argument types is listed; whether it is whole shows when it is loaded."""
+        """Whether there is code for these argument types; whether it is whole shows when it is loaded."""
         codegen = cpu_target.target_context.codegen()
         caches: list[_Pack | Cache] = [self] if self._pack is None else [self._pack, self]
-        for cache in caches:
-            with contextlib.suppress(Exception):
-                if cache._index_key(arguments, codegen) in cache._cache_file._load_index():
-                    return True
-        return False
+        return any(cache._cache_file.holds(cache._index_key(arguments, codegen)) for cache in caches)
 
     def is_writable(self) -> bool:
         """Whether what is compiled can be kept."""
@@ -223,10 +223,4 @@ class Cache(caching.FunctionCache):
 
     def save_overload(self, sig: Any, data: Any) -> None:
         with contextlib.suppress(OSError):
-            try:
-                super().save_overload(sig, data)
-            except OSError:
-                raise
-            except Exception:  # a torn index: begin it anew
-                self.flush()
-                super().save_overload(sig, data)
+            super().save_overload(sig, data)
