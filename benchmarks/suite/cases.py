@@ -252,6 +252,21 @@ for _name, _groups in ("nan-inf-at-the-border", 1), ("nan-inf-at-the-border-dept
     _case("conv2d", _name, "edge", _conv2d_border_nan(_groups))
     _case("conv2d_backward", _name, "edge", _conv2d_backward_border_nan(_groups))
 
+_conv2d("few-filters", "edge", (33, 3, 4, 16), (3, 3, 16, 10), padding=1)
+_conv2d("few-filters-stride", "edge", (35, 4, 3, 32), (2, 2, 32, 4), padding=1, stride=2)
+_conv2d("few-filters-exact", "edge", (34, 3, 3, 16), (2, 3, 16, 16), exact=True, padding=1)
+_conv2d("one-vector-of-images", "edge", (17, 3, 3, 5), (3, 3, 5, 16), padding=1)
+_conv2d("residual-16-b64", "bench", (64, 32, 32, 16), (3, 3, 16, 16), padding=1)
+
+
+def _conv2d_backward_few_filters_nan(draw: Draw) -> Arguments:
+    dy, x, w = draw.normal(33, 3, 4, 9), draw.normal(33, 3, 4, 16), draw.normal(3, 3, 16, 9)
+    dy[0, 0, 0, 0], dy[32, 2, 3, 8], w[0, 0, 0, 0] = np.nan, np.inf, np.nan
+    return {"dy": dy, "x": x, "w": w, "padding": 1}
+
+
+_case("conv2d_backward", "few-filters-nan-inf-at-the-border", "edge", _conv2d_backward_few_filters_nan)
+
 
 def _convtranspose2d(
     name: str,
@@ -298,6 +313,7 @@ _convtranspose2d("one-sample", "edge", (1, 4, 4, 2), (3, 3, 3, 2))
 _convtranspose2d("no-bias", "edge", (2, 4, 4, 3), (3, 3, 4, 3), bias=False)
 _convtranspose2d("exact", "edge", (9, 5, 6, 5), (4, 4, 18, 5), exact=True, stride=2, padding=1)
 _convtranspose2d("nan-inf", "edge", (2, 4, 4, 2), (3, 3, 2, 2), special=(np.nan, np.inf), padding=1)
+_convtranspose2d("few-channels", "edge", (33, 3, 2, 7), (2, 3, 16, 7), stride=2, padding=1)
 _convtranspose2d("upsample-b64", "bench", (64, 7, 7, 32), (4, 4, 16, 32), stride=2, padding=1)
 
 

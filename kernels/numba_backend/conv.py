@@ -22,7 +22,7 @@ from .tiles.correlate import (
     pack_filters,
 )
 from .tiles.depthwise import depthwise_row, sum_depthwise_chunk
-from .tiles.filter_gradient import CHUNKS, add_chunks, chunk_layout, sum_chunk, sum_positions
+from .tiles.filter_gradient import CHUNKS, add_chunks, add_filter_chunks, chunk_layout, sum_chunk, sum_positions
 from .tiles.places import Maps, Place, Rows
 from .tiles.tile import LANES, flat, lanes
 
@@ -59,8 +59,7 @@ def correlate(x, w, b, d, flipped, x_image, y_image, scratch, start, y):
         pack_filters(flat(w), d, flipped, Place(flat(scratch), layout.filters))
         if layout.block > 0:
             for block in prange(layout.blocks):
-                blocks = Place(flat(scratch), layout.interleaved)
-                interleave(Place(flat(x), 0), n, x_image, block, blocks, layout.block)
+                interleave(Place(flat(x), 0), n, x_image, block, layout, flat(scratch))
     items = min(rows, ITEMS)
     for i in prange(items):
         low, high = share(rows, i, items)
@@ -108,14 +107,13 @@ def conv2d_backward(dy, x, w, d, scratch, dx, dw, db):
             sum_chunk(flat(x), Place(flat(dy), 0), d, first, end, True, db.size > 0, place)
         first, end = share(blocks, chunk, chunks)
         for block in range(first, end):
-            interleaved = Place(flat(scratch), layout.interleaved)
-            interleave(Place(flat(dy), 0), n, d.oh * d.ow * d.f, block, interleaved, layout.block)
+            interleave(Place(flat(dy), 0), n, d.oh * d.ow * d.f, block, layout, flat(scratch))
     if db.size:
         add_chunks(Place(flat(scratch), chunk_layout(d).sums), size, chunks, flat(db), 0, db.size)
     items = max(min(rows, ITEMS), CHUNKS)
     for item in prange(items):  # each with its share of dw, so that every thread gets as much of either
         first, end = share(dw.size, item, items)
-        add_chunks(Place(flat(scratch), 0), size, chunks, flat(dw), first, end)
+        add_filter_chunks(Place(flat(scratch), 0), size, chunks, d, flat(dw), first, end)
         low, high = share(rows, item, items)
         if depthwise:
             for row in range(low, high):
@@ -168,6 +166,6 @@ def convtranspose2d_backward(dy, x, w, d, scratch, dx, dw, db):
         add_chunks(Place(flat(scratch), chunk_layout(d).size), slot, chunks, flat(db), 0, db.size)
     for i in prange(CHUNKS):
         first, end = share(dw.size, i, CHUNKS)
-        add_chunks(Place(flat(scratch), 0), slot, chunks, flat(dw), first, end)
+        add_filter_chunks(Place(flat(scratch), 0), slot, chunks, d, flat(dw), first, end)
     if dx.size:
         correlate(dy, w, none, d, False, image, d.oh * d.ow * d.f, scratch, chunks * slot, dx)

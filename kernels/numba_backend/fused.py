@@ -34,16 +34,15 @@ from .tiles.correlate import (
     few_positions,
     first_image,
     images_of,
+    images_together,
     interleave,
     is_depthwise,
     pack_filters,
 )
 from .tiles.depthwise import depthwise_row
-from .tiles.filter_gradient import CHUNKS, add_chunks, chunk_layout, images_summed, sum_chunk
+from .tiles.filter_gradient import CHUNKS, add_filter_chunks, chunk_layout, images_summed, sum_chunk
 from .tiles.gemm import (
     FULL,
-    HALF,
-    NARROW,
     Epilogue,
     few,
     matmul,
@@ -370,8 +369,7 @@ def conv2d_batchnorm_relu_maxpool2d(
     pack_filters(flat(w), d, False, Place(flat(scratch), layout.filters))
     if layout.block > 0:
         for block in prange(layout.blocks):
-            blocks = Place(flat(scratch), layout.interleaved)
-            interleave(Place(flat(x), 0), n, d.h * d.w * d.c, block, blocks, layout.block)
+            interleave(Place(flat(x), 0), n, d.h * d.w * d.c, block, layout, flat(scratch))
     units = layout.blocks * pool.oh
     shares = min(units, _SHARES)
     for i in prange(shares):
@@ -616,12 +614,11 @@ def conv2d_batchnorm_relu_maxpool2d_backward(
             zeroth = Place(flat(scratch), dz.start - image * z_image)
             sum_chunk(flat(x), zeroth, d, image, image + images, image == first, False, sums)
     for block in prange(blocks):
-        dz, interleaved = Place(flat(scratch), places.dz), Place(flat(scratch), layout.interleaved)
-        interleave(dz, n, z_image, block, interleaved, layout.block)
+        interleave(Place(flat(scratch), places.dz), n, z_image, block, layout, flat(scratch))
     items = max(min(rows, ITEMS), CHUNKS)
     for item in prange(items):
         first, end = share(dw.size, item, items)
-        add_chunks(Place(flat(scratch), places.chunks), size, chunks, flat(dw), first, end)
+        add_filter_chunks(Place(flat(scratch), places.chunks), size, chunks, d, flat(dw), first, end)
         low, high = share(rows, item, items)
         source = images_of(Place(flat(scratch), places.dz), flat(scratch), n, layout)
         filters = Filters(flat(scratch), layout.filters, flat(none), False)
@@ -745,7 +742,7 @@ def conv2d_folded_scratch(d: Conv2dDims, n: int) -> int:
     if is_gathered(d):
         own = rows_in_hand(d) * d.ow * d.f + max(int(places_in_hand(d, vector)) for vector in LANES)
         return max(packed_scratch(d, n) + whole, pooled_parts(d, n) * own)
-    together = tile_rows(NARROW) if n >= tile_rows(NARROW) else tile_rows(FULL) if n >= tile_rows(HALF) else 1
+    together = max(int(images_together(d, n, False, vector)) for vector in LANES)
     rows = max(_BUFFER, together * d.oh * d.ow * d.f)
     return conv2d_scratch(d, n) + max(_SHARES * (rows + 16), whole)
 
@@ -958,7 +955,7 @@ def fold_correlate(x, packed, bias, relu, pool, d, heavy, scratch, y, pixel):
     layout = folded_layout(d, n, lanes(y))
     if layout.block > 0:
         for block in prange(layout.blocks):
-            interleave(Place(flat(x), 0), n, d.h * d.w * d.c, block, Place(flat(scratch), 0), layout.block)
+            interleave(Place(flat(x), 0), n, d.h * d.w * d.c, block, layout, flat(scratch))
     row, together, pooled = d.ow * d.f, layout.together, pool.kh * pool.kw > 1
     # Rows of windows in hand at a time, and where their shares lie; without windows rows go straight to y.
     step = max(1, _BUFFER // (together * pool.kh * row)) if pooled else pool.oh

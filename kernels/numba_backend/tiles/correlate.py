@@ -3,7 +3,8 @@
 A convolution is one, and so is its gradient by the input, which slides the flipped filters over dy: where the forward
 has a stride it has a divisor. Each output position meets exactly the taps whose source exists, so padding costs
 nothing. The rows of a tile are images, since those share the taps of a position; small batches and images of a single
-channel take neighbouring positions with equal taps instead.
+channel take neighbouring positions with equal taps instead. Of no more filters than fit into a vector these are the
+rows, and images the columns.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from .gemm import (
     Epilogue,
     Loop,
     Nest,
+    exchanged,
     few,
+    is_two_halves,
     pack_columns,
     pack_rows,
     panel_count,
@@ -33,8 +36,23 @@ from .gemm import (
     rows_times_panel,
 )
 from .places import Maps, Panel, Place, Rows
-from .tile import lanes, nothing, tile_rows
+from .tile import (
+    LANES,
+    TileShape,
+    given,
+    lanes,
+    nothing,
+    tile_fill,
+    tile_load_transposed,
+    tile_memory,
+    tile_rows,
+    tile_store,
+    tile_store_partial,
+    tile_where_positive,
+)
 
+_LINE = TileShape(1, 1, 1)
+_SQUARE = TileShape(LANES[0], 2, LANES[0])  # filters by images, of either dtype
 ITEMS = 128  # shares of rows: enough to even out among threads, few enough that each is worth its start
 
 
@@ -145,7 +163,8 @@ def is_depthwise(d):
 class Images(NamedTuple):
     """What filters slide over: `number` images, of which `together` are the rows of tiles.
 
-    They lie one after the other, or in blocks of `block` elements, each made by `interleave`, if that is not 0.
+    They lie one after the other; or in blocks of `block` elements, each made by `interleave`, if that is not 0, and are
+    the columns.
     """
 
     memory: Flat
@@ -188,7 +207,7 @@ def correlation_layout(d, n, flipped, start, vector):
         image, outputs, source, output = d.oh * d.ow * d.f, d.h, output, source
     together = images_together(d, n, flipped, vector)
     blocks = -(-n // together)
-    block = (image + vector) * interleaved_width(vector) if together >= tile_rows(NARROW) else 0
+    block = (image + vector) * together if is_narrow(d, n, flipped, vector) else 0
     filters = start + blocks * block
     end = filters + d.groups * panel_count(output, vector) * panel_size(d.kh * d.kw * source, vector)
     return CorrelationLayout(together, blocks, blocks * outputs, block, start, filters, end)
@@ -196,17 +215,28 @@ def correlation_layout(d, n, flipped, start, vector):
 
 @inline
 def images_together(d, n, flipped, vector):
-    """How many images are the rows of tiles: those of a full tile, or 1 where positions are.
+    """How many images are the columns of tiles, one or two vectors; or the rows, those of a full tile, or 1 where
+    positions are.
 
-    They are in batches too small for half a tile, and in images of a single channel, whose neighbouring positions read
-    neighbouring pixels.
+    Positions are in batches too small for half a tile, and in images of a single channel, whose neighbouring positions
+    read neighbouring pixels.
     """
-    narrow = (d.c if flipped else d.f) // d.groups <= vector
     if not flipped and is_plane(d, vector):
         return 1
-    if narrow and n >= tile_rows(NARROW):
-        return tile_rows(NARROW)
+    if is_narrow(d, n, flipped, vector):
+        return 2 * vector if n >= 2 * vector else vector
     return tile_rows(FULL) if n >= tile_rows(HALF) else 1
+
+
+@inline
+def is_narrow(d, n, flipped, vector):
+    """Whether filters are the rows of tiles, and images the columns: where a vector holds all of the filters.
+
+    With images as rows each multiply-add would load a factor of its own. That halves the speed on Xeons, which load
+    some four vectors in three cycles: Ice Lake 16 multiply-adds with 17 loads in 5.4 ns, with 10 in 2.9.
+    """
+    filters = (d.c if flipped else d.f) // d.groups
+    return filters <= vector <= n and not (not flipped and is_plane(d, vector))
 
 
 @inline
@@ -215,12 +245,6 @@ def is_plane(d, vector):
     unit = d.c == 1 and d.stride_w == 1 and d.dilation_w == 1
     inner = min(d.w + d.pad_w - d.kw + 1, d.ow) - d.pad_w  # as `axis` has it, with strides of 1
     return unit and d.f <= vector and inner >= tile_rows(SHORT)
-
-
-@inline
-def interleaved_width(vector):
-    """Images side by side in a block, in whole vectors."""
-    return -(-tile_rows(NARROW) // vector) * vector
 
 
 @inline
@@ -241,15 +265,12 @@ def images_of(x, scratch, n, layout):
 
 
 @separate
-def interleave(x: Place, n: int, image: int, block: int, blocks: Place, size: int) -> None:
-    """Copy block number `block` of n images of `image` elements so that the same element of all lies side by side.
-
-    A narrow tile loads as many elements of x as it multiplies; out of one cache line it does so at full speed, out of
-    16 images at half, and slower yet where these lie a multiple of 4 KiB apart.
-    """
-    first = min(block * tile_rows(NARROW), n - tile_rows(NARROW))
-    out = Panel(blocks.memory, blocks.start + block * size, interleaved_width(lanes(x.memory)))
-    pack_columns(Rows(x.memory, x.start + first * image, image), image, tile_rows(NARROW), out)
+def interleave(x: Place, n: int, image: int, block: int, layout: CorrelationLayout, scratch: Flat) -> None:
+    """Copy block number `block` of n images of `image` elements so that the same element of all lies side by side."""
+    together = layout.together
+    first = min(block * together, n - together)
+    out = Panel(scratch, layout.interleaved + block * layout.block, together)
+    pack_columns(Rows(x.memory, x.start + first * image, image), image, together, out)
 
 
 @separate
@@ -300,6 +321,55 @@ def correlate_plane(x: Images, low: int, high: int, d: Conv2dDims, filters: Filt
             rows_side_by_side(count, pixels, panel, number, d.kw, epilogue, target)
 
 
+class Steps(NamedTuple):
+    """Neighbouring outputs with the same taps: how many, and how far each goes on in the images and in y."""
+
+    count: int
+    x: int
+    y: int
+
+
+@separate
+def narrow_products(a: Rows, b: Panel, nest: Nest, epilogue: Epilogue, y: Rows, steps: Steps) -> None:
+    """`product` with its factors exchanged, for some outputs: y[i, :] = the `Epilogue` of the sums over the nest of
+    filters a, whose elements lie side by side, times images b; image number i of the panel is row number i of y.
+
+    Sums go on from the bias, as in `product`, so that they come out the same.
+    """
+    vector, filters = lanes(y.memory), epilogue.columns
+    sums, begins = Rows(tile_memory(_SQUARE, y.memory), 0, b.width), given(epilogue.bias)
+    rows = -(-filters // tile_rows(HALF)) * tile_rows(HALF)  # a panel of filters goes on with zeros
+    whole = Epilogue(nothing(y.memory), 0, b.width, False, begins, nothing(y.memory))
+    for step in range(steps.count):
+        for f in range(rows if begins else 0):
+            for i in range(0, b.width, vector):
+                bias = epilogue.bias[epilogue.column + min(f, filters - 1)]
+                tile_store(tile_fill(_LINE, y.memory, bias), sums.memory, f * b.width + i, 0)
+        images, f = Panel(b.memory, b.start + step * steps.x, b.width), 0
+        while f < rows:
+            if b.width == vector and rows > tile_rows(SHORT):
+                product(NARROW, 0, a, images, nest, whole, sums)
+                f = rows
+            elif b.width == vector:
+                product(SHORT, 0, a, images, nest, whole, sums)
+                f = rows
+            elif rows - f >= tile_rows(FULL) and not is_two_halves(rows - f, FULL):
+                product(FULL, f, a, images, nest, whole, sums)
+                f += tile_rows(FULL)
+            else:
+                product(HALF, f, a, images, nest, whole, sums)
+                f += tile_rows(HALF)
+        for i in range(0, b.width, vector):
+            tile = tile_load_transposed(sums.memory, i, b.width, vector, vector)
+            to = y.start + step * steps.y + i * y.apart
+            if epilogue.relu:
+                tile = tile_where_positive(tile, tile)
+            if filters >= vector:
+                tile_store(tile, y.memory, to, y.apart)
+            else:
+                tile_store_partial(tile, y.memory, to, y.apart, filters)
+
+
 @inline
 def correlate_row(x, item, c, p, plane, filters, y):
     """An output row in the channels of a panel; if `plane`, what `correlate_plane` leaves of it."""
@@ -309,7 +379,7 @@ def correlate_row(x, item, c, p, plane, filters, y):
     block, row = item // h.outputs, item % h.outputs
     first = first_image(block, x)
     if x.block > 0:
-        xs, unit = x.start + block * x.block, interleaved_width(vector)
+        xs, unit = x.start + block * x.block, x.together
     else:
         xs, unit = x.start + first * x_image, 1
     images = min(x.together, x.number - first)
@@ -342,15 +412,16 @@ def correlate_row(x, item, c, p, plane, filters, y):
         panel = Panel(filters.memory, bo, width)
         yo = y.start + first * y.apart + (row * w.outputs + output) * y.pixel + channel
         next_x, next_y = w.stride * c.source * unit, y.pixel
-        count, x_row, y_row, steps = images, x_image, y.apart, alike
-        if x.together == 1:
-            count, x_row, y_row, steps = alike, next_x, next_y, 1
-        for o in range(steps):
-            at, to = ao + o * next_x, yo + o * next_y
-            if x.block > 0:
-                product(NARROW, 0, Rows(x.memory, at, 1), panel, nest, epilogue, Rows(y.memory, to, y.apart))
-            else:
-                rows = Rows(x.memory, at, x_row)
+        if x.block > 0:
+            rows, columns = Rows(panel.memory, bo, 1), Panel(x.memory, ao, x.together)
+            steps = Steps(alike, next_x, next_y)
+            narrow_products(rows, columns, exchanged(nest), epilogue, Rows(y.memory, yo, y.apart), steps)
+        else:
+            count, x_row, y_row, steps = images, x_image, y.apart, alike
+            if x.together == 1:
+                count, x_row, y_row, steps = alike, next_x, next_y, 1
+            for o in range(steps):
+                rows, to = Rows(x.memory, ao + o * next_x, x_row), yo + o * next_y
                 rows_times_panel(count, rows, panel, nest, epilogue, Rows(y.memory, to, y_row))
         output += alike
 

@@ -21,15 +21,17 @@ from .gemm import (
     Loop,
     Nest,
     contract,
+    exchanged,
     pack_rows,
     panel_width,
     sum_rows,
 )
 from .places import Panel, Part, Place, Rows
-from .tile import REGISTERS, VECTOR_BYTES, TileShape, lanes, tile_add_to, tile_rows, tile_zeros
+from .tile import LANES, REGISTERS, VECTOR_BYTES, TileShape, lanes, tile_add_to, tile_rows, tile_zeros
 
 # Few channels give few rows side by side; with 5 or 3 of them, rows of several kh make one tile.
 SIDE5, SIDE3 = TileShape(25 if REGISTERS == 32 else 10, 1, 5), TileShape(9, 1, 3)
+TRIPLE = TileShape(8, 3, 8) if REGISTERS == 32 else TileShape(4, 3, 4)  # for three taps of a vector's channels each
 SEVEN = TileShape(7, 2, 7)  # 21 rows, those of 7x7 filters over colours, are no multiple of 8
 _PIXELS = 128  # positions summed in registers before the sums go to memory; their part of dy stays in the first cache
 CHUNKS = 16
@@ -77,7 +79,19 @@ def needs_padding(d):
     """
     h, w = extent(d)
     compact = h <= d.h + d.oh * d.kh and w <= d.w + d.ow * d.kw
-    return h + w > d.h + d.w and compact and d.groups == 1 and d.dilation_w == 1 and d.c < 8
+    gains = d.c < 8 or filters_are_rows(d)
+    return h + w > d.h + d.w and compact and d.groups == 1 and d.dilation_w == 1 and gains
+
+
+@inline
+def filters_are_rows(d):
+    """Whether the rows of tiles are filters, and taps the columns, in place of the other way round: where one vector
+    holds all filters and several those of a row's taps. See `is_narrow` of `correlate`.
+
+    The sums of a chunk then are [filter][tap].
+    """
+    whole = d.c % LANES[0] == 0 and d.kw * d.c >= 2 * LANES[0]
+    return d.groups == 1 and d.dilation_w == 1 and d.f <= LANES[0] and whole
 
 
 @inline
@@ -113,7 +127,11 @@ def add_rows(count, x, dy, nest, dw, columns):
     r = np.int64(0)  # a literal to begin with would have helpers compiled for it as well
     while r < count:
         left = count - r
-        if dy.width == lanes(dw.memory) and left > tile_rows(FULL) and count >= tile_rows(NARROW):
+        if dy.width > 2 * lanes(dw.memory):
+            at = min(r, count - tile_rows(TRIPLE))
+            add_tile(TRIPLE, at, x, 0, dy, nest, dw, r - at, columns)
+            r = at + tile_rows(TRIPLE)
+        elif dy.width == lanes(dw.memory) and left > tile_rows(FULL) and count >= tile_rows(NARROW):
             at = min(r, count - tile_rows(NARROW))
             add_tile(NARROW, at, x, 0, dy, nest, dw, r - at, columns)
             r = at + tile_rows(NARROW)
@@ -188,13 +206,21 @@ def add_panel(x: Rows, dy: Pixels, part: Part, d: Conv2dDims, group: int, column
             )
             ih = first * d.stride_h - d.pad_h + kh * d.dilation_h
             iw = left_end * d.stride_w - d.pad_w + kw * d.dilation_w
-            taps = Rows(x.memory, x.start + ih * row + iw * d.c + group * in_group, 1)
-            panel = Panel(dy.memory, dy.start + ((first - part.low) * d.ow + left_end) * dy.pixel, dy.width)
-            target = Rows(dw.memory, columns + (kh * d.kw + kw) * in_group * f, f)
-            rows = d.kw * d.c if side_by_side else in_group
             if end <= first or right_end <= left_end:
                 continue
-            add_rows(rows, taps, panel, nest, target, left)
+            taps = Rows(x.memory, x.start + ih * row + iw * d.c + group * in_group, 1)
+            pixels = Rows(dy.memory, dy.start + ((first - part.low) * d.ow + left_end) * dy.pixel, 1)
+            rows, tap = d.kw * d.c if side_by_side else in_group, (kh * d.kw + kw) * in_group
+            target, count, span, stored = Rows(dw.memory, columns + tap * f, f), rows, dy.width, left
+            vectors = 2
+            if filters_are_rows(d):
+                taps, pixels, nest = pixels, taps, exchanged(nest)
+                target, count, span, stored = Rows(dw.memory, dw.start + tap, d.kh * d.kw * in_group), f, rows, rows
+                if rows % (3 * lanes(dw.memory)) == 0 and f >= tile_rows(TRIPLE):
+                    vectors = 3
+            for i in range(0, span, vectors * lanes(dw.memory)):
+                panel = Panel(pixels.memory, pixels.start + i, min(span - i, vectors * lanes(dw.memory)))
+                add_rows(count, taps, panel, nest, Rows(target.memory, target.start + i, target.apart), stored - i)
 
 
 @inline
@@ -271,7 +297,7 @@ def sum_chunk(
     rows, together = min(d.oh, -(-_PIXELS // d.ow)), images_summed(d)
     filters = d.f // d.groups
     square = square_rows(e) > 0
-    step = lanes(scratch) if square else 2 * lanes(scratch)
+    step, in_place = lanes(scratch) if square else 2 * lanes(scratch), square or filters_are_rows(d)
     for image in range(first, end, together):
         images = min(together, end - image)
         source = Rows(x, image * d.h * d.w * d.c, d.h * d.w * d.c)
@@ -285,7 +311,7 @@ def sum_chunk(
                 for column in range(0, filters, step):
                     width = min(step, panel_width(column, filters, lanes(scratch)))
                     panel = Pixels(dy.memory, at, dy_image, d.f, width)
-                    if d.groups > 1 or width != filters or (width < 2 * lanes(scratch) and not square):
+                    if d.groups > 1 or width != filters or (width < 2 * lanes(scratch) and not in_place):
                         panel = Pixels(scratch, packed, pixels * width, width, width)
                         for i in range(images):
                             channels = Rows(dy.memory, at + i * dy_image + group * filters + column, d.f)
@@ -305,3 +331,18 @@ def add_chunks(sums: Place, size: int, chunks: int, total: Flat, first: int, end
     for chunk in range(1, chunks):
         for i in range(first, end):
             total[i] += sums.memory[sums.start + chunk * size + i]
+
+
+@separate
+def add_filter_chunks(sums: Place, size: int, chunks: int, d: Conv2dDims, dw: Flat, first: int, end: int) -> None:
+    """`add_chunks` of dw, whose sums `sum_chunk` may leave filter by filter."""
+    if filters_are_rows(d):
+        taps = d.kh * d.kw * d.c
+        for i in range(first, end):
+            at = sums.start + i % d.f * taps + i // d.f
+            total = sums.memory[at]
+            for chunk in range(1, chunks):
+                total += sums.memory[at + chunk * size]
+            dw[i] = total
+    else:
+        add_chunks(sums, size, chunks, dw, first, end)

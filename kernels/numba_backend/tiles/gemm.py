@@ -77,6 +77,15 @@ class Nest(NamedTuple):
     run: Loop
 
 
+@inline
+def exchanged(nest):
+    """The nest of the same sums with the factors in each other's place."""
+    outer, inner, run = nest.outer, nest.inner, nest.run
+    return Nest(
+        Loop(outer.rounds, outer.b, outer.a), Loop(inner.rounds, inner.b, inner.a), Loop(run.rounds, run.b, run.a)
+    )
+
+
 class Epilogue(NamedTuple):
     """What becomes of a panel's sums: they go on from what is stored, with `more`, or from bias[column:], unless `bias`
     is empty; then come `added`, at the same places as y, unless that is empty, and `relu`, which puts 0 for what is

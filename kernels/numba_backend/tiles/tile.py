@@ -493,6 +493,27 @@ def _(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Valu
     return builder.inttoptr(builder.and_(end, ir.Constant(number, -VECTOR_BYTES)), args[0].type)
 
 
+def tile_memory(shape: TileShape, like: np.ndarray) -> np.ndarray:
+    """Memory for a tile, in the dtype of `like`, with nothing in it yet; compiled, it is on the stack, and the same
+    whenever a function comes by."""
+    return np.empty(shape.rows * shape.vectors * lanes(like), like.dtype)
+
+
+@type_callable(tile_memory)
+def _(context: Any) -> Callable[..., types.Type]:
+    return lambda shape, like: like
+
+
+@lower_builtin(tile_memory, ShapeType, types.CPointer)
+def _(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+    shape, like = signature.args
+    tile = TileType(shape.shape, like.dtype)
+    with builder.goto_entry_block():
+        memory = builder.alloca(tile.element, shape.shape.rows * shape.shape.vectors * tile.lanes)
+    memory.align = VECTOR_BYTES
+    return memory
+
+
 def tile_rows(shape: TileShape) -> int:
     """The shape's number of rows; a constant to the compiler."""
     return shape.rows
