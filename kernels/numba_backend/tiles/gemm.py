@@ -504,8 +504,9 @@ def multiply_columns(
 
 
 class RowCut(NamedTuple):
-    """How a product is shared out by rows: into `shares`, and the panels for each into `sides`. Rows of b from
-    `in_place` on are packed. With `own` > 0 so are those of a, from there on in scratch."""
+    """How a product is shared out by rows: into `shares`, and the panels for each into `sides`, of which the first comes
+    with all its shares before the second: what a thread reads then fits into its cache. Rows of b from `in_place` on are
+    packed. With `own` > 0 so are those of a, from there on in scratch."""
 
     shares: int
     sides: int
@@ -544,9 +545,9 @@ def multiply_rows(
 ) -> None:
     """Some rows of one side of the panels."""
     vector, unit, panels = lanes(y.memory), _UNIT, panel_count(right.columns, lanes(y.memory))
-    low, high = share(-(-left.rows // unit), item // cut.sides, cut.shares)
+    low, high = share(-(-left.rows // unit), item % cut.shares, cut.shares)
     low, high = low * unit, min(high * unit, left.rows)
-    first, stop = share(panels, item % cut.sides, cut.sides)
+    first, stop = share(panels, item // cut.shares, cut.sides)
     rows, step = Rows(a, low * left.down, left.down), left.across
     if cut.own > 0:
         at, step = cut.own + (low + item * vector) * right.rows, -(-(high - low) // vector) * vector
@@ -604,7 +605,8 @@ def multiply(
             for p in prange(panels):
                 pack_panel(b, right, p, there, right.rows, sums, panel_of(packed, p, right))
         own = panels * panel_size(right.rows, vector) if given(b) and packs_rows(left, right) else 0
-        by_rows = RowCut(row_shares(left.rows), 2 if own == 0 and panels >= MANY_PANELS else 1, own, there)
+        far = right.rows * right.columns > 2 * _GROUP and panels >= MANY_PANELS
+        by_rows = RowCut(row_shares(left.rows), 2 if own == 0 and far else 1, own, there)
         for item in prange(by_rows.shares * by_rows.sides):
             multiply_rows(item, by_rows, a, left, b, right, packed, epilogue, y)
 
