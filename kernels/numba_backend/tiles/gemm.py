@@ -504,9 +504,9 @@ def multiply_columns(
 
 
 class RowCut(NamedTuple):
-    """How a product is shared out by rows: into `shares`, and the panels for each into `sides`, of which the first comes
-    with all its shares before the second: what a thread reads then fits into its cache. Rows of b from `in_place` on are
-    packed. With `own` > 0 so are those of a, from there on in scratch."""
+    """How a product is shared out by rows: into `shares`, and the panels for each into `sides`, of which the first
+    comes with all its shares before the second: what a thread reads then fits into its cache. Rows of b from `in_place`
+    on are packed. With `own` > 0 so are those of a, from there on in scratch."""
 
     shares: int
     sides: int
