@@ -999,6 +999,45 @@ class Fused(Protocol):
         """
 
     @staticmethod
+    def batchnorm_relu(
+        x: Input,
+        gamma: Input,
+        beta: Input,
+        residual: Input | None,
+        eps: float,
+        d: ChannelDims,
+        scratch: Scratch,
+        y: Output,
+        mean: Output,
+        inv_std: Output,
+        var: Output,
+    ) -> None:
+        """`batchnorm`, `add` of the residual if there is one, `relu`."""
+
+    @staticmethod
+    def batchnorm_relu_backward(
+        dy: Input,
+        more: Input | None,
+        x: Input,
+        y: Input | None,
+        gamma: Input,
+        beta: Input,
+        mean: Input,
+        inv_std: Input,
+        d: ChannelDims,
+        scratch: Scratch,
+        dresidual: Output | None,
+        dx: Output | None,
+        dgamma: Output,
+        dbeta: Output,
+    ) -> None:
+        """`add` of dy and `more`, if there is more, `relu_backward`, `batchnorm_backward`.
+
+        y is from `batchnorm_relu`; dresidual is what passes the ReLU, the residual's gradient. Without a residual both
+        are None, and the sign of y follows from x.
+        """
+
+    @staticmethod
     def linear_relu(x: Input, w: Input, b: Input | None, d: LinearDims, scratch: Scratch, y: Output) -> None:
         """`linear`, `relu`."""
 

@@ -190,6 +190,10 @@ RULES: dict[str, str] = {
         "dy peak (N, pool.oh, pool.ow, f), argmax (N, pool.oh, pool.ow, f) pool.argmax_dtype, x dx (N, h, w, c), "
         f"w dw (kh, kw, c, f), z (N, oh, ow, f), gamma beta mean inv_std db dgamma dbeta (f); {_BLOCK}"
     ),
+    "batchnorm_relu": f"{_BATCHNORM}, beta var (channels), residual y (N, ..., channels)",
+    "batchnorm_relu_backward": (
+        f"{_BATCHNORM}, beta dgamma dbeta (channels), dy more y dresidual dx (N, ..., channels)"
+    ),
     "linear_relu": "x (N, k), w (k, m), b (m), y (N, m)",
     "linear_relu_backward": "dy y (N, m), x dx (N, k), w dw (k, m), db (m)",
     # Inference: what depends on parameters alone is done once, and again when they have changed

@@ -334,6 +334,42 @@ def _convolution_block(conv: Step, steps: Sequence[Step]) -> Step:
     return _step("conv2d_batchnorm_relu_maxpool2d", steps, conv.phase, block | conv.named | own)
 
 
+@_rewrite(batchnorm="batchnorm_relu batchnorm_relu_backward")
+def batchnorm_relu(flow: _Flow, norm: Step) -> Iterator[Step]:
+    """Batch-norm, a residual and a ReLU in one pass; backward the gradients that meet at the ReLU are added there."""
+    joined, residual = _residual(flow, norm.named["y"])
+    before = joined.named["y"] if joined else norm.named["y"]
+    relu, relu_backward = (flow.next(before, kernel, "x") for kernel in ("relu", "relu_backward"))
+    if not (relu and relu_backward):
+        return
+    dz = relu_backward.named["dx"]
+    found = [step for step in flow.readers(dz) if step.kernel == "batchnorm_backward"]
+    found = [step for step in found if _agree(norm, step, "x", "gamma", "mean", "inv_std", "d")]
+    if len(found) != 1 or found[0].named["dy"] is not dz:
+        return
+    (norm_backward,) = found
+    legal = (
+        flow.only(norm.named["y"], joined or relu, *(() if joined else (relu_backward,)))
+        and flow.only(before, relu, relu_backward)
+        and _agree(relu, relu_backward, "x", "y")
+        and (joined or flow.only(dz, norm_backward))
+    )
+    if not legal:
+        return
+    forward = [norm, joined, relu] if joined else [norm, relu]
+    own = {"residual": residual, "y": relu.named["y"]}
+    yield _step("batchnorm_relu", forward, norm.phase, norm.named | own)
+    dy, more, backward = relu_backward.named["dy"], None, [relu_backward, norm_backward]
+    summed = flow.writer(dy)
+    if summed and summed.kernel == "add" and flow.only(dy, relu_backward) and summed.named["y"] is dy:
+        parts = summed.named["a"], summed.named["b"]
+        if all(part.shape == dy.shape for part in parts):
+            (dy, more), backward = parts, [summed, *backward]
+    own = {"dy": dy, "more": more, "beta": norm.named["beta"]}
+    own |= {"y": relu.named["y"], "dresidual": dz} if joined else {"y": None, "dresidual": None}
+    yield _step("batchnorm_relu_backward", backward, relu_backward.phase, norm_backward.named | own)
+
+
 # Inference -------------------------------------------------------------------------------------------------------
 
 

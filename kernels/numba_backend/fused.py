@@ -17,10 +17,11 @@ import numpy as np
 from numpy import int64
 
 from ..interface import Input, Output, Scratch
-from ..shapes import Conv2dDims, LinearDims, Pool2dDims
+from ..shapes import ChannelDims, Conv2dDims, LinearDims, Pool2dDims
 from .compiler.jit import Bytes, Flat, exact, inline, kernel, prange, separate
 from .conv import conv2d_scratch
 from .linear import few_rows, linear_backward_scratch, linear_gradients, linear_scratch
+from .norm import batch_factors, batchnorm_backward_scratch, batchnorm_scratch, flattened, partial_sums
 from .pool import along
 from .tiles.chunks import SMALL, load, pixels, run, share, store
 from .tiles.correlate import (
@@ -67,6 +68,7 @@ from .tiles.packed import (
     rows_times_panels,
 )
 from .tiles.places import Maps, Part, Place, Rows
+from .tiles.strips import PastReLU, add_up_past_relu, affine_relu, bounds, joined, relu_gradient, spread
 from .tiles.tile import (
     LANES,
     TileShape,
@@ -91,10 +93,14 @@ from .tiles.tile import (
 from .tiles.winograd import Finish, Grid, is_winograd, transform_filters, winograd, winograd_scratch, winograd_size
 
 __all__ = [
+    "batchnorm_relu",
+    "batchnorm_relu_backward",
+    "batchnorm_relu_backward_scratch",
     "batchnorm_relu_maxpool2d",
     "batchnorm_relu_maxpool2d_backward",
     "batchnorm_relu_maxpool2d_backward_scratch",
     "batchnorm_relu_maxpool2d_scratch",
+    "batchnorm_relu_scratch",
     "conv2d_batchnorm_relu_maxpool2d",
     "conv2d_batchnorm_relu_maxpool2d_backward",
     "conv2d_batchnorm_relu_maxpool2d_backward_scratch",
@@ -623,6 +629,88 @@ def conv2d_batchnorm_relu_maxpool2d_backward(
         source = images_of(Place(flat(scratch), places.dz), flat(scratch), n, layout)
         filters = Filters(flat(scratch), layout.filters, flat(none), False)
         correlate_rows(source, low, high, d, True, filters, Maps(flat(dx), 0, d.h * d.w * d.c, d.c))
+
+
+# --- Batch-norm, residual and ReLU ----------------------------------------------------------------------------------
+
+
+batchnorm_relu_scratch, batchnorm_relu_backward_scratch = batchnorm_scratch, batchnorm_backward_scratch
+
+
+@kernel(optional={"residual": 1})
+def _batchnorm_relu(x, gamma, beta, residual, eps, length, partial, y, mean, inv_std, var):
+    factors = batch_factors(x, gamma, beta, eps, length, partial, mean, inv_std, var)
+    for c in prange(partial.shape[0]):
+        start, stop = bounds(c, length, x.size)
+        affine_relu(flat(x), start, stop, partial.shape[2], flat(factors), flat(residual), flat(y))
+
+
+def batchnorm_relu(
+    x: Input,
+    gamma: Input,
+    beta: Input,
+    residual: Input | None,
+    eps: float,
+    d: ChannelDims,
+    scratch: Scratch,
+    y: Output,
+    mean: Output,
+    inv_std: Output,
+    var: Output,
+) -> None:
+    given_, chunked = (x.reshape(-1), gamma, beta, flattened(residual)), partial_sums(3, scratch, x, d)
+    run(_batchnorm_relu, x.size, *given_, eps, *chunked, y.reshape(-1), mean, inv_std, var)
+
+
+@kernel(optional={"more": 1, "y": 1, "dresidual": 1, "dx": 1})
+def _batchnorm_relu_backward(dy, more, x, y, gamma, beta, mean, inv_std, length, partial, dresidual, dx, dgamma, dbeta):
+    channels, m = mean.size, x.size // mean.size
+    parts, _, period = partial.shape
+    factors = np.empty((5, period), x.dtype)
+    for channel in range(channels):
+        factors[0, channel] = mean[channel]
+        factors[1, channel] = gamma[channel] * inv_std[channel]
+        factors[2, channel] = beta[channel]
+    for row in range(3):
+        spread(flat(factors), row * period, period, channels)
+    for c in prange(parts):
+        start, stop = bounds(c, length, x.size)
+        source = PastReLU(flat(dy), flat(more), flat(x), flat(y), flat(factors))
+        add_up_past_relu(source, start, stop, period, channels, flat(partial), c * 2 * period, flat(dresidual))
+    for channel in range(channels):
+        dbeta[channel] = joined(partial, 0, channel)
+        dgamma[channel] = joined(partial, 1, channel) * inv_std[channel]
+        factors[3, channel] = inv_std[channel] * dgamma[channel] / m
+        factors[4, channel] = dbeta[channel] / m
+    if dx.size:
+        for row in range(3, 5):
+            spread(flat(factors), row * period, period, channels)
+        for c in prange(parts):
+            start, stop = bounds(c, length, x.size)
+            source = PastReLU(flat(dy), flat(more), flat(x), flat(y), flat(factors))
+            relu_gradient(source, start, stop, period, flat(dresidual), flat(dx))
+
+
+def batchnorm_relu_backward(
+    dy: Input,
+    more: Input | None,
+    x: Input,
+    y: Input | None,
+    gamma: Input,
+    beta: Input,
+    mean: Input,
+    inv_std: Input,
+    d: ChannelDims,
+    scratch: Scratch,
+    dresidual: Output | None,
+    dx: Output | None,
+    dgamma: Output,
+    dbeta: Output,
+) -> None:
+    maps = dy.reshape(-1), flattened(more), x.reshape(-1), flattened(y)
+    chunked = partial_sums(2, scratch, x, d)
+    ends = flattened(dresidual), flattened(dx), dgamma, dbeta
+    run(_batchnorm_relu_backward, x.size, *maps, gamma, beta, mean, inv_std, *chunked, *ends)
 
 
 # --- Linear ---------------------------------------------------------------------------------------------------------

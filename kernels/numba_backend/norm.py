@@ -78,8 +78,9 @@ def apply(x, length, factors, channels, y):
         affine(flat(x), start, stop, period, flat(factors), flat(y))
 
 
-@kernel
-def _batchnorm(x, gamma, beta, eps, length, partial, y, mean, inv_std, var):
+@inline
+def batch_factors(x, gamma, beta, eps, length, partial, mean, inv_std, var):
+    """The batch's statistics, and of them the rows minus, times and plus of `affine`."""
     channels, m, rows = mean.size, x.size // mean.size, length // mean.size
     parts, _, period = partial.shape
     for c in prange(parts):
@@ -103,7 +104,17 @@ def _batchnorm(x, gamma, beta, eps, length, partial, y, mean, inv_std, var):
         factors[0, channel] = mean[channel]
         factors[1, channel] = gamma[channel] * inv_std[channel]
         factors[2, channel] = beta[channel]
-    apply(x, length, factors, channels, y)
+    for row in range(3):
+        spread(flat(factors), row * period, period, channels)
+    return factors
+
+
+@kernel
+def _batchnorm(x, gamma, beta, eps, length, partial, y, mean, inv_std, var):
+    factors = batch_factors(x, gamma, beta, eps, length, partial, mean, inv_std, var)
+    for c in prange(partial.shape[0]):
+        start, stop = bounds(c, length, x.size)
+        affine(flat(x), start, stop, partial.shape[2], flat(factors), flat(y))
 
 
 @kernel(optional={"dx": 1})

@@ -33,6 +33,7 @@ from models import (
     ReLU,
     Sequential,
     Step,
+    Tanh,
     Trainer,
     Value,
 )
@@ -51,9 +52,11 @@ SEEDS = range(12)
 
 POOL_FIRST = ["batchnorm_relu_maxpool2d", "batchnorm_relu_maxpool2d_backward"]
 STATISTICS = [f"conv2d_{name}" for name in POOL_FIRST]
+NORM_RELU = ["batchnorm_relu", "batchnorm_relu_backward"]
 PAIRS = [
     POOL_FIRST,
     STATISTICS,
+    NORM_RELU,
     ["linear_relu", "linear_relu_backward"],
     ["conv2d_fold", "conv2d_folded"],
     ["linear_fold", "linear_folded"],
@@ -104,7 +107,7 @@ def with_output(plan: Plan, name: str) -> Plan:
 
 
 def test_the_rewrites_have_names_and_one_line_each() -> None:
-    training = ["pool_first", "round_inside", "convolution_statistics"]
+    training = ["pool_first", "round_inside", "convolution_statistics", "batchnorm_relu"]
     inference = ["multiply_pairs", "fold_batchnorm", "pack_weights"]
     assert list(REWRITES) == [*training, *inference, "peaks_alone", "concat_in_place", "linear_relu"]
     for name, apply in REWRITES.items():
@@ -329,29 +332,46 @@ def branching(reader: str) -> dict[str, Any]:
     return graph | {"sum": (Add(), "pool", "other")}
 
 
+SHORTCUT: dict[str, Any] = {"norm": (BatchNorm(), "input"), "sum": (Add(), "norm", "input"), "relu": (ReLU(), "sum")}
+
 REFUSED: dict[str, tuple[Plan, list[str]]] = {
     "norm read twice": (training(branching("norm")), []),
-    "relu read twice": (training(branching("relu")), []),
+    "relu read twice": (training(branching("relu")), NORM_RELU),
     "convolution read twice": (training(branching("conv")), POOL_FIRST),
-    "padding": (training((*BLOCK[:3], MaxPool2d(2, padding=1))), []),
-    "padding at the end": (training((*BLOCK[:3], MaxPool2d(4, padding=((0, 2), (0, 2))))), []),
-    "windows beyond the map": (training((*BLOCK[:3], MaxPool2d(4, ceil_mode=True))), []),
-    "dilated windows": (training((*BLOCK[:3], MaxPool2d(2, dilation=2))), []),
-    "overlapping windows": (training((*BLOCK[:3], MaxPool2d(3, stride=2))), []),
-    "windows apart": (training((*BLOCK[:3], MaxPool2d(2, stride=3))), []),
-    "window of more than 256": (training((BatchNorm(), ReLU(), MaxPool2d(17)), (17, 17, 2)), []),
+    "padding": (training((*BLOCK[:3], MaxPool2d(2, padding=1))), NORM_RELU),
+    "padding at the end": (training((*BLOCK[:3], MaxPool2d(4, padding=((0, 2), (0, 2))))), NORM_RELU),
+    "windows beyond the map": (training((*BLOCK[:3], MaxPool2d(4, ceil_mode=True))), NORM_RELU),
+    "dilated windows": (training((*BLOCK[:3], MaxPool2d(2, dilation=2))), NORM_RELU),
+    "overlapping windows": (training((*BLOCK[:3], MaxPool2d(3, stride=2))), NORM_RELU),
+    "windows apart": (training((*BLOCK[:3], MaxPool2d(2, stride=3))), NORM_RELU),
+    "window of more than 256": (training((BatchNorm(), ReLU(), MaxPool2d(17)), (17, 17, 2)), NORM_RELU),
     "groups": (training((Conv2d(4, 3, groups=2), *BLOCK[1:])), POOL_FIRST),
     "pool before relu": (training((*BLOCK[:2], MaxPool2d(2), ReLU())), []),
     "relu before norm": (training((Conv2d(4, 3), ReLU(), BatchNorm(), MaxPool2d(2))), []),
     "no relu": (training((*BLOCK[:2], MaxPool2d(2))), []),
-    "no pool": (training(BLOCK[:3]), []),
+    "no pool": (training(BLOCK[:3]), NORM_RELU),
     "norm is an output": (with_output(training(BLOCK), "1.y"), []),
-    "relu is an output": (with_output(training(BLOCK), "2.y"), []),
+    "relu is an output": (with_output(training(BLOCK), "2.y"), NORM_RELU),
     "the norm's gradient is an output": (with_output(training(BLOCK), "d1.y"), []),
-    "the relu's gradient is an output": (with_output(training(BLOCK), "d2.y"), []),
-    "the places are an output": (with_output(training(BLOCK), "3.argmax"), []),
+    "the relu's gradient is an output": (with_output(training(BLOCK), "d2.y"), NORM_RELU),
+    "the places are an output": (with_output(training(BLOCK), "3.argmax"), NORM_RELU),
     "convolution is an output": (with_output(training(BLOCK), "0.y"), POOL_FIRST),
     "the convolution's gradient is an output": (with_output(training(BLOCK), "d0.y"), POOL_FIRST),
+    "sum is an output": (with_output(training(SHORTCUT), "sum.y"), []),
+    "sum read twice": (training(SHORTCUT | {"bent": (Tanh(), "sum"), "both": (Add(), "relu", "bent")}), []),
+    "norm and sum read": (training(SHORTCUT | {"both": (Add(), "relu", "norm")}), []),
+    "a sum of other shapes": (
+        training(
+            {
+                "norm": (BatchNorm(), "input"),
+                "all": (models.GlobalAvgPool2d(), "input"),
+                "map": (models.Reshape((1, 1, 2)), "all"),
+                "sum": (Add(), "norm", "map"),
+                "relu": (ReLU(), "sum"),
+            }
+        ),
+        [],
+    ),
     "linear is an output": (with_output(training((Flatten(), Linear(5), ReLU())), "1.y"), []),
     "linear's gradient is an output": (with_output(training((Flatten(), Linear(5), ReLU())), "d1.y"), []),
     "another shape between linear and relu": (training((Flatten(), Linear(5), Flatten(), ReLU())), []),
@@ -447,8 +467,9 @@ def test_a_rewrite_needs_all_of_its_kernels(missing: str) -> None:
 
 @pytest.mark.parametrize("name", REWRITES)
 def test_each_name_can_be_switched_off(name: str) -> None:
-    layers = (*BLOCK, MaxPool2d(2, stride=1), Flatten(), Linear(5), ReLU(), Linear(3))
+    layers = (*BLOCK, MaxPool2d(2, stride=1), BatchNorm(), ReLU(), Flatten(), Linear(5), ReLU(), Linear(3))
     made = {
+        "batchnorm_relu": NORM_RELU,
         "pool_first": [*POOL_FIRST, *STATISTICS],
         "convolution_statistics": STATISTICS,
         "linear_relu": ["linear_relu", "linear_relu_backward"],
@@ -756,6 +777,7 @@ class Case:
     training: bool
     input_gradient: bool = True
     precision: str | None = None
+    more: tuple[tuple[str, tuple[Any, ...]], ...] = ()  # nodes of a graph that goes on from the last layer
 
     def __str__(self) -> str:
         return f"{', '.join(map(str, self.layers))} on {self.shape}"
@@ -768,7 +790,11 @@ class Case:
 
     @cached_property
     def model(self) -> Graph:
-        return Sequential(list(self.layers), self.shape, "numpy", precision=self.precision)
+        if not self.more:
+            return Sequential(list(self.layers), self.shape, "numpy", precision=self.precision)
+        names = ["input", *map(str, range(len(self.layers)))]
+        nodes = {name: (layer, names[i]) for i, (name, layer) in enumerate(zip(names[1:], self.layers, strict=True))}
+        return Graph(nodes | dict(self.more), self.more[-1][0], self.shape, "numpy")
 
 
 NORM = (BatchNorm(), ReLU())
@@ -794,6 +820,17 @@ CONVOLVED = [
     Case((Conv2d(4, (3, 4), padding=((0, 2), (1, 0))), *NORM, MaxPool2d(2)), (6, 7, 2), True),
     Case((Conv2d(17, 1), *NORM, MaxPool2d(2)), (5, 4, 9), True),
     Case((Conv2d(1, 3), *NORM, MaxPool2d(2)), (6, 6, 1), True),
+]
+_JOINED = (("sum", (Add(), "0", "input")), ("relu", (ReLU(), "sum")))
+_READ_TWICE = (("bent", (Tanh(), "relu")), ("both", (Add(), "relu", "bent")))
+NORMALISED = [
+    Case(NORM, (5,), True),
+    Case(NORM, (6, 5, 3), True),
+    Case(NORM, (9, 8, 37), True, input_gradient=False),
+    Case((BatchNorm(),), (4, 3, 16), True, more=_JOINED),
+    Case((BatchNorm(),), (7, 5, 6), True, more=(*_JOINED, *_READ_TWICE)),
+    Case(NORM, (3, 4, 17), True, more=(("bent", (Tanh(), "1")), ("both", (Add(), "1", "bent")))),
+    Case((BatchNorm(),), (5, 4, 3), True, more=(("1", (BatchNorm(), "input")), ("sum", (Add(), "0", "1")), _JOINED[1])),
 ]
 DENSE = [
     Case((Linear(1), ReLU()), (1,), True),
@@ -854,7 +891,8 @@ FOLDED_PAIRS = [
 ]
 LEARNED = [replace(case, precision="bfloat16") for case in DENSE]
 FILTERED = [Case((convolution,), shape, True, precision="bfloat16") for convolution, shape in PAIRED]
-OF_PAIRS = (POOLED, CONVOLVED, DENSE, FOLDS, PACKS, PEAKS, ROUNDED, FOLDED_PAIRS, LEARNED, LEARNED, FILTERED, FILTERED)
+IN_TRAINING = POOLED, CONVOLVED, NORMALISED, DENSE
+OF_PAIRS = (*IN_TRAINING, FOLDS, PACKS, PEAKS, ROUNDED, FOLDED_PAIRS, LEARNED, LEARNED, FILTERED, FILTERED)
 CASES = {kernel: cases for pair, cases in zip(PAIRS, OF_PAIRS, strict=True) for kernel in pair}
 BACKENDS = {"reference": REFERENCE} | {name: Kernels(name, module) for name, module in MODULES.items()}
 if not BACKENDS["numba"].has("conv2d_folded_bfloat16"):  # other instructions in the place of the matrix unit

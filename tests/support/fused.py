@@ -87,6 +87,27 @@ def conv2d_batchnorm_relu_maxpool2d_backward(
     _run("conv2d_backward", d, len(x), dz, x, w, d, dx, dw, db)
 
 
+def batchnorm_relu(
+    x: Any, gamma: Any, beta: Any, residual: Any, eps: float, d: ChannelDims, scratch: Any, y: Any, mean: Any,
+    inv_std: Any, var: Any,
+) -> None:  # fmt: skip
+    z = np.empty_like(x)
+    _run("batchnorm", d, len(x), x, gamma, beta, eps, d, z, mean, inv_std, var)
+    _K.function("relu")(z if residual is None else z + residual, y)
+
+
+def batchnorm_relu_backward(
+    dy: Any, more: Any, x: Any, y: Any, gamma: Any, beta: Any, mean: Any, inv_std: Any, d: ChannelDims, scratch: Any,
+    dresidual: Any, dx: Any, dgamma: Any, dbeta: Any,
+) -> None:  # fmt: skip
+    if y is None:
+        y = _normalised(x, gamma, beta, mean, inv_std)
+    dz = np.where(y <= 0, 0, dy if more is None else dy + more).astype(dy.dtype)
+    if dresidual is not None:
+        dresidual[...] = dz
+    _run("batchnorm_backward", d, len(x), dz, x, gamma, mean, inv_std, d, dx, dgamma, dbeta)
+
+
 def linear_relu(x: Any, w: Any, b: Any, d: LinearDims, scratch: Any, y: Any) -> None:
     z = np.empty_like(y)
     _run("linear", d, len(x), x, w, b, d, z)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,12 +20,14 @@ from .tile import (
     REGISTERS,
     VECTOR_BYTES,
     TileShape,
+    given,
     lanes,
     tile_add,
     tile_multiply,
     tile_multiply_add,
     tile_subtract,
     tile_vectors,
+    tile_where_positive,
 )
 
 # Four values a channel, for the gradient, fill half the registers.
@@ -206,6 +209,100 @@ def strip_affine(shape, first, columns, places, x, period, factors, y):
 def affine(x: Flat, start: int, stop: int, period: int, factors: Flat, y: Flat) -> None:
     """y = (x − minus) times + plus over start:stop, the rows of `factors`."""
     by_strip(strip_affine, start, stop, period, x, (x, period, factors, y))
+
+
+@inline
+def strip_affine_relu(shape, first, columns, places, x, period, factors, residual, y):
+    minus = load(shape, factors, first, 0, columns)
+    times = load(shape, factors, period + first, 0, columns)
+    plus = load(shape, factors, 2 * period + first, 0, columns)
+    for i in places:
+        difference = tile_subtract(load(shape, x, i, 0, columns), minus)
+        value = tile_multiply_add(plus, difference, times)
+        if given(residual):
+            value = tile_add(value, load(shape, residual, i, 0, columns))
+        store(shape, tile_where_positive(value, value), y, i, 0, columns)
+
+
+@separate
+def affine_relu(x: Flat, start: int, stop: int, period: int, factors: Flat, residual: Flat, y: Flat) -> None:
+    """y = max(0, (x − minus) times + plus + residual) over start:stop, the rows of `factors`."""
+    by_strip(strip_affine_relu, start, stop, period, x, (x, period, factors, residual, y))
+
+
+class PastReLU(NamedTuple):
+    """What the gradient past a ReLU is made of: dy, and more unless it is empty, where y is positive. Without y its
+    sign is that of (x − mean) times + plus, the first rows of `factors`."""
+
+    dy: Flat
+    more: Flat
+    x: Flat
+    y: Flat
+    factors: Flat
+
+
+@inline
+def past_relu(shape, source, i, columns, difference, times, plus):
+    """The gradient at place i; `difference` is x − mean there."""
+    gradient = load(shape, source.dy, i, 0, columns)
+    if given(source.more):
+        gradient = tile_add(gradient, load(shape, source.more, i, 0, columns))
+    sign = tile_multiply_add(plus, difference, times)
+    if given(source.y):
+        sign = load(shape, source.y, i, 0, columns)
+    return tile_where_positive(sign, gradient)
+
+
+@inline
+def strip_past_relu(shape, first, columns, places, source, period, sums, at, dz):
+    total, products = load(shape, sums, at + first, 0, columns), load(shape, sums, at + period + first, 0, columns)
+    minus = load(shape, source.factors, first, 0, columns)
+    times = load(shape, source.factors, period + first, 0, columns)
+    plus = load(shape, source.factors, 2 * period + first, 0, columns)
+    for i in places:
+        difference = tile_subtract(load(shape, source.x, i, 0, columns), minus)
+        gradient = past_relu(shape, source, i, columns, difference, times, plus)
+        total, products = tile_add(total, gradient), tile_multiply_add(products, gradient, difference)
+        if given(dz):
+            store(shape, gradient, dz, i, 0, columns)
+    store(shape, total, sums, at + first, 0, columns)
+    store(shape, products, sums, at + period + first, 0, columns)
+
+
+@separate
+def add_up_past_relu(
+    source: PastReLU, start: int, stop: int, period: int, channels: int, sums: Flat, at: int, dz: Flat
+) -> None:
+    """dz = the gradient past the ReLU over start:stop, unless dz is empty; and two periods from `at` on: Σ dz and
+    Σ dz (x − mean) of each channel."""
+    clear(sums, at, 2 * period)
+    by_strip(strip_past_relu, start, stop, period, source.x, (source, period, sums, at, dz))
+    fold(sums, at, period, channels)
+    fold(sums, at + period, period, channels)
+
+
+@inline
+def strip_relu_gradient(shape, first, columns, places, source, period, dz, dx):
+    mean = load(shape, source.factors, first, 0, columns)
+    scale = load(shape, source.factors, period + first, 0, columns)
+    plus = load(shape, source.factors, 2 * period + first, 0, columns)
+    slope = load(shape, source.factors, 3 * period + first, 0, columns)
+    level = load(shape, source.factors, 4 * period + first, 0, columns)
+    for i in places:
+        difference = tile_subtract(load(shape, source.x, i, 0, columns), mean)
+        if given(dz):
+            gradient = load(shape, dz, i, 0, columns)
+        else:
+            gradient = past_relu(shape, source, i, columns, difference, scale, plus)
+        gradient = tile_subtract(tile_subtract(gradient, level), tile_multiply(slope, difference))
+        store(shape, tile_multiply(scale, gradient), dx, i, 0, columns)
+
+
+@separate
+def relu_gradient(source: PastReLU, start: int, stop: int, period: int, dz: Flat, dx: Flat) -> None:
+    """dx = scale (dz − level − slope (x − mean)) over start:stop, with dz as `add_up_past_relu` left it, or made again
+    where it is empty; rows of the factors: mean, scale, plus, slope, level."""
+    by_strip(strip_relu_gradient, start, stop, period, source.x, (source, period, dz, dx))
 
 
 @inline
