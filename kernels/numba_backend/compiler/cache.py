@@ -14,7 +14,6 @@ import contextlib
 import functools
 import hashlib
 import os
-import pickle
 import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -135,7 +134,7 @@ class _Files(caching.IndexDataCacheFile):
         size = len(self._hash(key))
         if self._hash(key, content[:-size]) != content[-size:]:
             raise ValueError(f"{self._place(key)} is damaged")
-        return pickle.loads(content[:-size])
+        return self._load_data(os.path.basename(self._place(key)))
 
     def holds(self, key: Any) -> bool:
         """Whether there is a file for a key; whether it is whole shows when it is loaded."""
