@@ -33,6 +33,8 @@ from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, Normalizer, Robust
 
 from twinkernels.estimators import NetworkClassifier, NetworkRegressor
 
+from ..support.processes import BRIEF
+
 X, Y = load_digits(return_X_y=True)
 X, Y = X[:600], Y[:600]
 IMAGES = X.reshape(-1, 8, 8).astype(np.uint8)
@@ -54,7 +56,7 @@ for kind in NetworkClassifier, NetworkRegressor:
 def test_every_check_of_scikit_learn_passes_and_none_is_skipped(backend: str, dtype: str) -> None:
     environment = os.environ | {"SCIPY_ARRAY_API": "1"}  # without which one of them is skipped
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, backend, dtype],
+        [sys.executable, "-c", BRIEF + PROGRAM, backend, dtype],
         env=environment,
         capture_output=True,
         text=True,
