@@ -35,15 +35,23 @@ def pytest_configure(config: pytest.Config) -> None:
     keep_memory()
 
 
-def keep_memory() -> None:
+def keep_memory(keep: bool = True) -> None:
     """Have the C library keep what arrays leave: it would hand megabytes back to the system, to be given them again
     page by page, each filled with zeros; a quarter of what a test of large arrays takes. Programs that tests start are
     as they are."""
     set_option = mallopt()
     if set_option is not None:
         trim_threshold, mmap_threshold = -1, -3  # glibc's numbers; of the second it takes no more than 32 MiB
-        set_option(mmap_threshold, 32 << 20)
-        set_option(trim_threshold, 1 << 30)
+        set_option(mmap_threshold, 32 << 20 if keep else 128 << 10)
+        set_option(trim_threshold, 1 << 30 if keep else 128 << 10)
+
+
+@pytest.fixture
+def new_memory() -> Iterator[None]:
+    """Arrays in memory that is new: threads that wait for its pages overlap, and races show on a busy machine too."""
+    keep_memory(False)
+    yield
+    keep_memory()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
