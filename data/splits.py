@@ -200,8 +200,12 @@ def _in_one_pass(images: DiskArray) -> tuple[float, float]:
         n = first = second = 0
         for part in parts:
             n += part.size
-            first += int(part.sum(dtype=np.uint64))
-            second += int(np.square(part, dtype=np.uint16).sum(dtype=np.uint64))
+            whole = part.size // 256 * 256
+            # 256 numbers at a time, whose sums fit what NumPy adds in half the time that wider integers take.
+            for pixels in (part[:whole].reshape(256, -1), part[whole:].reshape(-1, 1)):
+                squares = np.square(pixels, dtype=np.uint16)
+                first += int(pixels.sum(axis=0, dtype=np.uint16).sum(dtype=np.uint64))
+                second += int(squares.sum(axis=0, dtype=np.uint32).sum(dtype=np.uint64))
         return first / n, (n * second - first * first) / (n * n)
     n, mean, squares = 0, 0.0, 0.0
     for part in parts:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
+import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import hypothesis
@@ -14,6 +16,7 @@ import pytest
 
 import kernels
 from data import strokes
+from twinkernels.bench.arrays import mallopt
 
 hypothesis.settings.register_profile("twinkernels", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("twinkernels")
@@ -29,6 +32,26 @@ def pytest_configure(config: pytest.Config) -> None:
         threads = max(1, kernels.get_threads() // config.workerinput["workercount"])
         kernels.set_threads(threads)
         os.environ["OMP_NUM_THREADS"] = str(threads)
+    keep_memory()
+
+
+def keep_memory(keep: bool = True) -> None:
+    """Have the C library keep what arrays leave: it would hand megabytes back to the system, to be given them again
+    page by page, each filled with zeros; a quarter of what a test of large arrays takes. Programs that tests start are
+    as they are."""
+    set_option = mallopt()
+    if set_option is not None:
+        trim_threshold, mmap_threshold = -1, -3  # glibc's numbers; of the second it takes no more than 32 MiB
+        set_option(mmap_threshold, 32 << 20 if keep else 128 << 10)
+        set_option(trim_threshold, 1 << 30 if keep else 128 << 10)
+
+
+@pytest.fixture
+def new_memory() -> Iterator[None]:
+    """Arrays in memory that is new: threads that wait for its pages overlap, and races show on a busy machine too."""
+    keep_memory(False)
+    yield
+    keep_memory()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -39,6 +62,32 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         from .support.ahead import compile_what_the_suite_calls
 
         compile_what_the_suite_calls()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Collect without looking for garbage: of a million objects nearly all stay.
+
+    Every second worker loads the files from the last to the first: two that go the same way, where no bytecode is kept
+    yet, would each compile all of it, for ten seconds, at the same time.
+    """
+    gc.disable()
+    try:
+        if getattr(session.config, "workerinput", {}).get("workerid", "gw0")[-1] in "13579":
+            load_backwards(session.config)
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def load_backwards(config: pytest.Config) -> None:
+    """Import the files with tests of all folders that pytest was given, in the order opposite to its own."""
+    root = config.rootpath
+    for folder in config.args:
+        for path in sorted((root / folder).glob("**/test_*.py"), reverse=True):
+            with contextlib.suppress(Exception, pytest.skip.Exception):  # pytest will meet and report it
+                importlib.import_module(".".join(path.relative_to(root).with_suffix("").parts))
 
 
 def pytest_unconfigure() -> None:

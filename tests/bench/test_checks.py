@@ -267,7 +267,7 @@ COMPILED = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="Numba comp
 
 
 @COMPILED
-def test_a_race_is_found() -> None:
+def test_a_race_is_found(new_memory: None) -> None:
     def build(draw: Draw) -> dict[str, np.ndarray]:
         return {"x": draw.normal(30_000, 64)}
 

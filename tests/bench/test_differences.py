@@ -57,7 +57,7 @@ def test_the_page_has_the_mistakes_that_people_make() -> None:
 
 
 @pytest.mark.parametrize(("change", "shown"), CHANGES, ids=[shown.split("\n")[1].strip()[:40] for _, shown in CHANGES])
-def test_each_mistake_on_the_page_is_found(change: str, shown: str, tmp_path: Path) -> None:
+def test_each_mistake_on_the_page_is_found(change: str, shown: str, tmp_path: Path, new_memory: None) -> None:
     text = SOURCE
     for removed, added in re.findall(r"((?:^-.*\n)+)((?:^\+.*\n)*)", change, re.MULTILINE):
         old, new = (re.sub(r"^[-+]", "", part, flags=re.MULTILINE) for part in (removed, added))

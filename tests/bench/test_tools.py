@@ -14,6 +14,8 @@ import pytest
 
 from twinkernels.bench import check, read
 
+from ..support.processes import BRIEF
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 SOFTPLUS = EXAMPLES / "softplus"
@@ -42,8 +44,8 @@ def pytest_process(folder: Path, *arguments: str) -> subprocess.CompletedProcess
     named = [entry.name for entry in importlib.metadata.entry_points(group="pytest11")]
     command = [
         sys.executable,
-        "-m",
-        "pytest",
+        "-c",
+        f"{BRIEF}import sys, pytest; sys.exit(pytest.console_main())",
         "-c",
         os.devnull,
         "--rootdir",
@@ -136,7 +138,7 @@ print(suite.track_error("numba", "softplus/wide") < 3, suite.track_time_ratio("n
 def test_the_example_has_an_asv_suite() -> None:
     pytest.importorskip("asv_runner", reason="asv is of the extra bench")
     done = subprocess.run(
-        [sys.executable, "-c", ASV, "speed"],
+        [sys.executable, "-c", BRIEF + ASV, "speed"],
         cwd=SOFTPLUS,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -25,6 +25,7 @@ from kernels.interface import roles
 from twinkernels.bench import errors, timing
 
 from ..support.every import every
+from ..support.processes import BRIEF
 
 SUITE = Path(__file__).parents[2] / "benchmarks" / "suite"
 NUMPY = kernels.get("numpy")
@@ -58,7 +59,7 @@ def benchmarks() -> list[Any]:
     pytest.importorskip("asv_runner", reason="the asv suite needs the extra bench")
     modules = [path.stem for path in sorted(SUITE.glob("bench_*.py"))]
     done = subprocess.run(
-        [sys.executable, "-c", LIST, str(SUITE.parent), *modules],
+        [sys.executable, "-c", BRIEF + LIST, str(SUITE.parent), *modules],
         cwd=SUITE.parents[1],
         capture_output=True,
         text=True,
@@ -109,7 +110,11 @@ def test_what_asv_times_is_prepared_once_and_then_undisturbed() -> None:
     pytest.importorskip("asv_runner", reason="the asv suite needs the extra bench")
     arguments = [str(SUITE.parent), *(path.stem for path in sorted(SUITE.glob("bench_*.py")))]
     done = subprocess.run(
-        [sys.executable, "-c", SAMPLES, *arguments], cwd=SUITE.parents[1], capture_output=True, text=True, check=False
+        [sys.executable, "-c", BRIEF + SAMPLES, *arguments],
+        cwd=SUITE.parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[0] == "['Kernel', 'KernelFloat64', 'Step']"
@@ -144,7 +149,7 @@ for benchmark in error.track_error, time.setup, ratio.setup:
 def test_asv_measures_nothing_where_one_nan_is_left() -> None:
     pytest.importorskip("asv_runner", reason="the asv suite needs the extra bench")
     done = subprocess.run(
-        [sys.executable, "-c", NAN, str(SUITE.parent)],
+        [sys.executable, "-c", BRIEF + NAN, str(SUITE.parent)],
         cwd=SUITE.parents[1],
         capture_output=True,
         text=True,

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ..support.processes import BRIEF
+
 ROOT = Path(__file__).parents[2]
 
 # In one process, which loads what they share once. Of a module that another one has imported runpy warns.
@@ -50,7 +52,7 @@ def test_help_is_all_that_it_gives(tmp_path: Path) -> None:
     names = runnable()
     assert {"benchmarks.limit", "benchmarks.peers", "fuzz", "twinkernels", "twinkernels.draw.train"} <= set(names)
     done = subprocess.run(
-        [sys.executable, "-c", ASK, *names],
+        [sys.executable, "-c", BRIEF + ASK, *names],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,

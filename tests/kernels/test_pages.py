@@ -11,6 +11,8 @@ import pytest
 
 import kernels
 
+from ..support.processes import BRIEF
+
 ROOT = Path(__file__).parents[2]
 
 # In a process of its own, which a touch of the guarded page ends; the last line that it wrote names the case.
@@ -39,7 +41,7 @@ print("done")
 @pytest.mark.parametrize("backend", kernels.names())
 def test_arrays_end_where_memory_ends(backend: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", RUN, backend],
+        [sys.executable, "-c", BRIEF + RUN, backend],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ..support.processes import Process
+from ..support.processes import BRIEF, Process
 
 PROGRAM = """
 import os
@@ -35,7 +35,7 @@ CASES = ["adam/mlp-512", "rmsprop/mlp-512", "sgd/mlp-512"]
 
 
 def bits(cache: Path, shared: bool = False, fork: bool = False) -> list[str]:
-    program = PROGRAM.format(cases=CASES, shared=shared, fork=fork)
+    program = BRIEF + PROGRAM.format(cases=CASES, shared=shared, fork=fork)
     return Process(program, NUMBA_CACHE_DIR=cache, NUMBA_NUM_THREADS=2).result(180)[0]
 
 

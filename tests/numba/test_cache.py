@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ..support.processes import PRELUDE, ROOT, Process, forked
+from ..support.processes import BRIEF, PRELUDE, ROOT, Process, forked
 
 
 def _program(*kernels: str) -> str:
@@ -75,7 +75,7 @@ def test_a_warm_start_loads_nothing_that_only_compiling_needs(tmp_path: Path) ->
     program = _program("meannorm_inference", "power")  # linked with others, and one that asks for memory
     asked = "import sys; print('numba.np.linalg' in sys.modules)"
     run(program, NUMBA_CACHE_DIR=tmp_path)
-    *warm, loaded = Process(program + asked, NUMBA_CACHE_DIR=tmp_path).result()[0]
+    *warm, loaded = Process(BRIEF + program + asked, NUMBA_CACHE_DIR=tmp_path).result()[0]
     assert (warm, loaded) == (WARM, "False")
 
 
@@ -302,6 +302,6 @@ def test_caches_that_were_filled_apart_can_be_laid_together(tmp_path: Path) -> N
 
 def test_processes_may_fill_one_cache_at_once(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    for process in [Process(LINKED, NUMBA_CACHE_DIR=cache) for _ in range(2)]:
+    for process in [Process(BRIEF + LINKED, NUMBA_CACHE_DIR=cache) for _ in range(2)]:
         assert process.result()[0][0] == "True"
     assert run(LINKED, NUMBA_CACHE_DIR=cache) == WARM

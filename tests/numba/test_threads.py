@@ -19,7 +19,7 @@ from models import Adam, Trainer
 
 from ..support.conformance import MODULES, execute
 from ..support.every import every
-from ..support.processes import run
+from ..support.processes import BRIEF, run
 
 SMALL = [case for case in CASES if "bench" not in case.tags]
 THREADS = (1, 2, 3, 2 * (os.cpu_count() or 1) + 1)
@@ -331,5 +331,5 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 def test_worker_processes(method: str, layer: str, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
-    program.write_text(MULTIPROCESSING.replace("METHOD", repr(method)), encoding="utf-8")
+    program.write_text(BRIEF + MULTIPROCESSING.replace("METHOD", repr(method)), encoding="utf-8")
     assert run(program, NUMBA_THREADING_LAYER=layer) == [f"{layer} True", "True"]

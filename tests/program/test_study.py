@@ -26,7 +26,7 @@ from twinkernels.study.storage import NAME
 from twinkernels.study.trials import Outcome, Trial
 
 from ..support.digits import write_folder
-from ..support.processes import ROOT
+from ..support.processes import BRIEF, ROOT
 
 optuna = pytest.importorskip("optuna", reason="a study needs the extra study")
 pytest.importorskip("matplotlib", reason="pictures need the extra plots")
@@ -62,7 +62,7 @@ def digits() -> data.Dataset:
 
 def begin(storage: Path, work: str = "time.sleep(0.02)") -> subprocess.Popen[str]:
     program = PROGRAM.format(work=work, storage=str(storage), options=SMALL)
-    return subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", BRIEF + program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
 def states(storage: Path) -> Counter[str]:

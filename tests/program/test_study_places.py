@@ -25,6 +25,7 @@ from twinkernels.study.factors import FACTORS
 from twinkernels.study.storage import NAME, Storage
 
 from ..support import mariadb, postgres
+from ..support.processes import BRIEF
 from .test_study import PROGRAM, ROOT, SMALL
 
 SERVERS = [
@@ -47,7 +48,7 @@ def driven(url: str) -> str:
 
 def begin(storage: str, work: str = "pass", seeds: int = 2, before: str = "") -> Any:
     program = before + PROGRAM.format(work=work, storage=storage, options=SMALL | {"seeds": seeds})
-    return subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", BRIEF + program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
 def states(storage: Any) -> Counter[tuple[str, str]]:

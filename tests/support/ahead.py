@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 
 import numba
 
-from benchmarks.suite.cases import CASES
-from benchmarks.suite.common import compile_ahead
-from twinkernels.precompile import compile_recipes
+import kernels
+from benchmarks.suite.cases import CASES, Case
+from benchmarks.suite.common import record
+from twinkernels import precompile
 from twinkernels.recipes import RECIPES
 
 DTYPES = ("float32", "float64")
@@ -18,14 +20,22 @@ DTYPES = ("float32", "float64")
 def compile_what_the_suite_calls() -> None:
     """The table's small cases, of which the large ones call the same kernels, and what the recipes add to them.
 
-    Each kernel once, in as many processes as there are threads. pytest's workers would compile most of them at the same
-    time, each for itself, and so would the programs that tests start.
+    Each kernel once, in as many processes as there are threads, and all in one go: none waits for the last of another
+    list. pytest's workers would compile most of them at the same time, each for itself, and so would the programs that
+    tests start.
     """
     if numba.config.DISABLE_JIT:
         return
-    small = [case.id for case in CASES if "bench" not in case.tags]
-    compile_ahead(itertools.product(small, DTYPES))
-    compile_recipes(RECIPES.values(), DTYPES)
+    k = kernels.get("numba")
+    from kernels.numba_backend.compiler.ahead import compile_for
+
+    def call(case: Case, dtype: str) -> None:
+        record(case, dtype).bind(k)[0]()
+
+    small = [case for case in CASES if "bench" not in case.tags]
+    calls = [functools.partial(call, *pair) for pair in itertools.product(small, DTYPES)]
+    trainings = [functools.partial(precompile._train, *pair) for pair in itertools.product(RECIPES.values(), DTYPES)]
+    compile_for(*calls, *trainings)
 
 
 if __name__ == "__main__":

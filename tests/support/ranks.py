@@ -8,6 +8,7 @@ came to that nobody killed.
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import json
 import os
@@ -215,7 +216,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.work:
         return kills(arguments.kills, arguments.seed)
+    gc.disable()  # see BRIEF in processes.py
     found = [train(work) for work in json.loads(arguments.work)]
+    gc.freeze()
     if os.environ.get("PMI_RANK", "0") == "0":
         print(json.dumps(found))
     return None
