@@ -32,6 +32,7 @@ from .tile import LANES, REGISTERS, VECTOR_BYTES, TileShape, lanes, tile_add_to,
 # Few channels give few rows side by side; with 5 or 3 of them, rows of several kh make one tile.
 SIDE5, SIDE3 = TileShape(25 if REGISTERS == 32 else 10, 1, 5), TileShape(9, 1, 3)
 TRIPLE = TileShape(8, 3, 8) if REGISTERS == 32 else TileShape(4, 3, 4)  # for three taps of a vector's channels each
+LINE = TileShape(1, 1, 1)
 SEVEN = TileShape(7, 2, 7)  # 21 rows, those of 7x7 filters over colours, are no multiple of 8
 _PIXELS = 128  # positions summed in registers before the sums go to memory; their part of dy stays in the first cache
 CHUNKS = 16
@@ -91,7 +92,7 @@ def filters_are_rows(d):
     The sums of a chunk then are [filter][tap].
     """
     whole = d.c % LANES[0] == 0 and d.kw * d.c >= 2 * LANES[0]
-    return d.groups == 1 and d.dilation_w == 1 and d.f <= LANES[0] and whole
+    return d.groups == 1 and d.dilation_w == 1 and tile_rows(TRIPLE) <= d.f <= LANES[0] and whole
 
 
 @inline
@@ -212,15 +213,26 @@ def add_panel(x: Rows, dy: Pixels, part: Part, d: Conv2dDims, group: int, column
             pixels = Rows(dy.memory, dy.start + ((first - part.low) * d.ow + left_end) * dy.pixel, 1)
             rows, tap = d.kw * d.c if side_by_side else in_group, (kh * d.kw + kw) * in_group
             target, count, span, stored = Rows(dw.memory, columns + tap * f, f), rows, dy.width, left
-            vectors = 2
-            if filters_are_rows(d):
+            exchange, i = filters_are_rows(d), np.int64(0)
+            if exchange:
                 taps, pixels, nest = pixels, taps, exchanged(nest)
                 target, count, span, stored = Rows(dw.memory, dw.start + tap, d.kh * d.kw * in_group), f, rows, rows
-                if rows % (3 * lanes(dw.memory)) == 0 and f >= tile_rows(TRIPLE):
-                    vectors = 3
-            for i in range(0, span, vectors * lanes(dw.memory)):
-                panel = Panel(pixels.memory, pixels.start + i, min(span - i, vectors * lanes(dw.memory)))
-                add_rows(count, taps, panel, nest, Rows(target.memory, target.start + i, target.apart), stored - i)
+            while i < span:
+                panel = Panel(pixels.memory, pixels.start + i, vectors_of(span - i, lanes(dw.memory)))
+                to = Rows(target.memory, target.start + i, target.apart)
+                if exchange and panel.width == lanes(dw.memory):  # behind the last image there may be no memory
+                    for r in range(count):
+                        add_tile(LINE, r, taps, 0, panel, nest, to, 0, stored - i)
+                else:
+                    add_rows(count, taps, panel, nest, to, stored - i)
+                i += panel.width
+
+
+@inline
+def vectors_of(columns, vector):
+    """The elements of the next two or three vectors of so many columns: so that none is left over, if there are two."""
+    left = columns // vector
+    return 3 * vector if left >= 3 and (left % 3 == 0 or left % 2 == 1) else min(left, 2) * vector
 
 
 @inline
