@@ -37,7 +37,7 @@ def compile_recipes(recipes: Iterable[Recipe], dtypes: Iterable[str] = ("float32
     def train() -> None:
         for recipe in chosen:
             for dtype in dtypes:
-                _train(recipe, dtype)
+                train_briefly(recipe, dtype)
 
     compile_for(train)
 
@@ -53,7 +53,7 @@ def compile_models(models: Iterable[Graph]) -> None:
     compile_for(read)
 
 
-def _train(recipe: Recipe, dtype: str) -> None:
+def train_briefly(recipe: Recipe, dtype: str) -> None:
     """Two whole batches and a smaller one, on images without content; then the model reads."""
     model = build(recipe.network, "numba", dtype=dtype)
     n = 2 * recipe.batch_size + recipe.batch_size // 2

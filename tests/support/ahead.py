@@ -11,7 +11,7 @@ import numba
 import kernels
 from benchmarks.suite.cases import CASES, Case
 from benchmarks.suite.common import record
-from twinkernels import precompile
+from twinkernels.precompile import train_briefly
 from twinkernels.recipes import RECIPES
 
 DTYPES = ("float32", "float64")
@@ -34,7 +34,7 @@ def compile_what_the_suite_calls() -> None:
 
     small = [case for case in CASES if "bench" not in case.tags]
     calls = [functools.partial(call, *pair) for pair in itertools.product(small, DTYPES)]
-    trainings = [functools.partial(precompile._train, *pair) for pair in itertools.product(RECIPES.values(), DTYPES)]
+    trainings = [functools.partial(train_briefly, *pair) for pair in itertools.product(RECIPES.values(), DTYPES)]
     compile_for(*calls, *trainings)
 
 

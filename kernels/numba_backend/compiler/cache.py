@@ -128,13 +128,13 @@ class _Files(caching.IndexDataCacheFile):
 
     def load(self, key: Any) -> Any:
         """The code of a key; None if there is none. Raises ValueError for a file that is not as it was written."""
-        if not self.holds(key):
+        place = Path(self._place(key))
+        if not place.exists():
             return None
-        content = Path(self._place(key)).read_bytes()
-        size = len(self._hash(key))
+        content, size = place.read_bytes(), hashlib.sha256().digest_size
         if self._hash(key, content[:-size]) != content[-size:]:
-            raise ValueError(f"{self._place(key)} is damaged")
-        return self._load_data(os.path.basename(self._place(key)))
+            raise ValueError(f"{place} is damaged")
+        return self._load_data(place.name)
 
     def holds(self, key: Any) -> bool:
         """Whether there is a file for a key; whether it is whole shows when it is loaded."""

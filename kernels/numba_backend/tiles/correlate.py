@@ -20,6 +20,7 @@ from .gemm import (
     HALF,
     NARROW,
     SHORT,
+    VECTOR,
     Epilogue,
     Loop,
     Nest,
@@ -51,7 +52,6 @@ from .tile import (
     tile_where_positive,
 )
 
-_LINE = TileShape(1, 1, 1)
 _SQUARE = TileShape(LANES[0], 2, LANES[0])  # filters by images, of either dtype
 ITEMS = 128  # shares of rows: enough to even out among threads, few enough that each is worth its start
 
@@ -344,14 +344,14 @@ def narrow_products(a: Rows, b: Panel, nest: Nest, epilogue: Epilogue, y: Rows, 
         for f in range(rows if begins else 0):
             for i in range(0, b.width, vector):
                 bias = epilogue.bias[epilogue.column + min(f, filters - 1)]
-                tile_store(tile_fill(_LINE, y.memory, bias), sums.memory, f * b.width + i, 0)
+                tile_store(tile_fill(VECTOR, y.memory, bias), sums.memory, f * b.width + i, 0)
         images, f = Panel(b.memory, b.start + step * steps.x, b.width), 0
         while f < rows:
-            if b.width == vector and rows > tile_rows(SHORT):
-                product(NARROW, 0, a, images, nest, whole, sums)
-                f = rows
-            elif b.width == vector:
-                product(SHORT, 0, a, images, nest, whole, sums)
+            if b.width == vector:
+                if rows > tile_rows(SHORT):
+                    product(NARROW, 0, a, images, nest, whole, sums)
+                else:
+                    product(SHORT, 0, a, images, nest, whole, sums)
                 f = rows
             elif rows - f >= tile_rows(FULL) and not is_two_halves(rows - f, FULL):
                 product(FULL, f, a, images, nest, whole, sums)

@@ -18,6 +18,7 @@ from .gemm import (
     HALF,
     NARROW,
     ONE,
+    VECTOR,
     Loop,
     Nest,
     contract,
@@ -32,7 +33,6 @@ from .tile import LANES, REGISTERS, VECTOR_BYTES, TileShape, lanes, tile_add_to,
 # Few channels give few rows side by side; with 5 or 3 of them, rows of several kh make one tile.
 SIDE5, SIDE3 = TileShape(25 if REGISTERS == 32 else 10, 1, 5), TileShape(9, 1, 3)
 TRIPLE = TileShape(8, 3, 8) if REGISTERS == 32 else TileShape(4, 3, 4)  # for three taps of a vector's channels each
-LINE = TileShape(1, 1, 1)
 SEVEN = TileShape(7, 2, 7)  # 21 rows, those of 7x7 filters over colours, are no multiple of 8
 _PIXELS = 128  # positions summed in registers before the sums go to memory; their part of dy stays in the first cache
 CHUNKS = 16
@@ -222,7 +222,7 @@ def add_panel(x: Rows, dy: Pixels, part: Part, d: Conv2dDims, group: int, column
                 to = Rows(target.memory, target.start + i, target.apart)
                 if exchange and panel.width == lanes(dw.memory):  # behind the last image there may be no memory
                     for r in range(count):
-                        add_tile(LINE, r, taps, 0, panel, nest, to, 0, stored - i)
+                        add_tile(VECTOR, r, taps, 0, panel, nest, to, 0, stored - i)
                 else:
                     add_rows(count, taps, panel, nest, to, stored - i)
                 i += panel.width

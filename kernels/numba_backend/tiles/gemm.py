@@ -58,7 +58,7 @@ SHORT = TileShape(2 * _ROWS - 4, 1, 2 * _ROWS - 4)
 FULL, HALF, ONE = TileShape(_ROWS, 2, _ROWS), TileShape(4, 2, 4), TileShape(1, 2, 1)
 TALL = TileShape(12, 2, 12) if REGISTERS == 32 else FULL  # for many rows: it loads less for each multiply-add
 WIDE = TileShape(1, 8, 1)  # for a single row, whose factors are read in long runs
-_VECTOR, _PAIR = TileShape(1, 1, 1), TileShape(1, 2, 1)
+VECTOR, _PAIR = TileShape(1, 1, 1), TileShape(1, 2, 1)
 
 
 class Loop(NamedTuple):
@@ -277,9 +277,9 @@ def pack_rows(b: Rows, rows: int, columns: int, out: Panel) -> None:
         for i in range(0, out.width, n):
             at = b.start + r * b.apart + i
             if columns - i >= n:
-                tile = tile_load(_VECTOR, b.memory, at, 0)
+                tile = tile_load(VECTOR, b.memory, at, 0)
             else:
-                tile = tile_load_partial(_VECTOR, b.memory, at, 0, max(columns - i, 0))
+                tile = tile_load_partial(VECTOR, b.memory, at, 0, max(columns - i, 0))
             tile_store(tile, out.memory, out.start + r * out.width + i, 0)
 
 
