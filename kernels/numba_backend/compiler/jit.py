@@ -357,7 +357,8 @@ class CompiledKernel:
         return _address(self.dispatcher, arguments)
 
     def _prepared(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """None as an empty array, read-only arrays as others, and ints as 64 bits with a sign, whose arithmetic wraps.
+        """None as an empty array, read-only arrays as others, and ints, for the compiler, as 64 bits with a sign, whose
+        arithmetic wraps.
 
         Each mix of either would be compiled anew.
         """
@@ -367,7 +368,7 @@ class CompiledKernel:
         for position, value in enumerate(args):
             if type(value) is np.ndarray and not value.flags.writeable:
                 args = (*args[:position], _writable(value), *args[position + 1 :])
-            elif type(value) is int and value >= 1 << 63:
+            elif type(value) is int and value >= 1 << 63 and not DISABLED:
                 args = (*args[:position], value - (1 << 64), *args[position + 1 :])
         return args
 

@@ -25,6 +25,7 @@ from .tile import (
     given,
     lanes,
     nothing,
+    prefetch,
     tile_add,
     tile_fma,
     tile_fma_steps,
@@ -136,6 +137,7 @@ def contract_dense(shape, tile, first, a, b, nest):
                 for k in range(steps):
                     tile = tile_fma_steps(tile, a.memory, at + k * STEPS, a.apart, b.memory, bt + k * STEPS * width)
                 for k in range(steps * STEPS, run.rounds):
+                    prefetch(b.memory, bt + (k + _SOON) * run.b)
                     tile = tile_fma(tile, a.memory, at + k * run.a, a.apart, 0, b.memory, bt + k * run.b)
     return tile
 
@@ -205,7 +207,7 @@ def cover(times, full, count, a, b, nest, epilogue, y):
             r += tile_rows(full)
         elif left + done >= tile_rows(HALF):
             r = min(r, count - tile_rows(HALF))
-            product(HALF, r, a, b, nest, epilogue, y)
+            times(HALF, r, a, b, nest, epilogue, y)
             r += tile_rows(HALF)
         else:
             product(ONE, r, a, b, nest, epilogue, y)
@@ -353,16 +355,31 @@ def transposed(matrix):
 
 
 @separate
-def pack_panel(b: Flat, matrix: MatrixLayout, p: int, first: int, end: int, sums: Flat, out: Panel) -> None:
-    """Pack the rows from `first` to `end` of panel number p, and sum them, unless `sums` is empty."""
-    column, rows = p * 2 * lanes(b), end - first
-    start, left = first * matrix.down + column * matrix.across, matrix.columns - column
-    if matrix.across == 1:
-        pack_rows(Rows(b, start, matrix.down), rows, left, out)
-    else:
-        pack_columns(Rows(b, start, matrix.across), rows, left, out)
-    if given(sums):
-        sum_rows(Rows(out.memory, out.start, out.width), rows, left, sums, column)
+def pack_some(b: Flat, matrix: MatrixLayout, low: int, high: int, first: int, end: int, sums: Flat, out: Rows) -> None:
+    """Pack the rows from `first` to `end` of the panels number `low` to `high`, `out.apart` from one another, and sum
+    them, unless `sums` is empty.
+
+    Whole panels of rows go row by row: taken one after the other, each would read a few neighbours out of every page.
+    """
+    n, rows, whole = lanes(b), end - first, low
+    if matrix.across == 1 and high - low > 1:
+        whole = min(high, matrix.columns // (2 * n))
+    for r in range(rows if whole > low else 0):
+        at, to = (first + r) * matrix.down, out.start + r * 2 * n
+        for p in range(low, whole):
+            tile = tile_load_ahead(_PAIR, b, at + p * 2 * n, 0, AHEAD * matrix.down)
+            tile_store(tile, out.memory, to + (p - low) * out.apart, 0)
+    for p in range(low, high):
+        column, start = p * 2 * n, out.start + (p - low) * out.apart
+        panel = Panel(out.memory, start, panel_width(column, matrix.columns, n))
+        if p >= whole:
+            at, left = first * matrix.down + column * matrix.across, matrix.columns - column
+            if matrix.across == 1:
+                pack_rows(Rows(b, at, matrix.down), rows, left, panel)
+            else:
+                pack_columns(Rows(b, at, matrix.across), rows, left, panel)
+        if given(sums):
+            sum_rows(Rows(out.memory, start, panel.width), rows, matrix.columns - column, sums, column)
 
 
 @inline
@@ -378,11 +395,15 @@ MANY_PANELS = 4  # are worth being shared out
 _FEW_COLUMNS = 64  # for which rows are better read as they lie
 _ITEMS = 8  # at least, so that shares are even
 _DEPTH = 1024  # rows of a panel that a near cache holds, beside some rows of the other factor
-_GROUP = 1 << 17  # elements of panels side by side that it holds as well
+_GROUP = 1 << 17 if VECTOR_BYTES == 64 else 1 << 16  # elements of panels side by side that it holds as well
 _UNIT = 2 * TALL.rows  # rows of a share are a multiple of these
+_SIDE = (1 << 16) // (2 * VECTOR_BYTES)  # rows of each of these
+_LARGE = 4 * _GROUP if VECTOR_BYTES == 64 else _GROUP  # elements of a left factor that is far
+_SKINNY = 12  # rows for which packing would cost more than the product
 _FEW_ROWS = 128  # for which a panel is better cut so that the nearest cache holds it
 _NEAR = (1 << 15) // (2 * VECTOR_BYTES)  # rows of a panel that it holds
 _FAR = 1 << 21  # elements that no near cache holds, 8 MiB of float32
+_SOON = 8  # rows of a panel that is read where it lies, until which the next ones have come
 _SHALLOW = 32  # of their rows at a time: of more, those of a panel lie in too many pages, for a few rows of the other
 
 
@@ -412,7 +433,7 @@ def side_by_side(left, right, vector, packed):
     for each group, is far."""
     panels = panel_count(right.columns, vector)
     several = max(1, min(_GROUP // (min(right.rows, _DEPTH) * 2 * vector), panels // _ITEMS))
-    return several if packed or left.rows * right.rows >= 4 * _GROUP else int64(1)
+    return several if packed or left.rows * right.rows >= _LARGE else int64(1)
 
 
 @inline
@@ -472,7 +493,8 @@ def multiply_columns(
         once = Loop(1, 0, 0)
         nest = Nest(once, once, Loop(right.rows, left.across, right.down))
         part = Epilogue(epilogue.bias, column, columns - column, epilogue.relu, False, epilogue.added)
-        product(WIDE, 0, rows, Panel(b, column, 0), nest, part, Rows(y.memory, y.start + column, y.apart))
+        for r in range(left.rows):
+            product(WIDE, r, rows, Panel(b, column, 0), nest, part, Rows(y.memory, y.start + column, y.apart))
     else:
         first, number = cut.wide * tile_vectors(WIDE) // 2, item - cut.wide
         start, stop = share(panel_count(columns, vector) - first, number, cut.shares)
@@ -481,10 +503,9 @@ def multiply_columns(
             high = min(low + cut.group, first + stop)
             for k in range(0, right.rows, cut.depth):
                 end = min(k + cut.depth, right.rows)
-                for p in range(low, high):
-                    if given(b) and not reads_in_place(cut, p, columns, vector):
-                        slot = Panel(packed, place(cut, number, p - low) * size, panel_of(packed, p, right).width)
-                        pack_panel(b, right, p, k, end, sums, slot)
+                there = low if not cut.in_place else min(high, columns // (2 * vector))
+                if given(b) and there < high:
+                    pack_some(b, right, there, high, k, end, sums, Rows(packed, place(cut, number, 0) * size, size))
                 height = _UNIT if cut.group > 1 else left.rows
                 for r in range(0, left.rows, height):
                     count = min(height, left.rows - r)
@@ -584,8 +605,8 @@ def multiply(
     packed = aligned(scratch) if given(b) else scratch
     if by_columns(left, right, vector):
         # For a few rows packing would cost more than the product: all but an incomplete last panel are read in place.
-        in_place = given(b) and left.rows <= tile_rows(TALL) and right.across == 1 and not given(sums)
-        wide = right.columns // (tile_vectors(WIDE) * vector) if in_place and left.rows == 1 else 0
+        in_place = given(b) and left.rows <= _SKINNY and right.across == 1 and not given(sums)
+        wide = right.columns // (tile_vectors(WIDE) * vector) if in_place and left.rows < tile_rows(HALF) else 0
         if wide < MANY_PANELS:
             wide = 0
         rest, depth = panels - wide * tile_vectors(WIDE) // 2, right.rows
@@ -595,15 +616,17 @@ def multiply(
             shares = column_shares(rest)
             group, depth = -(-rest // shares), int64(_SHALLOW)
         elif given(b) and not (in_place or given(sums)):
-            depth = parts(right.rows, _NEAR if left.rows <= _FEW_ROWS else _DEPTH // min(group, 2))
+            depth = parts(right.rows, _NEAR if left.rows <= _FEW_ROWS else _DEPTH if group == 1 else _SIDE)
         cut = Columns(wide, shares, group, depth, in_place)
         for item in prange(wide + shares):
             multiply_columns(item, cut, a, left, b, right, packed, epilogue, sums, y)
     else:
         there = 0 if given(sums) else rows_in_place(b, right)
         if given(b):
-            for p in prange(panels):
-                pack_panel(b, right, p, there, right.rows, sums, panel_of(packed, p, right))
+            size = panel_size(right.rows, vector)
+            for item in prange(column_shares(panels)):
+                low, high = share(panels, item, column_shares(panels))
+                pack_some(b, right, low, high, there, right.rows, sums, Rows(packed, low * size, size))
         own = panels * panel_size(right.rows, vector) if given(b) and packs_rows(left, right) else 0
         far = right.rows * right.columns > 2 * _GROUP and panels >= MANY_PANELS
         by_rows = RowCut(row_shares(left.rows), 2 if own == 0 and far else 1, own, there)
@@ -657,5 +680,5 @@ def panels_size(matrix: MatrixLayout) -> int:
 @inline
 def pack_panels(b, matrix, packed):
     """Pack all of a matrix, as `matmul` finds it."""
-    for p in range(panel_count(matrix.columns, lanes(b))):
-        pack_panel(b, matrix, p, 0, matrix.rows, nothing(b), panel_of(packed, p, matrix))
+    size = panel_size(matrix.rows, lanes(b))
+    pack_some(b, matrix, 0, panel_count(matrix.columns, lanes(b)), 0, matrix.rows, nothing(b), Rows(packed, 0, size))
