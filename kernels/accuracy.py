@@ -203,21 +203,20 @@ def scales(call: Call, name: str, truth: np.ndarray, cancelling: bool = False) -
     measured against the first input at least.
     """
     arrays = call.arrays("input", "in place").items()
-    inputs = {input: _sizes(array) for input, array in arrays if array.dtype.kind == "f"}
+    inputs = {input: array for input, array in arrays if array.dtype.kind == "f"}
     same_shape = {input: array for input, array in inputs.items() if array.shape == truth.shape}
-    own = _sizes(truth)
     if is_elementwise(call.kernel):
-        largest: np.ndarray = np.maximum.reduce([own, *same_shape.values()])
+        largest: np.ndarray = np.maximum.reduce([_sizes(truth), *map(_sizes, same_shape.values())])
         return largest
-    scale = own.max()
+    measures = [truth]
     if any(word in call.name for word in _CANCELLING):
-        left_of = ("dy",) if call.name.endswith("_backward") else ("x",)
-        scale = max([scale, *(array.max() for input, array in same_shape.items() if input in left_of)])
+        left_of = "dy" if call.name.endswith("_backward") else "x"
+        measures += [array for input, array in same_shape.items() if input == left_of]
     if call.name.endswith("cross_entropy") and name == "loss":
-        scale = max(scale, inputs["logits"].max())
+        measures.append(inputs["logits"])
     if cancelling:
-        scale = max([scale, *(array.max() for array in list(inputs.values())[:1])])
-    return np.full(truth.shape, scale)
+        measures += list(inputs.values())[:1]
+    return np.full(truth.shape, max(_sizes(array).max() for array in measures))
 
 
 def _sizes(array: np.ndarray) -> np.ndarray:
