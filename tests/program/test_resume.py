@@ -776,7 +776,10 @@ class During(Callback):
 
 @pytest.mark.parametrize("resumed", [False, True], ids=["new", "resumed"])
 @pytest.mark.parametrize("keep", ["--out", "--resume"])
-def test_a_run_has_one_owner(run: Any, folder: Path, whole: Path, tmp_path: Path, keep: str, resumed: bool) -> None:
+def test_a_run_has_one_owner(
+    run: Any, folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str, resumed: bool
+) -> None:
+    monkeypatch.setattr(runs, "WAIT", 0.1)  # seconds for which the other hopes
     out = tmp_path / "a"
     other = During(2, lambda: run("train", *OPTIONS, "--data", folder, keep, out))
     if resumed:
