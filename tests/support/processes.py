@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import os
@@ -140,9 +141,11 @@ def _forking(modules: tuple[str, ...]) -> subprocess.Popen[str]:
     loaded = "".join(f"import {module}\n" for module in modules) or _NUMBA
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     program = _FORKING.format(loaded=loaded)
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, env=environment, text=True, start_new_session=True, **pipes
     )
+    atexit.register(process.communicate)  # it ends with its input
+    return process
 
 
 def forked(program: str, root: Path = ROOT, **environment: object) -> tuple[list[str], str]:
