@@ -81,6 +81,15 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
         gc.enable()
 
 
+LONG = ("house/test_notebooks", "models/test_sharding", "program/test_ranks", "program/test_study_places")
+"""Files with tests of ten seconds and more."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first: one that came last would leave the other workers idle."""
+    items.sort(key=lambda item: not item.path.with_suffix("").as_posix().endswith(LONG))
+
+
 def load_backwards(config: pytest.Config) -> None:
     """Import the files with tests of all folders that pytest was given, in the order opposite to its own."""
     root = config.rootpath

@@ -16,6 +16,19 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "docs").glob("*.ipynb"))
 
 
+BRIEFLY = """
+def briefly():
+    import functools
+    import kernels.limits
+    import twinkernels.profile
+    kernels.limits.measure = functools.partial(kernels.limits.measure, repetitions=1)
+    twinkernels.profile.profile = functools.partial(twinkernels.profile.profile, seconds=0.05)
+briefly()
+del briefly
+"""
+"""What the kernel runs before a notebook that takes times, seconds for each: none is looked at here."""
+
+
 def read(path: Path) -> Any:
     nbformat = pytest.importorskip("nbformat", reason="notebooks need the extra test")
     return nbformat.read(path, as_version=4)
@@ -47,10 +60,11 @@ def kept(notebook: Any) -> Any:
 def executed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Gives the cells of the notebook of this name, run in a process of its own; an error in one is an error here."""
     nbclient = pytest.importorskip("nbclient", reason="notebooks need the extra test")
+    nbformat = pytest.importorskip("nbformat", reason="notebooks need the extra test")
     pytest.importorskip("ipykernel", reason="notebooks need the extra test")
     pytest.importorskip("matplotlib", reason="pictures need the extra plots")
 
-    def execute(name: str) -> list[Any]:
+    def execute(name: str, before: str = "") -> list[Any]:
         notebook = read(ROOT / "docs" / f"{name}.ipynb")
         if (found := kept(notebook)) is not None:
             return list(found.cells)
@@ -58,6 +72,8 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Any:
             patch.setenv("PYTHONPATH", str(ROOT))
             patch.setenv("IPYTHONDIR", str(tmp_path_factory.mktemp("ipython")))
             where = {"metadata": {"path": str(tmp_path_factory.mktemp(name))}}
+            if before:
+                notebook.cells.insert(0, nbformat.v4.new_code_cell(before))
             nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where).execute()
         return list(notebook.cells)
 
@@ -79,7 +95,7 @@ def test_train_learns(executed: Any) -> None:
 
 
 def test_backpropagation_lists_the_step_beside_its_formulas_and_its_cost(executed: Any) -> None:
-    cells = executed("backpropagation")
+    cells = executed("backpropagation", BRIEFLY)
     text, figures = outputs(cells)
     assert figures == 1
     assert "d1.w, d1.b = linear_backward(d1.y, input, 1.w)" in text

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -18,22 +21,30 @@ from ..support.every import every
 BENCH = select(tag="bench")
 SMALL = [case for case in CASES if "bench" not in case.tags]
 
-by_kernel = pytest.mark.parametrize("kernel", kernels.kernel_names())
+by_kernel = pytest.mark.parametrize("kernel", kernels.kernel_names(), scope="module")
+"""The tests of one kernel in a row: they ask for the same calls."""
 
 
 def small(kernel: str) -> list[Case]:
     return [case for case in SMALL if case.kernel == kernel]
 
 
+@functools.cache
 def oracle(case: Case) -> tuple[Call, Results]:
-    """A case's float64 call and its results by scalar loops."""
+    """A small case's float64 call and its results by scalar loops; nobody writes to either."""
     call = record(case, np.float64)
     return call, execute(MODULES["naive"], call)
 
 
+@functools.lru_cache(maxsize=1)  # large cases draw millions of numbers, which are kept for one kernel alone
+def calls32(kernel: str) -> Callable[[Case], Call]:
+    """What gives the float32 calls of a kernel's cases, each drawn once; nobody writes to them."""
+    return functools.cache(functools.partial(record, dtype=np.float32))
+
+
 def truth32(case: Case) -> tuple[Call, Results, Results]:
     """A case's float32 call, its true results (NumPy on the same numbers in float64) and NumPy's own in float32."""
-    call = record(case, np.float32)
+    call = calls32(case.kernel)(case)
     return call, execute(MODULES["numpy"], call.in_float64()), execute(MODULES["numpy"], call, POISONS[0])
 
 
@@ -86,7 +97,7 @@ def test_outputs_that_nobody_wants_change_nothing(kernel: str) -> None:
 def test_results_do_not_depend_on_the_number_of_threads(kernel: str, backend: str) -> None:
     # NumPy leaves its matrix products to a BLAS, which promises no such thing.
     def check(case: Case) -> None:
-        call = record(case, np.float32)
+        call = calls32(kernel)(case)
         results = []
         for threads in (1, 2, 3):
             kernels.set_threads(threads)

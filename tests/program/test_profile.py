@@ -213,6 +213,9 @@ def test_a_terminal_gets_what_fits_and_a_file_all(
     measured: Profile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(profile, "profile", lambda *arguments, **options: measured)
+    figure = measured.figure()
+    figure.clear()  # another test draws it
+    monkeypatch.setattr(Profile, "figure", lambda self: figure)
     monkeypatch.chdir(tmp_path)
     for width, wide, expected in (
         (80, False, measured.listing(80)),

@@ -49,6 +49,12 @@ def broken(kept: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(kept, tmp_path / "run"))
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made, and no page holds them: for tests that look at none."""
+    monkeypatch.setattr(page, "svg", lambda figure, description: "<svg></svg>")
+
+
 @pytest.fixture(scope="module")
 def text(kept: Path) -> str:
     return report.report(runs.read_run(kept), profiled=False)
@@ -94,7 +100,7 @@ def test_the_page_says_what_evaluate_says(text: str, kept: Path, folder: Path):
     assert "OneCycle(warmup=0.3, start=0.04, final=0.0)" in text
 
 
-def test_the_command_writes_it_beside_the_run(run, broken: Path):
+def test_the_command_writes_it_beside_the_run(run, broken: Path, undrawn: None):
     status, out, err = run("report", broken, "--no-profile")
     assert (status, err) == (0, [])
     assert out == [f"report in {broken / 'report.html'}"]
@@ -119,7 +125,7 @@ def test_the_speed_is_measured_for_known_recipes(broken: Path, monkeypatch: pyte
     assert "my own is none of the recipes" in report.speed(runs.read_run(broken))
 
 
-def test_other_data_another_backend_and_another_place_can_be_named(run, broken: Path, folder: Path):
+def test_other_data_another_backend_and_another_place_can_be_named(run, broken: Path, folder: Path, undrawn: None):
     config = json.loads((broken / "config.json").read_text())
     (broken / "config.json").write_text(json.dumps(config | {"data": None}))
     status, _, err = run("report", broken, "--no-profile")

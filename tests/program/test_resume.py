@@ -42,7 +42,7 @@ from twinkernels import locks, recipes, runs
 
 from ..support.digits import write_folder
 from ..support.kill import digits
-from ..support.processes import ROOT, Process
+from ..support.processes import ROOT, Process, after
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -312,11 +312,11 @@ its = t.trainer()
 checkpoints = t.Checkpoints({str(tmp_path)!r}, every_steps=3)
 history = t.fit(its, t.Kill(22), checkpoints=checkpoints, resume=True)
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
-    first = done.stderr.splitlines()[0]
+    _, _, errors = after(("tests.program.test_resume",), program)
+    first, *_, last = errors.splitlines()
     assert first.startswith(f"{newest}: not a readable checkpoint (")
     assert first.endswith("; trying the one before")
-    assert "Killed" in done.stderr.splitlines()[-1]
+    assert "Killed" in last
     assert newest not in checkpoints.files() or names(checkpoints)[0] == 21
     assert outcome(resumed, fit(resumed, checkpoints=checkpoints, resume=True)) == expected
 
@@ -776,7 +776,10 @@ class During(Callback):
 
 @pytest.mark.parametrize("resumed", [False, True], ids=["new", "resumed"])
 @pytest.mark.parametrize("keep", ["--out", "--resume"])
-def test_a_run_has_one_owner(run: Any, folder: Path, whole: Path, tmp_path: Path, keep: str, resumed: bool) -> None:
+def test_a_run_has_one_owner(
+    run: Any, folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str, resumed: bool
+) -> None:
+    monkeypatch.setattr(runs, "WAIT", 0.1)  # seconds for which the other hopes
     out = tmp_path / "a"
     other = During(2, lambda: run("train", *OPTIONS, "--data", folder, keep, out))
     if resumed:

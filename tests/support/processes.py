@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import os
@@ -85,13 +86,18 @@ def run(program: str | Path, root: Path = ROOT, **environment: object) -> list[s
 
 # Forks ---------------------------------------------------------------------------------------------------------------
 
-_FORKING = """
-import atexit, json, os, sys, threading
+_NUMBA = """
 import numba
 from numba.core.registry import cpu_target
 
 cpu_target.target_context.refresh()
 numba.njit(lambda x: x + 1)(1)
+"""
+
+_FORKING = """
+import atexit, importlib, json, os, sys, threading
+
+{loaded}
 for line in sys.stdin:
     request = json.loads(line)
     child = os.fork()
@@ -102,14 +108,15 @@ else:
     os._exit(0)
 os.environ.clear()
 os.environ.update(request["environment"])
-numba.config.reload_config()
+if "numba" in sys.modules:
+    sys.modules["numba"].config.reload_config()
 os.chdir(request["root"])
 sys.path.insert(0, request["root"])
 for stream, path in enumerate(request["streams"]):
     os.dup2(os.open(path, os.O_RDWR), stream)
 status = 0
 try:
-    exec(compile(request["program"], "<string>", "exec"), {"__name__": "__main__"})
+    exec(compile(request["program"], "<string>", "exec"), {{"__name__": "__main__"}})
 except SystemExit as end:
     status = end.code or 0
 except BaseException:
@@ -124,14 +131,21 @@ os._exit(status)
 
 
 @functools.cache
-def _forking() -> subprocess.Popen[str]:
-    """A process that has Numba loaded and has compiled, and forks itself for each program that it is sent."""
+def _forking(modules: tuple[str, ...]) -> subprocess.Popen[str]:
+    """A process that has these modules loaded, or else Numba, which has compiled, and forks itself for each program
+    that it is sent."""
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("PYTHONPATH", None)
+    if modules:
+        environment["PYTHONPATH"] = str(ROOT)
+    loaded = "".join(f"import {module}\n" for module in modules) or _NUMBA
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    return subprocess.Popen(
-        [sys.executable, "-c", _FORKING], env=environment, text=True, start_new_session=True, **pipes
+    program = _FORKING.format(loaded=loaded)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, text=True, start_new_session=True, **pipes
     )
+    atexit.register(process.communicate)  # it ends with its input
+    return process
 
 
 def forked(program: str, root: Path = ROOT, **environment: object) -> tuple[list[str], str]:
@@ -143,9 +157,26 @@ def forked(program: str, root: Path = ROOT, **environment: object) -> tuple[list
     """
     if not hasattr(os, "fork"):
         return Process(program, root, **environment).result()
+    status, said, wrong = _forked(program, root, environment, ())
+    assert status == 0, f"exit status {status}\n{said}\n{wrong}"
+    return said.splitlines(), wrong
+
+
+def after(modules: tuple[str, ...], program: str) -> tuple[int, list[str], str]:
+    """Exit status, lines of output and errors' text of a program that finds these modules loaded, of ours or not; none
+    of them may have started a thread. For programs about what comes after that."""
+    if not hasattr(os, "fork"):
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout.splitlines(), done.stderr
+    status, said, wrong = _forked(program, ROOT, {}, modules)
+    return status, said.splitlines(), wrong
+
+
+def _forked(program: str, root: Path, environment: dict[str, object], modules: tuple[str, ...]) -> tuple[int, str, str]:
     changed = {name: str(value) for name, value in environment.items() if value is not None}
     kept = {name: value for name, value in os.environ.items() if name not in environment}
-    process = _forking()
+    process = _forking(modules)
     assert process.stdin is not None
     assert process.stdout is not None
     with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as errors:
@@ -157,7 +188,4 @@ def forked(program: str, root: Path = ROOT, **environment: object) -> tuple[list
             os.killpg(process.pid, signal.SIGKILL)
             _forking.cache_clear()
             raise AssertionError(f"still running after 60 s\n{out.read()}\n{errors.read()}")
-        status = int(process.stdout.readline())
-        said, wrong = out.read(), errors.read()
-    assert status == 0, f"exit status {status}\n{said}\n{wrong}"
-    return said.splitlines(), wrong
+        return int(process.stdout.readline()), out.read(), errors.read()

@@ -70,7 +70,11 @@ def picture(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
         with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
             figure = draw(*args, **kwargs)
-            figure.draw_without_rendering()  # ticks are made on the first drawing, and take their style then
+            # Ticks are made when their places are first asked for, and take their style then.
+            if (layout := figure.get_layout_engine()) is not None:
+                layout.execute(figure)
+            else:
+                figure.draw_without_rendering()
         return figure
 
     return styled
