@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import gc
 import itertools
 
 import numba
@@ -36,7 +35,6 @@ def compile_what_the_suite_calls() -> None:
     small = [case for case in CASES if "bench" not in case.tags]
     calls = [functools.partial(call, *pair) for pair in itertools.product(small, DTYPES)]
     trainings = [functools.partial(train_briefly, *pair) for pair in itertools.product(RECIPES.values(), DTYPES)]
-    gc.freeze()  # as the processes do that help
     compile_for(*calls, *trainings)
 
 
