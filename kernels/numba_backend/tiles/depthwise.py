@@ -48,11 +48,14 @@ class Taps(NamedTuple):
 
 
 @inline
-def weighted(shape, x, apart, taps, filters, bias, relu, y, column, columns):
-    """`columns` channels from `column` on of the tile's positions; y is the first one, and sources are `apart`."""
+def weighted(shape, x, apart, taps, across, filters, bias, relu, y, column, columns):
+    """`columns` channels from `column` on of the tile's positions; y is the first one, and sources are `apart`.
+
+    across: taps in a row. If that is a literal, their loop is none: half the time with three.
+    """
     tile = load(shape, bias, column, 0, columns) if given(bias) else tile_zeros(shape, y.memory)
     for i in range(taps.rows):
-        for j in range(taps.columns):
+        for j in range(across):
             xo = taps.source + i * taps.source_row + j * taps.source_column + column
             wo = taps.filter + i * taps.filter_row + j * taps.filter_column + column
             tile = tile_multiply_add(tile, load(shape, x, xo, apart, columns), load(shape, filters, wo, 0, columns))
@@ -63,13 +66,19 @@ def weighted(shape, x, apart, taps, filters, bias, relu, y, column, columns):
 
 @inline
 def some_channels(shape, x, apart, taps, filters, bias, relu, y, low, channels):
-    """`weighted` for _CHANNELS channels from `low` on, or those that are left."""
-    step, high = tile_vectors(shape) * lanes(y.memory), min(low + _CHANNELS, channels)
-    whole = low + (high - low) // step * step
-    for column in range(low, whole, step):
-        weighted(shape, x, apart, taps, filters, bias, relu, y, column, step)
-    if whole < high:
-        weighted(shape, x, apart, taps, filters, bias, relu, y, whole, high - whole)
+    """`weighted` for _CHANNELS channels from `low` on, or those that are left.
+
+    The last ones take in channels that are done already, where there are enough: masks cost as much as a tile or two.
+    """
+    step, high, across = tile_vectors(shape) * lanes(y.memory), min(low + _CHANNELS, channels), taps.columns
+    if channels < step:
+        weighted(shape, x, apart, taps, across, filters, bias, relu, y, low, high - low)
+    elif across == 3:
+        for column in range(low, high, step):
+            weighted(shape, x, apart, taps, 3, filters, bias, relu, y, min(column, high - step), step)
+    else:
+        for column in range(low, high, step):
+            weighted(shape, x, apart, taps, across, filters, bias, relu, y, min(column, high - step), step)
 
 
 @separate
