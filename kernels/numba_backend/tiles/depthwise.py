@@ -18,10 +18,12 @@ from .filter_gradient import sum_positions
 from .gemm import HALF, ONE
 from .places import Place, Rows
 from .tile import (
+    TAPS,
     given,
     lanes,
     tile_add,
     tile_multiply_add,
+    tile_multiply_add_taps,
     tile_rows,
     tile_sum,
     tile_vectors,
@@ -48,17 +50,18 @@ class Taps(NamedTuple):
 
 
 @inline
-def weighted(shape, x, apart, taps, across, filters, bias, relu, y, column, columns):
-    """`columns` channels from `column` on of the tile's positions; y is the first one, and sources are `apart`.
-
-    across: taps in a row. If that is a literal, their loop is none: half the time with three.
-    """
+def weighted(shape, x, apart, taps, filters, bias, relu, y, column, columns):
+    """`columns` channels from `column` on of the tile's positions; y is the first one, and sources are `apart`."""
+    whole = columns == tile_vectors(shape) * lanes(y.memory)
     tile = load(shape, bias, column, 0, columns) if given(bias) else tile_zeros(shape, y.memory)
     for i in range(taps.rows):
-        for j in range(across):
-            xo = taps.source + i * taps.source_row + j * taps.source_column + column
-            wo = taps.filter + i * taps.filter_row + j * taps.filter_column + column
-            tile = tile_multiply_add(tile, load(shape, x, xo, apart, columns), load(shape, filters, wo, 0, columns))
+        xo, wo = taps.source + i * taps.source_row + column, taps.filter + i * taps.filter_row + column
+        if whole and taps.columns == TAPS:
+            tile = tile_multiply_add_taps(tile, x, xo, apart, taps.source_column, filters, wo, taps.filter_column)
+        else:
+            for j in range(taps.columns):
+                sources = load(shape, x, xo + j * taps.source_column, apart, columns)
+                tile = tile_multiply_add(tile, sources, load(shape, filters, wo + j * taps.filter_column, 0, columns))
     if relu:
         tile = tile_where_positive(tile, tile)
     store(shape, tile, y.memory, y.start + column, y.apart, columns)
@@ -70,15 +73,12 @@ def some_channels(shape, x, apart, taps, filters, bias, relu, y, low, channels):
 
     The last ones take in channels that are done already, where there are enough: masks cost as much as a tile or two.
     """
-    step, high, across = tile_vectors(shape) * lanes(y.memory), min(low + _CHANNELS, channels), taps.columns
-    if channels < step:
-        weighted(shape, x, apart, taps, across, filters, bias, relu, y, low, high - low)
-    elif across == 3:
+    step, high = tile_vectors(shape) * lanes(y.memory), min(low + _CHANNELS, channels)
+    if channels >= step:
         for column in range(low, high, step):
-            weighted(shape, x, apart, taps, 3, filters, bias, relu, y, min(column, high - step), step)
+            weighted(shape, x, apart, taps, filters, bias, relu, y, min(column, high - step), step)
     else:
-        for column in range(low, high, step):
-            weighted(shape, x, apart, taps, across, filters, bias, relu, y, min(column, high - step), step)
+        weighted(shape, x, apart, taps, filters, bias, relu, y, low, high - low)
 
 
 @separate
