@@ -256,6 +256,7 @@ _conv2d("few-filters", "edge", (33, 3, 4, 16), (3, 3, 16, 10), padding=1)
 _conv2d("few-filters-stride", "edge", (35, 4, 3, 32), (2, 2, 32, 4), padding=1, stride=2)
 _conv2d("few-filters-exact", "edge", (34, 3, 3, 16), (2, 3, 16, 16), exact=True, padding=1)
 _conv2d("one-vector-of-images", "edge", (17, 3, 3, 5), (3, 3, 5, 16), padding=1)
+_conv2d("depthwise-three-taps", "edge", (2, 6, 7, 44), (3, 3, 1, 44), padding=1, groups=44)
 _conv2d("residual-16-b64", "bench", (64, 32, 32, 16), (3, 3, 16, 16), padding=1)
 
 
@@ -1060,6 +1061,7 @@ _transpose("one-value", "edge", (1, 1), (1, 0))
 _transpose("channels-first-b16", "bench", (16, 28, 28, 64), (0, 3, 1, 2))
 _transpose("channels-last-b16", "bench", (16, 64, 28, 28), (0, 2, 3, 1))
 _transpose("shuffle-b16", "bench", (16, 28, 28, 4, 34), (0, 1, 2, 4, 3))
+_transpose("shuffle-again", "edge", (3, 37, 4, 11), (0, 1, 3, 2))
 
 
 def _pad2d(name: str, tag: str, shape: tuple[int, int, int, int], padding: shapes.Sides, **options: Any) -> None:

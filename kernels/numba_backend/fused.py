@@ -44,6 +44,7 @@ from .tiles.depthwise import depthwise_row
 from .tiles.filter_gradient import CHUNKS, add_filter_chunks, chunk_layout, images_summed, sum_chunk
 from .tiles.gemm import (
     FULL,
+    NARROW,
     Epilogue,
     few,
     matmul,
@@ -66,11 +67,14 @@ from .tiles.packed import (
     packed_scratch,
     places_in_hand,
     rows_times_panels,
+    slide_panel,
+    slides,
 )
 from .tiles.places import Maps, Part, Place, Rows
 from .tiles.strips import PastReLU, add_up_past_relu, affine_relu, bounds, joined, relu_gradient, spread
 from .tiles.tile import (
     LANES,
+    REGISTERS,
     TileShape,
     flat,
     lanes,
@@ -816,6 +820,9 @@ def conv2d_fold(w, b, gamma, beta, mean, var, eps, d, packed, bias):
                 start, width = f, d.f
             for tap in range(taps):
                 packed[start + tap * width] *= scale
+    if is_slid(d, vector):
+        for group in range(d.groups):
+            slide_panel(flat(packed), group * panels * size, taps, filters, vector)
 
 
 _BUFFER = 4096  # elements of a convolution's output in hand, 16 KiB of float32: a part of the first cache
@@ -896,6 +903,12 @@ def is_pointwise(d):
 
 
 @inline
+def is_slid(d, vector):
+    """Whether the last panel of each group's filters is slid: where `multiply_group` alone reads them."""
+    return d.groups > 1 and is_pointwise(d) and not is_depthwise(d) and slides(d.f // d.groups, vector)
+
+
+@inline
 def fold_depthwise(x, packed, bias, relu, d, y, pixel):
     """`conv2d_folded` with one filter a channel, without windows."""
     rows = x.shape[0] * d.oh
@@ -906,7 +919,8 @@ def fold_depthwise(x, packed, bias, relu, d, y, pixel):
             depthwise_row(flat(x), row, d, False, flat(packed), flat(bias), relu, Rows(flat(y), 0, pixel))
 
 
-_PLACES = 64  # of an item: rows of four narrow tiles, and little enough that what a group leaves stays in a cache
+_PLACES = 4 * tile_rows(NARROW) if REGISTERS == 32 else 5 * tile_rows(NARROW)
+"""Of an item: rows of whole tiles, and little enough that what a group leaves stays in a cache."""
 
 
 @separate
@@ -918,7 +932,7 @@ def multiply_group(x: Flat, places: Part, d: Conv2dDims, group: int, filters: Fi
         Rows(x, places.low * d.c + group * source, d.c),
         Lines(once, places.high - places.low, 0 * once, 0 * once),
     )
-    own = Filling(filters.memory, filters.start + group * panels * size, size, output)
+    own = Filling(filters.memory, filters.start + group * panels * size, size, output, is_slid(d, vector))
     epilogue = Epilogue(filters.bias, group * output, output, filters.relu, False, added)
     to = Rows(y.memory, y.start + places.low * y.apart + group * output, y.apart)
     rows_times_panels(lines, rows, Sight(once, source, 0 * once), own, 0, panels, epilogue, to)
@@ -980,7 +994,7 @@ def fold_pooled(x, packed, bias, relu, pool, d, scratch, y, pixel):
     """`conv2d_folded` with windows, by rows of these: what they see stays in hand until the last one has seen it."""
     n, row, most, units = x.shape[0], d.ow * d.f, rows_in_hand(d), x.shape[0] * pool.oh
     layout, vector = packed_layout(d, int64(1), False, lanes(y)), lanes(y)
-    filters = Filling(flat(packed), 0, panel_size(d.kh * d.kw * d.c, vector), d.f)
+    filters = Filling(flat(packed), 0, panel_size(d.kh * d.kw * d.c, vector), d.f, False)
     epilogue = Epilogue(flat(bias), 0, d.f, relu, False, flat(packed[:0]))
     all_panels, parts = Part(1, 0, panel_count(d.f, vector)), min(units, pooled_parts(d, n))
     own = most * row + places_in_hand(d, vector)
@@ -1103,11 +1117,11 @@ def join(y: Flat, added: Flat, relu: bool, low: int, high: int) -> None:
 
 
 @inline
-def fit_in(pool, d):
+def fit_in(pool, d, vector):
     """Whether windows are pooled while the rows that they see are in hand."""
     if is_gathered(d):
         return (pool.kh - 1) * pool.dilation_h < rows_in_hand(d)
-    return lies_apart(pool)
+    return lies_apart(pool) and not is_slid(d, vector)
 
 
 @kernel(optional={"residual": 4}, small=lambda x, packed, d: few_positions(len(x), d, packed.size))
@@ -1115,7 +1129,7 @@ def _conv2d_folded(x, packed, bias, residual, relu, pool, d, scratch, y, pixel):
     panels, depthwise = d.groups * panel_count(d.f // d.groups, lanes(y)), d.groups > 1 and is_depthwise(d)
     heavy, joined, whole = packed.size > _HEAVY and panels >= _MANY_PANELS, 0, 0
     out, apart, windows = y, pixel, pool
-    if pool.kh * pool.kw > 1 and not is_winograd(d) and not fit_in(pool, d):
+    if pool.kh * pool.kw > 1 and not is_winograd(d) and not fit_in(pool, d, lanes(y)):
         whole, windows = x.shape[0], no_windows(pool)
         out, apart = scratch[scratch.size - whole * d.oh * d.ow * d.f :], d.f
     pooled = windows.kh * windows.kw > 1

@@ -18,6 +18,11 @@ CASES: dict[str, dict[str, Any]] = {
     "pointwise, by rows": {"x": (2, 9, 8, 20), "k": 1, "f": 37},
     "pointwise, by columns": {"x": (1, 4, 5, 70), "k": 1, "f": 200},
     "pointwise, in groups": {"x": (2, 9, 8, 20), "k": 1, "f": 40, "groups": 4},
+    "pointwise, in groups of two panels": {"x": (1, 7, 7, 56), "k": 1, "f": 56, "groups": 2},
+    "pointwise, in groups of two panels and a rest": {"x": (2, 9, 8, 136), "k": 1, "f": 136, "groups": 4},
+    "pointwise, in pieces": {"x": (1, 7, 7, 600), "k": 1, "f": 40},
+    "pointwise, by rows of more filters than places": {"x": (2, 17, 16, 20), "k": 1, "f": 560},
+    "one filter a channel, in rows of three taps": {"x": (2, 9, 8, 44), "k": 3, "f": 44, "groups": 44, "stride": 2},
     "one filter a channel": {"x": (2, 9, 8, 21), "k": 3, "f": 21, "groups": 21, "padding": 1},
     "minimal filtering": {"x": (2, 9, 8, 20), "k": 3, "f": 37, "padding": 1},
     "strides": {"x": (8, 9, 8, 20), "k": 3, "f": 37, "stride": 2},
@@ -26,6 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
     "along padded rows": {"x": (2, 27, 31, 5), "k": 5, "f": 100, "stride": 2, "padding": 3},
     "along padded rows, by columns": {"x": (1, 5, 25, 70), "k": 3, "f": 200, "stride": 2, "padding": 1},
     "along rows as they lie": {"x": (2, 9, 31, 17), "k": 3, "f": 70, "stride": 2},
+    "along rows of fourteen": {"x": (1, 29, 28, 70), "k": 3, "f": 48, "stride": 2, "padding": 1},
     "gathered": {"x": (3, 15, 15, 65), "k": 3, "f": 70, "stride": 2, "padding": 1},
     "gathered, by columns": {"x": (1, 9, 9, 33), "k": 5, "f": 264, "stride": 2, "padding": 2},
 }
@@ -38,6 +44,8 @@ POOLED: dict[str, dict[str, Any]] = {
     "minimal filtering": {"x": (2, 13, 14, 20), "k": 3, "f": 37, "padding": 1},
     "few filters": {"x": (9, 13, 14, 3), "k": 3, "f": 20, "stride": 2, "padding": 1},
     "few filters, pointwise": {"x": (2, 13, 14, 20), "k": 1, "f": 20},
+    "few filters along padded rows": {"x": (2, 13, 26, 3), "k": 3, "f": 26, "stride": 2, "padding": 1},
+    "pointwise, in groups": {"x": (2, 13, 14, 68), "k": 1, "f": 68, "groups": 2},
 }
 
 WINDOWS: dict[str, dict[str, Any]] = {
@@ -64,20 +72,40 @@ def folded(
     x = rng.standard_normal(given["x"], np.float32)[images]
     w = rng.standard_normal((k, k, x.shape[-1] // groups, f), np.float32)
     d = conv2d(x.shape, w.shape, None, given.get("stride", 1), given.get("padding", 0), 1, groups)
-    packed, bias = np.empty(NUMBA.conv2d_fold_size(d), np.float32), np.empty(f, np.float32)
-    NUMBA.conv2d_fold(w, rng.standard_normal(f, np.float32), None, None, None, None, 0.0, d, packed, bias)
+    b = rng.standard_normal(f, np.float32)
     shape = (len(x), d.oh, d.ow, f)
     other = rng.standard_normal(shape, np.float32) if residual else None
     pool = windows_of(shape, **{"size": 1} if windows is None else windows)
     y = np.empty((len(x), pool.oh, pool.ow, f), np.float32) if y is None else y
-    scratch = np.full(NUMBA.conv2d_folded_scratch(d, len(x)), np.nan, np.float32)
-    NUMBA.conv2d_folded(x, packed, bias, other, relu, pool, d, scratch, y)
+    write(x, w, b, d, other, relu, pool, y)
     return y, other
+
+
+def write(x: Any, w: Any, b: Any, d: Any, residual: Any, relu: bool, pool: Any, y: Any) -> None:
+    """Fold the filters and call the kernel."""
+    packed, bias = np.empty(NUMBA.conv2d_fold_size(d), np.float32), np.empty(len(b), np.float32)
+    NUMBA.conv2d_fold(w, b, None, None, None, None, 0.0, d, packed, bias)
+    scratch = np.full(NUMBA.conv2d_folded_scratch(d, len(x)), np.nan, np.float32)
+    NUMBA.conv2d_folded(x, packed, bias, residual, relu, pool, d, scratch, y)
 
 
 def windows_of(shape: tuple[int, ...], size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False) -> Any:
     """The dims of windows over maps."""
     return pool2d(shape, size, stride, padding, "conv2d_folded", ceil_mode=ceil_mode)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_whole_numbers_come_out_as_in_the_definition(case: str) -> None:
+    """Their sums are exact, whatever the order."""
+    given = CASES[case]
+    draw, groups, k, channels = np.random.default_rng(0), given.get("groups", 1), given["k"], given["x"][-1]
+    shapes = given["x"], (k, k, channels // groups, given["f"]), given["f"]
+    x, w, b = (draw.integers(-9, 10, shape).astype(np.float32) for shape in shapes)
+    stride, padding = given.get("stride", 1), given.get("padding", 0)
+    expected = kernels.get("numpy").conv2d(x, w, b, stride=stride, padding=padding, groups=groups)
+    y = np.empty_like(expected)
+    write(x, w, b, conv2d(x.shape, w.shape, None, stride, padding, 1, groups), None, False, windows_of(y.shape, 1), y)
+    np.testing.assert_array_equal(y, expected)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -18,10 +18,12 @@ from .filter_gradient import sum_positions
 from .gemm import HALF, ONE
 from .places import Place, Rows
 from .tile import (
+    TAPS,
     given,
     lanes,
     tile_add,
     tile_multiply_add,
+    tile_multiply_add_taps,
     tile_rows,
     tile_sum,
     tile_vectors,
@@ -50,12 +52,16 @@ class Taps(NamedTuple):
 @inline
 def weighted(shape, x, apart, taps, filters, bias, relu, y, column, columns):
     """`columns` channels from `column` on of the tile's positions; y is the first one, and sources are `apart`."""
+    whole = columns == tile_vectors(shape) * lanes(y.memory)
     tile = load(shape, bias, column, 0, columns) if given(bias) else tile_zeros(shape, y.memory)
     for i in range(taps.rows):
-        for j in range(taps.columns):
-            xo = taps.source + i * taps.source_row + j * taps.source_column + column
-            wo = taps.filter + i * taps.filter_row + j * taps.filter_column + column
-            tile = tile_multiply_add(tile, load(shape, x, xo, apart, columns), load(shape, filters, wo, 0, columns))
+        xo, wo = taps.source + i * taps.source_row + column, taps.filter + i * taps.filter_row + column
+        if whole and taps.columns == TAPS:
+            tile = tile_multiply_add_taps(tile, x, xo, apart, taps.source_column, filters, wo, taps.filter_column)
+        else:
+            for j in range(taps.columns):
+                sources = load(shape, x, xo + j * taps.source_column, apart, columns)
+                tile = tile_multiply_add(tile, sources, load(shape, filters, wo + j * taps.filter_column, 0, columns))
     if relu:
         tile = tile_where_positive(tile, tile)
     store(shape, tile, y.memory, y.start + column, y.apart, columns)
@@ -63,13 +69,16 @@ def weighted(shape, x, apart, taps, filters, bias, relu, y, column, columns):
 
 @inline
 def some_channels(shape, x, apart, taps, filters, bias, relu, y, low, channels):
-    """`weighted` for _CHANNELS channels from `low` on, or those that are left."""
+    """`weighted` for _CHANNELS channels from `low` on, or those that are left.
+
+    The last ones take in channels that are done already, where there are enough: masks cost as much as a tile or two.
+    """
     step, high = tile_vectors(shape) * lanes(y.memory), min(low + _CHANNELS, channels)
-    whole = low + (high - low) // step * step
-    for column in range(low, whole, step):
-        weighted(shape, x, apart, taps, filters, bias, relu, y, column, step)
-    if whole < high:
-        weighted(shape, x, apart, taps, filters, bias, relu, y, whole, high - whole)
+    if channels >= step:
+        for column in range(low, high, step):
+            weighted(shape, x, apart, taps, filters, bias, relu, y, min(column, high - step), step)
+    else:
+        weighted(shape, x, apart, taps, filters, bias, relu, y, low, high - low)
 
 
 @separate

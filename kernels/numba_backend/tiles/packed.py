@@ -33,6 +33,7 @@ from .places import Panel, Part, Place, Rows
 from .tile import (
     LANES,
     REGISTERS,
+    VECTOR_BYTES,
     TileShape,
     given,
     lanes,
@@ -50,11 +51,14 @@ from .tile import (
 
 HIGH = TileShape(6, 2, 6)
 """Of each of two panels: 24 sums, 4 vectors of the panels and one factor take 29 registers."""
-_SPANS = REGISTERS == 32
-_VECTOR = TileShape(1, 1, 1)
+_SPANS, _SLIDES = REGISTERS == 32, VECTOR_BYTES < 64
+_VECTOR, _LOWER = TileShape(1, 1, 1), TileShape(FULL.rows - 1, 2, FULL.rows - 1)
 
-_DEPTH = 128  # rows of two panels that the nearest cache holds beside the tiles' rows, 32 KiB of vectors of 64 bytes
+_DEPTH = 128 if _SPANS else 256
+"""Rows of the panels of a tile that the nearest cache holds beside the tiles' rows: 32 KiB of two panels of vectors of
+64 bytes, and 16 of one of 32 bytes."""
 _NEAR = 1 << 16  # elements of a block's rows, 256 KiB of float32: less than half of a near cache
+_FEW_PLACES = 1 << 40 if _SPANS else 512  # whose factors a near cache holds beside a panel, so that each is read once
 _LEAST = 8  # blocks, so that shares are even
 _SHARES = 16  # of blocks, each with room for rows that are gathered
 
@@ -162,6 +166,10 @@ def product_of_one(shape, r, a, sight, b, epilogue, y):
     Four rounds at once: with 16 rows the addresses of their factors cost as much as the products.
     """
     width, to = tile_vectors(shape) * lanes(y.memory), y.start + r * y.apart
+    if given(epilogue.added) and not _SPANS:
+        for row in range(tile_rows(shape)):
+            prefetch(epilogue.added, to + row * y.apart)
+            prefetch(epilogue.added, to + row * y.apart + width - 1)
     if epilogue.more:
         tile = load(shape, y.memory, to, y.apart, epilogue.columns)
     elif given(epilogue.bias):
@@ -197,18 +205,69 @@ def many_times_one(shape, count, a, sight, b, epilogue, y):
 
 
 @inline
+def even_times_one(count, a, sight, b, epilogue, y):
+    """`product_of_one` for r < count by tiles that are as high as can be and differ by a row at most, so that none
+    computes a row twice, or is too low to keep a processor busy; how many rows are done: all, or none if that fails."""
+    tiles = max(1, -(-count // tile_rows(FULL)))
+    height = count // tiles
+    higher, r = count - tiles * height, int64(0)
+    if height < tile_rows(HALF):
+        return many_times_one(FULL, count, a, sight, b, epilogue, y)
+    if height == tile_rows(FULL):
+        higher = tiles
+    while r < count:
+        if r < higher * tile_rows(FULL) and height >= tile_rows(_LOWER):
+            product_of_one(FULL, r, a, sight, b, epilogue, y)
+            r += tile_rows(FULL)
+        elif height == tile_rows(_LOWER) or r < higher * tile_rows(_LOWER):
+            product_of_one(_LOWER, r, a, sight, b, epilogue, y)
+            r += tile_rows(_LOWER)
+        else:
+            product_of_one(HALF, r, a, sight, b, epilogue, y)
+            r += tile_rows(HALF)
+    return count
+
+
+@inline
 def spans(columns, vector):
     """Whether so many columns fill two panels, and a tile is to take both."""
     return _SPANS and columns >= 4 * vector
 
 
 class Filling(NamedTuple):
-    """A right factor in panels: where the first begins in memory, how far they are `apart`, and its columns."""
+    """A right factor in panels: where the first begins in memory, how far they are `apart`, and its columns.
+
+    With `slid` the last panel ends with the last column (`slide_panel`).
+    """
 
     memory: Flat
     start: int
     apart: int
     columns: int
+    slid: bool
+
+
+@inline
+def slides(columns, vector):
+    """Whether the last of so many columns' panels is better slid over the one before than filled with zeros.
+
+    What it computes once more comes out the same, and all of its vectors are stored whole: a processor without masks of
+    its own takes some ten times as long for a part of one.
+    """
+    return _SLIDES and columns > 2 * vector and columns % vector != 0
+
+
+@inline
+def slide_panel(packed, start, rows, columns, vector):
+    """Of packed columns, from `start` on, the last panel: its columns go to its end, and those before them join it."""
+    whole, size = columns // (2 * vector) * 2 * vector, panel_size(rows, vector)
+    last, width, left = start + whole // (2 * vector) * size, panel_width(whole, columns, vector), columns - whole
+    for row in range(rows):
+        at, before = last + row * width, last - size + row * 2 * vector + 2 * vector - (width - left)
+        for i in range(left):
+            packed[at + width - 1 - i] = packed[at + left - 1 - i]
+        for i in range(width - left):
+            packed[at + i] = packed[before + i]
 
 
 class Lines(NamedTuple):
@@ -224,7 +283,10 @@ class Lines(NamedTuple):
 def rows_times_panels(
     lines: Lines, a: Rows, sight: Sight, b: Filling, low: int, high: int, epilogue: Epilogue, y: Rows
 ) -> None:
-    """The columns of panels number `low` to `high` of the product of these rows; y begins with column 0."""
+    """The columns of panels number `low` to `high` of the product of these rows; y begins with column 0.
+
+    A slid panel writes columns of the one before anew, from the bias on: no other thread may have that in hand.
+    """
     vector, once, whole = lanes(y.memory), Loop(1, 0, 0), sight.runs * sight.run < _DEPTH + _DEPTH // 2
     rounds = max(1, (sight.run + _DEPTH // 2) // _DEPTH)  # of a run
     pieces = 1 if whole else sight.runs * rounds
@@ -233,6 +295,8 @@ def rows_times_panels(
         column = p * 2 * vector
         two = p + 2 <= high and spans(b.columns - column, vector)
         width, left = panel_width(column, b.columns, vector), b.columns - column
+        if b.slid and left < width:
+            column, left = b.columns - width, width
         for i in range(pieces):
             k, end = share(sight.run, i % rounds, rounds)
             first, last, start = i // rounds * sight.run + k, i == pieces - 1, a.start + i // rounds * sight.apart + k
@@ -251,6 +315,8 @@ def rows_times_panels(
                     done = int64(0)
                     if width == vector:
                         done = many_times_one(NARROW, lines.count, rows, some, panel, part, to)
+                    elif not _SPANS:
+                        done = even_times_one(lines.count, rows, some, panel, part, to)
                     else:
                         done = many_times_one(FULL, lines.count, rows, some, panel, part, to)
                     rows = Rows(rows.memory, rows.start + done * rows.apart, rows.apart)
@@ -268,7 +334,7 @@ def is_gathered(d):
     return d.groups == 1 and d.f >= _FEWEST
 
 
-_FEWEST = 48  # filters
+_FEWEST = 48 if _SPANS else 24  # filters
 _LINE = 12  # places of a row that fill tiles well
 
 
@@ -371,8 +437,8 @@ def packed_layout(d, n, pointwise, vector):
     """The layout for n images and vectors of so many elements."""
     places, padded, depth = n * d.oh * d.ow, is_padded(d) and not pointwise, d.kh * d.kw * d.c
     units, least = (n * d.oh, int64(1)) if padded else (places, tile_rows(HIGH))
-    by_columns = places < d.f and panel_count(d.f, vector) >= MANY_PANELS
-    wanted = max(_LEAST, -(-places * depth // _NEAR))
+    by_columns = places < min(d.f, _FEW_PLACES) and panel_count(d.f, vector) >= MANY_PANELS
+    wanted = max(_LEAST, -(-places * (depth if _SPANS else depth + d.f) // _NEAR))
     count, pairs = -(-units // least), -(-panel_count(d.f, vector) // 2)
     blocks = min(count, (1 if pairs >= _LEAST else 2) if by_columns else -(-wanted // 4) * 4)
     shares, most = min(blocks, _SHARES), -(-count // max(blocks, 1)) * least
@@ -470,7 +536,7 @@ def multiply_places(
     """y = x * filters, and what the epilogue asks for."""
     vector = lanes(packed)
     panels = panel_count(d.f, vector)
-    filters = Filling(packed, 0, panel_size(d.kh * d.kw * d.c, vector), d.f)
+    filters = Filling(packed, 0, panel_size(d.kh * d.kw * d.c, vector), d.f, False)
     for item in prange(_LEAST if layout.by_columns and layout.size > 0 else 0):
         low, high = units_of(layout, item, _LEAST)
         while low < high:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from numpy import int64
+
 from ...shapes import MAX_AXES
 from ..compiler.jit import Flat, inline, kernel, prange, separate, strict
 from .chunks import CHUNK, chunk, chunks
@@ -142,8 +144,31 @@ def unzip_lines(x, block, ways, y):
             y[block.target + line * block.target_line + i] = x[block.source + i * ways + line]
 
 
+class Repeat(NamedTuple):
+    """How often a block comes again, and how far the next one lies in source and target."""
+
+    times: int
+    source: int
+    target: int
+
+
+@inline
+def next_block(block, again, number):
+    """The block that lies so many after this one."""
+    source, target = block.source + number * again.source, block.target + number * again.target
+    lines, columns = (block.source_line, block.target_line), (block.source_column, block.target_column)
+    return Copy(block.lines, block.columns, source, lines[0], columns[0], target, lines[1], columns[1])
+
+
 @separate
-def shuffle_block(x: Flat, block: Copy, y: Flat) -> None:
+def shuffle_blocks(x: Flat, block: Copy, again: Repeat, y: Flat) -> None:
+    """`shuffle_block` of all that come again: to find where one lies takes as long as to deal out a small one."""
+    for number in range(again.times):
+        shuffle_block(x, next_block(block, again, number), y)
+
+
+@inline
+def shuffle_block(x, block, y):
     """y = x of one block in which two, three or four lines or columns are dealt out."""
     ways = block.columns if block.columns == block.target_line else 0
     if ways == 2:
@@ -268,13 +293,16 @@ def turn(x, x_steps, sizes, y, y_steps):
     for item in prange(pieces(sizes, rows, height, width)):
         row, last, column, columns = piece(item, sizes, rows, height, width)
         while row < last:
-            count = min(lines - row % lines, last - row)
+            count, times = min(lines - row % lines, last - row), int64(1)
             block = block_at(row, count, column, columns, 0, x_steps, sizes, 0, y_steps)
             if dealt(block):
-                shuffle_block(flat(x), block, flat(y))
+                if count == lines:  # whole, as the next ones along this axis
+                    times = min(sizes[AXES - 3] - row // lines % sizes[AXES - 3], (last - row) // lines)
+                again = Repeat(times, x_steps[AXES - 3], y_steps[AXES - 3])
+                shuffle_blocks(flat(x), block, again, flat(y))
             else:
                 turn_block(flat(x), block, flat(y))
-            row += count
+            row += times * count
 
 
 # Arithmetic -------------------------------------------------------------------------------------------------------

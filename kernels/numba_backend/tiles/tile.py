@@ -679,6 +679,45 @@ def _(code: _Code, tile: ir.Value, left: ir.Value, right: ir.Value) -> ir.Value:
     return code.pack([code.multiply_add(*triple) for triple in triples])
 
 
+TAPS = 3
+"""Of a row of filters, in one `tile_multiply_add_taps`."""
+
+
+def tile_multiply_add_taps(
+    tile: Tile, x: np.ndarray, xo: int, row_stride: int, tap_stride: int, w: np.ndarray, wo: int, filter_stride: int
+) -> Tile:
+    """`tile_multiply_add` of `TAPS` tiles of x, `tap_stride` apart, and as many rows of w, `filter_stride` apart."""
+    for tap in range(TAPS):
+        sources = tile_load(tile.shape, x, xo + tap * tap_stride, row_stride)
+        tile = tile_multiply_add(tile, sources, tile_load(tile.shape, w, wo + tap * filter_stride, 0))
+    return tile
+
+
+@_operation(tile_multiply_add_taps, lambda tile, x, xo, row_stride, tap_stride, w, wo, filter_stride: tile)
+def _(
+    code: _Code, tile: Any, x: Any, xo: Any, row_stride: Any, tap_stride: Any, w: Any, wo: Any, filter_stride: Any
+) -> ir.Value:
+    builder, sums, rows, pointer, weights = (
+        code.builder,
+        code.unpack(tile),
+        [],
+        code.address(x, xo),
+        code.address(w, wo),
+    )
+    for row in range(code.rows):
+        pointer = code.opaque(builder.gep(pointer, [row_stride])) if row else pointer
+        rows.append(pointer)
+    for tap in range(TAPS):
+        first = builder.gep(weights, [builder.mul(filter_stride, code.index(tap))])
+        shared = [code.load(builder.gep(first, [code.index(v * code.lanes)])) for v in range(code.vectors)]
+        for row, start in enumerate(rows):
+            place = builder.gep(start, [builder.mul(tap_stride, code.index(tap))])
+            for v in range(code.vectors):
+                at, value = row * code.vectors + v, code.load(builder.gep(place, [code.index(v * code.lanes)]))
+                sums[at] = code.multiply_add(value, shared[v], sums[at])
+    return code.pack(sums)
+
+
 def tile_sum(tile: Tile) -> Tile:
     """The sum of the tile's rows, as a tile of one row."""
     return Tile(TileShape(1, tile.shape.vectors, 1), tile.values.sum(axis=0, keepdims=True, dtype=tile.values.dtype))

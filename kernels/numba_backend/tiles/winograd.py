@@ -272,7 +272,7 @@ def multiply_tiles(filters: Flat, none: Flat, d: Conv2dDims, tiles: int, term: i
     rows = Rows(source.memory, source.start + term * to.source_plane, source.apart)
     target = Rows(output.memory, output.start + term * to.output_plane, output.apart)
     panels, epilogue = (
-        Filling(filters, term * count * size, size, columns),
+        Filling(filters, term * count * size, size, columns, False),
         Epilogue(none, 0, 0, False, False, nothing(none)),
     )
     rows_times_panels(Lines(1, tiles, 0, 0), rows, Sight(1, d.c, 0), panels, 0, count, epilogue, target)
