@@ -54,9 +54,9 @@ HIGH = TileShape(6, 2, 6)
 _SPANS, _SLIDES = REGISTERS == 32, VECTOR_BYTES < 64
 _VECTOR, _LOWER = TileShape(1, 1, 1), TileShape(FULL.rows - 1, 2, FULL.rows - 1)
 
-_DEPTH = 128 if _SPANS else 256
+_DEPTH = 128 if _SPANS else 192
 """Rows of the panels of a tile that the nearest cache holds beside the tiles' rows: 32 KiB of two panels of vectors of
-64 bytes, and 16 of one of 32 bytes."""
+64 bytes, and 12 of one of 32 bytes, of which up to half as many again are left whole."""
 _NEAR = 1 << 16  # elements of a block's rows, 256 KiB of float32: less than half of a near cache
 _FEW_PLACES = 1 << 40 if _SPANS else 512  # whose factors a near cache holds beside a panel, so that each is read once
 _LEAST = 8  # blocks, so that shares are even
@@ -334,7 +334,7 @@ def is_gathered(d):
     return d.groups == 1 and d.f >= _FEWEST
 
 
-_FEWEST = 48 if _SPANS else 24  # filters
+_FEWEST = 48 if _SPANS else 32  # filters
 _LINE = 12  # places of a row that fill tiles well
 
 
