@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import itertools
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +11,6 @@ import pytest
 import kernels
 from benchmarks.suite import cases
 from benchmarks.suite.common import record
-from kernels.numba_backend.compiler import ahead
 
 from ..support.every import every
 from ..support.processes import PRELUDE, forked
@@ -276,21 +273,6 @@ finish()
     )
     assert lines[0] == "[False] 1"
     assert lines[1] == RIGHT
-
-
-@pytest.mark.parametrize("own", [False, True], ids=["collected", "frozen by the program"])
-def test_what_garbage_is_looked_for_in_is_as_before(own: bool) -> None:
-    before = gc.get_freeze_count()
-    gc.unfreeze()
-    if own:
-        gc.freeze()
-    with contextlib.suppress(KeyError), ahead._nothing_is_garbage():
-        during = gc.get_freeze_count()
-        raise KeyError
-    after = gc.get_freeze_count()
-    gc.freeze() if before else gc.unfreeze()
-    assert during > 0
-    assert (after > 0) is own
 
 
 @pytest.mark.parametrize("kernel", sorted({case.kernel for case in cases.CASES}))

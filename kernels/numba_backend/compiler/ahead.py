@@ -11,7 +11,6 @@ a process with threads.
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import itertools
 import json
@@ -228,26 +227,13 @@ class _Queue:
 def _share_out(jobs: dict[_Job, set[_Job]], helpers: int) -> None:
     """Do the jobs here and in so many other processes."""
     waiting = _Queue(jobs, _Job.pieces)
-    with _nothing_is_garbage(), contextlib.ExitStack() as started:
+    with contextlib.ExitStack() as started:
         with contextlib.suppress(OSError):  # fewer, where the system gives no more
             for _ in range(helpers):
                 started.enter_context(_helper(waiting))
         for job in waiting.take(needed_first=True):
             job.do()
     tell("", len(jobs), len(jobs))
-
-
-@contextlib.contextmanager
-def _nothing_is_garbage() -> Iterator[None]:
-    """Meanwhile nobody looks for garbage among what there is now, Numba itself above all: a seventh of the time."""
-    if gc.get_freeze_count() > 0:  # somebody's own choice
-        yield
-        return
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 @contextlib.contextmanager
@@ -287,7 +273,6 @@ def _hand_on(jobs: Iterator[_Job], process: subprocess.Popen[str]) -> None:
 def _serve() -> None:
     """The other process: say that it is there, do the jobs that come in, one a line, and answer each with a line."""
     jit.linked = False  # none of it is run here
-    gc.freeze()  # as `_nothing_is_garbage`
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_do, args=(lines,), daemon=True).start()
