@@ -205,20 +205,22 @@ def many_times_one(shape, count, a, sight, b, epilogue, y):
 
 
 @inline
-def even_times_one(count, a, sight, b, epilogue, y):
-    """`product_of_one` for r < count by tiles that are as high as can be and differ by a row at most, so that none
-    computes a row twice, or is too low to keep a processor busy; how many rows are done: all, or none if that fails."""
-    tiles = max(1, -(-count // tile_rows(FULL)))
+def even_times_one(shape, count, a, sight, b, epilogue, y):
+    """`product_of_one` for r < count by tiles that are as high as can be, up to `shape`, and differ by a row at most:
+    none computes a row twice, or is too low to keep a processor busy. How many rows are done: all, unless they are too
+    few.
+    """
+    tiles = max(1, -(-count // tile_rows(shape)))
     height = count // tiles
     higher, r = count - tiles * height, int64(0)
     if height < tile_rows(HALF):
-        return many_times_one(FULL, count, a, sight, b, epilogue, y)
-    if height == tile_rows(FULL):
+        return many_times_one(shape, count, a, sight, b, epilogue, y)
+    if height == tile_rows(shape):
         higher = tiles
     while r < count:
-        if r < higher * tile_rows(FULL) and height >= tile_rows(_LOWER):
-            product_of_one(FULL, r, a, sight, b, epilogue, y)
-            r += tile_rows(FULL)
+        if r < higher * tile_rows(shape) and height >= tile_rows(_LOWER):
+            product_of_one(shape, r, a, sight, b, epilogue, y)
+            r += tile_rows(shape)
         elif height == tile_rows(_LOWER) or r < higher * tile_rows(_LOWER):
             product_of_one(_LOWER, r, a, sight, b, epilogue, y)
             r += tile_rows(_LOWER)
@@ -232,6 +234,16 @@ def even_times_one(count, a, sight, b, epilogue, y):
 def spans(columns, vector):
     """Whether so many columns fill two panels, and a tile is to take both."""
     return _SPANS and columns >= 4 * vector
+
+
+@inline
+def none_of_two(count, a, sight, b, apart, after, fresh, epilogue, y):
+    """Where no tile `spans` two panels."""
+
+
+# Chosen here, so that the other is not compiled.
+columns_of_two = rows_times_two if _SPANS else none_of_two
+columns_of_one = many_times_one if _SPANS else even_times_one
 
 
 class Filling(NamedTuple):
@@ -310,15 +322,13 @@ def rows_times_panels(
                 rows = Rows(a.memory, start + line * lines.a, a.apart)
                 to = Rows(y.memory, y.start + line * lines.y + column, y.apart)
                 if two:
-                    rows_times_two(lines.count, rows, some, panel, b.apart, after, p == low and i == 0, part, to)
+                    columns_of_two(lines.count, rows, some, panel, b.apart, after, p == low and i == 0, part, to)
                 else:
                     done = int64(0)
                     if width == vector:
                         done = many_times_one(NARROW, lines.count, rows, some, panel, part, to)
-                    elif not _SPANS:
-                        done = even_times_one(lines.count, rows, some, panel, part, to)
                     else:
-                        done = many_times_one(FULL, lines.count, rows, some, panel, part, to)
+                        done = columns_of_one(FULL, lines.count, rows, some, panel, part, to)
                     rows = Rows(rows.memory, rows.start + done * rows.apart, rows.apart)
                     to = Rows(to.memory, to.start + done * to.apart, to.apart)
                     rows_times_panel(lines.count - done, rows, panel, nest, part, to)
