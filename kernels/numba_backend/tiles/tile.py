@@ -697,13 +697,8 @@ def tile_multiply_add_taps(
 def _(
     code: _Code, tile: Any, x: Any, xo: Any, row_stride: Any, tap_stride: Any, w: Any, wo: Any, filter_stride: Any
 ) -> ir.Value:
-    builder, sums, rows, pointer, weights = (
-        code.builder,
-        code.unpack(tile),
-        [],
-        code.address(x, xo),
-        code.address(w, wo),
-    )
+    builder, sums, rows = code.builder, code.unpack(tile), []
+    pointer, weights = code.address(x, xo), code.address(w, wo)
     for row in range(code.rows):
         pointer = code.opaque(builder.gep(pointer, [row_stride])) if row else pointer
         rows.append(pointer)
