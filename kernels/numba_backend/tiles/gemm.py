@@ -58,7 +58,7 @@ NARROW = TileShape(2 * _ROWS, 1, 2 * _ROWS)  # for a panel of one vector; the ot
 SHORT = TileShape(2 * _ROWS - 4, 1, 2 * _ROWS - 4)
 FULL, HALF, ONE = TileShape(_ROWS, 2, _ROWS), TileShape(4, 2, 4), TileShape(1, 2, 1)
 TALL = TileShape(12, 2, 12) if REGISTERS == 32 else FULL  # for many rows: it loads less for each multiply-add
-WIDE = TileShape(1, 8, 1)  # for a single row, whose factors are read in long runs
+WIDE = TileShape(1, 8, 1)  # for one row to three, whose factors are read in long runs
 VECTOR, _PAIR = TileShape(1, 1, 1), TileShape(1, 2, 1)
 
 
@@ -188,7 +188,7 @@ def is_two_halves(left, full):
 
 @inline
 def cover(times, full, count, a, b, nest, epilogue, y):
-    """`product` for r < count, by `times` where tiles are high: as `full`, or NARROW for a narrow panel.
+    """`product` for r < count, by `times` where tiles have several rows: as `full`, HALF, or NARROW for a narrow panel.
 
     Rows left over are covered by a tile shifted back over rows already done: they come out the same again, unless they
     go on from what is stored. A few rows of a narrow panel take a wide tile, whose second vector computes what nobody
@@ -396,8 +396,8 @@ _FEW_COLUMNS = 64  # for which rows are better read as they lie
 _ITEMS = 8  # at least, so that shares are even
 _DEPTH = 1024  # rows of a panel that a near cache holds, beside some rows of the other factor
 _GROUP = 1 << 17 if VECTOR_BYTES == 64 else 1 << 16  # elements of panels side by side that it holds as well
+_SIDE = (1 << 16) // (2 * VECTOR_BYTES)  # rows of each of the panels of a group
 _UNIT = 2 * TALL.rows  # rows of a share are a multiple of these
-_SIDE = (1 << 16) // (2 * VECTOR_BYTES)  # rows of each of these
 _LARGE = 4 * _GROUP if VECTOR_BYTES == 64 else _GROUP  # elements of a left factor that is far
 _SKINNY = 12  # rows for which packing would cost more than the product
 _FEW_ROWS = 128  # for which a panel is better cut so that the nearest cache holds it

@@ -32,6 +32,7 @@ from .gemm import (
 from .places import Panel, Part, Place, Rows
 from .tile import (
     LANES,
+    LINE_OF_CACHE,
     REGISTERS,
     VECTOR_BYTES,
     TileShape,
@@ -106,7 +107,7 @@ def product_of_two(shape, r, a, sight, b, apart, ahead, epilogue, y):
     width, to = 2 * lanes(y.memory), y.start + r * y.apart
     if given(epilogue.added):
         for row in range(tile_rows(shape)):
-            for column in range(0, 2 * width, _LINE_OF_CACHE):
+            for column in range(0, 2 * width, _OF_A_LINE):
                 prefetch(epilogue.added, to + row * y.apart + column)
     first, second = started(shape, epilogue, 0, to, y), started(shape, epilogue, width, to + width, y)
     even = sight.run // 2 * 2
@@ -129,7 +130,7 @@ def product_of_two(shape, r, a, sight, b, apart, ahead, epilogue, y):
 
 
 _TURNS = 4  # in which tiles ask for all that comes next of two panels
-_LINE_OF_CACHE = 16  # elements, of float32
+_OF_A_LINE = LINE_OF_CACHE // 4  # elements of float32 in a line of cache
 
 
 @inline

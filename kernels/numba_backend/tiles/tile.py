@@ -195,7 +195,7 @@ class _BFloat(ir.Type):
 
 
 _NEAREST, _SECOND = 3, 2  # the caches as `llvm.prefetch` counts them
-_LINE_OF_CACHE = 64  # bytes, on nearly all processors
+LINE_OF_CACHE = 64  # bytes, on nearly all processors
 
 
 def _fetch(builder: ir.IRBuilder, pointer: ir.Value, cache: int) -> None:
@@ -867,7 +867,7 @@ def _(code: _Code, tile: Any, a: Any, ao: Any, row_stride: Any, b: Any, bo: Any)
     for k in range(STEPS):
         places = [builder.gep(pointer, [code.index(k * width + v * code.lanes)]) for v in range(code.vectors)]
         shared = [code.load(place) for place in places]
-        for place in places[:: _LINE_OF_CACHE // VECTOR_BYTES or 1]:
+        for place in places[:: LINE_OF_CACHE // VECTOR_BYTES or 1]:
             _fetch(builder, builder.gep(place, [code.index(AHEAD * width)]), _NEAREST)
         for row, start in enumerate(rows):
             factor = code.splat(code.load_scalar(builder.gep(start, [code.index(k)])))
