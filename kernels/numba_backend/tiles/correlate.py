@@ -253,7 +253,7 @@ def first_image(block, images):
     first = block * images.together
     if images.block > 0:
         return min(first, images.number - images.together)
-    return min(first, images.number - images.together // 2) if images.together > 1 else first
+    return min(first, images.number - tile_rows(HALF)) if images.together > 1 else first
 
 
 @inline
