@@ -2,9 +2,9 @@
 
 A convolution is one, and so is its gradient by the input, which slides the flipped filters over dy: where the forward
 has a stride it has a divisor. Each output position meets exactly the taps whose source exists, so padding costs
-nothing. The rows of a tile are images, since those share the taps of a position; small batches and images of a single
-channel take neighbouring positions with equal taps instead. Of no more filters than fit into a vector these are the
-rows, and images the columns.
+nothing. The rows of a tile are images, since those share the taps of a position; small batches, images of a single
+channel and rows that fill whole tiles take neighbouring positions with equal taps instead. Of no more filters than fit
+into a vector these are the rows, and images the columns.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from .gemm import (
 from .places import Maps, Panel, Place, Rows
 from .tile import (
     LANES,
+    REGISTERS,
     TileShape,
     given,
     lanes,
@@ -53,6 +54,12 @@ from .tile import (
 )
 
 _SQUARE = TileShape(LANES[0], 2, LANES[0])  # filters by images, of either dtype
+_ALONG = REGISTERS == 16
+"""Whether neighbouring outputs that meet every tap are the rows of tiles where they fill whole ones, in any batch.
+
+Images of 64 KiB lie in the same sets of a cache: on Zen 3 convolutions of 32 x 32 x 16 take 7 % less so, of 8 x 8 x 64
+3 %. Where lower tiles would be left over images are faster, by 6 % for 16 x 16 x 32. Not measured with 32 registers.
+"""
 ITEMS = 128  # shares of rows: enough to even out among threads, few enough that each is worth its start
 
 
@@ -253,7 +260,7 @@ def first_image(block, images):
     first = block * images.together
     if images.block > 0:
         return min(first, images.number - images.together)
-    return min(first, images.number - images.together // 2) if images.together > 1 else first
+    return min(first, images.number - tile_rows(HALF)) if images.together > 1 else first
 
 
 @inline
@@ -418,8 +425,8 @@ def correlate_row(x, item, c, p, plane, filters, y):
             narrow_products(rows, columns, exchanged(nest), epilogue, Rows(y.memory, yo, y.apart), steps)
         else:
             count, x_row, y_row, steps = images, x_image, y.apart, alike
-            if x.together == 1:
-                count, x_row, y_row, steps = alike, next_x, next_y, 1
+            if x.together == 1 or (_ALONG and alike % tile_rows(FULL) == 0):
+                count, x_row, y_row, steps, next_x, next_y = alike, next_x, next_y, images, x_image, y.apart
             for o in range(steps):
                 rows, to = Rows(x.memory, ao + o * next_x, x_row), yo + o * next_y
                 rows_times_panel(count, rows, panel, nest, epilogue, Rows(y.memory, to, y_row))

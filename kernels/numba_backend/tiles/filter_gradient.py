@@ -23,6 +23,7 @@ from .gemm import (
     Nest,
     contract,
     exchanged,
+    is_two_halves,
     pack_rows,
     panel_width,
     sum_rows,
@@ -139,7 +140,7 @@ def add_rows(count, x, dy, nest, dw, columns):
         elif count % tile_rows(SEVEN) == 0 and count % tile_rows(FULL) != 0 and dy.width > lanes(dw.memory):
             add_tile(SEVEN, r, x, 0, dy, nest, dw, 0, columns)
             r += tile_rows(SEVEN)
-        elif left > tile_rows(HALF) and count >= tile_rows(FULL):
+        elif left > tile_rows(HALF) and count >= tile_rows(FULL) and not is_two_halves(left, FULL):
             at = min(r, count - tile_rows(FULL))
             add_tile(FULL, at, x, 0, dy, nest, dw, r - at, columns)
             r = at + tile_rows(FULL)

@@ -329,7 +329,7 @@ class _Code:
     def mask(self, columns: ir.Value, vector: int) -> ir.Value:
         """Which lanes of a row's `vector` lie before column number `columns`."""
         first = vector * self.lanes
-        numbers = ir.Constant(ir.VectorType(ir.IntType(64), self.lanes), list(range(first, first + self.lanes)))
+        numbers = ir.Constant(ir.VectorType(columns.type, self.lanes), list(range(first, first + self.lanes)))
         return self.builder.icmp_signed("<", numbers, self.splat(columns))
 
     def pack(self, vectors: list[ir.Value]) -> ir.Value:
@@ -639,21 +639,28 @@ def _(code: _Code, tile: Any, array: Any, offset: ir.Value, row_stride: ir.Value
 
 
 def tile_add_to(tile: Tile, array: np.ndarray, offset: int, row_stride: int, first: int, columns: int) -> None:
-    """array[offset + r row_stride + i] += tile[r, i] for r >= first and i < columns."""
+    """array[offset + r row_stride + i] += tile[r, i] for r >= first and i < columns.
+
+    What lies at the tile's other places must be nobody else's at the time: zero may be added to it.
+    """
     columns = min(columns, tile.values.shape[1])
     _rows(array, offset, row_stride, tile.values.shape[0], columns)[first:] += tile.values[first:, :columns]
 
 
 @_operation(tile_add_to, lambda tile, array, offset, row_stride, first, columns: types.void)
 def _(code: _Code, tile: Any, array: Any, offset: Any, row_stride: Any, first: Any, columns: Any) -> ir.Value:
-    builder, pointer = code.builder, code.address(array, offset)
+    builder, pointer, word = code.builder, code.address(array, offset), ir.IntType(32)
+    zeros, none, columns = ir.Constant(code.tile.vector, None), ir.Constant(word, 0), builder.trunc(columns, word)
     for i, vector in enumerate(code.unpack(tile)):
         row, v = divmod(i, code.vectors)
         start = builder.gep(pointer, [builder.mul(row_stride, code.index(row))])
         place = builder.gep(start, [code.index(v * code.lanes)])
         wanted = builder.icmp_signed("<=", first, code.index(row))
-        mask = code.mask(builder.select(wanted, columns, code.index(0)), v)
-        code.store_partial(builder.fadd(code.load_partial(place, mask), vector), place, mask)
+        mask = code.mask(builder.select(wanted, columns, none), v)
+        if VECTOR_BYTES == 64:
+            code.store_partial(builder.fadd(code.load_partial(place, mask), vector), place, mask)
+        else:  # a store under a mask, even one of ones, takes an AVX2 processor twelve cycles
+            code.store(builder.fadd(code.load(place), builder.select(mask, vector, zeros)), place)
     return code.context.get_dummy_value()
 
 
