@@ -18,7 +18,7 @@ from numpy import int64
 
 from ..interface import Input, Output, Scratch
 from ..shapes import ChannelDims, Conv2dDims, LinearDims, Pool2dDims
-from .compiler.jit import Bytes, Flat, exact, inline, kernel, prange, separate
+from .compiler.jit import Bytes, Constant, Flat, exact, inline, kernel, prange, separate
 from .conv import conv2d_scratch
 from .linear import few_rows, linear_backward_scratch, linear_gradients, linear_scratch
 from .norm import batch_factors, batchnorm_backward_scratch, batchnorm_scratch, flattened, partial_sums
@@ -151,7 +151,7 @@ def moment(value, shift, total, square):
 
 
 @inline
-def window(z, at, d, kh, kw, left, sign, shift):
+def window(z, at, d, kh: Constant, kw: Constant, left, sign, shift):
     """One window of one vector of channels: (peak, its place, sum of offsets, sum of their squares)."""
     zeros = tile_zeros(LINE, z)
     peak, place = get(z, at, left), zeros
@@ -491,7 +491,7 @@ class Slopes(NamedTuple):
 
 
 @inline
-def share_gradient(z, d, kh, kw, left, gradient, place, slopes, dz):
+def share_gradient(z, d, kh: Constant, kw: Constant, left, gradient, place, slopes, dz):
     """One window of `expand_rows`, which begins where z and dz do."""
     for i in range(kh):
         for j in range(kw):

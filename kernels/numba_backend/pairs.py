@@ -308,7 +308,7 @@ else:
         sums, from_, apart = sums_buffer(y.memory), sums_buffer(y.memory), 2 * lanes(y.memory)
         first_sums(finish, from_)
         for time in range(again.number):
-            source, r = Rows(a.memory, a.start + time * again.a, a.apart), int64(0)
+            source, r = Rows(a.memory, a.start + time * again.a, a.apart), 0
             while r < rows:
                 if rows - r >= tile_rows(_FULL):
                     tile_store(contract(tile_load(_FULL, from_, 0, 0), r, source, 0, b, nest), sums, r * apart, apart)

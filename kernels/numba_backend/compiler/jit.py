@@ -43,6 +43,7 @@ __all__ = [
     "ArgumentTypes",
     "Bytes",
     "CompiledKernel",
+    "Constant",
     "Flat",
     "disjoint",
     "exact",
@@ -68,12 +69,30 @@ ArgumentTypes = tuple[types.Type, ...]
 FLAGS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "nogil": True}
 
 
+class Constant:
+    """Declared type of a helper's argument that the compiler is to know: it is compiled once for each number in a call.
+
+    Numba does so for every number, each time with all that the helper calls.
+    """
+
+
 class _Helper(CPUDispatcher):
     """A function that kernels call. Called from Python it is plain Python, so that what lays scratch out for a kernel
     also says how much that is."""
 
     def __call__(self, *args: Any) -> Any:
         return self.py_func(*args)
+
+    def get_call_template(self, args: Any, kws: Any) -> Any:
+        """Numba's, with the type of each number in place of the number, unless that is declared `Constant`."""
+        declared = self.py_func.__annotations__
+        named = zip(self.py_func.__code__.co_varnames, args, strict=False)
+        plain = [type_ if declared.get(name) == Constant.__name__ else _plain(type_) for name, type_ in named]
+        return super().get_call_template(plain, kws)
+
+
+def _plain(type_: types.Type) -> types.Type:
+    return types.unliteral(type_) if isinstance(type_, types.IntegerLiteral | types.BooleanLiteral) else type_
 
 
 def _helper(flags: Mapping[str, Any], pipeline: type[Part] = Part) -> Callable[[FunctionType], Any]:

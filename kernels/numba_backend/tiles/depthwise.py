@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numpy import int64
-
 from ...shapes import Conv2dDims
 from ..compiler.jit import Flat, inline, separate
 from .chunks import load, store
@@ -92,7 +90,7 @@ def depthwise_row(
     tap_h, source_h, number_h = real_taps(h, row)
     turn, last = (-1, h.taps * w.taps - 1) if flipped else (1, 0)
     for low in range(0, channels, _CHANNELS):
-        output = int64(0)
+        output = 0
         while output < w.outputs:
             together = w.inner <= output < w.inner_end and max(w.inner, 0) + many <= w.inner_end
             if together:  # the last ones take in positions that are done already: they come out the same again

@@ -126,7 +126,7 @@ def add_tile(shape, r, x, group, dy, nest, dw, first, columns):
 @inline
 def add_rows(count, x, dy, nest, dw, columns):
     """`add_tile` for r < count."""
-    r = np.int64(0)  # a literal to begin with would have helpers compiled for it as well
+    r = 0
     while r < count:
         left = count - r
         if dy.width > 2 * lanes(dw.memory):
@@ -214,7 +214,7 @@ def add_panel(x: Rows, dy: Pixels, part: Part, d: Conv2dDims, group: int, column
             pixels = Rows(dy.memory, dy.start + ((first - part.low) * d.ow + left_end) * dy.pixel, 1)
             rows, tap = d.kw * d.c if side_by_side else in_group, (kh * d.kw + kw) * in_group
             target, count, span, stored = Rows(dw.memory, columns + tap * f, f), rows, dy.width, left
-            exchange, i = filters_are_rows(d), np.int64(0)
+            exchange, i = filters_are_rows(d), 0
             if exchange:
                 taps, pixels, nest = pixels, taps, exchanged(nest)
                 target, count, span, stored = Rows(dw.memory, dw.start + tap, d.kh * d.kw * in_group), f, rows, rows

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from numpy import int64
 
-from ..compiler.jit import Flat, inline, prange, separate
+from ..compiler.jit import Constant, Flat, inline, prange, separate
 from .chunks import load, share
 from .places import Panel, Rows
 from .tile import (
@@ -194,7 +194,7 @@ def cover(times, full, count, a, b, nest, epilogue, y):
     go on from what is stored. A few rows of a narrow panel take a wide tile, whose second vector computes what nobody
     stores.
     """
-    r = int64(0)  # a literal to begin with would have helpers compiled for it as well
+    r = 0
     while r < count:
         left, done = count - r, 0 if epilogue.more else r
         if b.width == lanes(y.memory) and left > tile_rows(FULL) and left + done >= tile_rows(NARROW):
@@ -228,12 +228,12 @@ def matrix_times_panel(count: int, a: Rows, b: Panel, run: Loop, epilogue: Epilo
 
 
 @inline
-def neighbours(shape, r, a, b, outer, run, epilogue, y):
+def neighbours(shape, r, a, b, outer, run: Constant, epilogue, y):
     """`product` of rows that lie side by side, for a panel of one vector: y[r, :] = the `Epilogue` of the sum over
     o < outer and k < run of a[o a.apart + r + k] * b[o run + k, :].
 
-    Distances that the compiler knows need no registers for addresses: with a literal `run` as well this reaches 98 % of
-    the peak, where `product` reaches 72 %.
+    Distances that the compiler knows need no registers for addresses: with `run` among them this reaches 98 % of the
+    peak, where `product` reaches 72 %.
     """
     if given(epilogue.bias):
         tile = tile_load_partial(shape, epilogue.bias, epilogue.column, 0, epilogue.columns)
@@ -253,9 +253,9 @@ def neighbours(shape, r, a, b, outer, run, epilogue, y):
 
 
 @inline
-def rows_side_by_side(count, a, b, outer, run, epilogue, y):
+def rows_side_by_side(count, a, b, outer, run: Constant, epilogue, y):
     """`neighbours` for r < count, at least SHORT's number of rows."""
-    r = int64(0)  # a literal to begin with would have helpers compiled for it as well
+    r = 0
     while r < count:
         if count >= tile_rows(NARROW) and count % tile_rows(SHORT) != 0 and count - r > tile_rows(SHORT):
             r = min(r, count - tile_rows(NARROW))

@@ -139,7 +139,7 @@ def rows_times_two(count, a, sight, b, apart, after, fresh, epilogue, y):
 
     after: where the panels go on. fresh: whether the rows are yet to come from afar.
     """
-    r, turn = int64(0), int64(0)  # a literal to begin with would have helpers compiled for it as well
+    r, turn = 0, 0
     while r < count:
         left, done, ahead = count - r, 0 if epilogue.more else r, Rows(b.memory, b.start, 0)
         if turn < _TURNS:
@@ -197,7 +197,7 @@ def product_of_one(shape, r, a, sight, b, epilogue, y):
 @inline
 def many_times_one(shape, count, a, sight, b, epilogue, y):
     """`product_of_one` for r < count as far as tiles of this height cover that; how many rows are done."""
-    r = int64(0)
+    r = 0
     while r < count and (count - r >= tile_rows(shape) or (r > 0 and not epilogue.more)):
         r = min(r, count - tile_rows(shape))
         product_of_one(shape, r, a, sight, b, epilogue, y)
@@ -213,7 +213,7 @@ def even_times_one(shape, count, a, sight, b, epilogue, y):
     """
     tiles = max(1, -(-count // tile_rows(shape)))
     height = count // tiles
-    higher, r = count - tiles * height, int64(0)
+    higher, r = count - tiles * height, 0
     if height < tile_rows(HALF):
         return many_times_one(shape, count, a, sight, b, epilogue, y)
     if height == tile_rows(shape):
@@ -325,7 +325,7 @@ def rows_times_panels(
                 if two:
                     columns_of_two(lines.count, rows, some, panel, b.apart, after, p == low and i == 0, part, to)
                 else:
-                    done = int64(0)
+                    done = 0
                     if width == vector:
                         done = many_times_one(NARROW, lines.count, rows, some, panel, part, to)
                     else:
