@@ -116,6 +116,24 @@ def test_what_lies_as_fortran_does_stays_so() -> None:
     assert (True, 2) in seen
 
 
+@pytest.mark.parametrize(
+    ("right_up_to", "expected"), [(1, {"agreement"}), (5, set())], ids=["made small", "cut to one"]
+)
+def test_arrays_without_gaps_have_none_where_they_are_cut(right_up_to: int, expected: set[str]) -> None:
+    seen = set()
+
+    def other(x: np.ndarray, z: np.ndarray) -> np.ndarray:
+        if x.shape != (7, 5):
+            seen.add((x.flags.c_contiguous, z.flags.f_contiguous))
+        return (x + z) * np.float32(1 if x.shape[1] <= right_up_to else 1.0001)
+
+    def build(draw: Draw) -> tuple[np.ndarray, np.ndarray]:
+        return draw.normal(7, 5), draw.normal(5, 7).T
+
+    assert faults(twins(numpy=lambda x, z: x + z, other=other, takes="one"), build) == expected
+    assert seen == {(True, True)}
+
+
 def test_a_contestant_that_is_not_installed_is_left_out() -> None:
     shown = found(twins(numpy=relu, torch="no_such_package:relu"), matrix)
     assert "no_such_package" in shown["torch"].missing

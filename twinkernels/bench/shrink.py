@@ -14,12 +14,16 @@ TRIES = 60
 
 
 def resized(call: Call, length: int, new: int, part: str = "first") -> Call:
-    """The call with `new` in the place of every axis, and of every int, that is `length`."""
+    """The call with `new` in the place of every axis, and of every int, that is `length`.
+
+    Arrays without gaps have none afterwards: a twin need not take views, and Numba would compile it for them.
+    """
 
     def cut(value: Any) -> Any:
         if isinstance(value, np.ndarray):
             kept = slice(None, new) if part == "first" else slice(length - new, None)
-            return value[tuple(kept if size == length else slice(None) for size in value.shape)]
+            smaller = value[tuple(kept if size == length else slice(None) for size in value.shape)]
+            return smaller.copy(order="K") if value.flags.forc else smaller
         if isinstance(value, tuple) and not hasattr(value, "_fields"):
             return tuple(new if type(each) is int and each == length else each for each in value)
         return new if type(value) is int and value == length else value
