@@ -76,12 +76,8 @@ class Constant:
     """
 
 
-class _Helper(CPUDispatcher):
-    """A function that kernels call. Called from Python it is plain Python, so that what lays scratch out for a kernel
-    also says how much that is."""
-
-    def __call__(self, *args: Any) -> Any:
-        return self.py_func(*args)
+class _Callee(CPUDispatcher):
+    """What the compiler makes of a helper."""
 
     def get_call_template(self, args: Any, kws: Any) -> Any:
         """Numba's, with the type of each number in place of the number, unless that is declared `Constant`."""
@@ -95,34 +91,76 @@ def _plain(type_: types.Type) -> types.Type:
     return types.unliteral(type_) if isinstance(type_, types.IntegerLiteral | types.BooleanLiteral) else type_
 
 
+class _Later:
+    """Decorator for an attribute that is made when it is first asked for. Of two threads that ask at once both get the
+    same."""
+
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        self._make = make
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return instance.__dict__.setdefault(self._name, self._make(instance))
+
+
+class _Helper:
+    """A function that kernels call. Called from Python it is plain Python, so that what lays scratch out for a kernel
+    also says how much that is.
+
+    Numba's dispatcher is made for those that are compiled: to make all takes a sixth of the time to import Numba.
+    """
+
+    def __init__(self, function: FunctionType, options: Mapping[str, Any]) -> None:
+        functools.update_wrapper(self, function)
+        self.py_func, self.takes_threads = function, has_loops(function)
+        self._make, self._options = (_shared_out if self.takes_threads else _single)(function), options
+
+    def __call__(self, *args: Any) -> Any:
+        return self.py_func(*args)
+
+    @_Later
+    def dispatcher(self) -> Any:
+        dispatcher = self._make(self._options)
+        dispatcher.__class__ = _Callee
+        return dispatcher
+
+    @property
+    def _numba_type_(self) -> types.Type:
+        return self.dispatcher._numba_type_
+
+
 def _helper(flags: Mapping[str, Any], pipeline: type[Part] = Part) -> Callable[[FunctionType], Any]:
     def decorate(function: FunctionType) -> Any:
         if DISABLED:
             return numba.njit(**flags)(function)
-        options = {**flags, "pipeline_class": pipeline}
-        dispatcher = _shared_out(function, options) if has_loops(function) else numba.njit(**options)(function)
-        dispatcher.__class__ = _Helper
-        return dispatcher
+        return _Helper(function, {**flags, "pipeline_class": pipeline})
 
     return decorate
 
 
-def _single(function: FunctionType, options: Mapping[str, Any]) -> Any:
-    """A dispatcher for a function without loops to share out."""
-    return numba.njit(**options)(function)
+def _single(function: FunctionType) -> Callable[[Mapping[str, Any]], Any]:
+    """What makes a dispatcher for a function without loops to share out."""
+    return lambda options: numba.njit(**options)(function)
 
 
-def _shared_out(function: FunctionType, options: Mapping[str, Any]) -> Any:
-    """A dispatcher for a function that takes one more argument, and whose loops become parts of the same flags."""
-    dispatcher = numba.njit(**options)(with_threads(function))
-    flags = {name: value for name, value in options.items() if name not in ("pipeline_class", "forceinline")}
+def _shared_out(function: FunctionType) -> Callable[[Mapping[str, Any]], Any]:
+    """What makes a dispatcher for a function that takes one more argument, and whose loops become parts of the same
+    flags."""
+    twin = with_threads(function)  # now, while its file is what was imported
 
-    def part(loop: FunctionType, disjoint: bool) -> Any:
-        return numba.njit(**flags, pipeline_class=DisjointPart if disjoint else Part)(loop)
+    def make(options: Mapping[str, Any]) -> Any:
+        dispatcher = numba.njit(**options)(twin)
+        flags = {name: value for name, value in options.items() if name not in ("pipeline_class", "forceinline")}
 
-    dispatcher._compiler._get_implementation = lambda args, kws: rewritten(function, part)
-    dispatcher.takes_threads = True
-    return dispatcher
+        def part(loop: FunctionType, disjoint: bool) -> Any:
+            return numba.njit(**flags, pipeline_class=DisjointPart if disjoint else Part)(loop)
+
+        dispatcher._compiler._get_implementation = lambda args, kws: rewritten(function, part)
+        return dispatcher
+
+    return make
 
 
 serial = _helper(FLAGS)
@@ -165,16 +203,19 @@ class _Separate:
     def __init__(self, function: FunctionType, strict: bool) -> None:
         self.name = f"{function.__module__}.{function.__qualname__}"
         self.signature = inspect.signature(function, eval_str=True)
-        options = {**(_STRICT if strict else FLAGS), "pipeline_class": Linked}
+        self._function, self._options = function, {**(_STRICT if strict else FLAGS), "pipeline_class": Linked}
         self.takes_threads = has_loops(function)
+        self._make = (_shared_out if self.takes_threads else _single)(function)
         if self.takes_threads:
             function.takes_threads = True  # type: ignore[attr-defined]
             self.signature = inspect.signature(with_threads(function))
-        make = _shared_out if self.takes_threads else _single
-        self.dispatcher = _cached(make(function, options), function)
-        _kernel_dispatchers.discard(id(self.dispatcher))  # no kernel of its own, to those who watch the messages
         self.symbols: dict[types.Type, str] = {}
         functions[function.__module__, function.__qualname__] = self
+
+    @_Later
+    def dispatcher(self) -> Any:
+        """Numba's."""
+        return _cached(self._make(self._options), self._function)
 
     def declared(self, dtype: types.Type) -> ArgumentTypes:
         """The declared types of the arguments."""
@@ -302,7 +343,7 @@ def _names(function: FunctionType) -> tuple[FunctionType, ...]:
     names = {step.argval for step in dis.get_instructions(function) if step.opname == "LOAD_GLOBAL"}
     found = []
     for value in (function.__globals__.get(name) for name in sorted(names)):
-        plain = value.py_func if isinstance(value, CPUDispatcher) else value
+        plain = value.py_func if isinstance(value, _Helper) else value
         if isinstance(plain, FunctionType) and (plain is not value or plain in _separate):
             found.append(plain)
     return tuple(found)
@@ -318,7 +359,7 @@ def _provide_called(function: FunctionType, arguments: ArgumentTypes) -> None:
 class CompiledKernel:
     """A compiled function with ``prange`` loops, called from Python in the way that the threads of this process allow.
 
-    `dispatcher` is Numba's. Arguments named in `optional` (name: number of axes) may be None in a call from Python; the
+    Arguments named in `optional` (name: number of axes) may be None in a call from Python; the
     function sees an empty array. Calls whose arguments are `small` run without threads.
     """
 
@@ -336,12 +377,18 @@ class CompiledKernel:
         self._optional = tuple((names.index(name), ndim) for name, ndim in optional.items())
         self._small = small
         self._asked = _picker([names.index(name) for name in inspect.signature(small).parameters] if small else [])
-        flags = _STRICT if strict else FLAGS
-        if DISABLED:
-            self.dispatcher = numba.njit(**flags)(function)
-        else:
-            self.dispatcher = _cached(_shared_out(function, {**flags, "pipeline_class": Whole}), function)
+        self._flags = _STRICT if strict else FLAGS
+        self._make = _shared_out(function)
         functions[function.__module__, function.__qualname__] = self
+
+    @_Later
+    def dispatcher(self) -> Any:
+        """Numba's."""
+        if DISABLED:
+            return numba.njit(**self._flags)(self.__wrapped__)
+        dispatcher = _cached(self._make({**self._flags, "pipeline_class": Whole}), self.__wrapped__)
+        _kernel_dispatchers.add(id(dispatcher))
+        return dispatcher
 
     def __call__(self, *args: Any) -> None:
         if self._small is not None and self._small(*self._asked(args)):
@@ -505,7 +552,6 @@ def _absent(dtype: np.dtype, ndim: int) -> np.ndarray:
 
 def _cached(dispatcher: Any, function: FunctionType) -> Any:
     dispatcher._cache = Cache(function, lambda arguments: _provide_called(function, arguments))
-    _kernel_dispatchers.add(id(dispatcher))
     return dispatcher
 
 
