@@ -1,5 +1,7 @@
 """Images with their labels: the pair, its division and its normalisation."""
 
+from __future__ import annotations
+
 import math
 import operator
 from collections.abc import Iterable

@@ -7,11 +7,10 @@ before the last; so convolution weights (KH, KW, C, F) have fans KH·KW·C and K
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
-from .settings import Settings
+from .settings import Settings, settings
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -21,7 +20,7 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     return math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
 
 
-@dataclass(frozen=True)
+@settings
 class Initialiser(Settings):
     """A distribution of weights."""
 
@@ -30,7 +29,7 @@ class Initialiser(Settings):
         raise TypeError(f"{type(self).__name__} does not define __call__")
 
 
-@dataclass(frozen=True)
+@settings
 class Constant(Initialiser):
     """One value everywhere."""
 
@@ -40,7 +39,7 @@ class Constant(Initialiser):
         return np.full(shape, self.value)
 
 
-@dataclass(frozen=True)
+@settings
 class Zeros(Initialiser):
     """Zero everywhere."""
 
@@ -48,7 +47,7 @@ class Zeros(Initialiser):
         return np.zeros(shape)
 
 
-@dataclass(frozen=True)
+@settings
 class Normal(Initialiser):
     """N(0, std²), whatever the fans."""
 
@@ -58,7 +57,7 @@ class Normal(Initialiser):
         return rng.normal(0, self.std, shape)
 
 
-@dataclass(frozen=True)
+@settings
 class XavierUniform(Initialiser):
     """U(−a, a), a = gain √(6 / (fan_in + fan_out)). Glorot and Bengio 2010."""
 
@@ -69,7 +68,7 @@ class XavierUniform(Initialiser):
         return rng.uniform(-bound, bound, shape)
 
 
-@dataclass(frozen=True)
+@settings
 class XavierNormal(Initialiser):
     """N(0, σ²), σ = gain √(2 / (fan_in + fan_out)). Glorot and Bengio 2010."""
 
@@ -79,7 +78,7 @@ class XavierNormal(Initialiser):
         return rng.normal(0, self.gain * math.sqrt(2 / sum(fans(shape))), shape)
 
 
-@dataclass(frozen=True)
+@settings
 class HeUniform(Initialiser):
     """U(−a, a), a = gain √(6 / fan_in), for ReLU. He et al. 2015."""
 
@@ -90,7 +89,7 @@ class HeUniform(Initialiser):
         return rng.uniform(-bound, bound, shape)
 
 
-@dataclass(frozen=True)
+@settings
 class HeNormal(Initialiser):
     """N(0, σ²), σ = gain √(2 / fan_in), for ReLU. He et al. 2015."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar
 
 import numpy as np
@@ -12,13 +12,13 @@ from kernels.shapes import Shape
 
 from .builder import PlanBuilder
 from .plan import BATCH, Value
-from .settings import Settings
+from .settings import Settings, settings
 
 MAX_LABEL = 2**31 - 1
 """What a file holds as an integer."""
 
 
-@dataclass(frozen=True, repr=False)
+@settings
 class Loss(Settings):
     """Base: a mean over the batch of something between outputs and targets."""
 
@@ -55,7 +55,7 @@ class Loss(Settings):
         raise ValueError(f"{where}: sample_weight is given and the loss is {name}, which takes no weights")
 
 
-@dataclass(frozen=True, repr=False)
+@settings
 class _Weighing(Loss):
     """What losses that can weigh samples share."""
 
@@ -107,7 +107,7 @@ def _real(given: object) -> np.ndarray:
 _REGRESSION = "; a regression takes loss=models.MeanSquaredError()"
 
 
-@dataclass(frozen=True, repr=False)
+@settings
 class SoftmaxCrossEntropy(_Weighing):
     """Cross-entropy of integer labels under the softmax of the model's output (N, C).
 
@@ -218,7 +218,7 @@ def _hint(y: object) -> str:
     return _REGRESSION
 
 
-@dataclass(frozen=True, repr=False)
+@settings
 class _Elementwise(_Weighing):
     """Base of losses between outputs and targets of the same shape, by a kernel of that name."""
 
@@ -268,7 +268,7 @@ class _Elementwise(_Weighing):
         return float(getattr(kernels, kernel)(output, target, *own, *self._attributes)[0])
 
 
-@dataclass(frozen=True, repr=False)
+@settings
 class MeanSquaredError(_Elementwise):
     """Mean of (output − target)² over all elements; targets have the output's shape.
 
@@ -279,14 +279,14 @@ class MeanSquaredError(_Elementwise):
     weighted_kernel: ClassVar[str] = "weighted_mse"
 
 
-@dataclass(frozen=True, repr=False)
+@settings
 class MeanAbsoluteError(_Elementwise):
     """Mean of |output − target| over all elements; targets have the output's shape. weighted: as for squares."""
 
     kernel: ClassVar[str] = "mae"
 
 
-@dataclass(frozen=True, repr=False)
+@settings
 class Huber(_Elementwise):
     """Mean of e² / 2 where |e| = |output − target| is at most delta, else of delta (|e| − delta / 2). Huber 1964.
 
@@ -306,7 +306,7 @@ class Huber(_Elementwise):
         return (self.delta,)
 
 
-@dataclass(frozen=True, repr=False)
+@settings
 class BinaryCrossEntropy(_Elementwise):
     """Mean of −t log σ(x) − (1 − t) log(1 − σ(x)) over all outputs x and targets t from 0 to 1, of one shape.
 
@@ -324,7 +324,7 @@ class BinaryCrossEntropy(_Elementwise):
         return target
 
 
-@dataclass(frozen=True, repr=False)
+@settings
 class SoftCrossEntropy(_Elementwise):
     """Cross-entropy of targets (N, C) that are shares of the classes, such as another model's probabilities, under the
     softmax of the model's output (N, C). weighted: as for squares.

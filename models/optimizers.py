@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar
 
 from kernels import shapes
 
 from .builder import PlanBuilder
 from .plan import LEARNING_RATE, STEP, Value
-from .settings import Settings
+from .settings import Settings, settings
 
 
-@dataclass(frozen=True, repr=False)
+@settings
 class Optimizer(Settings):
     """Base: `state` names the vectors kept beside the parameters, each starting at zero.
 
@@ -52,7 +52,7 @@ class Optimizer(Settings):
 _INFINITY = float("inf")
 
 
-@dataclass(frozen=True, repr=False)
+@settings
 class SGD(Optimizer):
     """p −= learning_rate v, v = momentum v + g; with nesterov p −= learning_rate (g + momentum v).
 
@@ -81,7 +81,7 @@ class SGD(Optimizer):
         plan.call("sgd", p, g, v, LEARNING_RATE, self.momentum, self.nesterov, self.weight_decay, self.decoupled)
 
 
-@dataclass(frozen=True, repr=False)
+@settings
 class RMSProp(Optimizer):
     """v = rho v + (1 − rho) g², p −= learning_rate g / (√v + eps)."""
 
@@ -100,7 +100,7 @@ class RMSProp(Optimizer):
         plan.call("rmsprop", p, g, *state, LEARNING_RATE, self.rho, self.eps, self.weight_decay, self.decoupled)
 
 
-@dataclass(frozen=True, repr=False)
+@settings
 class Adam(Optimizer):
     """Adam with bias correction by the step's own number, and coupled weight decay (L2). Kingma and Ba 2015."""
 
@@ -126,7 +126,7 @@ class Adam(Optimizer):
         plan.call("adam", p, g, *state, STEP, LEARNING_RATE, *betas, self.eps, self.weight_decay, self._decoupled)
 
 
-@dataclass(frozen=True, repr=False)
+@settings
 class AdamW(Adam):
     """Adam with decoupled weight decay. Loshchilov and Hutter 2019."""
 

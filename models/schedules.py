@@ -6,16 +6,15 @@ A schedule is called with the number of steps already done, the steps in an epoc
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from kernels import shapes
 
-from .settings import Settings
+from .settings import Settings, settings
 
 
-@dataclass(frozen=True)
+@settings
 class Schedule(Settings):
     """Base, and the constant schedule: the factor 1 throughout."""
 
@@ -24,7 +23,7 @@ class Schedule(Settings):
         return 1.0
 
 
-@dataclass(frozen=True)
+@settings
 class StepDecay(Schedule):
     """factor^⌊epoch / every⌋."""
 
@@ -40,7 +39,7 @@ class StepDecay(Schedule):
         return float(self.factor ** (step // steps_per_epoch // self.every))
 
 
-@dataclass(frozen=True)
+@settings
 class MultiStep(Schedule):
     """factor^(number of milestones, in epochs, that have passed)."""
 
@@ -60,7 +59,7 @@ class MultiStep(Schedule):
         return float(self.factor ** sum(step // steps_per_epoch >= milestone for milestone in self.milestones))
 
 
-@dataclass(frozen=True)
+@settings
 class Exponential(Schedule):
     """factor^epoch."""
 
@@ -74,7 +73,7 @@ class Exponential(Schedule):
         return float(self.factor ** (step // steps_per_epoch))
 
 
-@dataclass(frozen=True)
+@settings
 class Cosine(Schedule):
     """From 1 to `final` along half a cosine over the whole run. Loshchilov and Hutter 2017."""
 
@@ -88,7 +87,7 @@ class Cosine(Schedule):
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * step / total_steps)) / 2
 
 
-@dataclass(frozen=True)
+@settings
 class OneCycle(Schedule):
     """Linear from `start` up to 1 during the first `warmup` share of the run, then linear down to `final`.
 
@@ -112,7 +111,7 @@ class OneCycle(Schedule):
         return self.final + (1 - self.final) * (1 - done) / (1 - self.warmup)
 
 
-@dataclass(frozen=True)
+@settings
 class LinearWarmup(Schedule):
     """Linear up to 1 over the first `steps` steps, then `after`'s factor as if the run began there."""
 

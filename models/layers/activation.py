@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +14,7 @@ from kernels.shapes import Shape
 from ..builder import PlanBuilder
 from ..init import Constant, Initialiser
 from ..plan import STEP, Value
+from ..settings import settings
 from .base import Layer, Lowered, Parameter, vector
 from .shape import check_axis, transposed
 
@@ -74,14 +75,14 @@ class Activation(Layer):
         return y, backward
 
 
-@dataclass(frozen=True)
+@settings
 class ReLU(Activation):
     """y = max(x, 0)."""
 
     kernel = "relu"
 
 
-@dataclass(frozen=True)
+@settings
 class LeakyReLU(Activation):
     """y = x where x > 0, else negative_slope x."""
 
@@ -89,7 +90,7 @@ class LeakyReLU(Activation):
     kernel = "leaky_relu"
 
 
-@dataclass(frozen=True)
+@settings
 class ELU(Activation):
     """y = x where x > 0, else alpha (eˣ − 1)."""
 
@@ -97,7 +98,7 @@ class ELU(Activation):
     kernel = "elu"
 
 
-@dataclass(frozen=True)
+@settings
 class GELU(Activation):
     """y = x Φ(x), the exact form; or its approximation by tanh, `approximate="tanh"`, as PyTorch and ONNX name them."""
 
@@ -111,35 +112,35 @@ class GELU(Activation):
         return "gelu_tanh" if self.approximate == "tanh" else "gelu", ()
 
 
-@dataclass(frozen=True)
+@settings
 class SiLU(Activation):
     """y = x σ(x)."""
 
     kernel = "silu"
 
 
-@dataclass(frozen=True)
+@settings
 class Sigmoid(Activation):
     """y = 1 / (1 + e⁻ˣ)."""
 
     kernel = "sigmoid"
 
 
-@dataclass(frozen=True)
+@settings
 class Tanh(Activation):
     """y = tanh x."""
 
     kernel = "tanh"
 
 
-@dataclass(frozen=True)
+@settings
 class Softplus(Activation):
     """y = log(1 + eˣ)."""
 
     kernel = "softplus"
 
 
-@dataclass(frozen=True)
+@settings
 class Clip(Activation):
     """y = min(max(x, low), high), either of which may be infinite; no gradient at or beyond the bounds."""
 
@@ -154,7 +155,7 @@ class Clip(Activation):
             shapes.number("Clip", name, getattr(self, name), infinite=True)
 
 
-@dataclass(frozen=True)
+@settings
 class ReLU6(Activation):
     """y = min(max(x, 0), 6)."""
 
@@ -162,7 +163,7 @@ class ReLU6(Activation):
         return "clip", (0.0, 6.0)
 
 
-@dataclass(frozen=True)
+@settings
 class HardSigmoid(Activation):
     """y = max(0, min(1, alpha x + beta)). The defaults are PyTorch's; ONNX's alpha is 0.2."""
 
@@ -171,21 +172,21 @@ class HardSigmoid(Activation):
     kernel = "hard_sigmoid"
 
 
-@dataclass(frozen=True)
+@settings
 class HardSwish(Activation):
     """y = x max(0, min(6, x + 3)) / 6."""
 
     kernel = "hard_swish"
 
 
-@dataclass(frozen=True)
+@settings
 class Mish(Activation):
     """y = x tanh(log(1 + eˣ))."""
 
     kernel = "mish"
 
 
-@dataclass(frozen=True)
+@settings
 class SELU(Activation):
     """y = gamma x where x > 0, else gamma alpha (eˣ − 1)."""
 
@@ -194,7 +195,7 @@ class SELU(Activation):
     kernel = "selu"
 
 
-@dataclass(frozen=True)
+@settings
 class CELU(Activation):
     """y = x where x > 0, else alpha (e^(x / alpha) − 1)."""
 
@@ -206,7 +207,7 @@ class CELU(Activation):
         shapes.number("CELU", "alpha", self.alpha, 0.0, above=True)
 
 
-@dataclass(frozen=True)
+@settings
 class PReLU(Layer):
     """y = x where x > 0, else slope x, with a trained slope a channel, (C,); or one for all, (1,), if `shared`."""
 
@@ -234,14 +235,14 @@ class PReLU(Layer):
         return y, backward
 
 
-@dataclass(frozen=True)
+@settings
 class Softsign(Activation):
     """y = x / (1 + |x|)."""
 
     kernel = "softsign"
 
 
-@dataclass(frozen=True)
+@settings
 class ThresholdedReLU(Activation):
     """y = x where x > alpha, else 0."""
 
@@ -249,49 +250,49 @@ class ThresholdedReLU(Activation):
     kernel = "thresholded_relu"
 
 
-@dataclass(frozen=True)
+@settings
 class Exp(Activation):
     """y = eˣ."""
 
     kernel = "exp"
 
 
-@dataclass(frozen=True)
+@settings
 class Log(Activation):
     """y = log x, the natural logarithm."""
 
     kernel = "log"
 
 
-@dataclass(frozen=True)
+@settings
 class Sqrt(Activation):
     """y = √x."""
 
     kernel = "sqrt"
 
 
-@dataclass(frozen=True)
+@settings
 class Abs(Activation):
     """y = |x|."""
 
     kernel = "absolute"
 
 
-@dataclass(frozen=True)
+@settings
 class Negative(Activation):
     """y = −x."""
 
     kernel = "negative"
 
 
-@dataclass(frozen=True)
+@settings
 class Reciprocal(Activation):
     """y = 1 / x."""
 
     kernel = "reciprocal"
 
 
-@dataclass(frozen=True)
+@settings
 class Power(Activation):
     """y = x^exponent."""
 
@@ -299,7 +300,7 @@ class Power(Activation):
     kernel = "power"
 
 
-@dataclass(frozen=True)
+@settings
 class Erf(Activation):
     """y = 2/√π ∫₀ˣ e^(−t²) dt, the error function."""
 
@@ -333,7 +334,7 @@ class AlongAxis(Activation):
         return y, backward
 
 
-@dataclass(frozen=True)
+@settings
 class Softmax(AlongAxis):
     """y = eˣ / Σ eˣ along an axis, the last unless told. Not before SoftmaxCrossEntropy, which holds its own."""
 
@@ -341,7 +342,7 @@ class Softmax(AlongAxis):
     kernel = "softmax"
 
 
-@dataclass(frozen=True)
+@settings
 class LogSoftmax(AlongAxis):
     """y = x − log Σ eˣ along an axis, the last unless told."""
 
@@ -349,7 +350,7 @@ class LogSoftmax(AlongAxis):
     kernel = "log_softmax"
 
 
-@dataclass(frozen=True)
+@settings
 class Dropout(Layer):
     """In training each element is zero with probability `rate`, the others are divided by 1 − rate.
 
@@ -376,7 +377,7 @@ class Dropout(Layer):
         return y, backward
 
 
-@dataclass(frozen=True)
+@settings
 class Dropout2d(Dropout):
     """Dropout of whole maps: in training each channel of an image (N, H, W, C) is zero with probability `rate`.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -13,6 +13,7 @@ from kernels.shapes import Shape
 from ..builder import PlanBuilder
 from ..init import Zeros
 from ..plan import Value
+from ..settings import settings
 from .base import ONE, Layer, Lowered, Parameter, vector
 
 __all__ = ["Add", "Affine", "Divide", "Multiply", "ParametricPower", "RaiseToPower", "Subtract"]
@@ -79,7 +80,7 @@ class _ByShape(Arithmetic):
         return dy if plain_a else da, dy if plain_b else db
 
 
-@dataclass(frozen=True)
+@settings
 class Add(_ByShape):
     """The sum of two or more inputs. Axes of size 1 are repeated: (N, 1, 1, C) and (N, H, W, C) give (N, H, W, C)."""
 
@@ -87,7 +88,7 @@ class Add(_ByShape):
     kernel = "add"
 
 
-@dataclass(frozen=True)
+@settings
 class Subtract(_ByShape):
     """The first of two inputs less the second. Axes of size 1 are repeated."""
 
@@ -95,7 +96,7 @@ class Subtract(_ByShape):
     kernel = "subtract"
 
 
-@dataclass(frozen=True)
+@settings
 class Multiply(Arithmetic):
     """The product of two or more inputs. Axes of size 1 are repeated, as in a squeeze-and-excitation block."""
 
@@ -103,7 +104,7 @@ class Multiply(Arithmetic):
     kernel = "multiply"
 
 
-@dataclass(frozen=True)
+@settings
 class Divide(Arithmetic):
     """The first of two inputs by the second. Axes of size 1 are repeated."""
 
@@ -111,7 +112,7 @@ class Divide(Arithmetic):
     kernel = "divide"
 
 
-@dataclass(frozen=True)
+@settings
 class RaiseToPower(Arithmetic):
     """The first of two inputs to the power of the second. Axes of size 1 are repeated."""
 
@@ -119,7 +120,7 @@ class RaiseToPower(Arithmetic):
     kernel = "raise_to_power"
 
 
-@dataclass(frozen=True)
+@settings
 class ParametricPower(Layer):
     """y = x^exponent, the exponents trained from 1 on: one a channel, or an array of `shape`, as in generalised means.
 
@@ -161,7 +162,7 @@ def _repeated_over(layer: Affine | ParametricPower, x: Shape) -> tuple[int, ...]
     return own
 
 
-@dataclass(frozen=True)
+@settings
 class Affine(Layer):
     """y = gamma x + beta, gamma and beta trained: one of each a channel, or arrays of `shape`.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import SimpleNamespace
 
 from kernels import shapes
@@ -12,12 +12,13 @@ from kernels.shapes import Padding, Pair, Shape
 from ..builder import PlanBuilder
 from ..init import HeNormal, Initialiser, Zeros
 from ..plan import BATCH, Value
+from ..settings import settings
 from .base import Layer, Lowered, Parameter, check_weights
 
 __all__ = ["Conv2d", "ConvTranspose2d"]
 
 
-@dataclass(frozen=True)
+@settings
 class Conv2d(Layer):
     """A convolution with `filters` filters of `size`; x (N, H, W, C), w (KH, KW, C / groups, filters).
 
@@ -64,7 +65,7 @@ class Conv2d(Layer):
         return y, backward
 
 
-@dataclass(frozen=True)
+@settings
 class ConvTranspose2d(Layer):
     """A transposed convolution to `filters` channels; x (N, H, W, C), w (KH, KW, filters / groups, C).
 

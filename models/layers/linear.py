@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import SimpleNamespace
 
 from kernels import shapes
@@ -12,12 +12,13 @@ from kernels.shapes import Shape
 from ..builder import PlanBuilder
 from ..init import HeNormal, Initialiser, Zeros
 from ..plan import BATCH, Value
+from ..settings import settings
 from .base import Layer, Lowered, Parameter, check_weights
 
 __all__ = ["Linear"]
 
 
-@dataclass(frozen=True)
+@settings
 class Linear(Layer):
     """y = x w + b with `outputs` units; x (N, K), w (K, outputs), b (outputs,)."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import SimpleNamespace
 
 from kernels import shapes
@@ -12,13 +12,14 @@ from kernels.shapes import Shape
 from ..builder import PlanBuilder
 from ..init import Zeros
 from ..plan import BATCH, Value
+from ..settings import settings
 from .base import ONE, Layer, Lowered, Parameter, vector
 from .shape import check_axis
 
 __all__ = ["BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "LocalResponseNorm", "MeanNorm"]
 
 
-@dataclass(frozen=True)
+@settings
 class BatchNorm(Layer):
     """y = gamma (x − mean) / √(var + eps) + beta by channel; batch statistics in training, running ones after.
 
@@ -62,7 +63,7 @@ class BatchNorm(Layer):
         return y, backward
 
 
-@dataclass(frozen=True)
+@settings
 class MeanNorm(Layer):
     """y = x − mean + beta by channel: batch-norm without the division. `momentum` as in BatchNorm."""
 
@@ -97,7 +98,7 @@ class MeanNorm(Layer):
         return y, backward
 
 
-@dataclass(frozen=True)
+@settings
 class LayerNorm(Layer):
     """y = gamma (x − mean) / √(var + eps) + beta, statistics of each sample over its last axes: the channels, or more.
 
@@ -135,7 +136,7 @@ class LayerNorm(Layer):
         return y, backward
 
 
-@dataclass(frozen=True)
+@settings
 class GroupNorm(Layer):
     """y = gamma (x − mean) / √(var + eps) + beta by channel, statistics of each sample's `groups` of channels."""
 
@@ -155,7 +156,7 @@ class GroupNorm(Layer):
         return _by_group(plan, p, x, shapes.groups(x.shape, self.groups, "GroupNorm"), self.eps)
 
 
-@dataclass(frozen=True)
+@settings
 class InstanceNorm(Layer):
     """y = gamma (x − mean) / √(var + eps) + beta by channel, statistics of each sample's channel on its own."""
 
@@ -187,7 +188,7 @@ def _by_group(plan: PlanBuilder, p: SimpleNamespace, x: Value, d: shapes.GroupDi
     return y, backward
 
 
-@dataclass(frozen=True)
+@settings
 class LocalResponseNorm(Layer):
     """y = x / (bias + alpha / size · Σ x²)^beta, the sum over `size` neighbouring channels around each."""
 

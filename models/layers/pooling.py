@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import SimpleNamespace
 
 from kernels import shapes
@@ -11,13 +11,14 @@ from kernels.shapes import Padding, Pair, Shape
 
 from ..builder import Backward, PlanBuilder
 from ..plan import BATCH, Value
+from ..settings import settings
 from .base import Layer, Lowered
 from .shape import check_axis, flattened, viewed
 
 __all__ = ["AvgPool2d", "GlobalAvgPool2d", "GlobalMaxPool2d", "MaxPool2d", "Mean"]
 
 
-@dataclass(frozen=True)
+@settings
 class MaxPool2d(Layer):
     """The maximum over windows of `size`; the stride defaults to the size.
 
@@ -39,7 +40,7 @@ class MaxPool2d(Layer):
         return _maxpool(plan, x, _windows(self, x.shape))
 
 
-@dataclass(frozen=True)
+@settings
 class AvgPool2d(Layer):
     """The mean over windows of `size`; padding counts as zeros unless count_include_pad is False.
 
@@ -62,7 +63,7 @@ class AvgPool2d(Layer):
         return _avgpool(plan, x, _windows(self, x.shape), self.count_include_pad)
 
 
-@dataclass(frozen=True)
+@settings
 class GlobalMaxPool2d(Layer):
     """The maximum over each channel's whole map: (N, H, W, C) to (N, C)."""
 
@@ -71,7 +72,7 @@ class GlobalMaxPool2d(Layer):
         return flattened(plan, *_maxpool(plan, x, d))
 
 
-@dataclass(frozen=True)
+@settings
 class GlobalAvgPool2d(Layer):
     """The mean over each channel's whole map: (N, H, W, C) to (N, C)."""
 
@@ -125,7 +126,7 @@ def _avgpool(plan: PlanBuilder, x: Value, d: shapes.Pool2dDims, count_include_pa
     return y, backward
 
 
-@dataclass(frozen=True)
+@settings
 class Mean(Layer):
     """The mean over some axes, numbered from 1, or from −1 backwards; with keepdims they stay, of size 1."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,12 +15,13 @@ from kernels.shapes import Pair, Shape, Sides
 
 from ..builder import Backward, PlanBuilder
 from ..plan import BATCH, Value
+from ..settings import settings
 from .base import Layer, Lowered
 
 __all__ = ["Concat", "Flatten", "Pad2d", "Reshape", "Slice", "Transpose", "Upsample2d"]
 
 
-@dataclass(frozen=True)
+@settings
 class Flatten(Layer):
     """Every sample as one row: (N, ...) to (N, K). The same memory, no work."""
 
@@ -28,7 +29,7 @@ class Flatten(Layer):
         return flattened(plan, x, lambda dx: dx)
 
 
-@dataclass(frozen=True)
+@settings
 class Reshape(Layer):
     """Every sample in another shape of as many elements, one size of which may be −1. The same memory, no work."""
 
@@ -52,7 +53,7 @@ class Reshape(Layer):
         return reshaped(plan, x, (BATCH, *sizes))
 
 
-@dataclass(frozen=True)
+@settings
 class Transpose(Layer):
     """A sample's axes in another order: axis i of the output is axis axes[i − 1] of x, numbered from 1."""
 
@@ -78,7 +79,7 @@ MOST = 4
 """Inputs of the kernel `concat`."""
 
 
-@dataclass(frozen=True)
+@settings
 class Concat(Layer):
     """Two or more inputs side by side along an axis (from 1, or from −1 backwards); the channels' unless told."""
 
@@ -126,7 +127,7 @@ class Concat(Layer):
         return y
 
 
-@dataclass(frozen=True)
+@settings
 class Slice(Layer):
     """x from `start` to `stop` along an axis, by NumPy's rules; axes count from 1, or backwards from −1."""
 
@@ -155,7 +156,7 @@ class Slice(Layer):
         return y, backward
 
 
-@dataclass(frozen=True)
+@settings
 class Pad2d(Layer):
     """Images with places added around them, or taken off where the padding is negative.
 
@@ -187,7 +188,7 @@ class Pad2d(Layer):
         return y, backward
 
 
-@dataclass(frozen=True)
+@settings
 class Upsample2d(Layer):
     """Images `factor` times as large; mode "nearest", the only one, repeats every pixel."""
 

@@ -220,6 +220,23 @@ class Broken(Schedule):
         return float("nan")
 
 
+def test_settings_are_equal_where_class_and_fields_are() -> None:
+    class Own(models.Layer):
+        """No dataclass: what it holds is its own affair."""
+
+    one, same, other = models.LeakyReLU(0.1), models.LeakyReLU(0.1), models.LeakyReLU(0.2)
+    assert one == same
+    assert hash(one) == hash(same)
+    assert one != other
+    assert models.ReLU() != models.Tanh()
+    assert models.Adam(0.1) != models.AdamW(0.1)
+    assert len({models.ReLU(), models.ReLU(), models.Tanh()}) == 2
+    assert len({Own(), Own()}) == 2
+    assert repr(one) == "LeakyReLU(negative_slope=0.1)"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        one.negative_slope = 0.3  # type: ignore[misc]
+
+
 @pytest.mark.parametrize("rate", [float("nan"), float("inf"), -1.0, "fast"])
 def test_a_rate_that_is_none_changes_nothing(rate: Any) -> None:
     model = Sequential([Linear(3)], (4,), "numpy")
