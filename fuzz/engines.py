@@ -7,6 +7,8 @@ that has loaded our code: to put atheris's counters into it takes seconds.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import faulthandler
 import functools
 import logging
@@ -72,6 +74,10 @@ def atheris(target: str, seconds: int, seed: int, keep: Path, prefix: str) -> No
         lambda content: targets.answer(target, content) and None,
         custom_mutator=mutate,
     )
+    with contextlib.suppress(AttributeError):  # macOS has none
+        # It ends by C's exit, where Arrow's threads may be waited for without end, and with nothing left to say.
+        libc = ctypes.CDLL(None)
+        libc.on_exit(libc._exit, None)
     atheris.Fuzz()
 
 
