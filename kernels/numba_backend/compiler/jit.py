@@ -36,7 +36,7 @@ from ...compiling import watched
 from ...interface import Scalar
 from .cache import DIRECTORY, Cache
 from .library import DisjointPart, Linked, Part, Whole
-from .loops import THREADS, bring_symbols, has_loops, rewritten, with_threads
+from .loops import THREADS, bring_symbols, has_loops, remember, rewritten, with_threads
 from .threads import DISABLED, forked, turn, use_threads
 
 __all__ = [
@@ -109,20 +109,20 @@ class _Helper:
     """A function that kernels call. Called from Python it is plain Python, so that what lays scratch out for a kernel
     also says how much that is.
 
-    Numba's dispatcher is made for those that are compiled: to make all takes a sixth of the time to import Numba.
+    Numba's dispatcher is made for those that are compiled: to make all 464 took a tenth of a second of every start.
     """
 
     def __init__(self, function: FunctionType, options: Mapping[str, Any]) -> None:
         functools.update_wrapper(self, function)
-        self.py_func, self.takes_threads = function, has_loops(function)
-        self._make, self._options = (_shared_out if self.takes_threads else _single)(function), options
+        self.py_func, self.takes_threads, self._options = function, has_loops(function), options
+        remember(function)
 
     def __call__(self, *args: Any) -> Any:
         return self.py_func(*args)
 
     @_Later
     def dispatcher(self) -> Any:
-        dispatcher = self._make(self._options)
+        dispatcher = _dispatcher(self.py_func, self._options, self.takes_threads)
         dispatcher.__class__ = _Callee
         return dispatcher
 
@@ -140,27 +140,19 @@ def _helper(flags: Mapping[str, Any], pipeline: type[Part] = Part) -> Callable[[
     return decorate
 
 
-def _single(function: FunctionType) -> Callable[[Mapping[str, Any]], Any]:
-    """What makes a dispatcher for a function without loops to share out."""
-    return lambda options: numba.njit(**options)(function)
+def _dispatcher(function: FunctionType, options: Mapping[str, Any], takes_threads: bool) -> Any:
+    """Numba's dispatcher for a function. One that takes threads has one more argument, and its loops become parts of
+    the same flags."""
+    if not takes_threads:
+        return numba.njit(**options)(function)
+    dispatcher = numba.njit(**options)(with_threads(function))
+    flags = {name: value for name, value in options.items() if name not in ("pipeline_class", "forceinline")}
 
+    def part(loop: FunctionType, disjoint: bool) -> Any:
+        return numba.njit(**flags, pipeline_class=DisjointPart if disjoint else Part)(loop)
 
-def _shared_out(function: FunctionType) -> Callable[[Mapping[str, Any]], Any]:
-    """What makes a dispatcher for a function that takes one more argument, and whose loops become parts of the same
-    flags."""
-    twin = with_threads(function)  # now, while its file is what was imported
-
-    def make(options: Mapping[str, Any]) -> Any:
-        dispatcher = numba.njit(**options)(twin)
-        flags = {name: value for name, value in options.items() if name not in ("pipeline_class", "forceinline")}
-
-        def part(loop: FunctionType, disjoint: bool) -> Any:
-            return numba.njit(**flags, pipeline_class=DisjointPart if disjoint else Part)(loop)
-
-        dispatcher._compiler._get_implementation = lambda args, kws: rewritten(function, part)
-        return dispatcher
-
-    return make
+    dispatcher._compiler._get_implementation = lambda args, kws: rewritten(function, part)
+    return dispatcher
 
 
 serial = _helper(FLAGS)
@@ -202,20 +194,23 @@ class _Separate:
 
     def __init__(self, function: FunctionType, strict: bool) -> None:
         self.name = f"{function.__module__}.{function.__qualname__}"
-        self.signature = inspect.signature(function, eval_str=True)
         self._function, self._options = function, {**(_STRICT if strict else FLAGS), "pipeline_class": Linked}
-        self.takes_threads = has_loops(function)
-        self._make = (_shared_out if self.takes_threads else _single)(function)
-        if self.takes_threads:
-            function.takes_threads = True  # type: ignore[attr-defined]
-            self.signature = inspect.signature(with_threads(function))
+        self._takes_threads = function.takes_threads = has_loops(function)  # type: ignore[attr-defined]
+        remember(function)
         self.symbols: dict[types.Type, str] = {}
         functions[function.__module__, function.__qualname__] = self
 
     @_Later
     def dispatcher(self) -> Any:
         """Numba's."""
-        return _cached(self._make(self._options), self._function)
+        return _cached(_dispatcher(self._function, self._options, self._takes_threads), self._function)
+
+    @_Later
+    def signature(self) -> inspect.Signature:
+        """With the number of threads, if it takes that."""
+        if self._takes_threads:
+            return inspect.signature(with_threads(self._function))
+        return inspect.signature(self._function, eval_str=True)
 
     def declared(self, dtype: types.Type) -> ArgumentTypes:
         """The declared types of the arguments."""
@@ -378,7 +373,7 @@ class CompiledKernel:
         self._small = small
         self._asked = _picker([names.index(name) for name in inspect.signature(small).parameters] if small else [])
         self._flags = _STRICT if strict else FLAGS
-        self._make = _shared_out(function)
+        remember(function)
         functions[function.__module__, function.__qualname__] = self
 
     @_Later
@@ -386,7 +381,8 @@ class CompiledKernel:
         """Numba's."""
         if DISABLED:
             return numba.njit(**self._flags)(self.__wrapped__)
-        dispatcher = _cached(self._make({**self._flags, "pipeline_class": Whole}), self.__wrapped__)
+        options = {**self._flags, "pipeline_class": Whole}
+        dispatcher = _cached(_dispatcher(self.__wrapped__, options, takes_threads=True), self.__wrapped__)
         _kernel_dispatchers.add(id(dispatcher))
         return dispatcher
 

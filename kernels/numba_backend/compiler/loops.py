@@ -35,7 +35,7 @@ from numba.np.ufunc.parallel import _launch_threads
 
 from ..tiles.tile import flat, lanes
 
-__all__ = ["THREADS", "bring_symbols", "has_loops", "rewritten", "with_threads"]
+__all__ = ["THREADS", "bring_symbols", "has_loops", "remember", "rewritten", "with_threads"]
 
 bring_symbols = _launch_threads
 """To be called before code with loops is linked: what it calls comes with Numba's threads."""
@@ -70,11 +70,15 @@ def _state(file: str) -> tuple[int, int] | None:
     return None
 
 
-def with_threads(function: FunctionType) -> FunctionType:
-    """The same function under a signature with one more argument, to be `rewritten` when it is compiled."""
+def remember(function: FunctionType) -> None:
+    """Take down the state of a function's file, while it is what was imported."""
     file = function.__code__.co_filename
     if file not in _imported:
         _imported[file] = _state(file)
+
+
+def with_threads(function: FunctionType) -> FunctionType:
+    """The same function under a signature with one more argument, to be `rewritten` when it is compiled."""
     twin = FunctionType(function.__code__, function.__globals__, function.__name__)
     twin.__module__, twin.__qualname__, twin.__doc__ = function.__module__, function.__qualname__, function.__doc__
     signature = inspect.signature(function, eval_str=True)
