@@ -83,7 +83,8 @@ class _Callee(CPUDispatcher):
         """Numba's, with the type of each number in place of the number, unless that is declared `Constant`."""
         declared = self.py_func.__annotations__
         named = zip(self.py_func.__code__.co_varnames, args, strict=False)
-        plain = [type_ if declared.get(name) == Constant.__name__ else _plain(type_) for name, type_ in named]
+        wanted = Constant, Constant.__name__  # as it is written, or as text in a file that postpones annotations
+        plain = [type_ if declared.get(name) in wanted else _plain(type_) for name, type_ in named]
         return super().get_call_template(plain, kws)
 
 
@@ -354,8 +355,8 @@ def _provide_called(function: FunctionType, arguments: ArgumentTypes) -> None:
 class CompiledKernel:
     """A compiled function with ``prange`` loops, called from Python in the way that the threads of this process allow.
 
-    Arguments named in `optional` (name: number of axes) may be None in a call from Python; the
-    function sees an empty array. Calls whose arguments are `small` run without threads.
+    Arguments named in `optional` (name: number of axes) may be None in a call from Python; the function sees an empty
+    array. Calls whose arguments are `small` run without threads.
     """
 
     def __init__(
