@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kernels.numba_backend.compiler import loops
-from kernels.numba_backend.compiler.jit import DISABLED, Flat, inline, kernel, prange, separate
+from kernels.numba_backend.compiler.jit import DISABLED, Flat, inline, kernel, prange, separate, worker
 from kernels.numba_backend.tiles.tile import flat, given, lanes
 
 from ..support.processes import Process
@@ -79,6 +79,33 @@ def test_a_thread_that_is_held_up_is_helped_out() -> None:
     assert seen[0] == 1
 
 
+@kernel
+def number(workers: np.ndarray, seen: np.ndarray, rounds: int) -> None:
+    last = workers.size // 2 - 1
+    for i in prange(workers.size):
+        patience = rounds if i == 0 else 0
+        while patience > 0 and seen[0] == 0:
+            look(flat(workers), last, flat(seen))
+            patience -= 1
+        workers[i] = worker() + 1
+
+
+def test_two_rounds_at_a_time_have_two_workers() -> None:
+    workers, seen = np.zeros(16), np.zeros(1)
+    number.dispatcher(workers, seen, 10**9, 2)
+    assert seen[0] == workers[7]
+    assert {workers[0], workers[7]} == {1, 2}
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 40])
+@pytest.mark.parametrize("n", [1, 2, 7, 1000])
+def test_workers_are_no_more_than_threads_and_rounds(n: int, threads: int) -> None:
+    workers = np.zeros(n)
+    number.dispatcher(workers, np.zeros(1), 0, threads)
+    assert workers.min() >= 1
+    assert workers.max() <= min(n, threads)
+
+
 @pytest.mark.parametrize("threads", [0, 1, 2, 3, 40])
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 7, 64, 1000])
 def test_every_round_is_run_once(n: int, threads: int) -> None:
@@ -140,7 +167,7 @@ def test_what_is_handed_to_a_loop() -> None:
 
     def part(loop: object, disjoint: bool) -> object:
         code = loop.__code__  # type: ignore[attr-defined]
-        handed.append((loop.__name__, code.co_varnames[2 : code.co_argcount], disjoint))  # type: ignore[attr-defined]
+        handed.append((loop.__name__, code.co_varnames[3 : code.co_argcount], disjoint))  # type: ignore[attr-defined]
         return loop
 
     loops.rewritten(source, part)

@@ -36,7 +36,7 @@ from ...compiling import watched
 from ...interface import Scalar
 from .cache import DIRECTORY, Cache
 from .library import DisjointPart, Linked, Part, Whole
-from .loops import THREADS, bring_symbols, has_loops, remember, rewritten, with_threads
+from .loops import THREADS, bring_symbols, has_loops, remember, rewritten, with_threads, worker
 from .threads import DISABLED, forked, turn, use_threads
 
 __all__ = [
@@ -61,6 +61,7 @@ __all__ = [
     "strict",
     "threads",
     "use_threads",
+    "worker",
 ]
 
 ArgumentTypes = tuple[types.Type, ...]

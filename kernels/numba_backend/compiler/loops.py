@@ -3,13 +3,14 @@
 Numba's own way compiles such a loop three times over, and the whole kernel again for calls without threads. Here a
 function with such loops takes one more argument, the number of threads, and its source is rewritten::
 
-    for i in prange(n):                      def loop(first, end, x, y):
+    for i in prange(n):                      def loop(first, end, worker, x, y):
         y[i] = x[i]                              for i in range(first, end):
                                                      y[i] = x[i]
 
                                              launch(loop, threads, n, (x, y))
 
 Each thread has a stretch of the rounds, and takes a piece of it after the other; who has done takes of the others'.
+What a round only needs while it runs may lie where its `worker` had that of the last one, which is still in its cache.
 
 Functions with loops that it calls are handed the number on; from within a loop, which one thread runs, a 1. Nothing
 that a loop assigns is seen outside it.
@@ -35,7 +36,7 @@ from numba.np.ufunc.parallel import _launch_threads
 
 from ..tiles.tile import flat, lanes
 
-__all__ = ["THREADS", "bring_symbols", "has_loops", "remember", "rewritten", "with_threads"]
+__all__ = ["THREADS", "bring_symbols", "has_loops", "remember", "rewritten", "with_threads", "worker"]
 
 bring_symbols = _launch_threads
 """To be called before code with loops is linked: what it calls comes with Numba's threads."""
@@ -43,7 +44,14 @@ bring_symbols = _launch_threads
 THREADS = types.int64
 """Type of the further argument: how many threads, 0 for as many as `kernels.set_threads` says."""
 
-_THREADS, _FIRST, _END, _LAUNCH, _FLAT = "threads__", "first__", "end__", "launch__", "flat__"
+_THREADS, _LAUNCH, _FLAT = "threads__", "launch__", "flat__"
+_FIRST, _END, _WORKER = _OWN = ("first__", "end__", "worker__")
+"""Arguments of a loop's function, before those that it captures."""
+
+
+def worker() -> int:
+    """In a loop: a number below those of threads and of rounds, which no two rounds have at the same time."""
+    return 0
 
 
 def has_loops(function: FunctionType) -> bool:
@@ -104,7 +112,7 @@ def rewritten(function: FunctionType, part: Callable[[FunctionType, bool], Any])
     names: dict[str, Any] = {**function.__globals__, _LAUNCH: launch, _FLAT: flat}
     exec(compile(ast.fix_missing_locations(tree), function.__code__.co_filename, "exec"), names)
     for loop in rewriter.loops:
-        captured = [argument.arg for argument in loop.args.args[2:]]
+        captured = [argument.arg for argument in loop.args.args[len(_OWN) :]]
         names[loop.name].__module__ = function.__module__
         names[loop.name] = part(names[loop.name], set(captured) <= set(arguments))
     result: FunctionType = names[function.__name__]
@@ -151,7 +159,7 @@ class _Rewriter(ast.NodeTransformer):
         self._within = False
         name = f"{self._function.__name__}_loop{len(self.loops)}"
         node.iter = _call("range", ast.Name(_FIRST, ast.Load()), ast.Name(_END, ast.Load()))
-        parameters = [ast.arg(each) for each in (_FIRST, _END, *captured)]
+        parameters = [ast.arg(each) for each in (*_OWN, *captured)]
         self.loops.append(
             ast.FunctionDef(
                 name,
@@ -180,6 +188,8 @@ class _Rewriter(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
+        if _calls(node, self._function, worker):
+            return ast.Name(_WORKER, ast.Load())
         if isinstance(node.func, ast.Name) and _takes_threads(self._function, node.func.id):
             node.args.append(ast.Constant(1) if self._within else ast.Name(_THREADS, ast.Load()))
         return node
@@ -228,7 +238,7 @@ def _captured(loop: ast.For, variables: Iterable[str]) -> list[str]:
 
 
 def launch(loop: Any, threads: int, n: int, captured: tuple[Any, ...]) -> None:
-    """loop(first, end, *captured) for pieces of range(n), by so many threads."""
+    """loop(first, end, worker, *captured) for pieces of range(n), by so many threads."""
 
 
 @type_callable(launch)
@@ -241,7 +251,7 @@ def _(context: Any) -> Callable[..., types.Type]:
 
 
 def _types(captured: types.BaseTuple) -> tuple[types.Type, ...]:
-    return (types.int64, types.int64, *map(types.unliteral, captured))
+    return (types.int64,) * len(_OWN) + tuple(map(types.unliteral, captured))
 
 
 _INT, _BYTES = ir.IntType(64), ir.IntType(8).as_pointer()
@@ -268,7 +278,9 @@ def _(context: Any, builder: ir.IRBuilder, signature: Any, values: tuple[ir.Valu
 
     handed = [
         _borrowed(context, builder, type_, context.cast(builder, value, given, type_))
-        for given, type_, value in zip(captured, arguments[2:], cgutils.unpack_tuple(builder, values[3]), strict=True)
+        for given, type_, value in zip(
+            captured, arguments[len(_OWN) :], cgutils.unpack_tuple(builder, values[3]), strict=True
+        )
     ]
     with builder.goto_entry_block():  # Numba's `alloca_once` would fill all of it with zeros
         shared = builder.alloca(ir.LiteralStructType([*_HEAD, *(value.type for value in handed)]))
@@ -367,7 +379,7 @@ def _part(
         end = builder.add(first, length)
         end = builder.select(builder.icmp_signed("<", end, size), end, size)
         limits = [builder.add(start, first), builder.add(start, end)]
-        status, _ = context.call_conv.call_function(builder, callee, types.none, arguments, [*limits, *values])
+        status, _ = context.call_conv.call_function(builder, callee, types.none, arguments, [*limits, own, *values])
         with cgutils.if_unlikely(builder, status.is_error):
             builder.store(one, cgutils.gep_inbounds(builder, data, 0, _FAILED))
         builder.branch(look)

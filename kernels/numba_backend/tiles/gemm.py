@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 from numpy import int64
 
-from ..compiler.jit import Constant, Flat, inline, prange, separate
+from ..compiler.jit import Constant, Flat, inline, prange, separate, worker
 from .chunks import load, share
 from .places import Panel, Rows
 from .tile import (
     AHEAD,
     LANES,
+    LINE_OF_CACHE,
     REGISTERS,
     STEPS,
     VECTOR_BYTES,
@@ -221,10 +222,15 @@ def rows_times_panel(count, a, b, nest, epilogue, y):
 
 
 @separate
-def matrix_times_panel(count: int, a: Rows, b: Panel, run: Loop, epilogue: Epilogue, y: Rows) -> None:
-    """`product` for r < count of the sums over a single `run`, with the tiles that are best for rows of a matrix."""
-    once = Loop(1, 0, 0)
-    cover(dense_product, TALL, count, a, b, Nest(once, once, run), epilogue, y)
+def matrix_times_panel(count: int, a: Rows, tile: int, b: Panel, run: Loop, epilogue: Epilogue, y: Rows) -> None:
+    """`product` for r < count of the sums over a single `run`, with the tiles that are best for rows of a matrix.
+
+    With `tile` > 0 the rows lie as `pack_tiles` leaves them, in tiles so many elements apart.
+    """
+    once, height = Loop(1, 0, 0), tile_rows(TALL) if tile > 0 else max(count, 1)
+    for r in range(0, count, height):
+        rows, to = Rows(a.memory, a.start + r // height * tile, a.apart), Rows(y.memory, y.start + r * y.apart, y.apart)
+        cover(dense_product, TALL, min(height, count - r), rows, b, Nest(once, once, run), epilogue, to)
 
 
 @inline
@@ -296,6 +302,29 @@ def pack_columns(b: Rows, rows: int, columns: int, out: Panel) -> None:
         for r in range(0, rows, n):
             tile = tile_load_transposed(b.memory, b.start + i * b.apart + r, b.apart, columns - i, rows - r)
             tile_store(tile, out.memory, out.start + r * out.width + i, out.width)
+
+
+@separate
+def pack_tiles(b: Rows, rows: int, columns: int, out: Rows) -> None:
+    """Pack the columns of b as the rows of TALL tiles, `out.apart` from one another: [tile][r][column].
+
+    A tile's rows then lie in one stream. Behind the last one up to a vector's length is written too much.
+    """
+    n, height = lanes(b.memory), tile_rows(TALL)
+    whole = max(0, (columns - n) // height + 1)  # tiles that are read in whole vectors
+    for r in range(rows):
+        at, to = b.start + r * b.apart, out.start + r * height
+        for i in range(0, columns, LINE_OF_CACHE // VECTOR_BYTES * n):
+            prefetch(b.memory, at + AHEAD * b.apart + i)
+        for t in range(whole):
+            for i in range(0, height, n):
+                tile = tile_load(VECTOR, b.memory, at + t * height + i, 0)
+                tile_store(tile, out.memory, to + t * out.apart + i, 0)
+        for t in range(whole, -(-columns // height)):
+            for i in range(0, height, n):
+                left = max(columns - t * height - i, 0)
+                tile = tile_load_partial(VECTOR, b.memory, at + t * height + i, 0, left)
+                tile_store(tile, out.memory, to + t * out.apart + i, 0)
 
 
 @inline
@@ -401,7 +430,8 @@ _UNIT = 2 * TALL.rows  # rows of a share are a multiple of these
 _LARGE = 4 * _GROUP if VECTOR_BYTES == 64 else _GROUP  # elements of a left factor that is far
 _SKINNY = 12  # rows for which packing would cost more than the product
 _FEW_ROWS = 128  # for which a panel is better cut so that the nearest cache holds it
-_NEAR = (1 << 15) // (2 * VECTOR_BYTES)  # rows of a panel that it holds
+_NEAR = (1 << 15) // (2 * VECTOR_BYTES) if VECTOR_BYTES == 64 else 1024
+_BLOCK = 1 << 18
 _FAR = 1 << 21  # elements that no near cache holds, 8 MiB of float32
 _SOON = 8  # rows of a panel that is read where it lies, until which the next ones have come
 _SHALLOW = 32  # of their rows at a time: of more, those of a panel lie in too many pages, for a few rows of the other
@@ -433,7 +463,8 @@ def side_by_side(left, right, vector, packed):
     for each group, is far."""
     panels = panel_count(right.columns, vector)
     several = max(1, min(_GROUP // (min(right.rows, _DEPTH) * 2 * vector), panels // _ITEMS))
-    return several if packed or left.rows * right.rows >= _LARGE else int64(1)
+    far = right.across == 1 if VECTOR_BYTES < 64 else left.rows * right.rows >= _LARGE
+    return several if packed or far else int64(1)
 
 
 @inline
@@ -456,20 +487,23 @@ def packs_rows(left, right):
 @inline
 def by_columns(left, right, vector):
     """Whether a product is shared out by columns."""
-    few = left.rows < right.columns or (left.across != 1 and not packs_rows(left, right))
+    far = VECTOR_BYTES < 64 and right.rows * right.columns > 2 * _GROUP and left.across == 1
+    few = far or left.rows < right.columns or (left.across != 1 and not packs_rows(left, right))
     return few and panel_count(right.columns, vector) >= MANY_PANELS
+
+
+@inline
+def block_rows(left, depth, group):
+    """How many rows go through the panels of a group before the next ones do."""
+    if VECTOR_BYTES == 64:
+        return _UNIT if group > 1 else left.rows
+    return max(_UNIT, _BLOCK // depth // _UNIT * _UNIT)
 
 
 @inline
 def reads_in_place(cut, p, columns, vector):
     """Whether panel number p is read where it lies: whole, beyond a part of one there may be no memory."""
     return cut.in_place and (p + 1) * 2 * vector <= columns
-
-
-@inline
-def place(cut, number, p):
-    """Where panel number p of a group is packed, counted in panels: of those read in place only one is."""
-    return number if cut.in_place else number * cut.group + p
 
 
 @separate
@@ -480,12 +514,12 @@ def multiply_columns(
     left: MatrixLayout,
     b: Flat,
     right: MatrixLayout,
-    packed: Flat,
+    packed: Rows,
     epilogue: Epilogue,
     sums: Flat,
     y: Rows,
 ) -> None:
-    """All rows of a group of panels, which are packed here, unless b is empty or they are read in place."""
+    """All rows of a share's panels, which are packed here, unless b is empty or they are read in place."""
     vector, columns = lanes(y.memory), right.columns
     rows = Rows(a, 0, left.down)
     if item < cut.wide:
@@ -498,30 +532,30 @@ def multiply_columns(
     else:
         first, number = cut.wide * tile_vectors(WIDE) // 2, item - cut.wide
         start, stop = share(panel_count(columns, vector) - first, number, cut.shares)
-        size = panel_size(cut.depth, vector)
         for low in range(first + start, first + stop, cut.group):
             high = min(low + cut.group, first + stop)
             for k in range(0, right.rows, cut.depth):
                 end = min(k + cut.depth, right.rows)
                 there = low if not cut.in_place else min(high, columns // (2 * vector))
                 if given(b) and there < high:
-                    pack_some(b, right, there, high, k, end, sums, Rows(packed, place(cut, number, 0) * size, size))
-                height = _UNIT if cut.group > 1 else left.rows
+                    pack_some(b, right, there, high, k, end, sums, packed)
+                height = block_rows(left, end - k, cut.group)
                 for r in range(0, left.rows, height):
                     count = min(height, left.rows - r)
                     for p in range(low, high):
                         column = p * 2 * vector
-                        panel = panel_of(packed, p, right)
+                        panel = panel_of(packed.memory, p, right)
                         apart = panel.width
                         if reads_in_place(cut, p, columns, vector):
                             panel, apart = Panel(b, k * right.down + column, panel.width), right.down
                         elif given(b):
-                            panel = Panel(packed, place(cut, number, p - low) * size, panel.width)
+                            at = packed.start + (p - there) * packed.apart
+                            panel = Panel(packed.memory, at, panel.width)
                         run = Loop(end - k, left.across, apart)
                         last, to = epilogue.relu and end == right.rows, y.start + r * y.apart + column
                         part = Epilogue(epilogue.bias, column, columns - column, last, k > 0, epilogue.added)
                         source = Rows(a, r * left.down + k * left.across, left.down)
-                        matrix_times_panel(count, source, panel, run, part, Rows(y.memory, to, y.apart))
+                        matrix_times_panel(count, source, 0, panel, run, part, Rows(y.memory, to, y.apart))
 
 
 class RowCut(NamedTuple):
@@ -540,6 +574,19 @@ def row_shares(rows):
     """In how many shares so many rows go: of whole units, and with so many that the last one to be done is short."""
     units = -(-rows // _UNIT)
     return min(units, max(2 * _ITEMS, units // 8))
+
+
+@inline
+def tile_size(columns, vector):
+    """Elements of scratch for the rows of a tile; `pack_tiles` overshoots by less than a vector."""
+    return -(-columns * tile_rows(TALL) // vector) * vector + vector
+
+
+@inline
+def rows_size(left, right, vector):
+    """Elements of scratch for the rows of a share, packed."""
+    units = -(-left.rows // _UNIT)
+    return -(-units // row_shares(left.rows)) * (_UNIT // tile_rows(TALL)) * tile_size(right.rows, vector)
 
 
 @inline
@@ -570,10 +617,11 @@ def multiply_rows(
     low, high = low * unit, min(high * unit, left.rows)
     first, stop = share(panels, item // cut.shares, cut.sides)
     rows, step = Rows(a, low * left.down, left.down), left.across
+    tile = 0
     if cut.own > 0:
-        at, step = cut.own + (low + item * vector) * right.rows, -(-(high - low) // vector) * vector
-        pack_rows(Rows(a, low, left.across), right.rows, high - low, Panel(scratch, at, step))
-        rows = Rows(scratch, at, 1)
+        tile, step = tile_size(right.rows, vector), int64(tile_rows(TALL))
+        pack_tiles(Rows(a, low, left.across), right.rows, high - low, Rows(scratch, cut.own, tile))
+        rows = Rows(scratch, cut.own, 1)
     there = cut.in_place
     for p in range(-1 if there > 0 else first, stop if there < right.rows else 0):
         number, k, end = max(p, 0), there, right.rows
@@ -584,9 +632,8 @@ def multiply_rows(
         run, last = Loop(end - k, step, apart), epilogue.relu and end == right.rows
         part = Epilogue(epilogue.bias, column, right.columns - column, last, k > 0, epilogue.added)
         source = Rows(rows.memory, rows.start + k * step, rows.apart)
-        matrix_times_panel(
-            high - low, source, panel, run, part, Rows(y.memory, y.start + low * y.apart + column, y.apart)
-        )
+        to = Rows(y.memory, y.start + low * y.apart + column, y.apart)
+        matrix_times_panel(high - low, source, tile, panel, run, part, to)
 
 
 @separate
@@ -617,9 +664,11 @@ def multiply(
             group, depth = -(-rest // shares), int64(_SHALLOW)
         elif given(b) and not (in_place or given(sums)):
             depth = parts(right.rows, _NEAR if left.rows <= _FEW_ROWS else _DEPTH if group == 1 else _SIDE)
-        cut = Columns(wide, shares, group, depth, in_place)
+        cut, size = Columns(wide, shares, group, depth, in_place), panel_size(depth, vector)
         for item in prange(wide + shares):
-            multiply_columns(item, cut, a, left, b, right, packed, epilogue, sums, y)
+            # In place one panel at most is packed, and workers may be more than shares.
+            start = (item - wide if in_place else worker() * group) * size
+            multiply_columns(item, cut, a, left, b, right, Rows(packed, start, size), epilogue, sums, y)
     else:
         there = 0 if given(sums) else rows_in_place(b, right)
         if given(b):
@@ -629,9 +678,10 @@ def multiply(
                 pack_some(b, right, low, high, there, right.rows, sums, Rows(packed, low * size, size))
         own = panels * panel_size(right.rows, vector) if given(b) and packs_rows(left, right) else 0
         far = right.rows * right.columns > 2 * _GROUP and panels >= MANY_PANELS
-        by_rows = RowCut(row_shares(left.rows), 2 if own == 0 and far else 1, own, there)
-        for item in prange(by_rows.shares * by_rows.sides):
-            multiply_rows(item, by_rows, a, left, b, right, packed, epilogue, y)
+        shares, sides, size = row_shares(left.rows), 2 if own == 0 and far else 1, rows_size(left, right, vector)
+        for item in prange(shares * sides):
+            cut = RowCut(shares, sides, own + worker() * size if own > 0 else 0, there)
+            multiply_rows(item, cut, a, left, b, right, packed, epilogue, y)
 
 
 @separate
@@ -667,7 +717,7 @@ def matmul_scratch(left: MatrixLayout, right: MatrixLayout) -> int:
         else:
             size += panels * panel_size(right.rows, vector)
             if packs_rows(left, right):
-                size += right.rows * (left.rows + vector * (row_shares(left.rows) + 1)) + vector
+                size += row_shares(left.rows) * rows_size(left, right, vector)
         most = max(most, size)
     return most
 
