@@ -1285,8 +1285,16 @@ class Program(Protocol):
     def compile(self) -> None:
         """Prepare to run, if that takes long: what several programs need is prepared sooner for their sum."""
 
-    def run(self, rounds: int, scalars: Mapping[str, Sequence[float] | np.ndarray]) -> None:
-        """All calls, `rounds` times over. Scalars have a value a round, by name."""
+    def run(
+        self,
+        rounds: int,
+        scalars: Mapping[str, Sequence[float] | np.ndarray],
+        given: Sequence[tuple[np.ndarray, np.ndarray]] = (),
+    ) -> None:
+        """All calls, `rounds` times over. Scalars have a value a round, by name.
+
+        given: arrays that the calls only read, each with what it is to hold. That is copied in, or read where it lies.
+        """
 
     def times(self, scalars: Mapping[str, Sequence[float] | np.ndarray]) -> np.ndarray | None:
         """All calls once: the seconds of each, (calls,). None where the system has no clock for it."""

@@ -36,10 +36,17 @@ class Calls:
     def compile(self) -> None:
         """Nothing."""
 
-    def run(self, rounds: int, scalars: Mapping[str, Sequence[float] | np.ndarray]) -> None:
-        """All calls, `rounds` times over. Scalars have a value a round, by name."""
+    def run(
+        self,
+        rounds: int,
+        scalars: Mapping[str, Sequence[float] | np.ndarray],
+        given: Sequence[tuple[np.ndarray, np.ndarray]] = (),
+    ) -> None:
+        """All calls, `rounds` times over. Scalars have a value a round, by name; what is given is copied in."""
+        for array, values in given:
+            array[...] = values
         for i in range(rounds):
-            now = {name: values[i] for name, values in scalars.items()}
+            now = {name: series[i] for name, series in scalars.items()}
             for function, arguments in self._calls:
                 function(*filled(arguments, now))
 
@@ -139,6 +146,8 @@ class Executor:
         steps = (*self.plan.constants, *self.plan.steps)
         for step in steps:
             self._check_packed(step)
+        read = {value.origin for value in plan.outputs.values()}
+        self._filled = frozenset(name for name, value in plan.inputs.items() if value.origin in read)
         self._scratch = memory.empty(max((self._scratch_size(s, batch_size) for s in steps), default=0), plan.dtype)
         self.compiled = compiled and kernels.compiles and all(isinstance(step.kernel, str) for step in steps)
         self._constants: Program | None = None
@@ -232,8 +241,9 @@ class Executor:
         version: int = 0,
         **scalars: float,
     ) -> dict[str, np.ndarray]:
-        """Copy the inputs in, run all steps on n samples, and copy the outputs out. Safe from several threads, and in a
-        signal handler that interrupts another run, where the plan changes nothing; else RuntimeError.
+        """Run all steps on n samples of the inputs, and copy the outputs out. Safe from several threads, and in a
+        signal handler that interrupts another run, where the plan changes nothing; else RuntimeError. What the inputs'
+        arrays hold afterwards is undefined: large inputs are read where they lie.
 
         accept: is handed the outputs before the first step that changes the model, and decides whether those steps run.
         version: of the parameters and running statistics; where it is another than in the last run, the plan's
@@ -247,13 +257,13 @@ class Executor:
             try:
                 self._turn.busy = True
                 bound = self._bound(n)
-                self._fill(bound.inputs, inputs)
+                given = self._given_to(bound.inputs, inputs)
                 self._renew_constants(version)
                 rounds = {name: [value] for name, value in scalars.items()}
-                bound.computing.run(1, rounds)
+                bound.computing.run(1, rounds, given)
                 outputs = {name: array.copy() for name, array in bound.outputs.items()}
                 if accept is None or accept(outputs):
-                    bound.updating.run(1, rounds)
+                    bound.updating.run(1, rounds, given)
                 return outputs
             finally:
                 self._turn.busy = False
@@ -330,17 +340,27 @@ class Executor:
             self._second = Executor(self.plan, self.kernels, self.batch_size, self._given, self.compiled)
         return self._second
 
-    def _fill(self, arrays: Mapping[str, np.ndarray], inputs: Mapping[str, np.ndarray]) -> None:
-        """Copy inputs of the arrays' shapes in, all of them; numbers of another kind are refused."""
+    def _given_to(
+        self, arrays: Mapping[str, np.ndarray], inputs: Mapping[str, np.ndarray]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The arrays of the inputs, each with what it is to hold; those that outputs are read from are filled.
+
+        All inputs have to be there, in the arrays' shapes; numbers of another kind are refused.
+        """
         if inputs.keys() != arrays.keys():
             names = ", ".join(inputs) or "nothing"
             raise ValueError(f"Executor: the inputs are {names}; expected {', '.join(arrays)}")
+        given = []
         for name, array in arrays.items():
-            given = np.asarray(inputs[name])
-            shapes.equal("Executor", f"input {name!r}", given.shape, array.shape)
-            if given.dtype != array.dtype and not np.can_cast(given.dtype, array.dtype, "same_kind"):
-                raise TypeError(f"Executor: input {name!r} has dtype {given.dtype}, expected {array.dtype}")
-            array[...] = given
+            values = np.asarray(inputs[name])
+            shapes.equal("Executor", f"input {name!r}", values.shape, array.shape)
+            if values.dtype != array.dtype and not np.can_cast(values.dtype, array.dtype, "same_kind"):
+                raise TypeError(f"Executor: input {name!r} has dtype {values.dtype}, expected {array.dtype}")
+            if name in self._filled:
+                array[...] = values
+            else:
+                given.append((array, values))
+        return given
 
     def _bound(self, n: int) -> _Bound:
         if not 1 <= n <= self.batch_size:

@@ -332,6 +332,44 @@ def test_constants_run_when_the_version_changes(k: kernels.Kernels) -> None:
         np.testing.assert_array_equal(outputs["y"], 2)
 
 
+@pytest.fixture
+def rectifier() -> Executor:
+    """y = relu(x) of 64 KiB."""
+    x, y = (Value(name, ("N", 4096)) for name in ("x", "y"))
+    return Executor(Plan((Step("relu", (x, y), "forward"),), {"x": x}, {"y": y}), NUMBA, 4, {})
+
+
+@pytest.mark.parametrize("n", [4, 3])
+def test_large_inputs_are_read_where_they_lie(rectifier: Executor, n: int) -> None:
+    own = rectifier.array(rectifier.plan.inputs["x"], n)
+    own[...] = 7
+    for seed in range(2):
+        x = np.random.default_rng(seed).standard_normal((n, 4096), np.float32)
+        np.testing.assert_array_equal(rectifier.run({"x": x}, n)["y"], np.maximum(x, 0))
+    assert (own == 7).all()
+    rectifier.run_in_place(n)
+    assert (rectifier.array(rectifier.plan.outputs["y"], n) == 7).all()
+
+
+def test_inputs_of_another_layout_are_copied(rectifier: Executor) -> None:
+    rng = np.random.default_rng(0)
+    astray = np.empty(4 * 4 * 4096 + 1, np.uint8)[1:].view(np.float32).reshape(4, 4096)
+    astray[...] = rng.standard_normal((4, 4096))
+    for x in (rng.standard_normal((4, 8192), np.float32)[:, ::2], rng.standard_normal((4096, 4), np.float32).T, astray):
+        np.testing.assert_array_equal(rectifier.run({"x": x}, 4)["y"], np.maximum(x, 0))
+    wide = rng.standard_normal((4, 4096))
+    np.testing.assert_array_equal(rectifier.run({"x": wide}, 4)["y"], np.maximum(wide.astype(np.float32), 0))
+
+
+def test_an_input_that_is_an_output_as_well_is_there() -> None:
+    x, y = (Value(name, ("N", 4096)) for name in ("x", "y"))
+    plan = Plan((Step("relu", (x, y), "forward"),), {"x": x}, {"y": y, "maps": Value("maps", ("N", 64, 64), base=x)})
+    given = np.random.default_rng(0).standard_normal((4, 4096), np.float32)
+    outputs = Executor(plan, NUMBA, 4, {}).run({"x": given}, 4)
+    np.testing.assert_array_equal(outputs["y"], np.maximum(given, 0))
+    np.testing.assert_array_equal(outputs["maps"].reshape(4, 4096), given)
+
+
 def test_a_fused_step_without_its_kernel_gives_way(k: kernels.Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
     x, middle, y = (Value(name, ("N", 4)) for name in ("x", "middle", "y"))
     w, d = Value("w", (4, 4)), shapes.LinearDims(4, 4)

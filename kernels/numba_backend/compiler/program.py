@@ -150,7 +150,8 @@ def _clock() -> int | None:
 
 
 class _Noted:
-    """One call of a kernel: its argument types, their words, and which of these are scalars still to come."""
+    """One call of a kernel: its argument types, their words, and which of these are scalars still to come, or pointers
+    to arrays."""
 
     def __init__(self, kernel: CompiledKernel, threads: bool, arguments: tuple[Any, ...]) -> None:
         self.kernel, self.threads = kernel, threads
@@ -159,14 +160,20 @@ class _Noted:
         self.compiled = False
         self.words: list[int] = []
         self.places: list[tuple[int, Scalar]] = []
+        self.pointers: list[int] = []
         for type_, value in zip(self.types, arguments, strict=False):  # all but the threads
             if isinstance(value, Scalar):
                 self.places.append((len(self.words), value))
+            elif isinstance(type_, types.Array):
+                self.pointers.append(len(self.words) + _POINTER)
             self.words += _words(type_, value)
 
     def address(self) -> int:
         """Where the kernel's code lies."""
         return self.kernel.address(self.types)
+
+
+_POINTER = 4  # among an array's words
 
 
 def _words(type_: types.Type, value: Any) -> list[int]:
@@ -212,8 +219,16 @@ class Program:
             for noted in missing:
                 noted.compiled = True
 
-    def run(self, rounds: int, scalars: Mapping[str, Sequence[float]]) -> None:
-        """All calls, `rounds` times; scalars have a value a round."""
+    def run(
+        self,
+        rounds: int,
+        scalars: Mapping[str, Sequence[float]],
+        given: Sequence[tuple[np.ndarray, np.ndarray]] = (),
+    ) -> None:
+        """All calls, `rounds` times; scalars have a value a round.
+
+        What is given is read where it lies, where that is worth it and it is laid out as the array is.
+        """
         if (calls := noting()) is not None:
             calls += [(call.kernel, call.threads, call.arguments) for call in self._noted]
             calls.append((_run, False, _NOTHING))
@@ -221,8 +236,27 @@ class Program:
         if not self._noted:
             return
         words = self._words(rounds, scalars)
+        moved: list[tuple[np.ndarray, np.ndarray]] = []
         with turn():
-            _run.dispatcher(self._calls, self._table, self._places, words, 1)
+            try:
+                for array, values in given:
+                    if _may_stand_for(values, array):
+                        places = self._pointers_into(array)
+                        addresses = self._table[places]
+                        moved.append((places, addresses))
+                        self._table[places] = addresses + (values.ctypes.data - array.ctypes.data)
+                    else:
+                        array[...] = values
+                _run.dispatcher(self._calls, self._table, self._places, words, 1)
+            finally:
+                for places, addresses in moved:
+                    self._table[places] = addresses
+
+    def _pointers_into(self, array: np.ndarray) -> np.ndarray:
+        """Where the table points into an array."""
+        start = array.ctypes.data
+        addresses = self._table[self._pointers]
+        return self._pointers[(start <= addresses) & (addresses < start + array.nbytes)]
 
     def times(self, scalars: Mapping[str, Sequence[float]]) -> np.ndarray | None:
         """All calls once: the seconds of each recorded function, by the clock's looks between kernels."""
@@ -250,17 +284,29 @@ class Program:
         """Lay the table out. A forked child has one of its own, without threads."""
         self.compile()
         table: list[int] = []
-        calls, places = [], []
+        calls, places, pointers = [], [], []
         for noted in self._noted:
             calls.append((_bridge(noted.types), len(table)))
             table.append(noted.address())
             places += [(len(table) + place, scalar) for place, scalar in noted.places]
+            pointers += [len(table) + place for place in noted.pointers]
             table += [*noted.words, threads(noted.threads)]
         self._calls = np.array(calls, np.int64).reshape(-1, 2)
         self._table = np.array(table, np.int64)
         self._places = np.array([place for place, _ in places], np.int64)
+        self._pointers = np.array(pointers, np.int64)
         self._scalars = [scalar for _, scalar in places]
         self._linked_in_fork = forked()
+
+
+_WORTH_IT = 1 << 14  # bytes, which are copied in the time that it takes to have calls read something else
+
+
+def _may_stand_for(values: np.ndarray, array: np.ndarray) -> bool:
+    """Whether code that reads an array can read these values in its place."""
+    if array.nbytes < _WORTH_IT or values.shape != array.shape or values.dtype != array.dtype:
+        return False
+    return bool(values.flags.c_contiguous and values.flags.aligned and array.flags.c_contiguous)
 
 
 def record(calls: Iterable[tuple[Callable[..., None], Sequence[Any]]]) -> Program | None:
