@@ -311,7 +311,8 @@ def pack_tiles(b: Rows, rows: int, columns: int, out: Rows) -> None:
     A tile's rows then lie in one stream. Behind the last one up to a vector's length is written too much.
     """
     n, height = lanes(b.memory), tile_rows(TALL)
-    whole = max(0, (columns - n) // height + 1)  # tiles that are read in whole vectors
+    reach = -(-height // n) * n
+    whole = max(0, (columns - reach) // height + 1)  # tiles that are read in whole vectors
     for r in range(rows):
         at, to = b.start + r * b.apart, out.start + r * height
         for i in range(0, columns, LINE_OF_CACHE // VECTOR_BYTES * n):
@@ -419,19 +420,26 @@ def panel_of(packed, p, matrix):
     return Panel(packed, p * panel_size(matrix.rows, vector), width)
 
 
-# A product is shared out by columns where the right factor is the larger one, so that it is read once; else by rows.
+# A product is shared out by columns where the right factor is the larger one, or far, so that it is read once; else by
+# rows.
 MANY_PANELS = 4  # are worth being shared out
 _FEW_COLUMNS = 64  # for which rows are better read as they lie
 _ITEMS = 8  # at least, so that shares are even
+_CUTS = VECTOR_BYTES == 64
+"""Whether panels are cut so that nearer caches hold them, and a few rows at a time meet all panels of a group.
+
+With shorter vectors all rows meet whole panels, one after the other. On Zen 3, whose cores reach 90 % of their peak
+with a panel in the second cache, sums that go on from memory cost up to a tenth.
+"""
 _DEPTH = 1024  # rows of a panel that a near cache holds, beside some rows of the other factor
 _GROUP = 1 << 17 if VECTOR_BYTES == 64 else 1 << 16  # elements of panels side by side that it holds as well
-_SIDE = (1 << 16) // (2 * VECTOR_BYTES)  # rows of each of the panels of a group
+_SIDE = 512 if _CUTS else _DEPTH  # rows of each of the panels of a group
 _UNIT = 2 * TALL.rows  # rows of a share are a multiple of these
-_LARGE = 4 * _GROUP if VECTOR_BYTES == 64 else _GROUP  # elements of a left factor that is far
+_LARGE = 4 * _GROUP  # elements of a left factor that is far
 _SKINNY = 12  # rows for which packing would cost more than the product
 _FEW_ROWS = 128  # for which a panel is better cut so that the nearest cache holds it
-_NEAR = (1 << 15) // (2 * VECTOR_BYTES) if VECTOR_BYTES == 64 else 1024
-_BLOCK = 1 << 18
+_NEAR = 256 if _CUTS else _DEPTH  # rows of a panel that it holds
+_BLOCK = 1 << 18  # elements of the rows that meet one panel after the other: a last cache holds them for all threads
 _FAR = 1 << 21  # elements that no near cache holds, 8 MiB of float32
 _SOON = 8  # rows of a panel that is read where it lies, until which the next ones have come
 _SHALLOW = 32  # of their rows at a time: of more, those of a panel lie in too many pages, for a few rows of the other
@@ -459,12 +467,12 @@ def column_shares(panels):
 
 @inline
 def side_by_side(left, right, vector, packed):
-    """How many panels are gone through together: several where they are there, or where the left factor, which is read
-    for each group, is far."""
+    """How many panels are gone through together: several where they are there, where they are packed row by row, or,
+    with `_CUTS`, where the left factor, which is read for each group, is far."""
     panels = panel_count(right.columns, vector)
     several = max(1, min(_GROUP // (min(right.rows, _DEPTH) * 2 * vector), panels // _ITEMS))
-    far = right.across == 1 if VECTOR_BYTES < 64 else left.rows * right.rows >= _LARGE
-    return several if packed or far else int64(1)
+    together = left.rows * right.rows >= _LARGE if _CUTS else right.across == 1
+    return several if packed or together else int64(1)
 
 
 @inline
@@ -487,15 +495,15 @@ def packs_rows(left, right):
 @inline
 def by_columns(left, right, vector):
     """Whether a product is shared out by columns."""
-    far = VECTOR_BYTES < 64 and right.rows * right.columns > 2 * _GROUP and left.across == 1
+    far = not _CUTS and right.rows * right.columns > 2 * _GROUP and left.across == 1
     few = far or left.rows < right.columns or (left.across != 1 and not packs_rows(left, right))
     return few and panel_count(right.columns, vector) >= MANY_PANELS
 
 
 @inline
 def block_rows(left, depth, group):
-    """How many rows go through the panels of a group before the next ones do."""
-    if VECTOR_BYTES == 64:
+    """How many rows meet the panels of a group before the next ones do."""
+    if _CUTS:
         return _UNIT if group > 1 else left.rows
     return max(_UNIT, _BLOCK // depth // _UNIT * _UNIT)
 
