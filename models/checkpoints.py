@@ -8,9 +8,7 @@ samples, dropout and learning rates are functions of seed, epoch and step.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import logging
 import re
 import sys
 import time
@@ -33,6 +31,8 @@ from .plan import state_name
 from .saving import DTYPES, describe, storable, write
 
 if TYPE_CHECKING:
+    import logging
+
     from .schedules import Schedule
     from .trainer import Trainer
 
@@ -42,8 +42,6 @@ MAX_HEADER = 1 << 24
 """Bytes of a checkpoint beside its arrays: enough for the history of MAX_EPOCHS, 335 bytes each at most."""
 
 Part = bytes | memoryview
-
-_log = logging.getLogger("twinkernels")
 
 
 @dataclass(frozen=True)
@@ -264,7 +262,7 @@ class Checkpointer:
             try:
                 return self._read(path)
             except ModelFormatError as error:
-                _log.warning("%s; trying the one before", harmless(str(error)))
+                _logger().warning("%s; trying the one before", harmless(str(error)))
         if files:
             raise ModelFormatError(f"{self._folder}: none of its {len(files)} checkpoints is readable")
         return None
@@ -328,7 +326,9 @@ class Checkpointer:
             then |= {"threads": now["threads"]}  # NumPy's sums alone depend on them
         changed = [f"{name} {_short(then.get(name))} (now {now[name]})" for name in now if then.get(name) != now[name]]
         if changed:
-            _log.warning("%s: written with %s: results may differ by rounding", harmless(str(path)), ", ".join(changed))
+            _logger().warning(
+                "%s: written with %s: results may differ by rounding", harmless(str(path)), ", ".join(changed)
+            )
 
     def _apply(self, state: State) -> None:
         trainer, numbers = self._trainer, state.numbers
@@ -414,7 +414,15 @@ def _contents(arrays: Sequence[np.ndarray | data.DiskArray]) -> Iterator[Part]:
         yield np.ascontiguousarray(array).data
 
 
+def _logger() -> logging.Logger:
+    import logging  # here, as hardly a run warns
+
+    return logging.getLogger("twinkernels")
+
+
 def _digest(parts: Iterable[Part]) -> str:
+    import hashlib  # here, as it loads OpenSSL
+
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         digest.update(part)
