@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -80,8 +81,9 @@ class State(NamedTuple):
     numbers: dict[str, Any]
 
 
+@cache
 def versions() -> dict[str, str]:
-    """What bits depend on beside the machine."""
+    """What bits depend on beside the machine: looked for once, as that takes as long as a small checkpoint."""
     from importlib.metadata import PackageNotFoundError, version  # with e-mail and sockets, a tenth of our import
 
     found = {}
