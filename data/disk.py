@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import bisect
-import hashlib
 import math
 import os
 import re
@@ -151,6 +150,8 @@ class DiskArray:
 
     def fingerprint(self) -> bytes:
         """What tells it from others: shape, dtype, and some of its rows; all of them would take long to read."""
+        import hashlib  # here, as it loads OpenSSL
+
         digest = hashlib.blake2b(f"{self.shape} {self.dtype}".encode(), digest_size=16)
         for at in dict.fromkeys(
             np.linspace(0, len(self) - 1, FINGERPRINT, dtype=np.int64).tolist() if len(self) else ()

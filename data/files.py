@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
-from uuid import uuid4
 
 from data.errors import DataFormatError
 
@@ -118,7 +117,7 @@ def replacing(path: Path) -> Iterator[Path]:
     A reader sees the old file or the new one, whole, and after a power cut too. What fails leaves the old one, and what
     is killed leaves a file beside it, `is_part` by its name.
     """
-    beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
+    beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
     try:
         yield beside
         with open(beside, "rb+") as file:

@@ -1,6 +1,5 @@
 """The MNIST database of handwritten digits (Y. LeCun, C. Cortes, C. Burges): found, or downloaded once."""
 
-import hashlib
 import os
 import threading
 from contextlib import suppress
@@ -125,6 +124,8 @@ def _fetch(mirror: str, name: str, folder: Path, progress: "Progress") -> None:
 
 def _content_sha256(beside: Path, path: Path) -> str | None:
     """Of the plain bytes of what will be the file at ``path``; None where it is damaged."""
+    import hashlib  # here, as it loads OpenSSL
+
     digest = hashlib.sha256()
     try:
         with regular(beside) as file, plain(file, path) as stream:

@@ -8,13 +8,15 @@ place at once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.disk import DiskArray
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 BLOCK = 1 << 20
 """Bytes of a block: a disk reads that much in a row at nearly its full speed."""
@@ -77,6 +79,8 @@ class Reader:
         prepare: Callable[[NDArray[Any]], NDArray[Any]],
         dtype: np.dtype | None = None,
     ) -> None:
+        from concurrent.futures import ThreadPoolExecutor  # here, as it loads logging
+
         self._source, self._labels, self._prepare = images, labels, prepare
         order = WindowOrder(len(images), images.row_bytes, 0, 0)
         self._size = min(order.window, -(-len(images) // order.block) * order.block)

@@ -216,12 +216,20 @@ def scales(call: Call, name: str, truth: np.ndarray, cancelling: bool = False) -
         measures.append(inputs["logits"])
     if cancelling:
         measures += list(inputs.values())[:1]
-    return np.broadcast_to(max(_sizes(array).max() for array in measures), truth.shape)
+    return np.broadcast_to(max(map(_largest, measures)), truth.shape)
 
 
 def _sizes(array: np.ndarray) -> np.ndarray:
     """|array| in float64, 0 where it is not finite."""
-    return np.where(np.isfinite(array), np.abs(array.astype(np.float64)), 0.0)
+    sizes = np.abs(array.astype(np.float64))
+    finite = np.isfinite(sizes)
+    return sizes if finite.all() else np.where(finite, sizes, 0.0)
+
+
+def _largest(array: np.ndarray) -> np.float64:
+    """The maximum of `_sizes`, which is one of two numbers where all are finite."""
+    most = max(np.float64(array.max()), -np.float64(array.min()))
+    return most if np.isfinite(most) else np.float64(_sizes(array).max())
 
 
 # Errors and budgets ----------------------------------------------------------------------------------------------
@@ -237,14 +245,21 @@ def errors(result: np.ndarray, truth: np.ndarray) -> np.ndarray:
         raise ValueError(f"result has shape {result.shape}, expected the truth's, {truth.shape}")
     if result.dtype.kind != "f":
         return np.where(result == truth, 0.0, np.inf)
+    if _all_finite(truth, result.dtype) and _all_finite(result, result.dtype):  # as nearly always, in few passes
+        return np.asarray(np.abs(result - truth), np.float64)
     with np.errstate(over="ignore"):
         rounded = np.asarray(truth, result.dtype)
     finite = np.isfinite(rounded) & np.isfinite(result)
-    if finite.all():  # as nearly always, and then in a third of the passes over memory
-        return np.asarray(np.abs(result - truth), np.float64)
     same = (result == rounded) | (np.isnan(result) & np.isnan(rounded))
     distance = np.abs(np.where(finite, result, 0.0) - np.where(finite, truth, 0.0))
     return np.where(finite, distance, np.where(same, 0.0, np.inf))
+
+
+def _all_finite(array: np.ndarray, dtype: np.dtype) -> bool:
+    """Whether all elements are finite numbers of a dtype: the extremes are."""
+    extremes = np.array([array.min(initial=0), array.max(initial=0)])
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(extremes.astype(dtype)).all())
 
 
 def rounding(terms: int, dtype: DTypeLike) -> float:

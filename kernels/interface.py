@@ -22,7 +22,6 @@ nothing.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -1343,6 +1342,8 @@ def declaration(kernel: str | Kernel) -> Callable[..., None]:
         name: getattr(protocol, name) for protocol in (Backend, Fused, Batches) for name in kernel_names(protocol)
     }
     if kernel not in known:
+        import difflib
+
         close = " or ".join(map(repr, difflib.get_close_matches(kernel, known)))
         hint = f"did you mean {close}?" if close else "kernels.kernel_names() lists those of the contract"
         raise ValueError(f"unknown kernel {kernel!r}; {hint}")

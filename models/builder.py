@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -155,6 +154,8 @@ def _check(kernel: str | Kernel, arguments: Sequence[Any]) -> None:
         items = (vars(Backend) | vars(Fused)).items()
         known = [name for name, item in items if isinstance(item, staticmethod)]
         if kernel not in known:
+            import difflib
+
             near = " or ".join(map(repr, difflib.get_close_matches(kernel, known)))
             meant = f"did you mean {near}?" if near else "kernels.kernel_names() lists them"
             raise ValueError(f"unknown kernel {kernel!r}; {meant}")

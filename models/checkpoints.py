@@ -8,14 +8,13 @@ samples, dropout and learning rates are functions of seed, epoch and step.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import logging
 import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,6 +32,8 @@ from .plan import state_name
 from .saving import DTYPES, describe, storable, write
 
 if TYPE_CHECKING:
+    import logging
+
     from .schedules import Schedule
     from .trainer import Trainer
 
@@ -42,8 +43,6 @@ MAX_HEADER = 1 << 24
 """Bytes of a checkpoint beside its arrays: enough for the history of MAX_EPOCHS, 335 bytes each at most."""
 
 Part = bytes | memoryview
-
-_log = logging.getLogger("twinkernels")
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,9 @@ class State(NamedTuple):
     numbers: dict[str, Any]
 
 
+@cache
 def versions() -> dict[str, str]:
-    """What bits depend on beside the machine."""
+    """What bits depend on beside the machine: looked for once, as that takes as long as a small checkpoint."""
     from importlib.metadata import PackageNotFoundError, version  # with e-mail and sockets, a tenth of our import
 
     found = {}
@@ -264,7 +264,7 @@ class Checkpointer:
             try:
                 return self._read(path)
             except ModelFormatError as error:
-                _log.warning("%s; trying the one before", harmless(str(error)))
+                _logger().warning("%s; trying the one before", harmless(str(error)))
         if files:
             raise ModelFormatError(f"{self._folder}: none of its {len(files)} checkpoints is readable")
         return None
@@ -328,7 +328,9 @@ class Checkpointer:
             then |= {"threads": now["threads"]}  # NumPy's sums alone depend on them
         changed = [f"{name} {_short(then.get(name))} (now {now[name]})" for name in now if then.get(name) != now[name]]
         if changed:
-            _log.warning("%s: written with %s: results may differ by rounding", harmless(str(path)), ", ".join(changed))
+            _logger().warning(
+                "%s: written with %s: results may differ by rounding", harmless(str(path)), ", ".join(changed)
+            )
 
     def _apply(self, state: State) -> None:
         trainer, numbers = self._trainer, state.numbers
@@ -414,7 +416,15 @@ def _contents(arrays: Sequence[np.ndarray | data.DiskArray]) -> Iterator[Part]:
         yield np.ascontiguousarray(array).data
 
 
+def _logger() -> logging.Logger:
+    import logging  # here, as hardly a run warns
+
+    return logging.getLogger("twinkernels")
+
+
 def _digest(parts: Iterable[Part]) -> str:
+    import hashlib  # here, as it loads OpenSSL
+
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         digest.update(part)

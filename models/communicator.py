@@ -7,9 +7,7 @@ where a communicator of its own is given, and nowhere else.
 
 from __future__ import annotations
 
-import mmap
 import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple, TypeVar
@@ -258,6 +256,8 @@ class _Copy:
     @classmethod
     def of(cls, item: Any, pickler: Any) -> _Copy | None:
         """The object, written; None where there is no room. pickler: mpi4py's."""
+        import tempfile
+
         content, buffers = pickler.dumps_oob(item)
         ranges = []
         try:
@@ -287,6 +287,8 @@ class _Place(NamedTuple):
 
     def read(self, pickler: Any) -> tuple[Any] | None:
         """The object, its arrays mapped; None where another process's file is not to be seen."""
+        import mmap
+
         try:
             with open(self.path, "rb") as file:
                 state = os.fstat(file.fileno())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import unicodedata
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
@@ -95,4 +94,6 @@ def printable(error: Exception) -> str:
 
 def harmless(text: str) -> str:
     """Text without what could steer a terminal, or what it could not be encoded for; spaces of any width stay."""
+    import unicodedata
+
     return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else "?" for c in text)

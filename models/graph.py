@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 import os
 import warnings
@@ -503,6 +502,8 @@ class Graph:
         return table(rows, right=(4, 5))
 
     def _repr_html_(self) -> str:
+        import html
+
         return f"<p>{html.escape(repr(self))}</p>{self.summary()._repr_html_()}"
 
     def __repr__(self) -> str:

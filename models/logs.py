@@ -10,7 +10,6 @@ import time
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
-from uuid import uuid4
 
 from data.files import expanded, write_atomically
 
@@ -57,7 +56,7 @@ class TensorBoardLog(Callback):
         if trainer.communicator.rank:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._path = self.folder / f"events.out.tfevents.{int(time.time())}.{uuid4().hex[:8]}"
+        self._path = self.folder / f"events.out.tfevents.{int(time.time())}.{os.urandom(4).hex()}"
         self._write(_field(3, b"brain.Event:2"))
 
     def on_epoch_end(self, trainer: Trainer, epoch: Epoch) -> None:

@@ -7,7 +7,6 @@ training step: forward, loss, backward in reverse, optimizer.
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -306,6 +305,8 @@ class Listing(str):
         return str(self)
 
     def _repr_html_(self) -> str:
+        import html
+
         return f'<pre style="white-space: pre">{html.escape(self)}</pre>'
 
 

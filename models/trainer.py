@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import html
 import math
 import sys
 import threading
@@ -194,6 +193,8 @@ class Trainer:
         return f"<Trainer of {self.model!r} by {how}, {self.steps:,} steps done>"
 
     def _repr_html_(self) -> str:
+        import html
+
         return f"<p>{html.escape(repr(self))}</p>{self.model.summary()._repr_html_()}"
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 SAFETENSORS, ONNX, KERAS, HDF5, TORCH = "safetensors", "onnx", "keras", "hdf5", "torch"
@@ -37,6 +36,8 @@ def kind_of(path: Path) -> str:
 
 
 def _holds(path: Path, name: str) -> bool:
+    import zipfile
+
     try:
         with zipfile.ZipFile(path) as archive:
             return name in archive.namelist()

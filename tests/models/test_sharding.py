@@ -6,7 +6,7 @@ import itertools
 import json
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -292,29 +292,40 @@ def test_an_executor_that_gives_way_to_a_larger_one_is_not_taken_for_it() -> Non
         np.testing.assert_array_equal(again.changing()[name], array)
 
 
-@needs_mpi
-def test_the_same_bits_for_any_number_of_ranks_and_threads(tmp_path: Path) -> None:
-    """And from checkpoints on, which another number of ranks has written; over shared memory and over TCP."""
+class Found(NamedTuple):
+    """What one process came to, and what 2, 3 and 4 ranks did; of a work in small pieces by count of ranks as well."""
+
+    expected: list[str]
+    by_ranks: dict[int, list[str]]
+    in_pieces: dict[int, str]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """All works of as many ranks by the same processes, which take longer to begin than to train."""
     works = [{"backend": b, "threads": t} for b, t in itertools.product(("numpy", "numba"), (1, 2))]
-    expected = digests(0, works)
-    assert len(set(expected)) == 2, "threads changed a bit"
-    folders = {backend: tmp_path / backend for backend in ("numpy", "numba")}
     works.append({"backend": "numpy", "threads": 1, "options": {"sync_batchnorm": True}})
     works.append({"backend": "numba", "threads": 1, "options": WEIGHING, "weighs": True})
     works.append({"backend": "numpy", "threads": 1, "options": WEIGHING | {"sync_batchnorm": True}, "weighs": True})
-    expected += digests(0, works[-3:])
-    folders["weighs"] = tmp_path / "weighs"
-    kept = [works[i] | {"folder": str(folders[name])} for i, name in ((0, "numpy"), (2, "numba"), (5, "weighs"))]
-    assert digests(2, [*works, *(work | {"until": 5} for work in kept)]) == [*expected, *["stopped"] * 3]
-    assert digests(4, [works[1], works[2], works[6], *kept], **ranks.TCP) == [
-        *(expected[1], expected[2], expected[6]),
-        *(expected[0], expected[2], expected[5]),
-    ]
-    assert digests(3, works[:1], **ranks.TCP) == expected[:1]
+    kept = [works[i] | {"folder": str(tmp_path_factory.mktemp("kept"))} for i in (0, 2, 5)]
+    small = works[0] | {"small": 64}
+    *two, two_small = digests(2, [*works, *(work | {"until": 5} for work in kept), small])
+    *four, four_small = digests(4, [works[1], works[2], works[6], *kept, small], **ranks.TCP)
+    by_ranks = {2: two, 3: digests(3, works[:1], **ranks.TCP), 4: four}
+    return Found(digests(0, works), by_ranks, {2: two_small, 4: four_small})
+
+
+@needs_mpi
+def test_the_same_bits_for_any_number_of_ranks_and_threads(found: Found) -> None:
+    """And from checkpoints on, which another number of ranks has written; over shared memory and over TCP."""
+    expected = found.expected
+    assert len(set(expected[:4])) == 2, "threads changed a bit"
+    assert found.by_ranks[2] == [*expected, *["stopped"] * 3]
+    assert found.by_ranks[4] == [expected[i] for i in (1, 2, 6, 0, 2, 5)]
+    assert found.by_ranks[3] == expected[:1]
 
 
 @needs_mpi
 @pytest.mark.parametrize("count", [2, 4])
-def test_gradients_that_leave_early_and_in_pieces_change_no_bit(count: int) -> None:
-    work = {"backend": "numpy", "threads": 1}
-    assert digests(count, [work | {"small": 64}]) == digests(0, [work])
+def test_gradients_that_leave_early_and_in_pieces_change_no_bit(found: Found, count: int) -> None:
+    assert found.in_pieces[count] == found.expected[0]

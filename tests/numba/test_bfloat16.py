@@ -16,7 +16,7 @@ from kernels import accuracy, shapes
 from kernels.numba_backend.tiles.tile import BFLOAT16_UNIT, UNITS, TileShape, tile_fma, tile_zeros
 
 from ..support import fused
-from ..support.processes import run
+from ..support.processes import forked, run
 
 pairs = importlib.import_module("kernels.numba_backend.pairs")
 NUMPY, NUMBA = kernels.get("numpy"), kernels.get("numba")
@@ -309,7 +309,7 @@ def test_code_for_another_processor_has_the_instruction_or_does_without(
 
 def test_a_unit_is_taken_that_is_asked_for_and_there() -> None:
     code = "from kernels.numba_backend.tiles.tile import BFLOAT16_UNIT; print(BFLOAT16_UNIT or 'none')"
-    assert run(code, TWINKERNELS_BFLOAT16="none") == ["none"]
-    assert run(code, TWINKERNELS_BFLOAT16="half") == ["none"]
+    assert forked(code, TWINKERNELS_BFLOAT16="none")[0] == ["none"]
+    assert forked(code, TWINKERNELS_BFLOAT16="half")[0] == ["none"]
     for unit in UNITS:
-        assert run(code, TWINKERNELS_BFLOAT16=unit) in (["none"], [unit])
+        assert forked(code, TWINKERNELS_BFLOAT16=unit)[0] in (["none"], [unit])

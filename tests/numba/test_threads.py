@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import multiprocessing
 import os
@@ -220,8 +221,10 @@ def in_child(function):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 """
 
-FORK_AFTER_USE = f"""
+FORKS = f"""
 {FORK}
+print(in_child(lambda: len(work(0)) > 0 and layer() == LAYER), len(work(0)) > 0, layer())
+
 expected, losses = work(0), train(0)
 
 def same():
@@ -238,25 +241,7 @@ def threads():
         return same() and all(other == expected for other in pool.map(work, [0, 0]))
 
 print(layer(), in_child(same), same(), in_child(grandchild), in_child(threads), same())
-"""
 
-
-@CAN_FORK
-@pytest.mark.parametrize("layer", LAYERS)
-def test_a_forked_child_and_its_parent_go_on(layer: str) -> None:
-    assert run(FORK_AFTER_USE, NUMBA_THREADING_LAYER=layer) == [f"{layer} 0 True 0 0 True"]
-
-
-@CAN_FORK
-@pytest.mark.parametrize("layer", LAYERS)
-def test_a_child_forked_before_first_use_is_a_process_like_any_other(layer: str) -> None:
-    program = f"{FORK}\nprint(in_child(lambda: len(work(0)) > 0 and layer() == {layer!r}), len(work(0)) > 0, layer())"
-    assert run(program, NUMBA_THREADING_LAYER=layer) == [f"0 True {layer}"]
-
-
-FORK_DURING_A_KERNEL = f"""
-{FORK}
-expected = work(0)
 stop = threading.Event()
 wrong = []
 
@@ -272,12 +257,31 @@ stop.set()
 thread.join()
 print(layer(), set(statuses), wrong, work(0) == expected)
 """
+"""A fork before first use, forks after it, and forks while another thread is in a kernel; a line of each."""
+
+
+@functools.cache
+def forks(layer: str) -> list[str]:
+    """What one process says of them all: it takes longer to load Numba than to fork."""
+    return run(FORKS.replace("LAYER", repr(layer)), NUMBA_THREADING_LAYER=layer)
+
+
+@CAN_FORK
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_child_forked_before_first_use_is_a_process_like_any_other(layer: str) -> None:
+    assert forks(layer)[0] == f"0 True {layer}"
+
+
+@CAN_FORK
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_forked_child_and_its_parent_go_on(layer: str) -> None:
+    assert forks(layer)[1] == f"{layer} 0 True 0 0 True"
 
 
 @CAN_FORK
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_fork_while_another_thread_is_in_a_kernel(layer: str) -> None:
-    assert run(FORK_DURING_A_KERNEL, NUMBA_THREADING_LAYER=layer) == [f"{layer} {{0}} [] True"]
+    assert forks(layer)[2:] == [f"{layer} {{0}} [] True"]
 
 
 FORK_DURING_COMPILATION = f"""

@@ -112,7 +112,7 @@ def test_list_shows_what_was_measured_on_each_backend(run, tmp_path, monkeypatch
 @pytest.mark.parametrize("recipe", recipes.RECIPES)
 @pytest.mark.parametrize("backend", kernels.names())
 def test_every_recipe_trains(run, folder, recipe, backend):
-    status, out, err = run("train", recipe, "--backend", backend, "--data", folder, "--iterations", 12)
+    status, out, err = run("train", recipe, "--backend", backend, "--data", folder, "--iterations", 4)
     assert (status, err) == (0, [])
     assert out[-1].startswith("test accuracy 0.")
     assert len(out[-1]) == len("test accuracy 0.9903")

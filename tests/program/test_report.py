@@ -24,7 +24,7 @@ from twinkernels.pages import html as page
 from ..support.digits import write_folder
 
 pytest.importorskip("matplotlib", reason="pictures need the extra plots")
-
+from matplotlib.figure import Figure
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -51,7 +51,9 @@ def broken(kept: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are made, and no page holds them: for tests that look at none."""
+    """Figures without their content, and no page that holds them: for tests that look at none."""
+    for name in ("curves", "learning_rate", "network", "confusion", "predictions", "convolution", "weights"):
+        monkeypatch.setattr(report.plots, name, lambda *_: Figure())
     monkeypatch.setattr(page, "svg", lambda figure, description: "<svg></svg>")
 
 

@@ -28,7 +28,8 @@ for _name in kernel_names():
 
 def total(terms: list[float]) -> float:
     """The sum of the terms, rounded once; NaN and infinities as plain addition has them."""
-    return math.fsum(terms) if all(math.isfinite(t) for t in terms) else sum(terms)
+    plain = sum(terms)
+    return math.fsum(terms) if math.isfinite(plain) or all(map(math.isfinite, terms)) else plain
 
 
 def quotient(a: float, b: float) -> float:
@@ -260,18 +261,18 @@ def batchnorm_inference_backward(dy, x, gamma, mean, var, eps, d, scratch, dx, d
 def meannorm(x, beta, d, scratch, y, mean):
     for c in range(d.channels):
         values = _channel(x, c)
-        mean[c] = total(values) / len(values)
+        mean[c] = centre = total(values) / len(values)
         for row in rows(x):
-            y[(*row, c)] = x.item(*row, c) - total(values) / len(values) + beta.item(c)
+            y[(*row, c)] = x.item(*row, c) - centre + beta.item(c)
 
 
 def meannorm_backward(dy, d, scratch, dx, dbeta):
     for c in range(d.channels):
         values = _channel(dy, c)
-        dbeta[c] = total(values)
+        dbeta[c] = gradient = total(values)
         for row in rows(dy):
             if dx is not None:
-                dx[(*row, c)] = dy.item(*row, c) - total(values) / len(values)
+                dx[(*row, c)] = dy.item(*row, c) - gradient / len(values)
 
 
 def meannorm_inference(x, beta, mean, y):
