@@ -11,8 +11,8 @@ import models
 from models import Trainer
 from twinkernels.recipes import RECIPES, Recipe
 
-STEPS, BATCH = 60, 32
-FEWER_STEPS = {"cnn-bn": 40, "cnn-fast": 40, "cnn-record": 40}  # each step of the last has eight times the work
+STEPS, BATCH = 100, 32
+FEWER_STEPS = {"cnn-bn": 60, "cnn-fast": 60, "cnn-record": 40}  # each step of the last has eight times the work
 
 BUDGETS = {np.float64: 1e-11, np.float32: 5e-2}
 """By how much two losses may differ, of 1 + the loss.
