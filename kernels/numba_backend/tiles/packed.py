@@ -346,7 +346,7 @@ def is_gathered(d):
 
 
 _FEWEST = 48 if _SPANS else 32  # filters
-_LINE = 12  # places of a row that fill tiles well
+_LINE = 12 if _SPANS else 8  # places of a row that fill tiles well
 
 
 @inline
