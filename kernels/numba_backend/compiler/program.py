@@ -15,7 +15,7 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -197,6 +197,15 @@ _NOTHING = np.empty((0, 2), np.int64), np.empty(0, np.int64), np.empty(0, np.int
 """What `_run` takes, without calls, words, places and rounds."""
 
 
+class _Readers(NamedTuple):
+    """The places of a table that point into an array, and so many bytes behind its start."""
+
+    array: np.ndarray
+    start: int
+    places: np.ndarray
+    offsets: np.ndarray
+
+
 class Program:
     """Kernel calls that run in one call, over and over; made by `record`. Programs add up: one after the other.
 
@@ -236,27 +245,31 @@ class Program:
         if not self._noted:
             return
         words = self._words(rounds, scalars)
-        moved: list[tuple[np.ndarray, np.ndarray]] = []
+        moved: list[_Readers] = []
         with turn():
             try:
                 for array, values in given:
                     if _may_stand_for(values, array):
-                        places = self._pointers_into(array)
-                        addresses = self._table[places]
-                        moved.append((places, addresses))
-                        self._table[places] = addresses + (values.ctypes.data - array.ctypes.data)
+                        readers = self._readers(array)
+                        moved.append(readers)
+                        self._table[readers.places] = readers.offsets + values.ctypes.data
                     else:
                         array[...] = values
                 _run.dispatcher(self._calls, self._table, self._places, words, 1)
             finally:
-                for places, addresses in moved:
-                    self._table[places] = addresses
+                for readers in moved:
+                    self._table[readers.places] = readers.offsets + readers.start
 
-    def _pointers_into(self, array: np.ndarray) -> np.ndarray:
-        """Where the table points into an array."""
+    def _readers(self, array: np.ndarray) -> _Readers:
+        """What points into an array; looked for once, as that takes microseconds."""
+        for readers in self._read:
+            if readers.array is array:
+                return readers
         start = array.ctypes.data
-        addresses = self._table[self._pointers]
-        return self._pointers[(start <= addresses) & (addresses < start + array.nbytes)]
+        offsets = self._table[self._pointers] - start
+        inside = (offsets >= 0) & (offsets < array.nbytes)
+        self._read.append(_Readers(array, start, self._pointers[inside], offsets[inside]))
+        return self._read[-1]
 
     def times(self, scalars: Mapping[str, Sequence[float]]) -> np.ndarray | None:
         """All calls once: the seconds of each recorded function, by the clock's looks between kernels."""
@@ -295,6 +308,7 @@ class Program:
         self._table = np.array(table, np.int64)
         self._places = np.array([place for place, _ in places], np.int64)
         self._pointers = np.array(pointers, np.int64)
+        self._read: list[_Readers] = []
         self._scalars = [scalar for _, scalar in places]
         self._linked_in_fork = forked()
 
