@@ -488,9 +488,10 @@ def _parquet_file(path: Path) -> tuple[Split, tuple[str, ...] | None]:
 
     with regular(path) as file:
         try:
-            held = pyarrow.parquet.ParquetFile(file)
+            # No threads: one at work on a damaged file may outlive the error, and hold up the process's exit.
+            held = pyarrow.parquet.ParquetFile(file, pre_buffer=False)
             _check_promise(held.metadata, path.stat().st_size)
-            found = held.read()
+            found = held.read(use_threads=False)
             columns = found.column_names
             pictures = next((name for name in ("image", "img") if name in columns), None)
             labelled = next((name for name in ("label", "fine_label", "labels") if name in columns), None)

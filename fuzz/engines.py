@@ -7,8 +7,6 @@ that has loaded our code: to put atheris's counters into it takes seconds.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import faulthandler
 import functools
 import logging
@@ -16,6 +14,7 @@ import os
 import random
 import re
 import resource
+import signal
 import sys
 import time
 import traceback
@@ -74,10 +73,6 @@ def atheris(target: str, seconds: int, seed: int, keep: Path, prefix: str) -> No
         lambda content: targets.answer(target, content) and None,
         custom_mutator=mutate,
     )
-    with contextlib.suppress(AttributeError):  # macOS has none
-        # It ends by C's exit, where Arrow's threads may be waited for without end, and with nothing left to say.
-        libc = ctypes.CDLL(None)
-        libc.on_exit(libc._exit, None)
     atheris.Fuzz()
 
 
@@ -142,11 +137,12 @@ def mutated(content: bytes, others: list[bytes], words: list[bytes], chance: ran
 
 
 ENGINES = {"atheris": atheris, "plain": plain}
+GRACE = 120  # seconds to begin and to end, on a machine that does more than this
 
 
-def apart(function: Callable[[], object], said: Path) -> int:
+def apart(function: Callable[[], object], said: Path, seconds: float) -> int:
     """Call it in a process forked from this one, which prints into this file; its exit status, or minus the signal that
-    ended it."""
+    ended it. What has not ended after so many seconds is killed."""
 
     def child() -> NoReturn:
         status = 1
@@ -165,7 +161,13 @@ def apart(function: Callable[[], object], said: Path) -> int:
 
     if (forked := os.fork()) == 0:
         child()
-    return os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1])
+    end, ended = time.monotonic() + seconds, (0, 0)
+    while ended[0] == 0:
+        if time.monotonic() > end:
+            os.kill(forked, signal.SIGKILL)
+        time.sleep(0.02)
+        ended = os.waitpid(forked, os.WNOHANG)
+    return os.waitstatus_to_exitcode(ended[1])
 
 
 def main() -> None:
@@ -185,7 +187,7 @@ def main() -> None:
         keep, prefix = given.keep / target, str(given.found / f"{target}-")
         keep.mkdir(parents=True, exist_ok=True)
         fuzz = functools.partial(ENGINES[given.engine], target, given.seconds, given.seed, keep, prefix)
-        print(target, apart(fuzz, given.found / f"{target}.txt"), flush=True)
+        print(target, apart(fuzz, given.found / f"{target}.txt", given.seconds + GRACE), flush=True)
 
 
 if __name__ == "__main__":

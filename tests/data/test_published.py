@@ -21,6 +21,8 @@ import data.pictures
 import data.published
 from data import DataFormatError, DataNotFoundError, Dataset
 
+from ..support.processes import run
+
 N, M = 14, 7
 
 
@@ -347,6 +349,22 @@ def parquet(path: Path, images: np.ndarray, own: list[int], names: tuple[str, ..
         features = {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}
         found = found.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     files.write_table(found, path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="this system does not list threads")
+def test_parquet_is_read_without_threads(tmp_path: Path) -> None:
+    """Arrow's may outlive the error of a damaged file, and C's exit waits for them."""
+    for part, images in (("train", TRAIN), ("test", TEST)):
+        parquet(tmp_path / f"{part}-00000-of-00001.parquet", images, labels(len(images)).tolist(), None)
+    program = f"""
+import pathlib
+import data, pyarrow.parquet
+threads = lambda: len(list(pathlib.Path("/proc/self/task").iterdir()))
+before = threads()
+data.load({str(tmp_path)!r})
+print(threads() - before)
+"""
+    assert run(program) == ["0"]
 
 
 def test_parquet_of_hugging_face(tmp_path: Path) -> None:
