@@ -380,7 +380,8 @@ class Graph:
         """The model's output for every sample, in inference mode: logits (N, classes) for a classifier.
 
         x: as in `prepare`; float images must be normalised as the model's training images were. The first ones are
-        looked at, with a warning where they cannot be.
+        looked at, with a warning where they cannot be. It is read where it lies: another thread that writes to it
+        meanwhile changes the answer.
         """
         self.check_images(x)
         if not self._range_checked:
